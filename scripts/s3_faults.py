@@ -92,7 +92,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Report nothing."""
 
         def forward(self) -> None:
             """Answer with the fault, or send the request on and its reply back."""

@@ -56,12 +56,12 @@ class S3Server:
         }
 
     def kill(self) -> None:
-        """Ends the server as a power cut would; `start_again` brings it back with what its disk held."""
+        """End the server as a power cut would; `start_again` brings it back with what its disk held."""
         self.process.kill()
         self.process.wait()
 
     def start_again(self) -> None:
-        """Starts the server on the same disk and ports."""
+        """Start the server on the same disk and ports."""
         self.process = _start(self.command, self.log)
         _wait_ready(self)
 
@@ -127,7 +127,7 @@ def _start(command: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
 
 
 def _wait_ready(server: S3Server) -> None:
-    """Returns when an object was written and read, which needs every part of the server."""
+    """Return when an object was written and read, which needs every part of the server."""
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
@@ -140,7 +140,7 @@ def _wait_ready(server: S3Server) -> None:
 
 
 def _write_and_read(server: S3Server) -> None:
-    """Waits until an object is kept: the port answers before there is a volume."""
+    """Wait until an object is kept: the port answers before there is a volume."""
     env = server.env
     retry: RetryConfig = {
         "max_retries": 1000,

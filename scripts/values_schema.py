@@ -74,7 +74,7 @@ _STRICTER: dict[str, list[dict[str, Any]]] = {
 
 
 def completed(schema: dict[str, Any]) -> dict[str, Any]:
-    """Returns the schema of the values with `pipelineConfig`, and each definition it refers to, as they are now."""
+    """Return the schema of the values with `pipelineConfig`, and each definition it refers to, as they are now."""
     known = json.loads((files("kubernetes_validate") / KUBERNETES).read_text(encoding="utf-8"))["$defs"]
     ours = {name: each for name, each in schema["definitions"].items() if not name.startswith(_PREFIX)}
     config = {
@@ -93,7 +93,7 @@ def completed(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(node: Any) -> Iterator[str]:
-    """Yields the names of the definitions of Kubernetes that are referred to."""
+    """Yield the names of the definitions of Kubernetes that are referred to."""
     if isinstance(node, list):
         for each in node:
             yield from _named(each)
@@ -106,7 +106,7 @@ def _named(node: Any) -> Iterator[str]:
 
 
 def _closed(node: Any) -> Any:
-    """Returns a definition without its prose, with references that lead into our schema."""
+    """Return a definition without its prose, with references that lead into our schema."""
     if isinstance(node, list):
         return [_closed(each) for each in node]
     if not isinstance(node, dict):
@@ -118,7 +118,7 @@ def _closed(node: Any) -> Any:
 
 
 def as_text(schema: dict[str, Any]) -> str:
-    """Returns what the file holds: what is written by hand as a person would, each of the others on one line."""
+    """Return what the file holds: what is written by hand as a person would, each of the others on one line."""
     made = {**schema["definitions"], "pipelineConfig": schema["properties"]["pipelineConfig"]}
     lines = {name: each for name, each in made.items() if name == "pipelineConfig" or name.startswith(_PREFIX)}
     short = {
@@ -133,7 +133,7 @@ def as_text(schema: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Completes the file; returns 0."""
+    """Complete the file and return 0."""
     SCHEMA.write_text(as_text(completed(json.loads(SCHEMA.read_text(encoding="utf-8")))), encoding="utf-8")
     return 0
 

@@ -114,7 +114,7 @@ def _examined(app: AppConfig, plan: ExtractionPlan) -> list[CheckedServer]:
 
 def _checked(app: AppConfig, plan: ExtractionPlan, server: Server, preflight: Preflight) -> CheckedServer:
     replica = server.replica
-    waits = preflight.status != "ok" and replica.sharing.held is not None
+    waits = preflight.status != "ok" and replica.sharing.conflict is not None
     served = side_by_side(replica.client, start=start_thread) if preflight.status == "ok" else None
     return CheckedServer(
         place=server.place,
@@ -133,7 +133,7 @@ def _as_sent(replica: Replica) -> dict[str, Preflight]:
     """Return what was found, by variant; a `think` in the `request` or `extra_body` replaces that of the settings."""
     return {
         variant: replace(found, think=replica.clients[variant].config.extra_body.get("think", found.think))
-        for variant, found in replica.found.items()
+        for variant, found in replica.preflights.items()
     }
 
 

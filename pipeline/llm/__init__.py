@@ -1,12 +1,10 @@
-"""Who answers. A dialect is a client class with `call_llm`, `small`, `adopt` and `close`, and a line in factory.py.
+"""Clients of language-model servers. A dialect is a class with `call_llm`, `small`, `adopt` and `close`.
 
-protocol   what a client is                http        one endpoint: deadlines, limits, keys
-connection a socket with a deadline        addresses   replicas behind one host name
-vllm       the OpenAI protocol             ollama      Ollama's own protocol
-retry      how often, how long             replicas    one provider: several servers, asked side by side
-replica    one server: does it live?       facts       what a server says of itself
-failover   providers in order              preflight   what a server is fit for
-factory    from configuration to clients   wire_texts  what servers say in nothing but text
-sse        streams, put together           truncation  was the prompt cut?
-reloads    is the model loaded over again? enforcement what of a schema is not enforced
+protocol       the interface of clients         transport/      HTTP: deadlines, limits, keys, connections
+vllm, ollama   the two dialects                 preflight/      checks before a server gets documents
+factory        clients from the configuration   capabilities    facts that a server reports
+failover       providers in order               prompt_length/  verification that prompts are read whole
+provider       the replicas of one model        error_patterns  error messages and their reasons
+replica        one server: is it available?     endings         finish reasons of answers
+retry          how often, after which delay     sharing         an Ollama that other clients use, too
 """

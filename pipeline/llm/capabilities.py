@@ -1,4 +1,4 @@
-"""What a server says of itself: its model, its context, its version, what the model can do. It judges no answer."""
+"""Ask a server for its facts: model, context length, version, and capabilities of the model. Judges no answer."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ Status = Literal["ok", "unreachable", "misconfigured"]
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What a server says of itself and what was seen. Facts that are unknown are None; lengths are tokens.
+    """Result of a preflight: the server's facts and the findings. Unknown facts are None; lengths are in tokens.
 
-    `reason` is of errors.REASONS when `status` is not ok. `prompt_tokens`: the prompt with an empty document.
-    `unpaid`: the account has no budget left, so that waiting at a first start is in vain.
-    `enforcement`: "enforced", "not enforced" or "not verified (why)"; empty when nobody tried.
-    `refuses`: it is known to refuse a prompt that is too long. `dead_end`: no fallback may hide this misconfiguration.
-    `load_s`: how long it took to have the model loaded.
+    `reason`: one of errors.REASONS if `status` is not ok. `prompt_tokens`: the prompt with an empty document.
+    `unpaid`: the account has no budget left, so a first start does not wait.
+    `enforcement`: "enforced", "not enforced" or "not verified (reason)"; empty if not tested.
+    `refuses`: the server is known to refuse prompts that are too long. `dead_end`: no fallback may
+    hide this misconfiguration.
+    `load_s`: seconds that loading the model took.
     `unenforced`: places and keywords of the agent's schema that this kind of server is known not to enforce.
     """
 
@@ -58,15 +59,15 @@ class Preflight:
 
 
 class FoundError(Exception):
-    """Ends an examination with what was found."""
+    """End of an examination, with its result."""
 
-    def __init__(self, found: Preflight) -> None:
-        super().__init__(found.message)
-        self.found = found
+    def __init__(self, preflight: Preflight) -> None:
+        super().__init__(preflight.message)
+        self.preflight = preflight
 
 
 def facts_of(client: VLLMClient | OllamaClient) -> Preflight:
-    """Model, context, version and capabilities; an Ollama's model is loaded when this returns.
+    """Return model, context length, version and capabilities; an Ollama has loaded its model when this returns.
 
     FoundError when the server cannot be reached, or is not what the client is configured for.
     """
@@ -76,7 +77,7 @@ def facts_of(client: VLLMClient | OllamaClient) -> Preflight:
 
 
 def _vllm_facts(client: VLLMClient) -> Preflight:
-    """Model, context and version of a vLLM or another OpenAI-like server (llama.cpp tells its context in `meta`)."""
+    """Return the facts of a vLLM or another OpenAI-like server (llama.cpp reports its context length in `meta`)."""
     body = _get(client.endpoint, "/v1/models")
     served = _rows(body.get("data"))
     names = tuple(str(row.get("id")) for row in served)
@@ -87,7 +88,7 @@ def _vllm_facts(client: VLLMClient) -> Preflight:
         raise misconfigured("model_not_found", f"`model` is not set and the server has {_listed(names)}", models=names)
     listed = next((name for name in names_of(requested) if name in names), "") if is_ollama else requested
     if requested and listed not in names:
-        missing = f"model {requested!r} is not there; there is {_listed(names)}{_nearest(requested, names)}"
+        missing = f"model {requested!r} is not available; the server has {_listed(names)}{_nearest(requested, names)}"
         raise misconfigured("model_not_found", missing, models=names)
     row = served[names.index(listed or names[0])]
     meta = row.get("meta")
@@ -100,19 +101,19 @@ def _vllm_facts(client: VLLMClient) -> Preflight:
     facts = Preflight(
         "ok", model=requested or names[0], models=names, context_length=context, server=version, warnings=warnings
     )
-    silent = context is None and version is None and engine not in ENGINES
-    if not is_ollama and silent and _has_ollama_pages(client.endpoint):
+    is_anonymous = context is None and version is None and engine not in ENGINES
+    if not is_ollama and is_anonymous and _has_ollama_pages(client.endpoint):
         return of_ollama(client, facts)
     refuses = engine == "vllm" and bool(max_model_len) and "truncate_prompt_tokens" not in client.config.extra_body
     return replace(facts, refuses=refuses)
 
 
 ENGINES = frozenset({"vllm", "sglang", "llamacpp"})
-"""Engines by the `owned_by` of their models; anything else may be an Ollama, which is asked for its version."""
+"""Engines by the `owned_by` of their models; any other server may be an Ollama, and is asked for its version."""
 
 
 def of_ollama(client: VLLMClient, facts: Preflight) -> Preflight:
-    """The facts with a warning; FoundError unless the context length is set: its /v1 cuts long prompts in silence."""
+    """Return the facts with a warning; FoundError unless the context length is set: /v1 truncates prompts."""
     message = "this is an Ollama, and its /v1 cuts long prompts without an error: "
     message += f"use `type: ollama` instead of `type: {client.config.type}`"
     if client.config.context_length is None:
@@ -122,13 +123,14 @@ def of_ollama(client: VLLMClient, facts: Preflight) -> Preflight:
 
 
 def _ollama_facts(client: OllamaClient) -> Preflight:
-    """Model, digest, version and capabilities of an Ollama; the model is loaded when this returns."""
+    """Return the facts of an Ollama; the model is loaded when this returns."""
     rows = {str(row.get("name")): row for row in _rows(_ollama_tags(client.endpoint).get("models"))}
     requested = client.config.model
     name = next((name for name in names_of(requested) if name in rows), None)
     if name is None:
-        message = f"model {requested!r} is not there; there is {_listed(tuple(rows))}{_nearest(requested, tuple(rows))}"
-        raise misconfigured("model_not_found", message, models=tuple(rows))
+        names = tuple(rows)
+        message = f"model {requested!r} is not available; the server has {_listed(names)}{_nearest(requested, names)}"
+        raise misconfigured("model_not_found", message, models=names)
     details = _post(client.endpoint, "/api/show", {"model": requested}, timeout_s=QUICK_TIMEOUT_S)
     if trained := _trained_context(details):
         client.wanted_context = min(client.num_ctx, trained)
@@ -147,14 +149,14 @@ def _ollama_facts(client: OllamaClient) -> Preflight:
 
 
 def _trained_context(details: Mapping[str, Any]) -> int | None:
-    """The context that the model was trained for, as /api/show has it; Ollama loads no longer one."""
+    """Return the context length that the model was trained for (/api/show); Ollama loads no longer one."""
     info = details.get("model_info")
-    about = info if isinstance(info, dict) else {}
-    return whole_number(about.get(f"{about.get('general.architecture')}.context_length"))
+    fields = info if isinstance(info, dict) else {}
+    return whole_number(fields.get(f"{fields.get('general.architecture')}.context_length"))
 
 
 def _think(response: Mapping[str, Any]) -> bool | str | None:
-    """What to send as `think`: thinking off where the model can; gpt-oss knows levels only; else nothing at all."""
+    """Return the value of `think`: off if the model can think; gpt-oss has levels only; None for other models."""
     details = response.get("details")
     capabilities = response.get("capabilities")
     if not isinstance(capabilities, list) or "thinking" not in capabilities:
@@ -163,7 +165,7 @@ def _think(response: Mapping[str, Any]) -> bool | str | None:
 
 
 def _load(client: OllamaClient) -> None:
-    """Loads a cold model with an empty message: it would abort the load if this client left before it is done."""
+    """Load a cold model with an empty message, and wait: Ollama aborts the load when its client disconnects."""
     options = {"num_ctx": client.num_ctx}
     body = {"model": client.config.model, "messages": [], "stream": False, "options": options}
     body["keep_alive"] = client.config.keep_alive
@@ -171,7 +173,7 @@ def _load(client: OllamaClient) -> None:
 
 
 def _effective_context(client: OllamaClient, facts: Preflight) -> Preflight:
-    """The context the loaded model really has (/api/ps): Ollama clamps num_ctx to what the model was trained for."""
+    """Return the facts with the loaded model's context length (/api/ps): Ollama clamps num_ctx to the trained one."""
     rows = _rows(_get(client.endpoint, "/api/ps").get("models"))
     names = names_of(client.config.model)
     lengths = [whole_number(row.get("context_length")) for row in rows if row.get("name") in names]
@@ -186,7 +188,7 @@ def _effective_context(client: OllamaClient, facts: Preflight) -> Preflight:
 
 
 def _has_ollama_pages(endpoint: Endpoint) -> bool:
-    """True when an Ollama's /api/version stands beside /v1."""
+    """Return whether the server has an Ollama's /api/version."""
     try:
         reply = endpoint.get("/api/version", timeout_s=QUICK_TIMEOUT_S)
     except CallFailedError:
@@ -232,10 +234,12 @@ def _object(endpoint: Endpoint, path: str, reply: Reply) -> dict[str, Any]:
 
 
 def _hint(endpoint: Endpoint, reply: Reply) -> str:
-    """What a person can make of the status: whether the key got here, and where a redirect leads."""
-    where = reply.headers.get("Location")
-    if 300 <= reply.status < 400 and where:
-        return f", a redirect to {mask_url(where)[:200]}: they are not followed, name the server itself in `base_url`"
+    """Return advice on the status: whether a key was sent, and where a redirect leads."""
+    location = reply.headers.get("Location")
+    if 300 <= reply.status < 400 and location:
+        return (
+            f", a redirect to {mask_url(location)[:200]}, which is not followed: name the server itself in `base_url`"
+        )
     if reply.status != 401:
         return ""
     if endpoint.sends_key:
@@ -253,7 +257,7 @@ def _unreachable(failure: CallFailedError, endpoint: Endpoint, *, start: str = "
 
 
 def _ollama_tags(endpoint: Endpoint) -> dict[str, Any]:
-    """The models of an Ollama; FoundError says how to start one when nothing listens at its port."""
+    """Return the models of an Ollama; FoundError explains how to start one when nothing listens at its port."""
     try:
         return _get(endpoint, "/api/tags")
     except FoundError as end:
@@ -266,9 +270,9 @@ def misconfigured(reason: str, message: str, *, models: tuple[str, ...] = ()) ->
     return FoundError(Preflight("misconfigured", reason, message, models=models))
 
 
-def _rows(listed: object) -> list[dict[str, Any]]:
-    """The mappings of a list; nothing of anything else."""
-    return [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+def _rows(value: object) -> list[dict[str, Any]]:
+    """Return the mappings of a list; an empty list for any other value."""
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -276,14 +280,14 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _nearest(model: str, names: tuple[str, ...]) -> str:
-    """The question whether another model is meant: the same name with another tag or owner, else the most similar."""
+    """Return "did you mean" with the same name under another tag or owner, else with the most similar name."""
     stems = {_stem(name): name for name in reversed(names)}
-    near = difflib.get_close_matches(model, names, n=1, cutoff=0.6)
-    near = near or [stems[stem] for stem in difflib.get_close_matches(_stem(model), stems, n=1, cutoff=0.6)]
+    similar = difflib.get_close_matches(model, names, n=1, cutoff=0.6)
+    similar = similar or [stems[stem] for stem in difflib.get_close_matches(_stem(model), stems, n=1, cutoff=0.6)]
     same = stems.get(_stem(model))
-    return f"; did you mean {(same or near[0])!r}?" if same or near else ""
+    return f"; did you mean {(same or similar[0])!r}?" if same or similar else ""
 
 
 def _stem(model: str) -> str:
-    """The name of a model without its owner and its tag, in one case."""
+    """Return the name of a model without its owner and tag, in lower case."""
     return model.rpartition("/")[2].partition(":")[0].casefold()

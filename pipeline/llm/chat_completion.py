@@ -1,6 +1,6 @@
-"""A reply of the OpenAI protocol → what it says: the text, the model's thoughts, the counts. It reads no socket.
+"""Parse a reply of the OpenAI protocol: text, the model's thoughts, token counts. It reads no socket.
 
-Seen on vLLM 0.32.0, llama.cpp b10488, SGLang 0.4, LMDeploy 0.6, TGI 3, LM Studio 0.3 and LiteLLM 1.6x.
+Tested with vLLM 0.32.0, llama.cpp b10488, SGLang 0.4, LMDeploy 0.6, TGI 3, LM Studio 0.3 and LiteLLM 1.6x.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def judge_completion(
     json_schema: Mapping[str, Any] | None,
     from_reasoning: bool,
 ) -> ExtractionAttempt:
-    """Return the attempt with what a completion says, or as failed by it."""
+    """Return the attempt with the content of a completion, or as failed."""
     choices = body.get("choices")
     if not isinstance(choices, list):
         return failed_answer(attempt, "bad_response", "the reply has no list `choices`")
@@ -63,7 +63,7 @@ def _texts(content: object) -> tuple[str | None, str]:
     if not isinstance(content, list):
         return None, ""
     parts = []
-    thought = []
+    thoughts = []
     for part in content:
         if isinstance(part, str):
             parts.append(part)
@@ -73,10 +73,10 @@ def _texts(content: object) -> tuple[str | None, str]:
             parts.append(part["text"])
         elif isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
             inner = part.get("thinking") or part.get("text")
-            thought.append(inner if isinstance(inner, str) else _texts(inner)[0] or "")
+            thoughts.append(inner if isinstance(inner, str) else _texts(inner)[0] or "")
         else:
             return None, ""
-    return "".join(parts), "".join(thought)
+    return "".join(parts), "".join(thoughts)
 
 
 def _kind(content: object) -> str:
@@ -86,7 +86,7 @@ def _kind(content: object) -> str:
 
 
 def _arguments(message: Mapping[str, Any]) -> str | None:
-    """Return the arguments of the one tool call that some servers make of an answer with a schema."""
+    """Return the arguments of the only tool call, into which some servers turn an answer with a schema."""
     calls = message.get("tool_calls")
     call = calls[0] if isinstance(calls, list) and len(calls) == 1 else None
     function = call.get("function") if isinstance(call, dict) else None
@@ -101,7 +101,7 @@ def _thoughts(message: Mapping[str, Any]) -> str:
 
 
 def _with_model(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
-    """Return the attempt with the model that answered, where none was asked for by name."""
+    """Return the attempt with the model that answered, if the request named none."""
     name = body.get("model")
     if attempt.model.name or not isinstance(name, str):
         return attempt

@@ -1,6 +1,6 @@
-"""How an answer ended, by the word of its server: which ends are natural, which are cuts, and what counts as an answer.
+"""Judge how an answer ended, by the server's finish reason: complete, truncated or failed.
 
-One table for all dialects. An answer counts when it ended by itself and says something; nothing cut is ever completed.
+One table for all dialects. An answer counts if the model ended it and it has content; none is ever completed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ NATURAL: Mapping[str, str] = {
     "complete": "Cohere-like gateways",
     "eos": "tabbyAPI, Together",
 }
-"""Ends by which the model says that it is done, in lower case, and where each was seen."""
+"""Finish reasons of complete answers, in lower case, and where each was seen."""
 
 DOUBTFUL: Mapping[str, str] = {
     "": "missing or null: mlx_lm, older llama.cpp builds, gateways that rebuild replies",
     "tool_calls": "LM Studio 0.3 with an empty list of calls, vLLM with a tool parser",
     "function_call": "OpenAI protocol before tools",
 }
-"""Ends that say nothing of the text: it counts only when it is a complete object."""
+"""Finish reasons that do not tell whether the text is complete: it counts only if it is a complete object."""
 
 CUT: Mapping[str, str] = {
     "length": "OpenAI protocol, Ollama",
@@ -49,7 +49,7 @@ WHITE_SPACE_ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The names that a protocol has for how an answer ended, how long it may be, and what the model thought."""
+    """A protocol's field names for the finish reason, the limit of the answer, and the model's thoughts."""
 
     finish: str
     limit: str
@@ -69,7 +69,7 @@ def judge_end(
     json_schema: Mapping[str, Any] | None,
     from_reasoning: bool = True,
 ) -> ExtractionAttempt:
-    """Return the attempt as an answer, or as failed by how it ended. `thoughts`: what the server calls reasoning."""
+    """Return the attempt as an answer, or as failed by its finish reason. `thoughts`: the reasoning of the model."""
     word = finish.lower() if isinstance(finish, str) else None
     if finish is None:
         word = ""
@@ -105,7 +105,7 @@ def judge_end(
 
 
 def ended_early(attempt: ExtractionAttempt, *, repeats: bool) -> ExtractionAttempt:
-    """Return the attempt, ended by an Ollama without `done`: that is how it stops a repetition."""
+    """Return the attempt as failed: an Ollama ends an answer without `done` when it stops a repetition."""
     if repeats or looks_like_loop(attempt.raw_text or ""):
         error = "the server stopped a repetition (done: false)"
         return _unpadded(attempt) or failed_answer(attempt, "generation_loop", error)
@@ -130,7 +130,7 @@ def _without_content(
 
 
 def _unpadded(attempt: ExtractionAttempt) -> ExtractionAttempt | None:
-    """Return the answer when it was whole before the white space in which it was cut."""
+    """Return the answer if it was complete before the white space in which it was truncated."""
     answer = padded_object(attempt.raw_text or "")
     if answer is None:
         return None
@@ -165,5 +165,5 @@ def thinking_settings(dialect: Dialect) -> str:
 
 
 def is_mostly_space(text: str) -> bool:
-    """Return True when more than half of a text, or its last 40 characters, are white space."""
+    """Return whether more than half of a text, or its last 40 characters, are white space."""
     return len(text) >= 40 and (sum(map(len, text.split())) * 2 < len(text) or not text[-40:].strip())

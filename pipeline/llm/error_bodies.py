@@ -1,4 +1,4 @@
-"""Error bodies of every server that is known, read into one ServerError; nothing here decides what an error means.
+"""Parse the error bodies of all known servers into one ServerError. error_patterns.py decides what they mean.
 
 {"error": {"message", "type", "param", "code"}}    vLLM 0.32, llama.cpp b10488, OpenAI, LiteLLM 1.6x
 {"error": "text"}                                   vLLM 0.32 (401), Ollama 0.32, TGI 2 and 3, LM Studio 0.3
@@ -30,7 +30,7 @@ _HIDDEN = re.compile(r"<(style|script|head)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE
 
 
 def read_error(reply: Reply) -> ServerError:
-    """Return what an error reply says, in whatever shape its server writes errors."""
+    """Parse an error reply of any server."""
     body = decode_object(reply.body)
     if body is not None:
         return error_in(body)
@@ -43,25 +43,25 @@ def read_error(reply: Reply) -> ServerError:
 
 
 def error_in(body: Mapping[str, Any]) -> ServerError:
-    """Return what an error body says that is a JSON object."""
+    """Parse an error body that is a JSON object."""
     error = body.get("error")
     if error is None or error in ("", True):
         message = body.get("message") or _details(body.get("detail")) or body.get("error_message")
-        return _read({**body, "message": message})
+        return _parse({**body, "message": message})
     if isinstance(error, str) and isinstance(body.get("message"), str) and body["message"] != error:
-        return _read({**body, "message": f"{error}: {body['message']}"})
-    return _read(error)
+        return _parse({**body, "message": f"{error}: {body['message']}"})
+    return _parse(error)
 
 
-def _read(error: object, depth: int = 0) -> ServerError:
-    """Return what an error says: a mapping or a text, either of which may hold another server's error as JSON."""
+def _parse(error: object, depth: int = 0) -> ServerError:
+    """Parse an error: a mapping or a text, either of which may contain another server's error as JSON."""
     if not isinstance(error, Mapping):
         text = error if isinstance(error, str) else json.dumps(error)
         inner = _nested(text) if depth < _NESTED_DEEP else None
         return (
             _sized(ServerError(text[:_SEARCHED_BYTES]))
             if inner is None
-            else _read(inner.get("error") or inner, depth + 1)
+            else _parse(inner.get("error") or inner, depth + 1)
         )
     kind = error.get("type")
     param = error.get("param")
@@ -71,7 +71,7 @@ def _read(error: object, depth: int = 0) -> ServerError:
     counts = ", ".join(f"{key} {error[key]}" for key in ("n_prompt_tokens", "n_ctx") if key in error)
     inner = _nested(text) if depth < _NESTED_DEEP else None
     if inner is not None:
-        return _read(inner.get("error") or inner, depth + 1)
+        return _parse(inner.get("error") or inner, depth + 1)
     text = text[:_SEARCHED_BYTES]  # every pattern is searched in it
     if isinstance(code, str) and len(code) < _SEARCHED_BYTES and code not in text:
         text = f"{text} ({code})" if text else code
@@ -88,7 +88,7 @@ def _read(error: object, depth: int = 0) -> ServerError:
 
 
 def _sized(error: ServerError) -> ServerError:
-    """Return the error with the counts of a prompt that does not fit, where only its words hold them."""
+    """Return the error with the token counts in its text, if it has none in fields."""
     if error.needed_tokens or error.context_length:
         return error
     needed, limit = prompt_size(error.message)
@@ -96,7 +96,7 @@ def _sized(error: ServerError) -> ServerError:
 
 
 def _nested(text: str) -> dict[str, Any] | None:
-    """Return the error that a text holds as JSON, perhaps behind the name of a gateway's exception; else None."""
+    """Return the error that a text contains as JSON, also after the name of a gateway's exception; else None."""
     start = text.find('{"')
     if start < 0:
         return None
@@ -115,7 +115,7 @@ def _text_of(value: object) -> str:
 
 
 def _details(detail: object) -> str:
-    """Return FastAPI's `detail` in one line: the text, or the place and complaint of each fault."""
+    """Return FastAPI's `detail` in one line: the text, or place and message of each fault."""
     if not isinstance(detail, list):
         return _text_of(detail)
     faults = [fault for fault in detail if isinstance(fault, dict)]

@@ -1,6 +1,6 @@
-"""What servers say in nothing but text: one table of patterns, each with the server and version it was seen on.
+"""Patterns of error messages, in one table, each with the server and version it was seen on.
 
-Used only where no status, class or field can tell; everything else is decided without it.
+Used only for errors that no status, class or field identifies.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """`text` found in an error of one of `statuses` means `reason`; `seen_on` says where that was observed."""
+    """`text` found in an error of one of `statuses` means `reason`; `seen_on` names where that was observed."""
 
     text: re.Pattern[str]
     statuses: tuple[int, ...]
@@ -28,7 +28,7 @@ TOO_LONG = (400, 413, 422, 500)
 
 
 def _overflow(text: str, seen_on: str) -> Pattern:
-    """A row for a prompt that does not fit; the groups `needed` and `limit` are tokens."""
+    """Return a row for a prompt that is too long; the groups `needed` and `limit` are tokens."""
     return _row(text, TOO_LONG, "context_length", seen_on)
 
 
@@ -61,7 +61,7 @@ OVERFLOWS = (
     _overflow(r"ContextWindowExceeded|context_length_exceeded|exceeds the context window|reduce the length of the (?:messages|input)", "LiteLLM 1.6x, OpenAI, Groq"),
     _overflow(r"context.?(length|window|size).{0,60}exceed|exceed.{0,60}context.?(length|window|size)", "OpenAI-like gateways"),
 )  # fmt: skip
-"""Every known form of "the prompt is too long", the ones that hold counts first."""
+"""All known forms of "the prompt is too long", those with token counts first."""
 
 PATTERNS = (
     *OVERFLOWS,
@@ -84,7 +84,7 @@ PATTERNS = (
 )  # fmt: skip
 
 DYING = re.compile(r"EngineCore encountered an issue|model runner has unexpectedly stopped", re.IGNORECASE)
-"""The last words of an engine (vLLM 0.32.0, Ollama 0.32): 500 to all that it worked on."""
+"""The last error of an engine that ends (vLLM 0.32.0, Ollama 0.32): a 500 for all its requests."""
 
 CONFIG_PARAMS = frozenset({"response_format", "temperature", "extra_body", "structured_outputs", "top_p", "seed"})
 """Request fields whose refusal (an error's `param`, vLLM and OpenAI) is about our settings, not the document."""
@@ -93,7 +93,7 @@ REASON_OF_PARAM = {"input_tokens": "context_length", "input_text": "context_leng
 REASON_OF_KIND = {"exceed_context_size_error": "context_length", "NotFoundError": "model_not_found"}
 
 UNPAID = re.compile(r"budget has been exceeded|over budget", re.IGNORECASE)
-"""A gateway's refusal for money reasons in a 400 (LiteLLM 1.6x); its status is 402 elsewhere."""
+"""A gateway's refusal in a 400 because the budget is used up (LiteLLM 1.6x); other servers send 402."""
 
 _ECHO_CHARS = 16
 _LEAST_ECHO_CHARS = 8
@@ -101,11 +101,11 @@ _LEAST_ECHO_CHARS = 8
 
 
 def reason_of_text(status: int, message: str, *, kind: str | None = None, param: str | None = None) -> str | None:
-    """The reason that an error's fields prove, or else its words; None when the status alone must decide."""
-    certain = REASON_OF_PARAM.get(param or "") if status == 400 else None
-    certain = certain or (REASON_OF_KIND.get(kind or "") if status in (400, 404) else None)
-    if certain:
-        return certain
+    """Return the reason from an error's fields, else from its text; None when only the status can decide."""
+    by_field = REASON_OF_PARAM.get(param or "") if status == 400 else None
+    by_field = by_field or (REASON_OF_KIND.get(kind or "") if status in (400, 404) else None)
+    if by_field:
+        return by_field
     for pattern in PATTERNS:
         if status in pattern.statuses and pattern.text.search(message):
             return pattern.reason
@@ -113,7 +113,7 @@ def reason_of_text(status: int, message: str, *, kind: str | None = None, param:
 
 
 def prompt_size(message: str) -> tuple[int | None, int | None]:
-    """Return the tokens that a prompt needs and the context's limit, from the words of an error; None for unknown."""
+    """Return the tokens that a prompt needs and the context's limit, from the text of an error; None for unknown."""
     for pattern in OVERFLOWS:
         match = pattern.text.search(message)
         if match is not None:
@@ -125,19 +125,19 @@ def prompt_size(message: str) -> tuple[int | None, int | None]:
 
 
 def is_unpaid(status: int, message: str) -> bool:
-    """True when the account behind the key has no budget left: nothing changes until somebody pays."""
+    """Return whether the account behind the key has no budget left, which only a payment changes."""
     return status == 402 or (status == 400 and UNPAID.search(message) is not None)
 
 
 def is_dying(status: int, message: str) -> bool:
-    """True when an error says that the engine ended while it worked."""
+    """Return whether the error reports that the engine ended during the request."""
     return status == 500 and DYING.search(message) is not None
 
 
-def without_echo(message: str, *said: str) -> str:
-    """The message with `…` for what it repeats of a text: 16 characters or more of it, or a shorter text as a whole."""
+def without_echo(message: str, *texts: str) -> str:
+    """Return the message with `…` for parts of these texts: 16 or more characters, or a shorter text as a whole."""
     hidden = bytearray(len(message))
-    for text in said:
+    for text in texts:
         size = min(_ECHO_CHARS, len(text.strip()))
         if size < _LEAST_ECHO_CHARS:
             continue

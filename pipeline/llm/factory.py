@@ -1,4 +1,4 @@
-"""From configuration to clients: which dialect, which servers, which settings. It asks no server, only its name."""
+"""Build clients from the configuration: dialect, servers, settings. It sends no request, but resolves host names."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def client_of(app: AppConfig, resolved: ResolvedAgentConfig) -> Client:
 def build_failover(
     app: AppConfig, variants: Mapping[str, ResolvedAgentConfig], *, tools: Tools, pool_size: int
 ) -> Failover:
-    """The agent's providers in order, each with its replicas; a replica has a client for each variant."""
+    """Return the agent's providers in order, each with its replicas; a replica has a client for each variant."""
     chains = {variant: _chain(resolved) for variant, resolved in variants.items()}
     names = dict.fromkeys(name for chain in chains.values() for name in chain)
     providers = {
@@ -108,15 +108,17 @@ def _provider(
             _share(client, name=name, registry=tools.registry)
         return Replica(name, clients, tools=tools)
 
-    def find(known: list[Replica]) -> list[Replica]:
+    def find(current: list[Replica]) -> list[Replica]:
         replicas: list[Replica] = []
         for url in base.base_urls:
-            before = {
-                replica.client.model.endpoint: replica for replica in known if replica.client.config.base_urls[0] == url
+            by_endpoint = {
+                replica.client.model.endpoint: replica
+                for replica in current
+                if replica.client.config.base_urls[0] == url
             }
             places = {at_address(url, address): address for address in tools.look_up(url)}
-            fresh = [before.get(place) or make(url, address) for place, address in places.items()]
-            replicas += fresh or list(before.values()) or [make(url, None)]
+            fresh = [by_endpoint.get(place) or make(url, address) for place, address in places.items()]
+            replicas += fresh or list(by_endpoint.values()) or [make(url, None)]
         return replicas
 
     policy = RetryPolicy.of(base)
@@ -128,7 +130,7 @@ def _provider(
 def _clients(
     configs: Mapping[str, ProviderConfig], *, name: str, base_url: str, address: str | None, pool_size: int
 ) -> dict[str, Client]:
-    """A client for each variant, all over the same connections: to `address`, or to where the URL's name leads."""
+    """Return a client for each variant; all share connections to `address`, or to the URL's host name."""
     first = next(iter(configs.values()))
     try:
         endpoint = Endpoint(base_url, access_of(first, pool_size=pool_size, address=address))
@@ -144,7 +146,7 @@ def _clients(
 
 
 def _share(client: Client, *, name: str, registry: VerifierRegistry) -> None:
-    """Let all clients of one model at one endpoint know of its limit what any of them finds out."""
+    """Give all clients of one model at one endpoint the same verifier, so that they share its findings."""
     config = client.config
     endpoint = str(client.model.endpoint)
     client.overhead = registry.overhead

@@ -1,6 +1,6 @@
-"""Providers in order: an ask goes to the first that is available, and on to the next when that one cannot do it.
+"""Providers in order: a request goes to the first available one, and to the next if that one fails.
 
-It starts no thread and keeps nothing of a document.
+It starts no thread and keeps no document.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from dataclasses import dataclass, replace
 from pipeline.errors import kind_of
 from pipeline.llm.provider import AskResult, ExtractionRequest, Provider
 from pipeline.llm.replica import Replica, Start
-from pipeline.llm.sharing import HeldModel
+from pipeline.llm.sharing import LoadConflict
 from pipeline.records import ExtractionAttempt
 
 logger = logging.getLogger(__name__)
 
 FALLBACK_WARNING_S = 60.0
 FALLBACK_REPEAT_S = 600.0
-"""How long a fallback answers before a warning says why, and how long until the next one."""
+"""Seconds for which a fallback answers before a warning gives the reason, and seconds until the next warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why no provider is available: `dead_end` when each of them refuses our settings."""
+    """The reason why no provider is available. `dead_end`: each of them refuses the settings."""
 
     dead_end: bool
     message: str
 
 
 class Failover:
-    """What the workers ask; safe for many threads. `orders`: for each variant its providers, the first first."""
+    """The providers that workers send requests to; thread-safe. `orders`: the providers of each variant, in order."""
 
     def __init__(
         self, orders: Mapping[str, Sequence[Provider]], *, clock: Callable[[], float] = time.monotonic
@@ -45,17 +45,17 @@ class Failover:
 
     @property
     def first(self) -> Provider:
-        """The provider that is meant to answer."""
+        """The first provider of the configuration."""
         return self.providers[0]
 
     @property
     def available(self) -> bool:
-        """True while each variant has a provider with an available replica."""
+        """Whether each variant has a provider with an available replica."""
         return all(any(provider.available for provider in order) for order in self.orders.values())
 
     @property
     def serving(self) -> list[Replica]:
-        """The replicas that the next document may go to: those in use of each variant's first available provider."""
+        """The replicas that may get the next document: those of each variant's first available provider."""
         first = (next((provider for provider in order if provider.available), None) for order in self.orders.values())
         return [
             replica
@@ -66,15 +66,15 @@ class Failover:
         ]
 
     def context_length(self, variant: str) -> int | None:
-        """The smallest context in tokens of the replicas that a document of this variant may go to; None: not told."""
-        provider = next((each for each in self.orders.get(variant, ()) if each.available), None)
-        replicas = [each for each in provider.replicas if each.state == "up"] if provider else []
+        """Return the smallest context of the replicas that may get a document of this variant; None: not reported."""
+        provider = next((candidate for candidate in self.orders.get(variant, ()) if candidate.available), None)
+        replicas = [replica for replica in provider.replicas if replica.state == "up"] if provider else []
         lengths = [replica.clients[variant].context_length for replica in replicas]
         return min((tokens for tokens in lengths if tokens is not None), default=None)
 
     @property
     def trouble(self) -> Trouble | None:
-        """Why nothing can be asked; None while something can."""
+        """The reason why no request can be sent; None while one can."""
         if self.available:
             return None
         unavailable = [provider for provider in self.providers if not provider.available]
@@ -84,22 +84,23 @@ class Failover:
 
     @property
     def examined(self) -> dict[str, bool]:
-        """Whether each provider that was examined can be asked, by name."""
+        """The availability of each provider that was examined, by name."""
         return {
             provider.name: provider.available
             for provider in self.providers
-            if any(replica.why for replica in provider.replicas)
+            if any(replica.preflight for replica in provider.replicas)
         }
 
     @property
-    def held(self) -> HeldModel | None:
-        """The model that requests wait for, of the first provider whose server is busy for others; else None."""
-        return next((held for provider in self.providers if (held := provider.held) is not None), None)
+    def load_conflict(self) -> LoadConflict | None:
+        """The first conflict with other clients of a server that requests wait for; None without one."""
+        conflicts = (provider.load_conflict for provider in self.providers)
+        return next((conflict for conflict in conflicts if conflict is not None), None)
 
     def ask(self, question: ExtractionRequest) -> AskResult:
-        """The first provider's settled answer; `unavailable` only when none was alive to fail at it.
+        """Return the first settled result of the providers; `unavailable` only when none of them was alive.
 
-        A provider that was held back is looked at here, when one that lives could not do this document.
+        A quarantined provider is examined here, once an available one has failed at this document.
         """
         attempts: list[ExtractionAttempt] = []
         losses = 0
@@ -127,36 +128,33 @@ class Failover:
         return AskResult(tuple(attempts), unavailable=not settled, losses=losses, refused=refused)
 
     def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:
-        """Return which texts a tokenizer of the available providers takes for a special token."""
+        """Return the texts that are special tokens of an available provider's model."""
         if not candidates:
             return frozenset()
         available = [provider for provider in self.orders[variant] if provider.available]
-        return frozenset().union(*(each.special_tokens(candidates, variant=variant) for each in available))
+        return frozenset().union(*(provider.special_tokens(candidates, variant=variant) for provider in available))
 
     def quarantine(self) -> None:
-        """Keeps providers that nobody has looked at out of use, until `recover` finds that they are needed.
-
-        Called before anybody looks.
-        """
+        """Make all providers unavailable until `recover` examines them; called before the first examination."""
         for provider in self.providers:
             for replica in provider.replicas:
                 replica.quarantine()
 
     def recover(self, start: Start) -> None:
-        """Check what is unavailable, and a fallback once it is needed. Called by the one prober."""
+        """Examine unavailable providers, and a fallback once it is needed. Called by the one prober."""
         for order in self.orders.values():
             for provider in order:
                 if provider.available:
                     break
                 for replica in provider.replicas:
-                    replica.retry_at = float("-inf") if replica.why is None else replica.retry_at
+                    replica.retry_at = float("-inf") if replica.preflight is None else replica.retry_at
         for provider in self.providers:
             provider.recover(start)
         self._log_switches()
         self._warn_of_fallbacks()
 
     def _warn_of_fallbacks(self) -> None:
-        """Log why a fallback has been answering for so long; a switch back ends it."""
+        """Log the reason for which a fallback answers, until the first provider is back."""
         now = self._clock()
         for variant, order in self.orders.items():
             first = order[0]
@@ -190,12 +188,12 @@ class Failover:
             logger.info("provider switched", extra={**fields, "variant": variant})
 
     def close(self) -> None:
-        """Closes the idle connections of all providers."""
+        """Close the idle connections of all providers."""
         for provider in self.providers:
             provider.close()
 
 
 def _is_final(result: AskResult) -> bool:
-    """True unless the provider lives and could not do it for reasons of its own: then the next one is asked."""
+    """Return False for a failure of the provider itself, after which the next provider is tried."""
     last = result.attempts[-1]
     return last.ok or kind_of(last.reason or "") != "backend"

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 GATEWAYS = {"x-litellm-": "LiteLLM", "x-portkey-": "Portkey", "cf-aig-": "Cloudflare AI Gateway"}
-"""Headers of gateways that may count a prompt themselves, by how their names begin."""
+"""Gateways that may count a prompt themselves, by the beginning of their headers' names."""
 
 _PREFIXES = tuple(GATEWAYS)
 
 
 def answered_by(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
-    """`ollama`, or the name of a gateway, where an answer shows it."""
+    """Return `ollama`, or the name of a gateway, if the answer shows it."""
     for name in headers:
         if name.lower().startswith(_PREFIXES):
             return next(gateway for prefix, gateway in GATEWAYS.items() if name.lower().startswith(prefix))

@@ -3,7 +3,7 @@
     main process: lend ─▶ ClientSettings ─pipe─▶ worker process: LentClients ─▶ call_llm ─▶ attempt ─pipe─▶ settle
 
 All state that answers change (health, verified prompt lengths, limits) stays in the main process; a worker process
-gets only settings that a preflight has settled. It sends nothing itself.
+gets only settings that a preflight has confirmed. This module sends nothing itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.llm.transport.http import Access, Endpoint
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt, ModelMetadata
 
-_SURVEY = 10**6
+_LARGE_WEIGHT = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,5 +151,5 @@ def lend(failover: Failover, *, variant: str) -> Loan | None:
     pending = replica.sharing.pending(client)
     pending.__enter__()
     is_limited = client.config.context_length is not None
-    ratio = client.verifier.estimate(_SURVEY) / _SURVEY if is_limited else 0.0
+    ratio = client.verifier.estimate(_LARGE_WEIGHT) / _LARGE_WEIGHT if is_limited else 0.0
     return Loan(provider, replica, client, client.endpoint.key_changes, ratio, pending)

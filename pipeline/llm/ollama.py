@@ -1,6 +1,6 @@
 """The client of Ollama: POST /api/chat, the native protocol (its OpenAI one ignores num_ctx).
 
-Facts of Ollama 0.32.9. It believes nothing but `done: true` with done_reason `stop` and a prompt that was not cut.
+Tested with Ollama 0.32.9. Only `done: true` with done_reason `stop` and a prompt that was not truncated counts.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ MAX_DURATION_NS = 10**18
 NANOSECOND = 1e-9
 
 AUTO_NUM_CTX = 8192
-"""What `num_ctx: auto` asks for when nothing that fits is loaded."""
+"""The context of `num_ctx: auto` when no model with a suitable context is loaded."""
 
 
 class OllamaClient:
     """A client of one Ollama server, the first of `base_url`; safe in threads. It connects with the first request.
 
-    `think` is what to send as such: None sends nothing (models without the capability refuse the field).
-    `num_ctx`: the context that is sent. `wanted_context`: what the server makes of it, at most the trained context.
-    `own_context`: what was loaded for this client.
+    `think`: the value of the field; None leaves it out (models without the capability refuse it).
+    `num_ctx`: the context that is sent. `wanted_context`: the same, limited to the trained context.
+    `own_context`: the context of the model that was loaded for this client.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class OllamaClient:
         else:
             size_bytes = max(size_of(document_text), size_of(*prompts.values()))
             attempt = self._judge(attempt, reply, size_bytes=size_bytes, json_schema=json_schema)
-            attempt = self._reloads.seen(attempt, asked_at=started)
+            attempt = self._reloads.noted(attempt, sent_at=started)
         return changed(attempt, latency_s=self.clock() - started)
 
     def adopt(
@@ -131,7 +131,7 @@ class OllamaClient:
         context_length: int | None = None,
         server: str | None = None,  # noqa: ARG002 - what is sent does not depend on the version
     ) -> None:
-        """Take over what a preflight found out; called before the first document only."""
+        """Apply the facts of a preflight; called before the first document only."""
         if context_length is not None and self.config.num_ctx == "auto":
             self.ask_for_context(context_length)
         elif context_length is not None and context_length != self.context_length:
@@ -144,7 +144,7 @@ class OllamaClient:
 
     @property
     def contexts(self) -> frozenset[int]:
-        """Return the contexts of a loaded model that answers this client without being loaded again."""
+        """The contexts with which a loaded model answers this client without being reloaded."""
         return frozenset({self.num_ctx, self.wanted_context, self.own_context, self.context_length})
 
     def ask_for_context(self, num_ctx: int) -> None:
@@ -163,7 +163,7 @@ class OllamaClient:
         return client
 
     def for_verification(self, max_tokens: int) -> OllamaClient:
-        """Return a client that sends the same for this many tokens, and does not stream."""
+        """Return a client that sends the same requests with this `max_tokens`, without streaming."""
         client = self.small(max_tokens=max_tokens, timeout_s=self.config.timeout)
         client.config = replace(client.config, stream=False)
         return client
@@ -189,9 +189,9 @@ class OllamaClient:
         attempt = changed(_with_usage(attempt, body), raw_text=message.get("content") or None)
         is_short = self._truncation.is_cut(size_bytes, attempt.prompt_tokens)
         if body.get("done") is True and is_short and not self.verifier.is_decisive:
-            complaint = f"{size_bytes} bytes of prompt were answered as {attempt.prompt_tokens} tokens"
             setting = provider_key(self.model.provider, "num_ctx")
-            complaint += f": the server cut it (`{setting}` is {self.num_ctx})"
+            complaint = f"the server read {attempt.prompt_tokens} tokens of a prompt of {size_bytes} bytes"
+            complaint += f": it cut the rest (`{setting}` is {self.num_ctx})"
             return failed_answer(attempt, "prompt_truncated", complaint)
         if body.get("done") is True and (overrun := self._overrun(attempt)):
             return changed(failed_answer(attempt, "context_length", overrun), needed_tokens=attempt.prompt_tokens)
@@ -208,7 +208,7 @@ class OllamaClient:
         )
 
     def _overrun(self, attempt: ExtractionAttempt) -> str | None:
-        """What is wrong with an answer that ran past the context: its prompt was being forgotten as it was written."""
+        """Return the complaint about an answer beyond the context, for which the model lost the start of its prompt."""
         prompt = attempt.prompt_tokens or 0
         answer = attempt.completion_tokens or 0
         limit = self.context_length
@@ -218,13 +218,13 @@ class OllamaClient:
 
 
 def _repeats(text: str | None) -> bool:
-    """True when a text ends in 20 equal pieces of up to 8 characters: what makes Ollama break off."""
+    """Return whether a text ends in 20 equal pieces of up to 8 characters, at which Ollama stops."""
     tail = (text or "")[-160:]
     return any(len(tail) >= 20 * n and tail[-20 * n :] == tail[-n:] * 20 for n in range(1, 9))
 
 
 def _with_usage(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
-    """Durations come in nanoseconds; what total leaves over load, prompt and answer is the wait in the queue."""
+    """Add counts and durations (in nanoseconds); the total without load, prompt and answer is the wait in the queue."""
     total, load, prompt, answer = (
         whole_number(body.get(f"{part}duration"), most=MAX_DURATION_NS)
         for part in ("total_", "load_", "prompt_eval_", "eval_")
@@ -241,7 +241,7 @@ def _with_usage(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> Extracti
 
 
 def error_of(reply: Reply) -> ServerError:
-    """Return what an error of Ollama says; its refusal of a host name has no body."""
+    """Return the error of a reply of Ollama, whose refusal of a host name has no body."""
     if reply.status == 403 and not reply.body.strip():
         return ServerError("an empty answer: Ollama refuses the host name in `base_url` (it listens on loopback only)")
     return read_error(reply)

@@ -1,4 +1,4 @@
-"""What every language-model client is, and what both dialects share; nothing here does I/O."""
+"""The protocol of all language-model clients, and the code that both dialects share. It does no I/O."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.llm.transport.http import Access, CallFailedError, Reply
 from pipeline.records import ExtractionAttempt, ModelMetadata, changed
 
 MAX_TOKENS = 10**9
-"""No prompt and no answer has more tokens; a server that says so counts wrong, and no metric can add such numbers."""
+"""Most tokens of a prompt or an answer; a higher count of a server is wrong, and no metric could add it."""
 
 MESSAGE_CHARS = 400
 
@@ -31,10 +31,10 @@ class LLMClient(Protocol):
     def call_llm(
         self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, document_text: str
     ) -> ExtractionAttempt:
-        """Send one request and return its outcome; never raise for a server or a network: `error` and `reason` say it.
+        """Send one request and return its outcome; a failure of server or network is in `error` and `reason`.
 
         `prompts`: `system` and `user` after substitution, and the turns of examples (`messages`). `json_schema`: of the
-        answer; None for free text. `document_text`: the document in the prompt, by which a cut prompt is recognised.
+        answer; None for free text. `document_text`: the document in the prompt, whose length shows a truncated prompt.
         """
         ...
 
@@ -45,9 +45,9 @@ class LLMClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerError:
-    """An error body, read: its text, and the dialect's own type and parameter where it names them.
+    """A parsed error body: its text, and the dialect's own type and parameter, if any.
 
-    `needed_tokens` and `context_length`: what it tells of a prompt that does not fit. `page`: it is an HTML page.
+    `needed_tokens` and `context_length`: the counts for a prompt that is too long. `page`: it is an HTML page.
     """
 
     message: str
@@ -59,7 +59,7 @@ class ServerError:
 
 
 def messages(prompts: Mapping[str, str]) -> list[dict[str, str]]:
-    """The chat's messages: the system prompt first (its bytes never change), the document's message last.
+    """Return the chat's messages: the system prompt first (its bytes never change), the document's message last.
 
     Every other prompt is a turn of an example, in order: of the user, or of the assistant when its name ends in
     `_answer`.
@@ -76,28 +76,28 @@ def messages(prompts: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def encode(payload: Mapping[str, Any] | str) -> bytes:
-    """The request's body; a lone surrogate, which servers refuse, becomes a question mark."""
+    """Return the request's body; a lone surrogate, which servers refuse, becomes a question mark."""
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-_HOLE = "\x00the user's message\x00"
+_PLACEHOLDER = "\x00the user's message\x00"
 _FRAMES_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """A body's bytes around the user's message; `schema` keeps the object alive whose id is the key."""
+    """A body's bytes before and after the user's message; `schema` keeps the object alive whose id is in the key."""
 
-    before: bytes
-    after: bytes
+    head: bytes
+    tail: bytes
     schema: Mapping[str, Any] | None
 
 
 class Bodies:
     """Request bodies, of which only the user's message is encoded each time; safe for many threads.
 
-    All that is the same for an agent and variant has the same bytes, up to the document. `payload` makes the mapping
-    of a body, which may depend on the prompts and the schema only.
+    The bytes before the document are the same for all requests of an agent and variant. `payload` returns the mapping
+    of a body, which must depend on prompts and schema only.
     """
 
     def __init__(self, payload: Callable[[Mapping[str, str], Mapping[str, Any] | None], dict[str, Any]]) -> None:
@@ -107,13 +107,13 @@ class Bodies:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """A body without prompts and schema, which has the same other fields as all others."""
+        """The fields of every body, without prompts and schema."""
         if self._settings is None:
             self._settings = self._payload({}, None)
         return self._settings
 
     def body(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> bytes:
-        """The body as `encode(payload(prompts, json_schema))` gives it."""
+        """Return the same body as `encode(payload(prompts, json_schema))`."""
         key = (tuple(text for name, text in prompts.items() if name != "user"), id(json_schema))
         if key not in self._frames:
             if len(self._frames) >= _FRAMES_KEPT:
@@ -122,17 +122,17 @@ class Bodies:
         frame = self._frames.get(key)
         if frame is None or frame.schema is not json_schema:
             return encode(self._payload(prompts, json_schema))
-        return frame.before + encode(prompts.get("user", "")) + frame.after
+        return frame.head + encode(prompts.get("user", "")) + frame.tail
 
     def _frame(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> _Frame | None:
-        """None when the message does not stand in the body just once: `extra_body` may replace the messages."""
-        whole = encode(self._payload({**prompts, "user": _HOLE}, json_schema))
-        parts = whole.split(encode(_HOLE))
+        """Return None unless the body contains the message exactly once: `extra_body` may replace the messages."""
+        body = encode(self._payload({**prompts, "user": _PLACEHOLDER}, json_schema))
+        parts = body.split(encode(_PLACEHOLDER))
         return _Frame(parts[0], parts[1], json_schema) if len(parts) == 2 else None
 
 
 def decode_object(body: bytes) -> dict[str, Any] | None:
-    """The reply as a mapping; None when it is not a JSON object."""
+    """Return the reply as a mapping; None when it is not a JSON object."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -141,12 +141,12 @@ def decode_object(body: bytes) -> dict[str, Any] | None:
 
 
 def is_answer(reply: Reply) -> bool:
-    """Return True for a status that a completion comes with: 200, and from some gateways 201."""
+    """Return whether the status is that of a completion: 200, and from some gateways 201."""
     return reply.status == 200 or (reply.status == 201 and bool(reply.body.strip()))
 
 
 def failed_call(attempt: ExtractionAttempt, failure: CallFailedError) -> ExtractionAttempt:
-    """The attempt, ended by the transport."""
+    """Return the attempt as failed in the transport."""
     return changed(
         attempt,
         error=_short(failure.error),
@@ -158,27 +158,27 @@ def failed_call(attempt: ExtractionAttempt, failure: CallFailedError) -> Extract
 
 
 def failed_stream(attempt: ExtractionAttempt, error: ServerError) -> ExtractionAttempt:
-    """The attempt, ended by an error that came after its 200."""
+    """Return the attempt as failed by an error that followed its 200."""
     reason = reason_of_text(500, error.message, kind=error.kind, param=error.param) or "server_error"
     failed = failed_answer(attempt, reason, f"error in mid-stream: {error.message}")
     return changed(failed, lost=is_dying(500, error.message))
 
 
 def failed_answer(attempt: ExtractionAttempt, reason: str, message: str) -> ExtractionAttempt:
-    """The attempt, ended by what a 200 said; the model's text stays in it."""
+    """Return the attempt as failed by the content of a 200; it keeps the model's text."""
     return changed(attempt, error=reason, reason=reason, message=_short(message))
 
 
 def failed_status(
     attempt: ExtractionAttempt, reply: Reply, body_error: ServerError, *, now: Callable[[], float]
 ) -> ExtractionAttempt:
-    """The attempt, ended by an HTTP status of failure: by the server's words where they tell, else the status.
+    """Return the attempt as failed by an HTTP status: the reason comes from the server's message, else from the status.
 
-    `lost` when the server says that it dies; whether it did is to be seen.
+    `lost`: the server reports that it ends, which the caller verifies.
     """
     reason = reason_of_text(reply.status, body_error.message, kind=body_error.kind, param=body_error.param)
     if reason is None:
-        # a firewall's page, which says nothing about a key
+        # a page of a firewall, which is not about the key
         reason = "rejected" if body_error.page and reply.status == 403 else reason_of_status(reply.status)
     return changed(
         attempt,
@@ -194,7 +194,7 @@ def failed_status(
 
 
 def retry_after_s(value: str | None, *, now: Callable[[], float]) -> float | None:
-    """Seconds to wait from a Retry-After in seconds or as an HTTP date (RFC 9110, 10.2.3); None when there is none."""
+    """Parse a Retry-After in seconds or as an HTTP date (RFC 9110, 10.2.3); return seconds to wait, or None."""
     if not value:
         return None
     seconds = value.strip()
@@ -209,24 +209,24 @@ def retry_after_s(value: str | None, *, now: Callable[[], float]) -> float | Non
 
 
 def cut_reason(text: str | None) -> str:
-    """Why an answer that was stopped for length did not end: a loop is no matter of length."""
+    """Return the reason of an answer that was stopped for length: `output_truncated`, or a loop of the model."""
     return "generation_loop" if text and looks_like_loop(text) else "output_truncated"
 
 
 def served_by(provider: str, model: str, base_url: str) -> ModelMetadata:
-    """Who is asked, with an endpoint fit for records: no user, no query."""
+    """Return the metadata of a model, with an endpoint without user and query, as records need it."""
     parts = urlsplit(base_url)
     netloc = parts.netloc.rpartition("@")[2]
     return ModelMetadata(provider, model, urlunsplit((parts.scheme, netloc, parts.path, "", "")))
 
 
 def whole_number(value: object, *, most: int = MAX_TOKENS) -> int | None:
-    """Return a count as a server gives it; None for anything but a whole number from 0 to `most`."""
+    """Return a server's count; None for anything but a whole number from 0 to `most`."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else None
 
 
 def count_notes(*values: object) -> tuple[str, ...]:
-    """Return the note for counts that no server can mean; they are then unknown."""
+    """Return a note if a count is implausible; such counts are unknown."""
     implausible = any(isinstance(value, int) and value > MAX_TOKENS for value in values)
     return ("implausible_usage",) if implausible else ()
 
@@ -238,12 +238,12 @@ def version_numbers(text: str) -> tuple[int, ...]:
 
 
 def _short(message: str) -> str:
-    """The message cut to MESSAGE_CHARS, without secrets; the search for them needs no more than the beginning."""
+    """Return the message without secrets, cut to MESSAGE_CHARS; only its beginning is searched for secrets."""
     return SECRETS.redact(message[: 8 * MESSAGE_CHARS])[:MESSAGE_CHARS]
 
 
 def access_of(config: OllamaConfig | VLLMConfig, *, pool_size: int, address: str | None = None) -> Access:
-    """How the config's server is reached; `address`: the one of its host name's to connect to."""
+    """Return the access to the config's server; `address`: the address of its host name to connect to."""
     register_provider_secrets(config)
     return Access(
         read_key=lambda: read_api_key(config),

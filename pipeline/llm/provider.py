@@ -1,10 +1,10 @@
-"""One provider: the replicas of one model, used side by side, which of them live, and one ask with its retries.
+"""One provider: the replicas of one model, used side by side, and requests to them with retries.
 
     ask ─▶ the replica with the least in flight ─▶ call_llm ─▶ settled, or: back-off ─▶ is the server alive? ─▶ again
 
-Alive means that a tiny completion succeeds, or that anything else was completed since. It starts no thread: workers
-call `ask`, and one prober calls `recover` again and again. What that looks at is looked at side by side: a server that
-hangs holds no other back.
+A server is alive if a tiny completion succeeds, or another request has been completed since. This module starts no
+thread: workers call `ask`, and one prober calls `recover` repeatedly. Replicas are examined side by side, so that a
+server that hangs delays no other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.llm.prompt_length.verification import too_long, verifiable_prompt,
 from pipeline.llm.refusals import is_refusal, is_settled
 from pipeline.llm.replica import Replica, Start, Tools
 from pipeline.llm.retry import RetryPolicy
-from pipeline.llm.sharing import HeldModel
+from pipeline.llm.sharing import LoadConflict
 from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 
@@ -29,15 +29,15 @@ __all__ = ["LOSSES_BEFORE_ALONE", "AskResult", "ExtractionRequest", "Provider"]
 
 logger = logging.getLogger(__name__)
 
-LOOK_UP_S = 60.0
+LOOK_UP_EVERY_S = 60.0
 LOSSES_BEFORE_ALONE = 3
 """A document in flight at this many losses of a server is sent alone once."""
 
 
 class Provider:
-    """Asks the replicas of one model; safe for many threads.
+    """The replicas of one model, and requests to them; safe for many threads.
 
-    `find` gives the replicas there are now, those known among them; None: they never change.
+    `find`: takes the known replicas and returns the current ones; None: they never change.
     """
 
     def __init__(
@@ -49,59 +49,71 @@ class Provider:
         tools: Tools,
         find: Callable[[list[Replica]], list[Replica]] | None = None,
     ) -> None:
-        self.name, self.replicas, self.policy, self._tools, self._find = name, replicas, policy, tools, find
-        self._lock, self._tokens = threading.Lock(), SpecialTokens()
-        self._found_at = tools.clock()
+        self.name = name
+        self.replicas = replicas
+        self.policy = policy
+        self._tools = tools
+        self._find = find
+        self._lock = threading.Lock()
+        self._tokens = SpecialTokens()
+        self._looked_up_at = tools.clock()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """Where its replicas are, as records name them."""
+        """The URLs of the replicas as records contain them."""
         return tuple(replica.endpoint for replica in self.replicas)
 
     @property
     def available(self) -> bool:
-        """True while at least one replica is not marked unavailable."""
+        """Return whether at least one replica is not marked unavailable."""
         return any(replica.state == "up" for replica in self.replicas)
 
     @property
     def trouble(self) -> Replica | None:
-        """The replica that tells best why the provider is not available; None when it is."""
+        """The replica that explains best why the provider is unavailable; None when it is available."""
         if self.available:
             return None
         return min(self.replicas, key=lambda replica: (not replica.is_dead_end, replica.since))
 
     @property
-    def held(self) -> HeldModel | None:
-        """The model that its requests wait for while other clients keep it loaded; None while they don't."""
-        return next((replica.sharing.held for replica in self.replicas if replica.sharing.held is not None), None)
+    def load_conflict(self) -> LoadConflict | None:
+        """The conflict with other clients that requests wait for; None without one."""
+        return next(
+            (replica.sharing.conflict for replica in self.replicas if replica.sharing.conflict is not None), None
+        )
 
     @property
     def complaint(self) -> str:
-        """Who it is, where, and what keeps it from being available."""
+        """The provider's name, the server, and why it is unavailable."""
         replica = self.trouble
-        why = replica.why.message if replica and replica.why else "unavailable"
-        return f"{self.name} ({replica.client.model.endpoint if replica else ''}): {why}"
+        reason = replica.preflight.message if replica and replica.preflight else "unavailable"
+        return f"{self.name} ({replica.client.model.endpoint if replica else ''}): {reason}"
 
     def ask(self, question: ExtractionRequest) -> AskResult:
-        """Ask until it is settled, the retries are used up (max_retries + 1 requests), or no replica is left.
+        """Send the request until it is settled, retries are used up (max_retries + 1 requests), or no replica is left.
 
-        A refusal is sent once more when its server completes other requests; the second one is the document's own.
+        A refused request is sent once more after its server has completed another one; a second refusal is final.
         """
         failures: list[ExtractionAttempt] = []
-        losses, failed_at, refused = 0, float("inf"), question.refused
+        losses = 0
+        failed_at = float("inf")
+        refused = question.refused
         first = question.first
         while (sent := first or self._send(question)) is not None:
             first = None
-            replica, attempt, started, moment = (sent.replica, sent.attempt, sent.started, sent.ended)
+            replica = sent.replica
+            attempt = sent.attempt
+            started = sent.started
+            moment = sent.ended
             refusal = is_refusal(attempt)
             if not refusal and not attempt.retryable:
                 replica.mark_alive(started)
                 return self._verified(replica, question, attempt, failures)
             failures.append(attempt)
-            if replica.sharing.held_since(started):  # it waited for other clients, and proves nothing
+            if replica.sharing.conflicted_since(started):  # it waited for other clients of the server
                 return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
             if refusal:
-                if not is_settled(replica, attempt, began=started, moment=moment, keys=sent.keys, again=refused):
+                if not is_settled(replica, attempt, began=started, moment=moment, keys=sent.keys, is_second=refused):
                     return AskResult(tuple(failures), unavailable=True, losses=losses, refused=True)
                 if refused:
                     return AskResult(tuple(failures), losses=losses)
@@ -122,7 +134,7 @@ class Provider:
         return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
 
     def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:
-        """Return which texts the tokenizer of its model takes for a special token; none where no server says so."""
+        """Return the texts that are special tokens of the model; an empty set if no server reports them."""
         replica = next((candidate for candidate in self.replicas if candidate.state == "up"), None)
         client = replica.clients[variant] if replica is not None else None
         if not isinstance(client, VLLMClient):
@@ -130,46 +142,46 @@ class Provider:
         return self._tokens.among(candidates, client.is_special_token)
 
     def examine(self, replica: Replica) -> Preflight:
-        """The full preflight of a replica, whose state follows it."""
+        """Return the full preflight of a replica, and update its state."""
         return replica.check(full=True)
 
     def wake(self) -> None:
-        """Looks at the replicas that were held back and that nobody has looked at yet."""
+        """Examine the quarantined replicas that were never examined."""
         for replica in self.replicas:
-            if replica.state != "up" and replica.why is None:
+            if replica.state != "up" and replica.preflight is None:
                 replica.check(full=True)
 
     def retry_within(self, pause_s: float) -> None:
-        """Check every unavailable replica again within this time."""
+        """Have every unavailable replica examined again within this time."""
         latest = self._tools.clock() + pause_s
         for replica in self.replicas:
             replica.retry_at = min(replica.retry_at, latest)
 
     def recover(self, start: Start) -> None:
-        """Check each unavailable replica whose pause is over. Called by the one prober.
+        """Examine each unavailable replica whose pause is over. Called by the one prober.
 
-        Once a minute it looks for replicas that came or went, too.
+        Once a minute, also look up the current replicas.
         """
-        if self._find is not None and self._tools.clock() - self._found_at >= LOOK_UP_S:
-            self._found_at = self._tools.clock()
-            self._look_around(self._find)
+        if self._find is not None and self._tools.clock() - self._looked_up_at >= LOOK_UP_EVERY_S:
+            self._looked_up_at = self._tools.clock()
+            self._update_replicas(self._find)
         for replica in self.replicas:
             replica.recover(start)
 
     def close(self) -> None:
-        """Closes the idle connections of all replicas."""
+        """Close the idle connections of all replicas."""
         for replica in self.replicas:
             replica.client.close()
 
-    def _look_around(self, find: Callable[[list[Replica]], list[Replica]]) -> None:
-        """Takes the replicas that are there now; all stays as it is while a key or a certificate is being changed."""
+    def _update_replicas(self, find: Callable[[list[Replica]], list[Replica]]) -> None:
+        """Look up the current replicas; keep the old ones while a key or certificate file is being replaced."""
         try:
-            self._adjust(find(self.replicas))
+            self._set_replicas(find(self.replicas))
         except ConfigError as error:
-            logger.warning("no new replicas for now: %s", error, extra={"provider": self.name})
+            logger.warning("cannot update the replicas for now: %s", error, extra={"provider": self.name})
 
-    def _adjust(self, current: list[Replica]) -> None:
-        """Takes the replicas that are there now; a new one is asked when it has passed its preflight."""
+    def _set_replicas(self, current: list[Replica]) -> None:
+        """Use these replicas; a new one gets requests after its preflight."""
         with self._lock:
             removed = [replica for replica in self.replicas if replica not in current]
             for replica in current:
@@ -205,7 +217,8 @@ class Provider:
         replica = self.take()
         if replica is None:
             return None
-        started, keys = self._tools.clock(), replica.client.endpoint.key_changes
+        started = self._tools.clock()
+        keys = replica.client.endpoint.key_changes
         attempt = self._call(replica, question)
         return SentRequest(self, replica, attempt, started, self._tools.clock(), keys)
 
@@ -246,16 +259,16 @@ class Provider:
         if attempt.reason in PROVES_LIFE:
             replica.mark_alive(started)
         elif not attempt.sent:
-            replica.set_aside(Preflight("unreachable", attempt.reason, attempt.error or ""), probed=False)
+            replica.mark_unavailable(Preflight("unreachable", attempt.reason, attempt.error or ""), probed=False)
 
     def _lives(self, replica: Replica, attempt: ExtractionAttempt, *, since: float) -> bool:
-        """True when the attempt itself shows a living server, or it is alive by its completions since."""
+        """Return whether the server is alive, by the attempt itself or by its completions since."""
         return attempt.reason in PROVES_LIFE or self._alive(replica, since)
 
     def _alive(self, replica: Replica, since: float) -> bool:
-        """True when the provider has completed something since; else a tiny completion tells.
+        """Return whether the provider has completed a request since; else send a tiny completion.
 
-        An unavailable replica is skipped: its cool-down would grow with every document that it failed.
+        An unavailable replica gets none: its pause would grow with every document that it failed.
         """
         if self._completed_since(since) or replica.state != "up":
             return self._completed_since(since)
@@ -265,9 +278,9 @@ class Provider:
         return any(replica.completed_since(moment) for replica in self.replicas)
 
     def _was_lost(self, replica: Replica, attempt: ExtractionAttempt, moment: float) -> bool:
-        """True when the server went away over this attempt: it hung up, or it is dead now after its last words or none.
+        """Return whether the server was lost during this attempt: it closed the connection, or it is not alive now.
 
-        Not when another request that was in flight there at that moment has been completed since.
+        It was not lost if another request in flight there at that moment has been completed since.
         """
         if not _may_be_lost(attempt) or replica.outlived(moment):
             return False
@@ -275,5 +288,5 @@ class Provider:
 
 
 def _may_be_lost(attempt: ExtractionAttempt) -> bool:
-    """True when the server may have gone away over this attempt; one that hangs for ever is as good as gone."""
+    """Return whether the server may have been lost during this attempt; one that hangs counts as lost."""
     return attempt.lost or attempt.reason == "timeout"

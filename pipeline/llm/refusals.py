@@ -1,10 +1,10 @@
-"""Decides whose fault a refusal (a 4xx) is: the document's own, or trouble of its server.
+"""Decide whether a refusal (a 4xx) is due to the document or to trouble of the server.
 
     4xx ─▶ wait until the server completes another request ─▶ send once more ─▶ 4xx again: the document's own
                  └─ it does not: an outage, and the document is sent again when the server is back
 
-Servers and gateways report states that pass with a 4xx, too: LM Studio answers 400 when its model has crashed, TGI 424.
-Nothing here sends a document.
+Servers and gateways report transient states with a 4xx, too: LM Studio answers 400 when its model has crashed, TGI 424.
+This module sends no document.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from pipeline.records import ExtractionAttempt
 logger = logging.getLogger(__name__)
 
 FRESH_S = 1.0
-"""How recently a server must have completed a request for a second refusal to be the document's own at once."""
+"""Age in seconds of the server's last completion up to which a second refusal is due to the document at once."""
 
 
 def is_refusal(attempt: ExtractionAttempt) -> bool:
-    """True for an error status that blames the request: a 4xx that is neither transient nor a context overflow."""
+    """Return whether the error is a 4xx that is neither transient nor a context overflow."""
     if attempt.reason is None or not (attempt.error or "").startswith("http_"):
         return False
     return kind_of(attempt.reason) in ("config", "document") and attempt.reason not in PROMPT_TOO_LONG
 
 
 def is_settled(
-    replica: Replica, attempt: ExtractionAttempt, *, began: float, moment: float, keys: int, again: bool
+    replica: Replica, attempt: ExtractionAttempt, *, began: float, moment: float, keys: int, is_second: bool
 ) -> bool:
-    """Wait until the server proves to be well after a refusal at `moment`; False when it is in trouble.
+    """Wait until the server completes a request after a refusal at `moment`; return False if it is in trouble.
 
-    A refusal of our settings takes a fresh preflight and no key newer than the request's. `began`: when the request
-    was sent. `again`: it was refused before.
+    A refusal of settings needs a successful preflight, and the key of the request must be the current one. `began`:
+    when the request was sent. `is_second`: it was refused before.
     """
     fields = {"provider": attempt.model.provider, "endpoint": attempt.model.endpoint, "reason": attempt.reason}
     logger.info("request refused; waiting for the server to complete another one", extra=fields)
@@ -42,6 +42,6 @@ def is_settled(
         if attempt.reason == "unauthorized":
             replica.client.endpoint.reload_key()
         return replica.check(full=True).status == "ok" and replica.client.endpoint.key_changes == keys
-    if again and replica.completed_at >= began - FRESH_S:
+    if is_second and replica.completed_at >= began - FRESH_S:
         return True
     return replica.lives_after(moment)

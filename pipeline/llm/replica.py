@@ -1,6 +1,6 @@
-"""One server of a provider: whether it can be asked, since when and why not, and how that is found out.
+"""One server of a provider: whether it is available, since when and why not, and how it becomes available again.
 
-It starts no thread: workers report what they saw, and whoever calls `check` waits for what the server says.
+It starts no thread: workers report the results of their requests, and `check` waits for the server's reply.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.overhead import VerifierRegistry
 from pipeline.llm.preflight.preflight import take_over
 from pipeline.llm.server_metrics import GaugeReader, Gauges
-from pipeline.llm.sharing import HeldModel, SharingWatch
+from pipeline.llm.sharing import LoadConflict, SharingWatch
 from pipeline.llm.transport.addresses import addresses_of
 from pipeline.llm.vllm import VLLMClient
 
@@ -29,29 +29,29 @@ MAX_PAUSE_S = 30.0
 COMPLETIONS_KEPT = 4096
 POLL_S = 0.1
 IDLE_POLLS = 2
-"""How often in a row nothing must be in flight at a server before a tiny completion replaces waiting for documents."""
+"""Polls in a row without a request in flight, after which a tiny completion replaces the wait for documents."""
 NEVER = float("-inf")
 
 Client = VLLMClient | OllamaClient
-State = Literal["up", "aside", "misconfigured"]
+State = Literal["up", "unavailable", "misconfigured"]
 Start = Callable[[Callable[[], object], str], object]
-"""Runs a function by itself, in a thread of the runner's; the text names it."""
+"""Run a function in a thread of the runner; the text names the thread."""
 
 
 def at_once(body: Callable[[], object], name: str) -> None:  # noqa: ARG001 - a Start
-    """Runs the function here and now: one look after the other."""
+    """Run the function in this thread, so that servers are checked one after the other."""
     body()
 
 
 class Examine(Protocol):
-    """What a client's server is fit for, asked as this variant asks; `known`: what its model was found to be."""
+    """Run the preflight of a client's server with a variant's requests; `known`: the facts of the same model."""
 
     def __call__(self, client: Client, *, variant: str, full: bool, known: Preflight | None) -> Preflight: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a provider needs from outside: time, chance, sleep (True: stop), how a server is examined, and DNS.
+    """Dependencies of a provider: clock, random numbers, sleep (True: stop), preflight, and DNS.
 
     `registry`: the verifiers of the run's servers.
     """
@@ -65,13 +65,12 @@ class Tools:
 
 
 class Replica:
-    """A client for each variant over one pool of connections, and what is known of the server's health; thread-safe.
+    """The health of one server, and a client for each variant over one pool of connections; thread-safe.
 
-    `in_flight` is its provider's to count, `share` how many that may be, against the other replicas.
-    `completed_at`: when a request was last completed. `proved_at`: when the latest of the completed requests began.
-    `found`: what the last whole examination told of each variant.
-    `why`: the first trouble in what was found last, else how it passed; None: nobody has looked. `looking`: somebody
-    does, because `recover` has it done.
+    `in_flight`: requests in flight, counted by the provider. `share`: its share of requests among the replicas.
+    `completed_at`: time of the last completion. `alive_at`: the latest start of a completed request.
+    `preflights`: the results of the last full preflight by variant. `preflight`: the first failed one of the last
+    examination, else the first; None before it. `is_checking`: a thread that `recover` started examines the server.
     """
 
     def __init__(self, provider: str, clients: Mapping[str, Client], *, tools: Tools) -> None:
@@ -82,10 +81,10 @@ class Replica:
         self.since = 0.0
         self.retry_at = 0.0
         self.pause_s = FIRST_PAUSE_S
-        self.completed_at = self.proved_at = NEVER
-        self.looking = False
-        self.why: Preflight | None = None
-        self.found: Mapping[str, Preflight] = {}
+        self.completed_at = self.alive_at = NEVER
+        self.is_checking = False
+        self.preflight: Preflight | None = None
+        self.preflights: Mapping[str, Preflight] = {}
         self._provider = provider
         self._tools = tools
         self._checking = threading.Lock()
@@ -98,50 +97,52 @@ class Replica:
 
     @property
     def endpoint(self) -> str:
-        """Where it is, as records name it."""
+        """The server's URL as records contain it."""
         return str(self.client.model.endpoint)
 
     @property
     def timeout_s(self) -> float:
-        """How long a request may take."""
+        """The time limit of a request in seconds."""
         return self.client.config.timeout
 
     @property
     def is_dead_end(self) -> bool:
-        """True when waiting for it at a first start is in vain: a person must change something."""
-        return self.state == "misconfigured" or (self.state != "up" and self.why is not None and self.why.unpaid)
+        """Return whether waiting for the server is useless, because a person must change something."""
+        return self.state == "misconfigured" or (
+            self.state != "up" and self.preflight is not None and self.preflight.unpaid
+        )
 
     def gauges(self) -> Gauges | None:
-        """What the server tells of its queue; None from one that does not."""
+        """Return the gauges of the server's queue; None when it reports none."""
         if self._gauges is None and isinstance(self.client, VLLMClient):
             self._gauges = self.client.gauge_reader()
         return self._gauges.read() if self._gauges is not None else None
 
     @property
     def client(self) -> Client:
-        """Any of its clients: they differ in what they ask, not in whom."""
+        """The client of the first variant; all clients use the same server."""
         return next(iter(self.clients.values()))
 
     def mark_alive(self, started: float) -> None:
-        """Note that a request which began at `started` was completed now."""
+        """Record that a request which began at `started` was completed now."""
         with self._lock:
             self.completed_at = self._tools.clock()
-            self.proved_at = max(self.proved_at, started)
+            self.alive_at = max(self.alive_at, started)
             self._completed.append((started, self.completed_at))
             self.pause_s = FIRST_PAUSE_S
 
     def completed_since(self, moment: float) -> bool:
-        """True when a request that began after that moment has been completed.
+        """Return whether a request that began after that moment has been completed.
 
-        One that began before proves nothing: a server that refuses new requests may still finish its old ones.
+        An earlier one does not count: a server that refuses new requests may still finish its old ones.
         """
-        return self.proved_at > moment
+        return self.alive_at > moment
 
     def lives_after(self, moment: float) -> bool:
-        """Wait until the server has completed a request that began after that moment; False when it is in trouble.
+        """Wait until the server has completed a request that began after that moment; return False if it does not.
 
-        Others in flight there are waited for, at most as long as a request may take. With none, a tiny completion is
-        sent: one for all that wait.
+        The wait is for other requests in flight there, at most as long as a request may take. Without any, one tiny
+        completion is sent for all waiting threads.
         """
         idle = 0
         deadline = self._tools.clock() + self.timeout_s
@@ -157,119 +158,120 @@ class Replica:
         return self.completed_since(moment)
 
     def outlived(self, moment: float) -> bool:
-        """True when a request that was in flight at that moment has been completed since."""
+        """Return whether a request that was in flight at that moment has been completed since."""
         with self._lock:
             return any(began < moment < ended for began, ended in self._completed)
 
     def quarantine(self) -> None:
-        """Out of use until somebody looks at it."""
-        self.state, self.since, self.retry_at = "aside", self._tools.clock(), float("inf")
+        """Make the server unavailable until it is examined."""
+        self.state, self.since, self.retry_at = "unavailable", self._tools.clock(), float("inf")
 
-    def set_aside(self, why: Preflight, *, probed: bool) -> None:
-        """Out of rotation, for longer with each probe that fails; it comes back through a preflight only."""
+    def mark_unavailable(self, preflight: Preflight, *, probed: bool) -> None:
+        """Make the server unavailable until a preflight succeeds; each failed probe doubles the pause."""
         now = self._tools.clock()
         with self._lock:
             first = self.state == "up"
             if not (first or probed):
                 return
-            before = self.state
-            self.state = "misconfigured" if why.status == "misconfigured" else "aside"
-            if (before, self.state) == ("aside", "misconfigured"):
-                self.pause_s = FIRST_PAUSE_S  # it answers again, and may say something else at any moment
+            old_state = self.state
+            self.state = "misconfigured" if preflight.status == "misconfigured" else "unavailable"
+            if (old_state, self.state) == ("unavailable", "misconfigured"):
+                self.pause_s = FIRST_PAUSE_S  # it answers again, and its settings may be corrected at any moment
             self.since = now if first else self.since
-            self.why, self.retry_at = why, now + self.pause_s * self._tools.rng.uniform(0.75, 1.25)
+            self.preflight = preflight
+            self.retry_at = now + self.pause_s * self._tools.rng.uniform(0.75, 1.25)
             self.pause_s = min(MAX_PAUSE_S, self.pause_s * 2)
-            # the first look at a replica that was only held back changes nothing for anybody
-            changed = first or (self._reported and before != self.state)
+            # the first check of a quarantined replica is not a change
+            changed = first or (self._reported and old_state != self.state)
             self._reported = True
         if changed:
-            fields = {"provider": self._provider, "endpoint": self.client.model.endpoint, "reason": why.reason}
-            logger.warning("server marked unavailable%s: %s", "" if first else ", now", why.message, extra=fields)
+            fields = {"provider": self._provider, "endpoint": self.client.model.endpoint, "reason": preflight.reason}
+            logger.warning("server %s unavailable: %s", "marked" if first else "still", preflight.message, extra=fields)
 
     def recover(self, start: Start) -> None:
         """Check the server when it is unavailable and its pause is over; called by one thread at a time."""
         self.watch(start)
-        if self.state == "up" or self.looking or self.retry_at > self._tools.clock():
+        if self.state == "up" or self.is_checking or self.retry_at > self._tools.clock():
             return
-        self.looking = True
-        start(self._look, f"look at {self.client.model.endpoint}")
+        self.is_checking = True
+        start(self._check_full, f"check of {self.client.model.endpoint}")
 
     def watch(self, start: Start) -> None:
-        """Has it found out whether a request that waits for long waits for other clients of the server."""
+        """Start a check whether a long wait of a request is due to other clients of the server."""
         if self.sharing.is_due(completed_at=self.completed_at):
-            start(self._look_for_others, f"watch of {self.client.model.endpoint}")
+            start(self._check_for_conflict, f"watch of {self.client.model.endpoint}")
 
-    def _look_for_others(self) -> None:
-        before = self.sharing.held
-        held = self.sharing.look()
-        if held is None or held is before:
+    def _check_for_conflict(self) -> None:
+        last = self.sharing.conflict
+        conflict = self.sharing.check()
+        if conflict is None or conflict is last:
             return
-        finding = _busy_for_others(held)
+        finding = _busy_for_others(conflict)
         if self.state == "up":
-            self.set_aside(finding, probed=False)
-            self.retry_at = self._tools.clock()  # the look is the request that waits for the end of it
+            self.mark_unavailable(finding, probed=False)
+            self.retry_at = self._tools.clock()  # this preflight waits until the conflict ends
             return
-        self.why = finding
+        self.preflight = finding
         fields = {"provider": self._provider, "endpoint": self.client.model.endpoint, "reason": finding.reason}
         logger.warning("server is busy for others: %s", finding.message, extra=fields)
 
-    def _look(self) -> None:
+    def _check_full(self) -> None:
         try:
             self.check(full=True)
         finally:
-            self.looking = False
+            self.is_checking = False
 
     def check(self, *, full: bool) -> Preflight:
-        """Return what an examination finds; the state follows it, and threads that wait at the same time share it."""
-        wanted_at = self._tools.clock()
+        """Examine the server, update the state, and return the result; threads that wait at the same time share it."""
+        called_at = self._tools.clock()
         with self._checking:
-            if self._checked_at >= wanted_at and self.why is not None:
-                return self.why
+            if self._checked_at >= called_at and self.preflight is not None:
+                return self.preflight
             return self._check(full=full)
 
     def _check(self, *, full: bool) -> Preflight:
-        """Examine the server; the caller holds the lock. `_checked_at` is when the last examination began."""
+        """Examine the server; the caller holds the lock. `_checked_at`: the start of the last examination."""
         was_checked = self._checked_at != NEVER
         began = self._tools.clock()
         finding = self._judged(self._examined(full=full), began=began)
         self._checked_at = began
-        self.why = finding
+        self.preflight = finding
         if finding.status != "ok":
             if not self._is_busy(finding, began=began):
-                self.set_aside(finding, probed=True)
+                self.mark_unavailable(finding, probed=True)
             return finding
         self.mark_alive(began)
         if self.state != "up":
-            self._take_in(back=was_checked)
+            self._make_available(was_checked=was_checked)
         return finding
 
     def _judged(self, finding: Preflight, *, began: float) -> Preflight:
-        """The finding, where a server that has completed requests before is in trouble rather than misconfigured."""
-        if finding.status == "unreachable" and self.sharing.held is not None:
-            return _busy_for_others(self.sharing.held)
+        """Return the finding, corrected: a server that has completed requests is in trouble, not misconfigured."""
+        if finding.status == "unreachable" and self.sharing.conflict is not None:
+            return _busy_for_others(self.sharing.conflict)
         if finding.reason == "rejected" and NEVER < self.completed_at < began:
             return replace(finding, status="unreachable")
         return finding
 
     def _is_busy(self, finding: Preflight, *, began: float) -> bool:
-        """True when a server that is in use refused a tiny completion for a full queue: that is no outage."""
+        """Return whether an available server refused a tiny completion due to a full queue, which is no outage."""
         if finding.reason != "overloaded" or self.state != "up":
             return False
         is_working = self.in_flight > 0 and began - self.completed_at < self.timeout_s
         return is_working or self.completed_at >= began
 
     def _examined(self, *, full: bool) -> Preflight:
-        """What the examination of each variant says: the first trouble, else the first.
+        """Examine each variant; return the first result that is not ok, else the first.
 
-        A server that cannot be reached is not asked for the next variant.
+        An unreachable server ends the examination.
         """
         models = {variant: client.config.model for variant, client in self.clients.items()}
         findings: dict[str, Preflight] = {}
         by_model: dict[str, Preflight] = {}
         for variant, client in self.clients.items():
-            known = by_model.get(models[variant])
+            facts = by_model.get(models[variant])
             with self.sharing.pending(client):
-                finding = self._tools.examine(client, variant=variant, full=full, known=known)
+                finding = self._tools.examine(client, variant=variant, full=full, known=facts)
             if finding.status == "misconfigured" and len(models) > 1:
                 finding = replace(finding, message=f"variant {variant}: {finding.message}")
             findings[variant] = finding
@@ -279,19 +281,19 @@ class Replica:
                 by_model.setdefault(models[variant], finding)
                 if finding.model:
                     take_over(client, finding)
-        self.found = findings if full else self.found
+        self.preflights = findings if full else self.preflights
         return next((finding for finding in findings.values() if finding.status != "ok"), next(iter(findings.values())))
 
-    def _take_in(self, *, back: bool) -> None:
+    def _make_available(self, *, was_checked: bool) -> None:
         with self._lock:
             self.state = "up"
             self.pause_s = FIRST_PAUSE_S
             self._reported = False
-        if back:
+        if was_checked:
             for client in self.clients.values():
                 client.verifier.forget_verified_length()
             logger.info("server is back", extra={"provider": self._provider, "endpoint": self.client.model.endpoint})
 
 
-def _busy_for_others(held: HeldModel) -> Preflight:
-    return Preflight("unreachable", "overloaded", held.message)
+def _busy_for_others(conflict: LoadConflict) -> Preflight:
+    return Preflight("unreachable", "overloaded", conflict.message)

@@ -1,6 +1,6 @@
-"""The one level of retry in the whole program: how long to wait, how often, and asking until it is settled.
+"""The only level of retry in the program: how often, after which delay, and until which result.
 
-A policy is a value, safe for all threads. It starts nothing and sleeps only through the function it is given.
+A policy is a value, safe for all threads. Sleeping goes through a function of the caller.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pipeline.config import OllamaConfig, VLLMConfig
 from pipeline.llm.protocol import LLMClient
 from pipeline.records import ExtractionAttempt
 
-DEAR_RETRIES = 1
-"""A timeout and an answer of nothing but thoughts are dear for both sides, so they are tried again once only."""
+COSTLY_RETRIES = 1
+"""Retries after a timeout, or after an answer that consists of thoughts: both cost client and server much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +29,16 @@ class RetryPolicy:
 
     @classmethod
     def of(cls, config: OllamaConfig | VLLMConfig) -> RetryPolicy:
-        """The policy that a provider's settings describe."""
+        """Return the policy of a provider's settings."""
         return cls(config.max_retries, config.retry_base_delay, config.retry_max_delay, config.retry_backoff_multiplier)
 
     def allows(self, failures: list[ExtractionAttempt]) -> bool:
-        """True when another request may follow these failures."""
-        dear = sum(1 for attempt in failures if attempt.reason == "timeout" or attempt.thought)
-        return failures[-1].retryable and len(failures) <= self.max_retries and dear <= DEAR_RETRIES
+        """Return whether another request may follow these failures."""
+        costly = sum(1 for attempt in failures if attempt.reason == "timeout" or attempt.thought)
+        return failures[-1].retryable and len(failures) <= self.max_retries and costly <= COSTLY_RETRIES
 
     def delay_s(self, failures: list[ExtractionAttempt], rng: random.Random) -> float:
-        """Seconds to wait before the next request: what the server asks for if it does, else the back-off; capped."""
+        """Return the seconds before the next request: the server's Retry-After, else the back-off; capped."""
         requested_s = failures[-1].retry_after_s
         if requested_s is not None:
             return min(requested_s, self.max_delay_s)
@@ -56,7 +56,7 @@ def call_with_retries(
     sleep: Callable[[float], object],
     rng: random.Random,
 ) -> list[ExtractionAttempt]:
-    """All attempts at one ask, the last being what it came to. `sleep` returning True means: stop trying."""
+    """Return all attempts at one request; the last one is the result. `sleep` returns True to stop the retries."""
     attempts: list[ExtractionAttempt] = []
     while True:
         attempts.append(client.call_llm(prompts, json_schema, document_text))

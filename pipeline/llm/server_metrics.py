@@ -1,6 +1,6 @@
-"""What a vLLM server tells of its queue on /metrics (vLLM 0.32.0, Prometheus text); no answer is no gauge.
+"""Read the gauges of a vLLM server's queue from /metrics (vLLM 0.32.0, Prometheus text format).
 
-It asks once and keeps nothing but the last count of preemptions.
+It sends one request per call and keeps only the last count of preemptions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NAMES = ("num_requests_running", "num_requests_waiting", "num_preemptions_total
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Requests at work and waiting now; `preempted`: work was thrown away for want of memory since the last look."""
+    """Requests that run and wait now; `preempted`: work was dropped for lack of memory since the last reading."""
 
     running: float
     waiting: float
@@ -23,7 +23,7 @@ class Gauges:
 
 
 class GaugeReader:
-    """Reads one server's gauges; a page that is not there, or not vLLM's, is not asked for again."""
+    """Reader of one server's gauges; a page that does not exist, or is not vLLM's, is not requested again."""
 
     def __init__(self, endpoint: Endpoint, path: str) -> None:
         self._endpoint = endpoint
@@ -32,7 +32,7 @@ class GaugeReader:
         self._is_there = True
 
     def read(self) -> Gauges | None:
-        """What the server tells; None when it tells nothing."""
+        """Return the gauges; None when the server does not report them."""
         if not self._is_there:
             return None
         try:
@@ -44,14 +44,14 @@ class GaugeReader:
             self._is_there = reply.status >= 500
             return None
         count = gauges.get("num_preemptions_total")
-        before = self._preemptions
+        last_count = self._preemptions
         self._preemptions = count
-        preempted = count is not None and before is not None and count > before
+        preempted = count is not None and last_count is not None and count > last_count
         return Gauges(gauges.get("num_requests_running", 0.0), gauges["num_requests_waiting"], preempted)
 
 
 def parse(text: str) -> dict[str, float]:
-    """vLLM's gauges by name without their prefix, summed over engines; those it does not tell are left out."""
+    """Parse vLLM's gauges: by name without the prefix, summed over engines."""
     gauges: dict[str, float] = {}
     for line in text.splitlines():
         if not line.startswith("vllm:"):

@@ -14,8 +14,8 @@ from pipeline.llm.vllm import VLLMClient
 class Serving:
     """The provider that the next request goes to.
 
-    `context_length`: the smallest of its replicas in tokens, None when none reports it. `prompt_tokens`: of the prompt
-    with an empty document, by the preflight. `count`: counts a text's tokens with its tokenizer; None when it has none.
+    `context_length`: the smallest of its replicas in tokens, None when none reports it. `prompt_tokens`: those of
+    the prompt with an empty document, from the preflight. `count`: returns a text's tokens; None without a tokenizer.
     """
 
     endpoint: str
@@ -27,13 +27,13 @@ class Serving:
 
 def serving(client: Failover, variant: str) -> Serving | None:
     """Return the provider that a request of this variant goes to now, with its limits; None when there is none."""
-    provider = next((one for one in client.orders.get(variant, ()) if one.available), None)
-    replicas = [one for one in provider.replicas if one.state == "up"] if provider is not None else []
+    provider = next((candidate for candidate in client.orders.get(variant, ()) if candidate.available), None)
+    replicas = [replica for replica in provider.replicas if replica.state == "up"] if provider is not None else []
     if not replicas:
         return None
-    clients = [one.clients[variant] for one in replicas]
-    lengths = [tokens for one in clients for tokens in _contexts(one) if tokens]
-    counts = [one.found[variant].prompt_tokens for one in replicas if variant in one.found]
+    clients = [replica.clients[variant] for replica in replicas]
+    lengths = [tokens for variant_client in clients for tokens in _contexts(variant_client) if tokens]
+    counts = [replica.preflights[variant].prompt_tokens for replica in replicas if variant in replica.preflights]
     first = clients[0]
     return Serving(
         endpoint=replicas[0].endpoint,

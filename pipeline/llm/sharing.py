@@ -1,9 +1,9 @@
-"""Detects an Ollama that keeps the model loaded for other clients with another context than the wanted one.
+"""Detect an Ollama that keeps the model loaded for other clients, with another context than the requested one.
 
-    a request waits 4 s ─▶ GET /api/ps, every 2.5 s ─▶ twice another context ─▶ the server is busy for others
+    a request waits 4 s ─▶ GET /api/ps, every 2.5 s ─▶ twice another context ─▶ load conflict
 
 Ollama 0.33 answers a request with another num_ctx only after the loaded model's keep_alive has expired, and each
-request of the other client renews it; /api/ps answers meanwhile. It starts no thread and changes no server.
+request of the other client renews it; /api/ps answers meanwhile. This module starts no thread and changes no server.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 PS_TIMEOUT_S = 2.0
 SMALLEST_DOCUMENT = 1024
-"""Tokens that `num_ctx: auto` leaves for a document, at least."""
+"""Least tokens that `num_ctx: auto` leaves for a document."""
 MEASURE_TIMEOUT_S = 60.0
 UNUSUAL_WAIT_S = 4.0
-LOOK_EVERY_S = 2.5
-"""Two looks and their time-out stay below the 10 s within which the wait must be reported."""
+CHECK_EVERY_S = 2.5
+"""Two requests and their time-out stay below the 10 s within which the wait must be reported."""
 REPEAT_S = 60.0
-"""How long a message holds whose only news is a later expiry."""
+"""Time before a conflict is reported again of which only the expiry has changed."""
 NEVER = float("-inf")
 
 _ENDLESS = timedelta(days=365)
@@ -45,48 +45,48 @@ Client = VLLMClient | OllamaClient
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A row of /api/ps: the context in tokens, and when the model is unloaded unless it is used again."""
+    """A row of /api/ps: the context in tokens, and the time when the model is unloaded if it is not used."""
 
     context: int
     expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class HeldModel:
-    """A model that other clients keep loaded with the context `loaded`, while a request waits for `wanted`.
+class LoadConflict:
+    """A model that other clients keep loaded with the context `loaded`, while a request waits for `requested`.
 
-    `setting`: the dotted key that names the context.
+    `setting`: the dotted key of the context.
     """
 
     model: str
     loaded: int
-    wanted: int
+    requested: int
     setting: str
     expires_at: datetime | None
 
     @property
     def message(self) -> str:
-        """What is loaded, what is wanted, until when, and what to do."""
+        """The loaded and the requested context, the expiry, and what to do."""
         text = f"another client keeps the model {self.model} loaded with a context of {self.loaded} tokens"
-        text += f"{_until(self.expires_at)}, and a request with {self.wanted} waits until it is unloaded: "
+        text += f"{_until(self.expires_at)}, and a request with {self.requested} waits until it is unloaded: "
         return (
             text + f"set `{self.setting}: {self.loaded}` (or `auto`), stop the other client, or run"
             f" `ollama stop {self.model}`"
         )
 
     def short(self, now: datetime) -> str:
-        """What is loaded, what is wanted, until when, and the setting: one line of a terminal with 80 columns."""
+        """Return both contexts, the expiry and the setting in one line for a terminal of 80 columns."""
         until = _until_short(self.expires_at, now)
-        return f"model held at {self.loaded}, want {self.wanted}{until}: set {self.setting}"
+        return f"context is {self.loaded}, need {self.requested}{until}: set {self.setting}"
 
 
 def loaded_model(client: OllamaClient) -> LoadedModel | None:
-    """Return what /api/ps shows of the client's model; None when it is not loaded or the server does not answer."""
+    """Return the row of the client's model in /api/ps; None when it is not loaded or the server does not answer."""
     return _of_model(_loaded_models(client) or [], client)
 
 
 def _loaded_models(client: OllamaClient) -> list[Any] | None:
-    """Return the rows of /api/ps; None when the server does not give them."""
+    """Return the rows of /api/ps; None when the server does not return them."""
     try:
         reply = client.endpoint.get("/api/ps", timeout_s=PS_TIMEOUT_S)
     except CallFailedError:
@@ -107,14 +107,14 @@ def _of_model(rows: list[Any], client: OllamaClient) -> LoadedModel | None:
 
 
 def names_of(model: str) -> tuple[str, ...]:
-    """Return the names under which a model may be listed: `latest` is its tag when it has no other."""
+    """Return the names under which a model may be listed: a model without a tag has the tag `latest`."""
     return model, f"{model}:latest", model.removesuffix(":latest")
 
 
-def held_model(client: OllamaClient, *, last: HeldModel | None = None) -> HeldModel | None:
-    """Return the model when it is loaded with a context that this client does not ask for; else None.
+def load_conflict(client: OllamaClient, *, last: LoadConflict | None = None) -> LoadConflict | None:
+    """Return the conflict if the model is loaded with a context that this client does not request; else None.
 
-    `last`: what was found before, which holds while the server does not answer.
+    `last`: the earlier result, returned while the server does not answer.
     """
     rows = _loaded_models(client)
     if rows is None:
@@ -124,13 +124,13 @@ def held_model(client: OllamaClient, *, last: HeldModel | None = None) -> HeldMo
         return None
     name = client.config.model
     setting = provider_key(client.model.provider, "num_ctx")
-    return HeldModel(name, loaded.context, client.wanted_context, setting, loaded.expires_at)
+    return LoadConflict(name, loaded.context, client.wanted_context, setting, loaded.expires_at)
 
 
 def choose_context(client: OllamaClient, prompts: Mapping[str, str]) -> None:
-    """Settle `num_ctx: auto`: the loaded context when it holds the prompt, the answer and a short document, else 8192.
+    """Resolve `num_ctx: auto`: the loaded context if prompt, answer and a short document fit into it, else 8192.
 
-    `prompts`: those without a document.
+    `prompts`: the prompts without a document.
     """
     if client.config.num_ctx != "auto":
         return
@@ -153,25 +153,25 @@ def _fits(client: OllamaClient, prompts: Mapping[str, str], context: int) -> boo
 
 
 class SharingWatch:
-    """Knows the requests that a server has not answered yet, and whether they wait for other clients; thread-safe.
+    """Unanswered requests of a server, and whether they wait for other clients; thread-safe.
 
-    `held`: the model that is kept by others, as last reported; None while nothing waits for it.
+    `conflict`: the conflict as last reported; None while no request waits because of it.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.held: HeldModel | None = None
+        self.conflict: LoadConflict | None = None
         self._clock = clock
         self._lock = threading.Lock()
         self._pending: dict[int, tuple[float, OllamaClient]] = {}
         self._number = 0
-        self._next_look = NEVER
+        self._next_check = NEVER
         self._reported_at = NEVER
-        self._held_at = NEVER
-        self._suspected = self._looking = False
+        self._conflict_at = NEVER
+        self._suspected = self._is_checking = False
 
     @contextmanager
     def pending(self, client: Client) -> Iterator[None]:
-        """Count requests of this client as unanswered for the block."""
+        """Count a request of this client as unanswered for the block."""
         if not isinstance(client, OllamaClient):
             yield
             return
@@ -186,58 +186,58 @@ class SharingWatch:
                 del self._pending[number]
 
     def is_due(self, *, completed_at: float) -> bool:
-        """Return True when somebody should call `look` now; a completion shows that the model is ours."""
+        """Return whether the caller should call `check` now; a completion shows that the model is loaded for us."""
         now = self._clock()
         with self._lock:
-            if self._looking or now < self._next_look or not self._pending:
+            if self._is_checking or now < self._next_check or not self._pending:
                 return False
             oldest = min(began for began, _ in self._pending.values())
             if now - max(oldest, completed_at) < UNUSUAL_WAIT_S:
                 return False
-            self._looking = True
-            self._next_look = now + LOOK_EVERY_S
+            self._is_checking = True
+            self._next_check = now + CHECK_EVERY_S
         return True
 
-    def look(self) -> HeldModel | None:
-        """Return the model that is held, when /api/ps showed it twice in a row; the last call set `is_due`."""
+    def check(self) -> LoadConflict | None:
+        """Return the conflict once /api/ps has shown it twice in a row; call it only after `is_due` returned True."""
         try:
             with self._lock:
                 waiting = min(self._pending.values(), key=lambda entry: entry[0], default=None)
-            holder = held_model(waiting[1], last=self.held) if waiting else None
-            sure = self._suspected and holder is not None
-            self._suspected = holder is not None
-            if holder is None:
-                self.held = None
-            elif sure:
-                self._held_at = self._clock()
-                self.held = self._reported(holder)
-            return self.held
+            conflict = load_conflict(waiting[1], last=self.conflict) if waiting else None
+            is_confirmed = self._suspected and conflict is not None
+            self._suspected = conflict is not None
+            if conflict is None:
+                self.conflict = None
+            elif is_confirmed:
+                self._conflict_at = self._clock()
+                self.conflict = self._reported(conflict)
+            return self.conflict
         finally:
-            self._looking = False
+            self._is_checking = False
 
-    def held_since(self, moment: float) -> bool:
-        """Return True when the model was seen held after that moment."""
-        return self._held_at >= moment
+    def conflicted_since(self, moment: float) -> bool:
+        """Return whether a conflict was confirmed after that moment."""
+        return self._conflict_at >= moment
 
     def release(self) -> None:
-        """Note that the server has answered."""
-        self.held = None
+        """Record that the server has answered."""
+        self.conflict = None
         self._suspected = False
 
-    def _reported(self, holder: HeldModel) -> HeldModel:
-        """What to report: the last report again, while its contexts and its expiry hold or it is below 60 s old."""
-        last = self.held
+    def _reported(self, conflict: LoadConflict) -> LoadConflict:
+        """Return the last report while its contexts and expiry are valid or it is under 60 s old, else this one."""
+        last = self.conflict
         now = self._clock()
-        if last is not None and (last.loaded, last.wanted) == (holder.loaded, holder.wanted):
+        if last is not None and (last.loaded, last.requested) == (conflict.loaded, conflict.requested):
             expired = last.expires_at is None or last.expires_at <= datetime.now(timezone.utc)
             if now - self._reported_at < REPEAT_S or not expired:
                 return last
         self._reported_at = now
-        return holder
+        return conflict
 
 
 def _moment(text: Any) -> datetime | None:
-    """Return a time as Go prints it, in UTC; None for anything else."""
+    """Parse a time as Go prints it; return it in UTC, or None for any other text."""
     match = _TIME.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         return None

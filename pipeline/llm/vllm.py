@@ -1,6 +1,6 @@
 """The client of vLLM and of other servers of the OpenAI protocol: POST /v1/chat/completions.
 
-Seen on vLLM 0.32.0 and llama.cpp's server. It believes nothing but a whole answer with finish_reason `stop`.
+Tested with vLLM 0.32.0 and llama.cpp's server. Only a complete answer with finish_reason `stop` counts.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ logger = logging.getLogger(__name__)
 SCHEMA_NAME = "extraction"
 REPETITION_SINCE = (0, 32)
 REPETITION_DETECTION: Mapping[str, int] = {"max_pattern_size": 8, "min_count": 20}
-"""Ends a loop after 20 equal patterns of up to 8 tokens (vLLM from 0.32); six, as tried there, stand in honest JSON."""
+"""End a loop after 20 equal patterns of up to 8 tokens (vLLM from 0.32); honest JSON contains up to six."""
 LENGTHS = ("max_tokens", "max_completion_tokens")
 TOKENIZE_TIMEOUT_S = 10.0
 SPECIAL_TIMEOUT_S = 2.0
 EVENTS = (b"data:", b"event:", b":")
-"""What a stream of server-sent events begins with; some servers send one unasked."""
+"""Beginnings of a stream of server-sent events; some servers stream without being asked to."""
 
 
 class VLLMClient:
     """A client of one vLLM server, the first of `base_url`; safe in threads. It connects with the first request.
 
-    `wanted_model`: the configured model; empty means the only one served, whatever its name is at the moment.
+    `wanted_model`: the configured model; empty means the only model that the server has.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class VLLMClient:
         self,
         prompts: Mapping[str, str],
         json_schema: Mapping[str, Any] | None,
-        document_text: str,  # noqa: ARG002 - vLLM refuses what is too long, so nothing need be judged by it
+        document_text: str,  # noqa: ARG002 - vLLM refuses long prompts, so no count is judged by it
     ) -> ExtractionAttempt:
         """Send one request and return its outcome (LLMClient)."""
         started = self._clock()
@@ -135,7 +135,7 @@ class VLLMClient:
         context_length: int | None = None,
         server: str | None = None,
     ) -> None:
-        """Take over what a preflight found out; called before the first document only."""
+        """Apply the facts of a preflight; called before the first document only."""
         self.config = replace(self.config, model=model)
         self.model = replace(self.model, name=model, digest=digest)
         self.context_length = context_length or self.context_length
@@ -155,7 +155,7 @@ class VLLMClient:
         return client
 
     def for_verification(self, max_tokens: int) -> VLLMClient:
-        """Return a client that sends the same for this many tokens, and does not stream."""
+        """Return a client that sends the same requests with this `max_tokens`, without streaming."""
         client = self.small(max_tokens=max_tokens, timeout_s=self.config.timeout)
         streams = ("stream", "stream_options")
         extra = {name: value for name, value in client.config.extra_body.items() if name not in streams}
@@ -164,7 +164,7 @@ class VLLMClient:
         return client
 
     def gauge_reader(self) -> GaugeReader | None:
-        """Return the reader of the queue's length; None if it is no vLLM. A page on another host gets no key."""
+        """Return the reader of the queue's gauges; None for other servers. A page on another host gets no key."""
         if self.config.type != "vllm":
             return None
         if self.config.metrics_url:
@@ -186,7 +186,7 @@ class VLLMClient:
         streamed = not start.startswith(b"{") and (streams or start.startswith(EVENTS))
         body = join_chunks(reply.body) if streamed else decode_object(reply.body)
         if body is None:
-            message = "the stream is incomplete, or is none" if streamed else "the reply is not a JSON object"
+            message = "the stream is incomplete or invalid" if streamed else "the reply is not a JSON object"
             return failed_answer(attempt, "bad_response", message)
         if names_another(body.get("id"), reply.request_id):
             self.endpoint.distrust()
@@ -212,7 +212,7 @@ class VLLMClient:
     def is_special_token(self, text: str) -> bool | None:
         """Return whether the server's tokenizer takes a text for one special token; None when it does not report it."""
         ids = self._ids(text, parse_special=True)
-        if ids is None or ids.counted or len(ids.tokens) != 1:  # vLLM 0.32, SGLang: one id
+        if ids is None or ids.has_count or len(ids.tokens) != 1:  # vLLM 0.32, SGLang: one id
             return None if ids is None else len(ids.tokens) == 1
         plain = self._ids(text, parse_special=False)  # llama.cpp: ordinary text may be one id, too
         return None if plain is None else plain.tokens != ids.tokens

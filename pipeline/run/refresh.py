@@ -73,7 +73,9 @@ class Refresher:
             if looked_at[provider]:
                 self._say_fallback(order[0], provider)
                 return
-            if provider is order[0] and any(replica.why and replica.why.dead_end for replica in provider.replicas):
+            if provider is order[0] and any(
+                replica.preflight and replica.preflight.dead_end for replica in provider.replicas
+            ):
                 break
         trouble = order[0].trouble
         if trouble is None or not trouble.is_dead_end or self._stop.is_set():
@@ -126,9 +128,9 @@ class Refresher:
 
     def _refuse(self, plan: ExtractionPlan, versions: Versions) -> None:
         trouble = plan.client.first.trouble
-        if trouble is not None and trouble.why is not None:  # None: the end of the run cut the look short
+        if trouble is not None and trouble.preflight is not None:  # None: the end of the run cut the look short
             complaint = "the provider of the changed configuration cannot be used, what runs stays"
-            self._say_once(f"{complaint}: {trouble.why.message}")
+            self._say_once(f"{complaint}: {trouble.preflight.message}")
             if trouble.state == "misconfigured":
                 self._seen = versions
         plan.client.close()
@@ -149,7 +151,7 @@ class Refresher:
         while True:
             provider.recover(start)
             now = self._clock()
-            looking = any(replica.looking and replica.sharing.held is None for replica in provider.replicas)
+            looking = any(replica.is_checking and replica.sharing.conflict is None for replica in provider.replicas)
             if provider.available:
                 return True
             if any(replica.is_dead_end for replica in provider.replicas):
@@ -165,7 +167,7 @@ class Refresher:
 
     def _say_fallback(self, first: Provider, taken: Provider) -> None:
         if taken is not first:
-            why = first.trouble.why.message if first.trouble and first.trouble.why else "it does not answer"
+            why = first.trouble.preflight.message if first.trouble and first.trouble.preflight else "it does not answer"
             self._say_once(f"provider {first.name} cannot be used ({why}); taking the fallback {taken.name}")
 
     def _allowed(self, now: AppConfig) -> AppConfig:
@@ -228,9 +230,9 @@ def dead_ends(plan: ExtractionPlan) -> str:
     """What is wrong with each provider that trying again will not mend, a line each."""
     troubles = [(provider.name, provider.trouble) for provider in plan.client.providers]
     return "\n".join(
-        f"provider {name} ({replica.client.model.endpoint}): {replica.why.message}"
+        f"provider {name} ({replica.client.model.endpoint}): {replica.preflight.message}"
         for name, replica in troubles
-        if replica is not None and replica.why is not None and replica.is_dead_end
+        if replica is not None and replica.preflight is not None and replica.is_dead_end
     )
 
 

@@ -206,7 +206,7 @@ CLIENTS: Mapping[str, Client] = {
 
 
 def main() -> int:
-    """Runs the client named first on the command line; returns the exit code."""
+    """Runs the client named first on the command line and return the exit code."""
     name, url, dialect, threads, documents, size = sys.argv[1:7]
     text = "".join(itertools.islice(itertools.cycle("Profits rose by a tenth in the third quarter. "), int(size)))
     CLIENTS[name].run(Work(url, dialect, int(threads), int(documents), text))

@@ -188,7 +188,7 @@ def short() -> Iterator[Figure]:
 
 
 def main() -> int:
-    """Prints the table; returns the exit code."""
+    """Prints the table and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=180.0, help="of the model's clock, for each row")
     asked = parser.parse_args()

@@ -78,7 +78,7 @@ def short() -> Iterator[Figure]:
 
 
 def main() -> int:
-    """Prints two tables; returns the exit code."""
+    """Prints two tables and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, nargs="+", default=[BASE, 10_000, 100_000])
     parser.add_argument("--files", type=int, nargs="*", default=[200_000])

@@ -148,7 +148,7 @@ def short() -> Iterator[Figure]:
 
 
 def main() -> int:
-    """Prints the table; returns the exit code."""
+    """Prints the table and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--dialect", nargs="+", choices=("vllm", "ollama"), default=["vllm", "ollama"])

@@ -161,7 +161,7 @@ def short() -> Iterator[Figure]:
 
 
 def main() -> int:
-    """Prints the table; returns the exit code."""
+    """Prints the table and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dialect", nargs="+", choices=DIALECTS, default=DIALECTS)
     parser.add_argument("--rounds", type=int, default=3)

@@ -30,7 +30,7 @@ LARGE, SHORT = 1_000_000, 50_000
 
 
 def main() -> int:
-    """Prints the table; returns the exit code."""
+    """Prints the table and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--short", action="store_true", help=f"{SHORT:,} documents")
     parser.add_argument("--documents", type=int, default=LARGE, help=f"instead of {LARGE:,}")

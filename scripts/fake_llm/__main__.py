@@ -27,7 +27,7 @@ faults are put into a document's text: [[fault:http_500*2]] for its first two re
 
 
 def arguments() -> argparse.Namespace:
-    """Returns the command line."""
+    """Return the command line."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Runs the server until SIGTERM or SIGINT; returns the exit code."""
+    """Run the server until SIGTERM or SIGINT and return the exit code."""
     asked = arguments()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -75,7 +75,7 @@ class Completion:
 
     @property
     def tokens(self) -> int:
-        """Returns how many tokens were generated."""
+        """Return how many tokens were generated."""
         return count_tokens((self.content or "") + (self.reasoning or ""))
 
 
@@ -90,7 +90,7 @@ class Timing:
 
     @property
     def total(self) -> int:
-        """Returns the time from the request to its answer."""
+        """Return the time from the request to its answer."""
         return self.queue + self.load + self.prompt + self.generation
 
 
@@ -98,37 +98,37 @@ class Dialect(Protocol):
     """One wire format: what is served beside chats, how a chat is read, and how answers and errors look."""
 
     def serves(self, path: str) -> bool:
-        """Returns whether a path belongs to this dialect."""
+        """Return whether a path belongs to this dialect."""
 
     def page(self, request: Request) -> Reply:
-        """Returns the answer to anything that is not a chat."""
+        """Return the answer to anything that is not a chat."""
 
     def parse(self, body: object, *, path: str, request_id: str) -> Chat:
-        """Returns what is asked by a decoded body, or by the bytes of one that is not JSON, or raises Refusal."""
+        """Return what is asked by a decoded body, or by the bytes of one that is not JSON, or raises Refusal."""
 
     def render(self, chat: Chat, completion: Completion, *, timing: Timing) -> Reply:
-        """Returns the answer as it goes over the wire."""
+        """Return the answer as it goes over the wire."""
 
     def error(self, status: int, message: str, *, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
-        """Returns an error in the shape of this dialect."""
+        """Return an error in the shape of this dialect."""
 
     def model_not_found(self, model: str) -> Reply:
-        """Returns the 404 of an unknown model."""
+        """Return the 404 of an unknown model."""
 
     def url_not_found(self) -> Reply:
-        """Returns the 404 of an unknown path."""
+        """Return the 404 of an unknown path."""
 
     def context_exceeded(self, tokens: int, *, context: int) -> Reply:
-        """Returns the 400 of a prompt that does not fit."""
+        """Return the 400 of a prompt that does not fit."""
 
 
 def count_tokens(text: str) -> int:
-    """Returns the size of a text in tokens: four characters each, at least one token."""
+    """Return the size of a text in tokens: four characters each, at least one token."""
     return max(1, len(text) // CHARS_PER_TOKEN)
 
 
 def json_bytes(value: object) -> bytes:
-    """Returns UTF-8 JSON; lone surrogates stay escaped."""
+    """Return UTF-8 JSON; lone surrogates stay escaped."""
     try:
         return UTF8_JSON.encode(value).encode()
     except UnicodeEncodeError:
@@ -136,7 +136,7 @@ def json_bytes(value: object) -> bytes:
 
 
 def decoded(body: bytes) -> Any:
-    """Returns the JSON value of a body, or its bytes."""
+    """Return the JSON value of a body, or its bytes."""
     try:
         return json.loads(body)
     except ValueError:
@@ -144,7 +144,7 @@ def decoded(body: bytes) -> Any:
 
 
 def text_of(content: object) -> str:
-    """Returns the text of a message's content: a string, or a list of parts."""
+    """Return the text of a message's content: a string, or a list of parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -153,7 +153,7 @@ def text_of(content: object) -> str:
 
 
 def texts_of(messages: object) -> tuple[str, str]:
-    """Returns all texts of a conversation joined, and the last one that a user said."""
+    """Return all texts of a conversation joined, and the last one that a user said."""
     texts, last = [], ""
     for message in messages if isinstance(messages, list) else []:
         text = text_of(message.get("content")) if isinstance(message, dict) else ""
@@ -164,7 +164,7 @@ def texts_of(messages: object) -> tuple[str, str]:
 
 
 def document_of(body: object) -> tuple[str, str]:
-    """Returns the id of the document in a chat request and the text that holds it; two empty strings for no chat."""
+    """Return the id of the document in a chat request and the text that holds it; two empty strings for no chat."""
     if not isinstance(body, dict):
         return "", ""
     text = texts_of(body["messages"])[1] if "messages" in body else text_of(body.get("prompt"))
@@ -177,7 +177,7 @@ def document_of(body: object) -> tuple[str, str]:
 
 
 def cut_to_fit(completion: Completion, max_tokens: int | None) -> Completion:
-    """Returns the completion, cut with finish `length` if it is longer than allowed."""
+    """Return the completion, cut with finish `length` if it is longer than allowed."""
     if max_tokens is None or max_tokens < 0 or completion.tokens <= max_tokens:
         return completion
     content = (completion.content or "")[: max_tokens * CHARS_PER_TOKEN]
@@ -185,10 +185,10 @@ def cut_to_fit(completion: Completion, max_tokens: int | None) -> Completion:
 
 
 def pieces(text: str, *, size: int = 6) -> Sequence[str]:
-    """Returns a text as the few characters at a time that a model streams."""
+    """Return a text as the few characters at a time that a model streams."""
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
 def nanoseconds() -> int:
-    """Returns a monotonic clock's reading."""
+    """Return a monotonic clock's reading."""
     return time.monotonic_ns()

@@ -31,13 +31,13 @@ class Fault:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a name that is not in the table."""
+        """Raise ValueError for a name that is not in the table."""
         if self.name not in NAMES:
             raise ValueError(f"fault: got {self.name!r}, need one of {', '.join(sorted(NAMES))}")
 
 
 def marked_fault(text: str, n: int) -> Fault | None:
-    """Returns the fault that a text asks for on its n-th request (from 1); counted ones come one after the other."""
+    """Return the fault that a text asks for on its n-th request (from 1); counted ones come one after the other."""
     used = 0
     for name, times in dict.fromkeys(MARKER.findall(text)):
         if not times:
@@ -49,7 +49,7 @@ def marked_fault(text: str, n: int) -> Fault | None:
 
 
 def status_reply(name: str, dialect: Dialect) -> Reply:
-    """Returns the answer of a fault that is nothing but a status and a body."""
+    """Return the answer of a fault that is nothing but a status and a body."""
     if name in PAGES:
         return PAGES[name]
     if name == "http_404_url":
@@ -105,12 +105,12 @@ PAGES: Mapping[str, Reply] = {
 
 
 def hang(peer: Peer, _: float) -> None:
-    """Sends no byte until the client or the server ends."""
+    """Send no byte until the client or the server ends."""
     peer.pause(None)
 
 
 def close(peer: Peer, _: float) -> None:
-    """Closes before any byte."""
+    """Close before any byte."""
     peer.close()
 
 
@@ -126,7 +126,7 @@ def half_body(peer: Peer, _: float) -> None:
 
 
 def drip(peer: Peer, seconds: float, *, head: bytes) -> None:
-    """Sends a byte now and then for ever."""
+    """Send a byte now and then for ever."""
     peer.send(head)
     while True:
         peer.pause(seconds or DRIP_S)
@@ -134,7 +134,7 @@ def drip(peer: Peer, seconds: float, *, head: bytes) -> None:
 
 
 def huge(peer: Peer, _: float) -> None:
-    """Sends a body that no client should hold."""
+    """Send a body that no client should hold."""
     peer.send(head_of(Reply(), length=HUGE_BYTES))
     block = b" " * 1048576
     for _sent in range(0, HUGE_BYTES, len(block)):
@@ -142,7 +142,7 @@ def huge(peer: Peer, _: float) -> None:
 
 
 def endless(peer: Peer, _: float) -> None:
-    """Sends chunks as fast as it can, for ever."""
+    """Send chunks as fast as it can, for ever."""
     peer.send(head_of(Reply(), length=None))
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     while True:
@@ -162,7 +162,7 @@ TRANSPORT: Mapping[str, Callable[[Peer, float], None]] = {
 
 
 def parsed(text: str) -> Any:
-    """Returns the value of a JSON text, or the text itself."""
+    """Return the value of a JSON text, or the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -170,7 +170,7 @@ def parsed(text: str) -> Any:
 
 
 def wrong_type(text: str) -> str:
-    """Returns JSON that breaks the schema: the first property has another type."""
+    """Return JSON that breaks the schema: the first property has another type."""
     value = parsed(text)
     if not isinstance(value, dict) or not value:
         return '[["unexpected"]]'
@@ -179,13 +179,13 @@ def wrong_type(text: str) -> str:
 
 
 def not_a_number(text: str) -> str:
-    """Returns the text with its first number, or a property more, being NaN."""
+    """Return the text with its first number, or a property more, being NaN."""
     mended, count = re.subn(r"(?<=: )-?\d[\d.eE+-]*", "NaN", text, count=1)
     return mended if count else text.rstrip("}") + ', "score": NaN}'
 
 
 def duplicate_key(text: str) -> str:
-    """Returns an object whose first key comes twice, the later one right."""
+    """Return an object whose first key comes twice, the later one right."""
     value = parsed(text)
     if not isinstance(value, dict) or not value:
         return '{"answer": null, "answer": "ok"}'
@@ -193,7 +193,7 @@ def duplicate_key(text: str) -> str:
 
 
 def surrogate(text: str) -> str:
-    """Returns the text with half an emoji at the end of its longest string."""
+    """Return the text with half an emoji at the end of its longest string."""
     strings = re.findall(r'("(?:[^"\\]|\\.)*")(\s*:)?', text)
     longest = max((string for string, colon in strings if not colon), key=len, default="")
     broken = re.sub(r'(?:\\u[0-9a-fA-F]{4}|\\?.)"$', '\ud83d"', longest)
@@ -248,12 +248,12 @@ NAMES = STATUSES | frozenset(TRANSPORT) | frozenset(TEXTS) | frozenset(COMPLETIO
 
 
 def displaced(reply: Reply, name: str) -> Reply:
-    """Returns the reply with something ahead of it or behind it on its connection; unchanged for another fault."""
+    """Return the reply with something ahead of it or behind it on its connection; unchanged for another fault."""
     return replace(reply, before=AHEAD.get(name, b""), copies=2 if name == "doubled" else 1)
 
 
 def faulty(completion: Completion, name: str, *, chat: Chat) -> Completion:
-    """Returns the completion with a fault of the model put into it; unchanged for a fault of another kind."""
+    """Return the completion with a fault of the model put into it; unchanged for a fault of another kind."""
     text = completion.content or ""
     if name in TEXTS:
         return replace(completion, content=TEXTS[name](text))
@@ -265,5 +265,5 @@ def faulty(completion: Completion, name: str, *, chat: Chat) -> Completion:
 
 
 def half_window(context: int) -> int:
-    """Returns how many prompt tokens Ollama keeps when it cuts silently."""
+    """Return how many prompt tokens Ollama keeps when it cuts silently."""
     return context - max((context - 4) // 2, 1)

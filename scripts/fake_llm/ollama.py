@@ -55,11 +55,11 @@ class Ollama:
         self.loaded = Residents()
 
     def serves(self, path: str) -> bool:
-        """Returns whether a path belongs to this dialect."""
+        """Return whether a path belongs to this dialect."""
         return path == "/" or path.startswith("/api/")
 
     def page(self, request: Request) -> Reply:
-        """Returns the answer to anything that is not a chat."""
+        """Return the answer to anything that is not a chat."""
         pages = {"/": self._root, "/api/version": self._version, "/api/tags": self._tags, "/api/ps": self._ps}
         known = pages.get(request.path)
         if known and request.method in ("GET", "HEAD"):
@@ -71,7 +71,7 @@ class Ollama:
         return self.url_not_found()
 
     def parse(self, body: object, *, path: str, request_id: str) -> Chat:
-        """Returns what is asked, or raises Refusal."""
+        """Return what is asked, or raises Refusal."""
         del request_id
         asked = self._decoded(body)
         model = str(asked.get("model") or "")
@@ -105,7 +105,7 @@ class Ollama:
         return self._fitted(chat, truncate=asked.get("truncate") is not False)
 
     def render(self, chat: Chat, completion: Completion, *, timing: Timing) -> Reply:
-        """Returns the answer as it goes over the wire."""
+        """Return the answer as it goes over the wire."""
         if completion.breaks_off and not chat.stream:
             return self.error(500, "an error was encountered while running the model: unexpected EOF")
         last = self._final(chat, completion, timing=timing)
@@ -123,19 +123,19 @@ class Ollama:
         return Reply(200, body, "application/x-ndjson", streamed=True)
 
     def error(self, status: int, message: str, *, headers: Headers = ()) -> Reply:
-        """Returns an error in the shape of this dialect."""
+        """Return an error in the shape of this dialect."""
         return json_reply({"error": message}, status=status, headers=headers)
 
     def model_not_found(self, model: str) -> Reply:
-        """Returns the 404 of an unknown model."""
+        """Return the 404 of an unknown model."""
         return self.error(404, f"model '{model}' not found")
 
     def url_not_found(self) -> Reply:
-        """Returns the 404 of an unknown path."""
+        """Return the 404 of an unknown path."""
         return Reply(404, b"404 page not found", "text/plain")
 
     def context_exceeded(self, tokens: int, *, context: int) -> Reply:
-        """Returns the 400 of a prompt that does not fit: JSON inside a JSON string."""
+        """Return the 400 of a prompt that does not fit: JSON inside a JSON string."""
         message = f"request ({tokens} tokens) exceeds the available context size ({context} tokens), try increasing it"
         inner = {"code": 400, "message": message, "type": "exceed_context_size_error"}
         return self.error(
@@ -269,26 +269,26 @@ class Ollama:
 
 
 def details() -> dict[str, Any]:
-    """Returns what a model says of itself."""
+    """Return what a model says of itself."""
     family = {"parent_model": "", "format": "gguf", "family": "llama", "families": ["llama"]}
     return {**family, "parameter_size": "8.0B", "quantization_level": "Q4_K_M"}
 
 
 def tagged(name: str) -> str:
-    """Returns a model's name with its tag."""
+    """Return a model's name with its tag."""
     return name if not name or ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 def now() -> str:
-    """Returns the time as Go prints it."""
+    """Return the time as Go prints it."""
     return at_time(time.time())
 
 
 def at_time(moment: float) -> str:
-    """Returns a Unix time as Go prints it."""
+    """Return a Unix time as Go prints it."""
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def json_reply(value: object, *, status: int = 200, headers: Headers = ()) -> Reply:
-    """Returns a JSON answer."""
+    """Return a JSON answer."""
     return Reply(status, json_bytes(value), "application/json; charset=utf-8", headers)

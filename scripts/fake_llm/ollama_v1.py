@@ -28,11 +28,11 @@ class OllamaV1:
         self._numbers = itertools.count(1)
 
     def serves(self, path: str) -> bool:
-        """Returns whether a path belongs to this dialect; every unknown one does."""
+        """Return whether a path belongs to this dialect; every unknown one does."""
         return bool(path)
 
     def page(self, request: Request) -> Reply:
-        """Returns the answer to anything that is not a chat."""
+        """Return the answer to anything that is not a chat."""
         if request.path == "/v1/models" and request.method == "GET":
             about = {"object": "model", "created": self._settings.started, "owned_by": "library"}
             return Reply(200, json_bytes({"object": "list", "data": [{"id": name, **about} for name in self._names]}))
@@ -41,7 +41,7 @@ class OllamaV1:
         return self.url_not_found()
 
     def parse(self, body: object, *, path: str, request_id: str) -> Chat:
-        """Returns what is asked, or raises Refusal."""
+        """Return what is asked, or raises Refusal."""
         del path
         if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
             raise Refusal(self.error(400, "invalid request body"))
@@ -69,7 +69,7 @@ class OllamaV1:
         return replace(chat, prompt=chat.prompt[:16] + tail, document_text=tail, prompt_tokens=kept)
 
     def render(self, chat: Chat, completion: Completion, *, timing: Timing) -> Reply:
-        """Returns the answer as it goes over the wire."""
+        """Return the answer as it goes over the wire."""
         del timing
         if completion.breaks_off:
             return self.error(500, "an error was encountered while running the model: unexpected EOF")
@@ -92,19 +92,19 @@ class OllamaV1:
         )
 
     def error(self, status: int, message: str, *, headers: Headers = ()) -> Reply:
-        """Returns an error in the shape of this dialect."""
+        """Return an error in the shape of this dialect."""
         kinds = {400: "invalid_request_error", 404: "not_found_error"}
         told = {"message": message, "type": kinds.get(status, "api_error"), "param": None, "code": None}
         return Reply(status, json_bytes({"error": told}), headers=headers)
 
     def model_not_found(self, model: str) -> Reply:
-        """Returns the 404 of an unknown model."""
+        """Return the 404 of an unknown model."""
         return self.error(404, f"model '{model}' not found")
 
     def url_not_found(self) -> Reply:
-        """Returns the 404 of an unknown path."""
+        """Return the 404 of an unknown path."""
         return Reply(404, b"404 page not found", "text/plain")
 
     def context_exceeded(self, tokens: int, *, context: int) -> Reply:
-        """Returns the 400 of a prompt that does not fit."""
+        """Return the 400 of a prompt that does not fit."""
         return self.error(400, f"request ({tokens} tokens) exceeds the available context size ({context} tokens)")

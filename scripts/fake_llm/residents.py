@@ -29,12 +29,12 @@ class Residents:
         self._lock = threading.Lock()
 
     def get(self, model: str) -> int:
-        """Returns the context of a loaded model, 0 for one that is not loaded."""
+        """Return the context of a loaded model, 0 for one that is not loaded."""
         with self._lock:
             return self._models[model].context if model in self._models else 0
 
     def put(self, model: str, context: int, *, kept_s: float = 0.0) -> None:
-        """Loads a model."""
+        """Load a model."""
         now = time.time()
         with self._lock:
             self._models[model] = Resident(context, now + (kept_s or KEEP_S), now + kept_s)
@@ -50,12 +50,12 @@ class Residents:
             self._models.clear()
 
     def is_kept_from(self, model: str, context: int) -> bool:
-        """Returns whether a request with this context has to wait for another client's model to expire."""
+        """Return whether a request with this context has to wait for another client's model to expire."""
         with self._lock:
             found = self._models.get(model)
         return found is not None and found.context != context and time.time() < found.kept_until
 
     def listed(self) -> list[tuple[str, Resident]]:
-        """Returns what is loaded, that which expires last first."""
+        """Return what is loaded, that which expires last first."""
         with self._lock:
             return sorted(self._models.items(), key=lambda item: -item[1].expires_at)

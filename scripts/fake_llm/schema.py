@@ -40,19 +40,19 @@ class Seed:
     depth: int = 0
 
     def inner(self, number: int, name: str) -> Seed:
-        """Returns the seed of a value inside this one."""
+        """Return the seed of a value inside this one."""
         return Seed(self.root, self.document_text, number, name, self.depth + 1)
 
 
 def answer_for(document_text: str, schema: Mapping[str, Any]) -> str:
-    """Returns the JSON text of a valid instance; the same for the same document and schema."""
+    """Return the JSON text of a valid instance; the same for the same document and schema."""
     digest = hashlib.sha256(document_text.encode("utf-8", "surrogatepass")).digest()
     seed = Seed(schema, document_text, int.from_bytes(digest[:6], "big"))
     return json.dumps(instance(schema, seed), ensure_ascii=False)
 
 
 def quote_from(prompt: str) -> str:
-    """Returns a passage that stands in the document of a prompt, free of markers."""
+    """Return a passage that stands in the document of a prompt, free of markers."""
     fenced = FENCED.findall(prompt)
     text = fenced[-1][1] if fenced else prompt
     lines = (part.strip() for line in text.splitlines() for part in re.split(r"\[\[.*?\]\]|[<>`|]", line))
@@ -61,7 +61,7 @@ def quote_from(prompt: str) -> str:
 
 
 def instance(schema: object, seed: Seed) -> Any:
-    """Returns a value that fits a schema."""
+    """Return a value that fits a schema."""
     if not isinstance(schema, Mapping):
         return "ok"
     if "const" in schema:
@@ -83,7 +83,7 @@ def instance(schema: object, seed: Seed) -> Any:
 
 
 def type_of(schema: Mapping[str, Any], seed: Seed) -> str:
-    """Returns the type to make; null, where it is allowed, ends a recursion."""
+    """Return the type to make; null, where it is allowed, ends a recursion."""
     kind = schema.get("type")
     if isinstance(kind, list):
         return "null" if seed.depth > DEEP and "null" in kind else str(kind[0])
@@ -93,14 +93,14 @@ def type_of(schema: Mapping[str, Any], seed: Seed) -> str:
 
 
 def branch(branches: list[Any], seed: Seed) -> Any:
-    """Returns the first branch, or, deep in a recursion, one without a reference."""
+    """Return the first branch, or, deep in a recursion, one without a reference."""
     if seed.depth > DEEP:
         return next((b for b in branches if isinstance(b, Mapping) and "$ref" not in b), branches[0])
     return branches[0]
 
 
 def merged(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a schema with its allOf branches laid over it."""
+    """Return a schema with its allOf branches laid over it."""
     result: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
     for part in schema["allOf"]:
         for key, value in part.items():
@@ -110,7 +110,7 @@ def merged(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve(pointer: str, root: Mapping[str, Any]) -> Any:
-    """Returns what a local reference points at; KeyError if nothing is there."""
+    """Return what a local reference points at; KeyError if nothing is there."""
     if not pointer.startswith("#"):
         raise KeyError(pointer)
     target: Any = root
@@ -121,7 +121,7 @@ def resolve(pointer: str, root: Mapping[str, Any]) -> Any:
 
 
 def an_object(schema: Mapping[str, Any], seed: Seed) -> dict[str, Any]:
-    """Returns an object with its properties in the schema's order."""
+    """Return an object with its properties in the schema's order."""
     properties: Mapping[str, Any] = schema.get("properties", {})
     required = schema.get("required", ())
     names = [name for name in properties if seed.depth <= DEEP or name in required]
@@ -134,7 +134,7 @@ def an_object(schema: Mapping[str, Any], seed: Seed) -> dict[str, Any]:
 
 
 def an_array(schema: Mapping[str, Any], seed: Seed) -> list[Any]:
-    """Returns an array of as few items as allowed, but one if it may."""
+    """Return an array of as few items as allowed, but one if it may."""
     least = int(schema.get("minItems", 0))
     many = max(least, 0 if seed.depth > DEEP else min(1, int(schema.get("maxItems", 1))))
     fixed: list[Any] = schema.get("prefixItems", [])
@@ -143,7 +143,7 @@ def an_array(schema: Mapping[str, Any], seed: Seed) -> list[Any]:
 
 
 def a_string(schema: Mapping[str, Any], seed: Seed) -> str:
-    """Returns a string: a passage of the document where a quote is wanted."""
+    """Return a string: a passage of the document where a quote is wanted."""
     least, most = int(schema.get("minLength", 0)), int(schema.get("maxLength", 1_000_000))
     if "pattern" in schema:
         fits = (text for text in PATTERNS if least <= len(text) <= most and re.search(schema["pattern"], text))
@@ -158,7 +158,7 @@ def a_string(schema: Mapping[str, Any], seed: Seed) -> str:
 
 
 def a_number(schema: Mapping[str, Any], seed: Seed) -> int | float:
-    """Returns a number inside its bounds, whole whenever a whole one fits."""
+    """Return a number inside its bounds, whole whenever a whole one fits."""
     step = schema.get("multipleOf", 1) if schema.get("type") == "integer" else schema.get("multipleOf")
     low = schema.get("minimum", schema.get("exclusiveMinimum"))
     high = schema.get("maximum", schema.get("exclusiveMaximum"))
@@ -172,7 +172,7 @@ def a_number(schema: Mapping[str, Any], seed: Seed) -> int | float:
 
 
 def schemas_in(schema: object) -> Iterator[Mapping[str, Any]]:
-    """Yields a schema and every schema inside it."""
+    """Yield a schema and every schema inside it."""
     if isinstance(schema, list):
         for part in schema:
             yield from schemas_in(part)

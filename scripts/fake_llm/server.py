@@ -117,33 +117,33 @@ class FakeLLM:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> FakeLLM:
-        """Returns the server, listening."""
+        """Return the server, listening."""
         self._listener.up()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Takes the server down for good."""
+        """Take the server down for good."""
         self._closed.set()
         with self._changing:
             self._slots.abandon()
             self._listener.close()
 
     def chats(self) -> list[Seen]:
-        """Returns the chat requests seen so far, in the order of their arrival."""
+        """Return the chat requests seen so far, in the order of their arrival."""
         return [seen for seen in self.requests.copy() if seen.n]
 
     @property
     def max_running(self) -> int:
-        """Returns how many completions were worked on at a time, at most, since the server came up."""
+        """Return how many completions were worked on at a time, at most, since the server came up."""
         return self._slots.most
 
     @property
     def connections(self) -> int:
-        """Returns how many connections are open now."""
+        """Return how many connections are open now."""
         return self._listener.connections
 
     def down(self) -> None:
-        """Closes the listener and cuts every open connection; the model is no longer loaded."""
+        """Close the listener and cuts every open connection; the model is no longer loaded."""
         with self._changing:
             old, self._slots = self._slots, Slots(self._slot_count)
             old.abandon()
@@ -151,7 +151,7 @@ class FakeLLM:
             self._ollama.loaded.clear()
 
     def keep(self, context: int, seconds: float, *, model: str = "llama3.1") -> None:
-        """Loads a model for another client, which keeps it: requests with another context get no byte meanwhile."""
+        """Load a model for another client, which keeps it: requests with another context get no byte meanwhile."""
         self._ollama.loaded.put(tagged(model), context, kept_s=seconds)
 
     def release(self, *, model: str = "llama3.1") -> None:
@@ -159,13 +159,13 @@ class FakeLLM:
         self._ollama.loaded.drop(tagged(model))
 
     def up(self) -> None:
-        """Listens again, on the same port."""
+        """Listen again, on the same port."""
         with self._changing:
             if not self._closed.is_set():
                 self._listener.up()
 
     def kill(self, restart_s: float | None = None) -> None:
-        """Goes down at once and comes back by itself; does nothing while it is already on its way."""
+        """Go down at once and comes back by itself; does nothing while it is already on its way."""
         with self._lock:
             if self._bouncing.is_set():
                 return
@@ -312,5 +312,5 @@ class FakeLLM:
 
 
 def model_in(seen: Seen) -> str:
-    """Returns the model that a request names."""
+    """Return the model that a request names."""
     return str(seen.body.get("model", "")) if isinstance(seen.body, dict) else ""

@@ -24,12 +24,12 @@ class Slots:
 
     @property
     def gauges(self) -> tuple[int, int]:
-        """Returns how many run and how many wait."""
+        """Return how many run and how many wait."""
         return self._running, len(self._waiting)
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Waits for a slot and holds it for the block."""
+        """Wait for a slot and holds it for the block."""
         self._take()
         try:
             yield
@@ -37,7 +37,7 @@ class Slots:
             self._give()
 
     def abandon(self) -> None:
-        """Lets everybody go who waits, now and later."""
+        """Let everybody go who waits, now and later."""
         with self._lock:
             self._abandoned = True
             for event in self._waiting:

@@ -51,7 +51,7 @@ class Reply:
 
 
 def head_of(reply: Reply, *, length: int | None) -> bytes:
-    """Returns the status line and the headers; a length of None announces chunks."""
+    """Return the status line and the headers; a length of None announces chunks."""
     lines = [f"HTTP/1.1 {reply.status} {REASONS.get(reply.status, 'Unknown')}", f"date: {formatdate(usegmt=True)}"]
     lines.append("transfer-encoding: chunked" if length is None else f"content-length: {length}")
     if reply.content_type:
@@ -61,7 +61,7 @@ def head_of(reply: Reply, *, length: int | None) -> bytes:
 
 
 def parts_of(reply: Reply) -> list[bytes]:
-    """Returns an answer as the pieces in which it is sent."""
+    """Return an answer as the pieces in which it is sent."""
     if not reply.streamed:
         return [head_of(reply, length=len(reply.body)) + reply.body]
     chunks = (reply.body[start : start + 61] for start in range(0, len(reply.body), 61))
@@ -76,7 +76,7 @@ class Peer:
         self._buffer = bytearray()
 
     def read(self, idle_s: float | None = None) -> Request | None:
-        """Returns the next request, or None when the client has closed or sent nothing for `idle_s`."""
+        """Return the next request, or None when the client has closed or sent nothing for `idle_s`."""
         if not self._buffer and idle_s and not self._readable(idle_s):
             return None
         try:
@@ -94,7 +94,7 @@ class Peer:
         return Request(method, target.partition("?")[0], headers, self._body(headers))
 
     def reply(self, reply: Reply, *, head_only: bool = False) -> None:
-        """Sends a whole answer."""
+        """Send a whole answer."""
         if head_only:
             self.send(head_of(reply, length=len(reply.body)))
             return
@@ -106,14 +106,14 @@ class Peer:
         self.send(last + b"".join(parts_of(reply)) * (reply.copies - 1))
 
     def send(self, data: bytes) -> None:
-        """Sends bytes as they are; raises Gone."""
+        """Send bytes as they are; raise Gone if the client has gone."""
         try:
             self._sock.sendall(data)
         except OSError as error:
             raise Gone(str(error)) from error
 
     def pause(self, seconds: float | None) -> None:
-        """Waits (None: for ever); raises Gone as soon as the client closes or the server is taken down."""
+        """Wait (None: for ever); raise Gone as soon as the client closes or the server is taken down."""
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             left = None if until is None else max(0.0, until - time.monotonic())
@@ -122,18 +122,18 @@ class Peer:
             self._fill()
 
     def reset(self) -> None:
-        """Ends the connection with a RST."""
+        """End the connection with a RST."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._sock.close()
         raise Gone("reset")
 
     def cut(self) -> None:
-        """Ends the connection from any thread; whoever waits on it gets Gone."""
+        """End the connection from any thread; whoever waits on it gets Gone."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Ends the connection with a FIN."""
+        """End the connection with a FIN."""
         self.cut()
         self._sock.close()
 
@@ -192,14 +192,14 @@ class Listener:
         self._sock = self._bound(self.port)
 
     def up(self) -> None:
-        """Starts to listen."""
+        """Start to listen."""
         if self._accepting is None:
             self._sock.listen(BACKLOG)
             self._accepting = threading.Thread(target=self._accept, args=(self._sock,), daemon=True)
             self._accepting.start()
 
     def down(self, *, grace_s: float = 2.0) -> None:
-        """Refuses new connections, cuts the open ones and waits until their threads have noticed."""
+        """Refuse new connections, cuts the open ones and waits until their threads have noticed."""
         if self._accepting is None:
             return
         accepting, self._accepting = self._accepting, None
@@ -219,7 +219,7 @@ class Listener:
         return len(self._peers)
 
     def close(self) -> None:
-        """Takes the server down for good."""
+        """Take the server down for good."""
         self.down()
         self._sock.close()
         self._holder.close()

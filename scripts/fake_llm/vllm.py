@@ -33,11 +33,11 @@ class VLLM:
         self._numbers = itertools.count(1)
 
     def serves(self, path: str) -> bool:
-        """Returns whether a path belongs to this dialect; every unknown one does."""
+        """Return whether a path belongs to this dialect; every unknown one does."""
         return bool(path)
 
     def page(self, request: Request) -> Reply:
-        """Returns the answer to anything that is not a chat."""
+        """Return the answer to anything that is not a chat."""
         pages = {
             "/health": lambda: Reply(200, content_type=""),
             "/v1/models": self._models,
@@ -54,12 +54,12 @@ class VLLM:
         return self.url_not_found()
 
     def parse(self, body: object, *, path: str, request_id: str) -> Chat:
-        """Returns what is asked, or raises Refusal."""
+        """Return what is asked, or raises Refusal."""
         del path
         return read_chat(body, self._settings, request_id=request_id or f"{next(self._numbers):016x}")
 
     def render(self, chat: Chat, completion: Completion, *, timing: Timing) -> Reply:
-        """Returns the answer as it goes over the wire."""
+        """Return the answer as it goes over the wire."""
         del timing
         usage = usage_of(completion)
         if chat.stream:
@@ -77,19 +77,19 @@ class VLLM:
         return Reply(200, json_bytes(body))
 
     def error(self, status: int, message: str, *, headers: Headers = ()) -> Reply:
-        """Returns an error in the shape of this dialect."""
+        """Return an error in the shape of this dialect."""
         return error_reply(status, message, headers=headers)
 
     def model_not_found(self, model: str) -> Reply:
-        """Returns the 404 of an unknown model."""
+        """Return the 404 of an unknown model."""
         return unknown_model(model, self._settings)
 
     def url_not_found(self) -> Reply:
-        """Returns the 404 of an unknown path."""
+        """Return the 404 of an unknown path."""
         return Reply(404, json_bytes({"detail": "Not Found"}))
 
     def context_exceeded(self, tokens: int, *, context: int) -> Reply:
-        """Returns the 400 of a prompt that does not fit."""
+        """Return the 400 of a prompt that does not fit."""
         del tokens
         return overflow(context)
 
@@ -150,14 +150,14 @@ class VLLM:
 
 
 def usage_of(completion: Completion) -> dict[str, Any]:
-    """Returns the token counts of a completion."""
+    """Return the token counts of a completion."""
     asked, said = completion.prompt_tokens, completion.tokens
     details = dict.fromkeys(("prompt_tokens_details", "completion_tokens_details"))
     return {"prompt_tokens": asked, "total_tokens": asked + said, "completion_tokens": said, **details}
 
 
 def choice_of(completion: Completion) -> dict[str, Any]:
-    """Returns the one choice of an answer."""
+    """Return the one choice of an answer."""
     thought_only = completion.reasoning and not completion.content
     message = {"role": "assistant", "content": None if thought_only else completion.content}
     message |= dict.fromkeys(("refusal", "annotations", "audio", "function_call"))

@@ -38,7 +38,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 def error_reply(status: int, message: str, *, headers: Headers = (), param: str | None = None, kind: str = "") -> Reply:
-    """Returns an error in vLLM's shape."""
+    """Return an error in vLLM's shape."""
     if status == 401:
         return Reply(401, json_bytes({"error": "Unauthorized"}), headers=headers)
     kind = kind or KINDS.get(status, REASONS.get(status, "Error"))
@@ -47,13 +47,13 @@ def error_reply(status: int, message: str, *, headers: Headers = (), param: str 
 
 
 def unknown_model(model: str, settings: Settings) -> Reply:
-    """Returns the 404 of a model that is not served."""
+    """Return the 404 of a model that is not served."""
     aliases = ", ".join(settings.models)
     return error_reply(404, f"The model `{model}` does not exist. Valid aliases: {aliases}.", param="model")
 
 
 def overflow(context: int) -> Reply:
-    """Returns the 400 of a prompt that does not fit; the true length is not told."""
+    """Return the 400 of a prompt that does not fit; the true length is not told."""
     least = context + 1
     message = (
         f"This model's maximum context length is {context} tokens. However, your prompt contains at least {least} "
@@ -64,7 +64,7 @@ def overflow(context: int) -> Reply:
 
 
 def read_chat(body: object, settings: Settings, *, request_id: str) -> Chat:
-    """Returns what is asked, or raises Refusal."""
+    """Return what is asked, or raises Refusal."""
     asked = an_object(body)
     if "messages" not in asked:
         seen = f"'input': '<dict of {len(asked)} items>'"
@@ -92,17 +92,17 @@ def read_chat(body: object, settings: Settings, *, request_id: str) -> Chat:
 
 
 def refuse(message: str, *, param: str | None = None) -> Refusal:
-    """Returns a 400 in vLLM's words."""
+    """Return a 400 in vLLM's words."""
     return Refusal(error_reply(400, message, param=param))
 
 
 def invalid(violation: str, *, param: str) -> Refusal:
-    """Returns a 400 in the words of the request model's validation."""
+    """Return a 400 in the words of the request model's validation."""
     return Refusal(error_reply(400, f"1 validation error:\n  {violation}", param=param, kind="Bad Request"))
 
 
 def an_object(asked: object) -> dict[str, Any]:
-    """Returns the request's object; bytes are a body that was not JSON."""
+    """Return the request's object; bytes are a body that was not JSON."""
     if isinstance(asked, dict):
         return asked
     if not isinstance(asked, bytes):
@@ -119,7 +119,7 @@ def an_object(asked: object) -> dict[str, Any]:
 
 
 def model(asked: Mapping[str, Any], settings: Settings) -> str:
-    """Returns the model asked for: the first one served if none is named."""
+    """Return the model asked for: the first one served if none is named."""
     name = str(asked.get("model") or settings.models[0])
     if name not in settings.models:
         raise Refusal(unknown_model(name, settings))
@@ -127,7 +127,7 @@ def model(asked: Mapping[str, Any], settings: Settings) -> str:
 
 
 def texts(messages: Any) -> tuple[str, str]:
-    """Returns the whole prompt and the last user's text."""
+    """Return the whole prompt and the last user's text."""
     if not messages:
         raise refuse("Cannot apply chat template to an empty conversation. Provide at least one message.")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
@@ -149,7 +149,7 @@ def texts(messages: Any) -> tuple[str, str]:
 
 
 def check(asked: Mapping[str, Any]) -> None:
-    """Raises Refusal for a parameter out of bounds."""
+    """Raise Refusal for a parameter out of bounds."""
     heat = asked.get("temperature")
     if heat is not None and not (isinstance(heat, (int, float)) and 0 <= heat <= 2):
         message = f"temperature must be in [0, 2], got {heat}. (parameter=temperature, value={heat})"
@@ -159,7 +159,7 @@ def check(asked: Mapping[str, Any]) -> None:
 
 
 def room(asked: Mapping[str, Any], tokens: int, *, limit: int) -> int:
-    """Returns how many tokens may be generated: what is asked, silently clamped to what is left."""
+    """Return how many tokens may be generated: what is asked, silently clamped to what is left."""
     if tokens > limit:
         raise Refusal(overflow(limit))
     given = [asked[key] for key in ("max_completion_tokens", "max_tokens") if asked.get(key) is not None]
@@ -176,7 +176,7 @@ def room(asked: Mapping[str, Any], tokens: int, *, limit: int) -> int:
 
 
 def constraint(asked: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
-    """Returns the schema and the choices that bind the answer."""
+    """Return the schema and the choices that bind the answer."""
     wanted, outputs = asked.get("response_format") or {}, asked.get("structured_outputs") or {}
     kind = wanted.get("type", "text")
     if kind not in ("text", "json_object", "json_schema"):
@@ -196,7 +196,7 @@ def constraint(asked: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, tupl
 
 
 def json_schema(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the schema inside a response_format."""
+    """Return the schema inside a response_format."""
     given = wanted.get("json_schema")
     if not given:
         told = "(parameter=response_format)"
@@ -212,13 +212,13 @@ def json_schema(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @functools.lru_cache(maxsize=64)
 def refused_grammar(packed: bytes) -> str:
-    """Returns why no grammar can be made of a schema (marshalled: a key that is cheap to make), or an empty string."""
+    """Return why no grammar can be made of a schema (marshalled: a key that is cheap to make), or an empty string."""
     root = marshal.loads(packed)  # made by `constraint`, never taken from a request as it came
     return next((why for part in schemas_in(root) if (why := refused_keyword(part, root))), "")
 
 
 def refused_keyword(part: Mapping[str, Any], root: Any) -> str:
-    """Returns what is wrong with the keywords of one schema, or an empty string."""
+    """Return what is wrong with the keywords of one schema, or an empty string."""
     unknown = [key for key in UNIMPLEMENTED if part.get(key)]
     if unknown:
         return f"Grammar error: Unimplemented keys: {json.dumps(unknown)}"

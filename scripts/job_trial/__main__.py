@@ -61,7 +61,7 @@ class Kills:
     met: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, running: Sequence[Pod]) -> None:
-        """Kills at most one pod, when it is time."""
+        """Kill at most one pod, when it is time."""
         alive = [pod for pod in running if pod.kill_at is None]
         if not self.left or time.monotonic() < self.next_at or not alive:
             return
@@ -89,7 +89,7 @@ class Trial:
     chunks: int = 0
 
     def job(self, **more: Any) -> tuple[Cluster, Manifest]:
-        """Returns the cluster that the chart's objects make, and the Job; `more` are values by their dotted key."""
+        """Return the cluster that the chart's objects make, and the Job; `more` are values by their dotted key."""
         values = {**self._values(), **{key.replace("__", "."): value for key, value in more.items()}}
         manifests = render(values)
         (job,) = [each for each in manifests if each["kind"] == "Job"]
@@ -120,22 +120,22 @@ class Trial:
             raise SystemExit(f"job_trial: no plan: {pod.log.read_text(encoding='utf-8')}")
 
     def archive(self, count: int) -> list[str]:
-        """Returns the ids of the documents that it writes, a thousand to a folder."""
+        """Return the ids of the documents that it writes, a thousand to a folder."""
         ids = [f"{n // 1000:03}/d{n:06}.txt" for n in range(count)]
         self.site.put({document_id: f"[[doc:{document_id}]] Text of an archive." for document_id in ids})
         return ids
 
     def lines(self) -> Counter[str]:
-        """Returns how many lines of results each document has."""
+        """Return how many lines of results each document has."""
         return counted(self.site.results())
 
     def report(self) -> Any:
-        """Returns the merged report."""
+        """Return the merged report."""
         return json.loads(self.site.get("report.json"))
 
 
 def render(values: Mapping[str, Any]) -> list[Manifest]:
-    """Returns the chart's objects for values by their dotted key."""
+    """Return the chart's objects for values by their dotted key."""
     helm = find_helm()
     if helm is None:
         raise SystemExit("job_trial: no helm, see scripts/helm.py")
@@ -147,7 +147,7 @@ def render(values: Mapping[str, Any]) -> list[Manifest]:
 
 
 def wrong(trial: Trial, ids: Sequence[str], status: Status) -> list[str]:
-    """Returns what is not as it must be after a Job that has done these documents."""
+    """Return what is not as it must be after a Job that has done these documents."""
     lines, report = trial.lines(), trial.report()
     counts, missing = report["run"]["counts"], report["missing_shards"]
     told = {
@@ -164,12 +164,12 @@ def wrong(trial: Trial, ids: Sequence[str], status: Status) -> list[str]:
 
 
 def documents_of(server: FakeLLM) -> list[str]:
-    """Returns the documents that the server was asked about, in order; a preflight is about none."""
+    """Return the documents that the server was asked about, in order; a preflight is about none."""
     return [seen.document for seen in server.chats() if seen.document.endswith(".txt")]
 
 
 def arguments() -> argparse.Namespace:
-    """Returns the command line."""
+    """Return the command line."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
     parser.add_argument("--s3", action="store_true", help="documents and output in SeaweedFS, not in volumes")
@@ -185,7 +185,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Tries it; returns 0 when nothing was wrong, else 1."""
+    """Try it and return 0 when nothing was wrong, else 1."""
     asked = arguments()
     root = asked.keep or Path(tempfile.mkdtemp(prefix="job-trial-"))
     root.mkdir(parents=True, exist_ok=True)
@@ -201,7 +201,7 @@ def main() -> int:
 
 
 def tried(trial: Trial, server: FakeLLM, asked: argparse.Namespace) -> int:
-    """Returns 0 when the backfill with its kills, and a second one in peace, are as they must be; says what was met."""
+    """Return 0 when the backfill with its kills, and a second one in peace, are as they must be; says what was met."""
     ids = trial.archive(asked.documents)
     kills = Kills(random.Random(asked.seed), asked.kills, asked.every)
     read_only, more = namespace() is not None, {"backfill__backoffLimitPerIndex": asked.kills}

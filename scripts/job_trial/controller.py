@@ -46,17 +46,17 @@ class Status:
 
     @property
     def completed(self) -> list[int]:
-        """Returns the indexes that succeeded."""
+        """Return the indexes that succeeded."""
         return [n for n, each in enumerate(self.indexes) if each.state == "succeeded"]
 
     @property
     def failed(self) -> list[int]:
-        """Returns the indexes that failed for good."""
+        """Return the indexes that failed for good."""
         return [n for n, each in enumerate(self.indexes) if each.state == "failed"]
 
 
 def no_trouble(_: Sequence[Pod]) -> None:
-    """Leaves every pod alone."""
+    """Leave every pod alone."""
 
 
 def run_job(
@@ -69,7 +69,7 @@ def run_job(
     read_only: bool = False,
     limit_s: float = 600.0,
 ) -> Status:
-    """Returns the Job's status at its end; what still runs then is ended first. TimeoutError after `limit_s`.
+    """Return the Job's status at its end; what still runs then is ended first. TimeoutError after `limit_s`.
 
     `suspended`: spec.suspend as it is now; the running pods of a suspended Job get SIGTERM, and none is started.
     """
@@ -104,7 +104,7 @@ def _due(status: Status, places: int) -> list[int]:
 
 
 def _note(status: Status, pod: Pod, code: int, *, spec: Manifest, backoff_s: float) -> None:
-    """Notes a pod's end in its index, and in the Job when the policy says so."""
+    """Record a pod's end in its index, and in the Job when the policy says so."""
     index = status.indexes[pod.index]
     if code == 0:
         index.state = "succeeded"
@@ -131,7 +131,7 @@ def _note(status: Status, pod: Pod, code: int, *, spec: Manifest, backoff_s: flo
 
 
 def judged(policy: Manifest | None, code: int, *, evicted: bool) -> Action:
-    """Returns the action of the first rule that fits a failed pod; Count when none does."""
+    """Return the action of the first rule that fits a failed pod; Count when none does."""
     for rule in (policy or {}).get("rules", ()):
         conditions = [each["type"] for each in rule.get("onPodConditions", ()) if each.get("status", "True") == "True"]
         if (evicted and "DisruptionTarget" in conditions) or _fits(rule.get("onExitCodes"), code):

@@ -48,7 +48,7 @@ class Cluster:
     claims: Mapping[str, Path] = field(default_factory=dict)
 
     def data(self, kind: str, name: str) -> dict[str, bytes]:
-        """Returns the files of a ConfigMap or a Secret; KeyError when there is none of this name."""
+        """Return the files of a ConfigMap or a Secret; KeyError when there is none of this name."""
         for each in self.manifests:
             if (each["kind"], each["metadata"]["name"]) == (kind, name):
                 data = each["data"].items()
@@ -72,12 +72,12 @@ class Pod:
     suspended: bool = False
 
     def suspend(self, grace_s: float) -> None:
-        """Ends the pod of a suspended Job."""
+        """End the pod of a suspended Job."""
         self.suspended = True
         self.terminate(grace_s)
 
     def terminate(self, grace_s: float, *, evicted: bool = False) -> None:
-        """Sends SIGTERM; SIGKILL follows after the grace, when `poll` is called."""
+        """Send SIGTERM; SIGKILL follows after the grace, when `poll` is called."""
         self.evicted = self.evicted or evicted
         if self.kill_at is None:
             self.kill_at = time.monotonic() + grace_s
@@ -85,7 +85,7 @@ class Pod:
                 os.kill(self._main_pid(), signal.SIGTERM)
 
     def _main_pid(self) -> int:
-        """Returns the process that the kubelet signals: PID 1 of the pod's namespace, once it is there."""
+        """Return the process that the kubelet signals: PID 1 of the pod's namespace, once it is there."""
         pid = self.process.pid
         if self.process.args[0] != "unshare":  # type: ignore[index]
             return pid
@@ -99,7 +99,7 @@ class Pod:
         return pid
 
     def poll(self) -> int | None:
-        """Returns the container's exit code (128 + N for signal N), or None while it runs."""
+        """Return the container's exit code (128 + N for signal N), or None while it runs."""
         if self.kill_at is not None and time.monotonic() >= self.kill_at:
             self.process.kill()
         code = self.process.poll()
@@ -107,7 +107,7 @@ class Pod:
 
 
 def _is_container(pid: int) -> bool:
-    """True when PID 1 is no longer the shell that prepares the container: the kubelet signals none before it runs."""
+    """Return whether PID 1 is the container, and no longer the shell that prepares it: the kubelet signals no shell."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     rows = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     if rows["Name"] == "tini":  # it ignores SIGTTOU once it is ready to pass signals on
@@ -118,7 +118,7 @@ def _is_container(pid: int) -> bool:
 def start_pod(
     cluster: Cluster, template: Manifest, *, job: str, index: int, read_only: bool, indexed: bool = True
 ) -> Pod:
-    """Returns the pod of a Job's template, started as the kubelet would; `indexed`: the Job gives its pods an index."""
+    """Return the pod of a Job's template, started as the kubelet would; `indexed`: the Job gives its pods an index."""
     name = f"{job}-{index}-{secrets.token_hex(3)}"
     folder = cluster.root / "pods" / name
     spec = template["spec"]
@@ -152,7 +152,7 @@ def start_pod(
 
 
 def mounted(cluster: Cluster, spec: Manifest, folder: Path) -> dict[str, Path]:
-    """Returns mount path -> place on this machine, with the files of ConfigMaps and Secrets put there."""
+    """Return mount path -> place on this machine, with the files of ConfigMaps and Secrets put there."""
     volumes = {each["name"]: each for each in spec["volumes"]}
     mounts = [(each["mountPath"], volumes[each["name"]]) for each in spec["containers"][0]["volumeMounts"]]
     places = {}
@@ -170,12 +170,12 @@ def mounted(cluster: Cluster, spec: Manifest, folder: Path) -> dict[str, Path]:
 
 
 def update_mounts(cluster: Cluster, template: Manifest, pod: Pod) -> None:
-    """Brings changed ConfigMaps and Secrets to a running pod, as the kubelet does within a minute or two."""
+    """Bring changed ConfigMaps and Secrets to a running pod, as the kubelet does within a minute or two."""
     mounted(cluster, template["spec"], cluster.root / "pods" / pod.name)
 
 
 def _project(files: Mapping[str, bytes], place: Path) -> None:
-    """Lays the files out as the kubelet does: links through `..data`, which is swapped in one step."""
+    """Lay the files out as the kubelet does: links through `..data`, which is swapped in one step."""
     if not files:
         return
     folder = place / f"..{secrets.token_hex(6)}"
@@ -197,13 +197,13 @@ def _files(cluster: Cluster, volume: Manifest) -> Iterator[tuple[str, bytes]]:
 
 
 def moved(text: str, places: Mapping[str, Path]) -> str:
-    """Returns the text with each path of a mount, where a word starts with it, led to its place."""
+    """Return the text with each path of a mount, where a word starts with it, led to its place."""
     longest_first = "|".join(re.escape(path) for path in sorted(places, key=len, reverse=True))
     return re.sub(rf"(?<![\w./:-])({longest_first})(?![\w.-])", lambda found: str(places[found[1]]), text)
 
 
 def variables(cluster: Cluster, container: Manifest, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the container's environment; a reference to a Secret's key or to the pod's own fields is resolved."""
+    """Return the container's environment; a reference to a Secret's key or to the pod's own fields is resolved."""
     found = {}
     for source in container.get("envFrom", ()):
         data = cluster.data("Secret", source["secretRef"]["name"])
@@ -227,26 +227,26 @@ def _resolved(cluster: Cluster, source: Manifest, metadata: Mapping[str, Any]) -
 
 
 def expanded(text: str, env: Mapping[str, str]) -> str:
-    """Returns the text with each $(NAME) of the environment replaced, as the kubelet does."""
+    """Return the text with each $(NAME) of the environment replaced, as the kubelet does."""
     return re.sub(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)", lambda found: env.get(found[1], found[0]), text)
 
 
 @functools.cache
 def entrypoint() -> tuple[str, ...]:
-    """Returns the entrypoint of the image, without its init where this machine has none."""
+    """Return the entrypoint of the image, without its init where this machine has none."""
     text = _DOCKERFILE.read_text(encoding="utf-8")
     words = json.loads(text.rpartition("\nENTRYPOINT ")[2].partition("\n")[0])
     return tuple(words if shutil.which(words[0]) else words[-1:])
 
 
 def path_of_image() -> str:
-    """Returns the PATH of the image: where this Python and the installed command are, then the system's."""
+    """Return the PATH of the image: where this Python and the installed command are, then the system's."""
     return f"{Path(sys.executable).parent}:/usr/bin:/bin"
 
 
 @functools.cache
 def namespace() -> str | None:
-    """Returns the command that lets a process have a read-only root of its own, or None where there is none."""
+    """Return the command that lets a process have a read-only root of its own, or None where there is none."""
     for command in _NAMESPACES if sys.platform == "linux" else ():
         words = [*command.split(), "sh", "-c", "mount -o remount,ro,bind /"]
         try:
@@ -258,7 +258,7 @@ def namespace() -> str | None:
 
 
 def in_read_only_root(writable: Sequence[str]) -> list[str]:
-    """Returns the words before a command that make everything but these folders read-only for it."""
+    """Return the words before a command that make everything but these folders read-only for it."""
     command = namespace()
     if command is None or not all(os.access(each, os.W_OK) for each in writable):
         return []

@@ -48,7 +48,7 @@ class Volumes:
     root: Path
 
     def values(self) -> dict[str, Any]:
-        """Returns the values that mount both."""
+        """Return the values that mount both."""
         return {
             "pipelineConfig.input": {"uri": "/archive"},
             "persistence": {"enabled": True},
@@ -57,15 +57,15 @@ class Volumes:
         }
 
     def claims(self) -> dict[str, Path]:
-        """Returns where the claims lead."""
+        """Return where the claims lead."""
         return {"archive": self.root / "archive", "trial-extraction-pipeline-data": self.root / "data"}
 
     def others(self) -> Sequence[Manifest]:
-        """Returns no objects: none are needed."""
+        """Return no objects: none are needed."""
         return ()
 
     def put(self, texts: Mapping[str, str]) -> None:
-        """Writes the documents, an hour old."""
+        """Write the documents, an hour old."""
         at = time.time() - HOUR_S
         for document_id, text in texts.items():
             path = self.root / "archive" / document_id
@@ -74,11 +74,11 @@ class Volumes:
             os.utime(path, (at, at))
 
     def get(self, name: str) -> bytes:
-        """Returns a file of the output."""
+        """Return a file of the output."""
         return (self.root / "data" / "out" / name).read_bytes()
 
     def results(self) -> Iterator[bytes]:
-        """Yields the content of each file of results."""
+        """Yield the content of each file of results."""
         for path in (self.root / "data" / "out").glob("results*.jsonl"):
             yield path.read_bytes()
 
@@ -91,7 +91,7 @@ class Bucket:
     prefix: str
 
     def values(self) -> dict[str, Any]:
-        """Returns the values that name both. Parts are short: what a killed pod had not yet written is asked again."""
+        """Return the values that name both. Parts are short: what a killed pod had not yet written is asked again."""
         return {
             "pipelineConfig.input": {"uri": f"s3://{self.prefix}/archive"},
             "pipelineConfig.output": {"uri": f"s3://{self.prefix}/out", "part_seconds": 2},
@@ -99,27 +99,27 @@ class Bucket:
         }
 
     def claims(self) -> dict[str, Path]:
-        """Returns no claims: none are needed."""
+        """Return no claims: none are needed."""
         return {}
 
     def others(self) -> Sequence[Manifest]:
-        """Returns the Secret, which is in the cluster already."""
+        """Return the Secret, which is in the cluster already."""
         data = {name: base64.b64encode(value.encode()).decode() for name, value in self.server.env.items()}
         return [{"kind": "Secret", "metadata": {"name": "s3-credentials"}, "data": data}]
 
     def put(self, texts: Mapping[str, str]) -> None:
-        """Uploads the documents, several at a time."""
+        """Upload the documents, several at a time."""
         store = self._store("archive")
         with ThreadPoolExecutor(UPLOADS) as pool:
             for _ in pool.map(lambda item: store.put(item[0], item[1].encode()), texts.items()):
                 pass
 
     def get(self, name: str) -> bytes:
-        """Returns an object of the output."""
+        """Return an object of the output."""
         return self._store("out").get(name)
 
     def results(self) -> Iterator[bytes]:
-        """Yields the content of each part of the results."""
+        """Yield the content of each part of the results."""
         store = self._store("out")
         for found in store.list("results"):
             yield store.get(found.key)
@@ -136,5 +136,5 @@ class Bucket:
 
 
 def counted(files: Iterable[bytes]) -> Counter[str]:
-    """Returns how many lines each document has in these files; every line must be whole."""
+    """Return how many lines each document has in these files; every line must be whole."""
     return Counter(json.loads(line)["id"] for data in files for line in data.splitlines())

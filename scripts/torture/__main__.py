@@ -59,12 +59,12 @@ class Total:
 
     @property
     def is_clean(self) -> bool:
-        """Returns whether nothing was wrong."""
+        """Return whether nothing was wrong."""
         return not any(found for tally in self.tallies for found in tally.findings.rows().values())
 
 
 def arguments() -> argparse.Namespace:
-    """Returns the command line."""
+    """Return the command line."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
     parser.add_argument("--seed", type=int, default=None, help="all chance comes from it; default: a random one")
@@ -101,7 +101,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Tortures; returns 0 when nothing was wrong, else 1."""
+    """Tortures and return 0 when nothing was wrong, else 1."""
     asked = arguments()
     # A shell's background jobs are started deaf to SIGINT, and so would be ours.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -122,7 +122,7 @@ def main() -> int:
 
 
 def one_round(total: Total, asked: argparse.Namespace, *, seed: int, root: Path) -> None:
-    """Adds the campaigns of one seed to the total, half of the documents and the time for each dialect.
+    """Add the campaigns of one seed to the total, half of the documents and the time for each dialect.
 
     Of both places, the input alternates by round and dialect, the output by pairs of rounds and dialect.
     """
@@ -150,7 +150,7 @@ def one_round(total: Total, asked: argparse.Namespace, *, seed: int, root: Path)
 
 @contextmanager
 def places(folder: Path, *, reads: bool, writes: bool) -> Iterator[tuple[Inbox, Outbox]]:
-    """Yields input and output of a campaign; each bucket is behind a proxy of its own, so that one can fail alone."""
+    """Yield input and output of a campaign; each bucket is behind a proxy of its own, so that one can fail alone."""
     if not (reads or writes):
         yield folder_inbox(folder / "inbox"), folder_outbox(folder / "out")
         return
@@ -175,7 +175,7 @@ def campaign(
     processes: int,
     long: float,
 ) -> tuple[Book, RunCounts]:
-    """Returns what one dialect's campaign met and what happened in it."""
+    """Return what one dialect's campaign met and what happened in it."""
     rng = random.Random(f"{seed} {dialect}")
     corpus = make_corpus(inbox, documents, rng, long=long)
     book, key = Book(corpus), f"torture-key-{rng.getrandbits(64):016x}"
@@ -191,7 +191,7 @@ def campaign(
 
 
 def told(total: Total) -> int:
-    """Prints the table and what is wrong; returns the exit code."""
+    """Print the table and what is wrong and return the exit code."""
     kills, happened, wrong = Counter[str](), Counter[str](), dict[str, list[str]]()
     for tally in total.tallies:
         kills += tally.kills

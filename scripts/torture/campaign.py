@@ -59,7 +59,7 @@ class Campaign:
         self._is_first_start = True
 
     def run(self, seconds: float) -> RunCounts:
-        """Returns what happened, when all documents have come to their end."""
+        """Return what happened, when all documents have come to their end."""
         started, files = time.monotonic(), len(self._corpus.files)
         actions = (
             [self._kill] * 6 + [self._cut] * 3 + [self._second, self._outage, self._few_files, self._short_of_files]
@@ -244,7 +244,7 @@ class Campaign:
         more: frozenset[int] = frozenset(),
         happened: Mapping[str, int] | None = None,
     ) -> bool:
-        """True when the run ended by itself, before the signal; `happened`: the trouble that it had."""
+        """Return whether the run ended by itself, before the signal; `happened`: the trouble that it had."""
         started = process or self._site.start(label)
         code, seconds = struck(started, number, after_s=after_s)
         name = signal.Signals(number).name
@@ -278,7 +278,7 @@ class Campaign:
         self._found(Findings(other=[message]))
 
     def _found(self, more: Findings) -> None:
-        """Says what is wrong at once: a long run is looked at while it goes on."""
+        """Report what is wrong at once: a long run is looked at while it goes on."""
         for mine, (name, theirs) in zip(self.tally.findings.rows().values(), more.rows().items(), strict=True):
             mine += theirs
             for sentence in theirs:

@@ -39,7 +39,7 @@ class Findings:
     other: list[str] = field(default_factory=list)
 
     def rows(self) -> dict[str, list[str]]:
-        """Returns the kinds as the table names them."""
+        """Return the kinds as the table names them."""
         return {
             "lost": self.lost,
             "doubled": self.doubled,
@@ -61,18 +61,18 @@ class Snapshot:
 
     @classmethod
     def of(cls, outbox: Outbox) -> Snapshot:
-        """Returns what is in the output now."""
+        """Return what is in the output now."""
         taken = cls()
         taken.results = list(taken._read(outbox, "results"))
         taken.errors = list(taken._read(outbox, "errors"))
         return taken
 
     def last_results(self) -> dict[str, Record]:
-        """Returns the result of each id: the highest run, then the place in the file."""
+        """Return the result of each id: the highest run, then the place in the file."""
         return {line["id"]: line for line in sorted(self.results, key=lambda line: int(line["run"]))}
 
     def recorded_by(self, label: str) -> set[str]:
-        """Returns the ids that one run has written of, or its rival when that came after it and tried them again."""
+        """Return the ids that one run has written of, or its rival when that came after it and tried them again."""
         runs = (label, f"{label}-rival")
         return {line["id"] for line in [*self.results, *self.errors] if line["run_id"] in runs}
 
@@ -90,7 +90,7 @@ class Snapshot:
 
 
 def check_run(label: str, before: Snapshot, after: Snapshot, *, book: Book, over: bool, unwritten: int) -> Findings:
-    """Returns what one run did wrong; `over`: it came to its end by itself, so nothing may be under way.
+    """Return what one run did wrong; `over`: it came to its end by itself, so nothing may be under way.
 
     `unwritten`: records that a killed run may have had in memory.
     """
@@ -119,7 +119,7 @@ def check_run(label: str, before: Snapshot, after: Snapshot, *, book: Book, over
 
 
 def _blamed(line: Record, label: str, *, book: Book) -> str | None:
-    """Returns which failure of a run is that of a store, of this machine or of another document."""
+    """Return which failure of a run is that of a store, of this machine or of another document."""
     doc = book.corpus.docs.get(line["id"])
     if doc is None or line["run_id"] != label:
         return None
@@ -131,7 +131,7 @@ def _blamed(line: Record, label: str, *, book: Book) -> str | None:
 
 
 def check_end(corpus: Corpus, site: Site, *, book: Book) -> Findings:
-    """Returns what is wrong with the output of a campaign that came to its end."""
+    """Return what is wrong with the output of a campaign that came to its end."""
     found, taken = Findings(), Snapshot.of(site.outbox)
     found.broken += taken.broken
     results = taken.last_results()
@@ -179,7 +179,7 @@ def _check_document(
 
 
 def _wrong(doc: Doc, line: Record, *, expected: str | None, book: Book) -> Iterator[str]:
-    """Yields what does not fit the document in its last record."""
+    """Yield what does not fit the document in its last record."""
     asked = book.asked.get(line["run_id"], Counter())[doc.named]
     # A server that goes away leaves requests unread.
     if line["attempts"] > asked and not book.events[line["run_id"]]:
@@ -208,7 +208,7 @@ def _wrong(doc: Doc, line: Record, *, expected: str | None, book: Book) -> Itera
 
 
 def _another(line: Record, corpus: Corpus) -> str | None:
-    """Returns what of another document's answer a result holds: each answer names its own document."""
+    """Return what of another document's answer a result holds: each answer names its own document."""
     output = line["output"]
     doc = corpus.docs.get(line["id"])
     named = doc.named if doc is not None else line["id"]

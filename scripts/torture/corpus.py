@@ -40,22 +40,22 @@ class Case:
     streamed: tuple[str, ...] = ()
 
     def ends(self, dialect: str) -> str | None:
-        """Returns the reason in this dialect, None for a result."""
+        """Return the reason in this dialect, None for a result."""
         return self.ollama if dialect == "ollama" and self.ollama else self.reason
 
     @property
     def name(self) -> str:
-        """Returns the fault without its count."""
+        """Return the fault without its count."""
         return self.marker.partition("*")[0]
 
     @property
     def attempts(self) -> int:
-        """Returns how many attempts its record may tell of, whatever the server went through."""
+        """Return how many attempts its record may tell of, whatever the server went through."""
         return self.requests * ALL if self is LONG else 2 * ALL if self.name in REASKED else ALL
 
     @property
     def times(self) -> int | None:
-        """Returns for how many requests the fault lasts; None: for all."""
+        """Return for how many requests the fault lasts; None: for all."""
         count = self.marker.partition("*")[2]
         return int(count) if count else None
 
@@ -145,21 +145,21 @@ class Doc:
 
     @property
     def named(self) -> str:
-        """Returns the id that its text names, and so the server sees."""
+        """Return the id that its text names, and so the server sees."""
         return self.twin_of or self.id
 
     @property
     def sha256(self) -> str:
-        """Returns the hash that its records must carry."""
+        """Return the hash that its records must carry."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
     def text(self) -> str:
-        """Returns its text as the pipeline reads it; for one that can be read."""
+        """Return its text as the pipeline reads it; for one that can be read."""
         return str(json.loads(self.data)["text"]) if ".jsonl#" in self.id else self.data.decode()
 
     def write(self) -> None:
-        """Makes its bytes anew, for the current revision."""
+        """Make its bytes anew, for the current revision."""
         self.data = _bytes_of(self)
 
 
@@ -173,18 +173,18 @@ class Corpus:
     shown: int = 0
 
     def show(self, count: int) -> None:
-        """Puts files into the inbox until `count` of them are there."""
+        """Put files into the inbox until `count` of them are there."""
         for name, docs in self.files[self.shown : count]:
             self._put(name, docs)
         self.shown = max(self.shown, min(count, len(self.files)))
 
     def visible(self) -> Iterator[Doc]:
-        """Yields the documents that are in the inbox."""
+        """Yield the documents that are in the inbox."""
         for _, docs in self.files[: self.shown]:
             yield from docs
 
     def change(self, rng: random.Random) -> Doc | None:
-        """Returns a well-behaved document after its text was changed in the inbox; None when there is none."""
+        """Return a well-behaved document after its text was changed in the inbox; None when there is none."""
         fine = [
             (name, docs, doc)
             for name, docs in self.files[: self.shown]
@@ -205,7 +205,7 @@ class Corpus:
 
 
 def make_corpus(inbox: Inbox, count: int, rng: random.Random, *, long: float) -> Corpus:
-    """Returns `count` documents with faults of every kind among them, half of them as lines, in random order.
+    """Return `count` documents with faults of every kind among them, half of them as lines, in random order.
 
     `long`: the share of long ones, which meet no fault of their own.
     """
@@ -236,14 +236,14 @@ def make_corpus(inbox: Inbox, count: int, rng: random.Random, *, long: float) ->
 
 
 def _make_twins(fine: list[Doc]) -> None:
-    """Gives every tenth of these documents the text of the one before it: only one of the two may be asked."""
+    """Give every tenth of these documents the text of the one before it: only one of the two may be asked."""
     for original, twin in zip(fine[8::10], fine[9::10], strict=False):
         twin.twin_of = original.id
         original.is_twin = twin.is_twin = True
 
 
 def chosen_cases(count: int, rng: random.Random) -> list[Case]:
-    """Returns one case a document: each kind of fault as often as there is room, killers few, most of them fine."""
+    """Return one case a document: each kind of fault as often as there is room, killers few, most of them fine."""
     kinds = [*PERMANENT, *MENDED, *PASSING, *UNASKED]
     faulty = [kinds[n % len(kinds)] for n in range(max(len(kinds), count * 2 // 5))]
     faulty += [KILLER, DOUBLING] * max(1, count // 1000)

@@ -42,7 +42,7 @@ SCHEMA: Mapping[str, Any] = {
 
 
 def answer(prompt: str, schema: Mapping[str, Any] | None) -> str:
-    """Returns an answer that can only be this document's; what is no document of ours gets any valid answer.
+    """Return an answer that can only be this document's; what is no document of ours gets any valid answer.
 
     Half of the answers quote nothing: they would be valid for any document, so that a swapped one becomes a record.
     """
@@ -59,7 +59,7 @@ def answer(prompt: str, schema: Mapping[str, Any] | None) -> str:
 
 
 def quotes(name: str) -> bool:
-    """Returns whether the answer to a document holds a quotation."""
+    """Return whether the answer to a document holds a quotation."""
     return bool(zlib.crc32(name.encode()) % 2)
 
 
@@ -80,7 +80,7 @@ class Book(list[Seen]):
         self.total = 0
 
     def append(self, seen: Seen) -> None:
-        """Counts one request; the server calls it under its lock."""
+        """Count one request; the server calls it under its lock."""
         doc = self.corpus.docs.get(seen.document)
         if doc is None or not seen.n:
             return
@@ -124,12 +124,12 @@ class Trouble:
         self.happened: Counter[str] = Counter()
 
     def __enter__(self) -> Trouble:
-        """Starts it."""
+        """Start it."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends it; the server is there again afterwards."""
+        """End it; the server is there again afterwards."""
         self._stop.set()
         self._thread.join()
 
@@ -192,7 +192,7 @@ def store_fails(proxy: FaultProxy, fault: str) -> Iterator[None]:
 
 
 def make_server(book: Book, *, key: str, dialect: str, latency_s: float) -> FakeLLM:
-    """Returns the server, not yet listening."""
+    """Return the server, not yet listening."""
     server = FakeLLM(
         (MODEL,),
         api_key=key,

@@ -66,11 +66,11 @@ class Site:
     splits: bool = False
 
     def log(self, label: str) -> Path:
-        """Returns the file with all that a run has said."""
+        """Return the file with all that a run has said."""
         return self.root / "logs" / f"{label}.log"
 
     def prepare(self) -> None:
-        """Makes the folders and the agent."""
+        """Make the folders and the agent."""
         for name in ("agents", "logs", "tmp"):
             (self.root / name).mkdir(parents=True)
         agent: dict[str, Any] = {
@@ -86,7 +86,7 @@ class Site:
     def start(
         self, label: str, *more: str, limit_bytes: int | None = None, open_files: int | None = None
     ) -> subprocess.Popen[bytes]:
-        """Returns the installed command at work; `limit_bytes`: how large a file may grow."""
+        """Return the installed command at work; `limit_bytes`: how large a file may grow."""
         command = [*installed(), "run", "--config", str(self._config(label)), "--run-id", label, *more]
         for limit, value in ((resource.RLIMIT_FSIZE, limit_bytes), (resource.RLIMIT_NOFILE, open_files)):
             if value is not None:
@@ -139,7 +139,7 @@ def workers_of(pid: int) -> list[int]:
 
 
 def installed() -> list[str]:
-    """Returns the installed command beside this Python."""
+    """Return the installed command beside this Python."""
     command = Path(sys.executable).with_name("pipeline")
     if not command.exists():
         raise SystemExit(f"torture: {command} is not there; install the project first: pip install -e .")
@@ -147,7 +147,7 @@ def installed() -> list[str]:
 
 
 def ended(process: subprocess.Popen[bytes], timeout_s: float = HANGS_AFTER_S) -> int | None:
-    """Returns the exit code; None when it hung and had to be killed."""
+    """Return the exit code; None when it hung and had to be killed."""
     try:
         return process.wait(timeout_s)
     except subprocess.TimeoutExpired:
@@ -157,7 +157,7 @@ def ended(process: subprocess.Popen[bytes], timeout_s: float = HANGS_AFTER_S) ->
 
 
 def struck(process: subprocess.Popen[bytes], number: int, *, after_s: float) -> tuple[int | None, float]:
-    """Returns the exit code after a signal, and the seconds that the end took; no signal when it ended before."""
+    """Return the exit code after a signal, and the seconds that the end took; no signal when it ended before."""
     try:
         return process.wait(after_s), 0.0
     except subprocess.TimeoutExpired:
@@ -186,6 +186,6 @@ def short_of_files(process: subprocess.Popen[bytes], *, spare: int, lasts_s: flo
 
 
 def ended_in_startup(said: str) -> bool:
-    """Returns whether SIGINT met an interpreter that was still starting: the trace is Python's own."""
+    """Return whether SIGINT met an interpreter that was still starting: the trace is Python's own."""
     interrupted = said.rstrip().endswith("KeyboardInterrupt") or "\nKeyboardInterrupt" in said
     return interrupted and "Z INFO " not in said and "Z ERROR " not in said

@@ -17,7 +17,7 @@ from timing import until
 from pipeline.config import AppConfig, ResolvedAgentConfig, VLLMConfig
 from pipeline.llm.capabilities import Preflight
 from pipeline.llm.factory import build_failover
-from pipeline.llm.provider import LOOK_UP_S, Provider
+from pipeline.llm.provider import LOOK_UP_EVERY_S, Provider
 from pipeline.llm.replica import Tools, at_once
 from pipeline.llm.transport.addresses import addresses_of, at_address
 from pipeline.llm.transport.http import Access, Endpoint
@@ -93,12 +93,12 @@ def test_replicas_that_come_and_go_are_found_within_a_minute() -> None:
         service.addresses = ["127.0.0.1", "127.0.0.2"]
         provider.recover(at_once)
         assert provider.replicas == [kept]
-        service.clock.now += LOOK_UP_S
+        service.clock.now += LOOK_UP_EVERY_S
         provider.recover(at_once)
         assert provider.replicas[0] is kept
         assert [replica.state for replica in provider.replicas] == ["up", "up"]
         service.addresses = ["127.0.0.2"]
-        service.clock.now += LOOK_UP_S
+        service.clock.now += LOOK_UP_EVERY_S
         provider.recover(at_once)
         until(lambda: servers[0].closes == servers[0].accepts == 1)
         before = servers[0].accepts
@@ -114,7 +114,7 @@ def test_a_name_that_cannot_be_looked_up_now_changes_nothing() -> None:
     provider = service.provider(8000)
     known = list(provider.replicas)
     service.addresses = []
-    service.clock.now += LOOK_UP_S
+    service.clock.now += LOOK_UP_EVERY_S
     provider.recover(at_once)
     assert provider.replicas == known
 
@@ -128,11 +128,11 @@ def test_a_key_that_is_just_being_changed_does_not_end_a_look_for_replicas(tmp_p
     known = list(provider.replicas)
     service.addresses = ["127.0.0.1", "127.0.0.2"]
     key.unlink()
-    service.clock.now += LOOK_UP_S
+    service.clock.now += LOOK_UP_EVERY_S
     provider.recover(at_once)
     assert provider.replicas == known
     key.write_text("secret")
-    service.clock.now += LOOK_UP_S
+    service.clock.now += LOOK_UP_EVERY_S
     provider.recover(at_once)
     assert len(provider.replicas) == 2
 
@@ -143,7 +143,7 @@ def test_a_name_that_was_never_found_is_one_replica() -> None:
     provider = service.provider(8000)
     assert [replica.client.model.endpoint for replica in provider.replicas] == ["http://models.test:8000"]
     service.addresses = ["127.0.0.3", "127.0.0.4"]
-    service.clock.now += LOOK_UP_S
+    service.clock.now += LOOK_UP_EVERY_S
     provider.recover(at_once)
     assert len(provider.replicas) == 2
 

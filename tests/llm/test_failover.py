@@ -127,8 +127,8 @@ def test_when_all_refuse_our_settings_it_is_a_dead_end() -> None:
         trouble = failover.trouble
     assert trouble is not None
     assert trouble.dead_end is True
-    assert f"vllm ({first.url}): model 'llama3.1:latest' is not there; there is 'other'" in trouble.message
-    assert f"ollama ({second.url}): model 'llama3.1:latest' is not there" in trouble.message
+    assert f"vllm ({first.url}): model 'llama3.1:latest' is not available; the server has 'other'" in trouble.message
+    assert f"ollama ({second.url}): model 'llama3.1:latest' is not available" in trouble.message
     assert "sk-secret" not in trouble.message
 
 
@@ -179,7 +179,7 @@ def test_a_server_that_is_back_and_refuses_our_settings_says_so(caplog: pytest.L
         clock.now += 60
         failover.recover(at_once)
         failover.recover(at_once)
-    messages = [record.getMessage() for record in caplog.records if "marked unavailable" in record.getMessage()]
+    messages = [record.getMessage() for record in caplog.records if " unavailable: " in record.getMessage()]
     assert len(messages) == 2
-    assert messages[1].startswith("server marked unavailable, now: ")
+    assert messages[1].startswith("server still unavailable: ")
     assert "401" in messages[1]

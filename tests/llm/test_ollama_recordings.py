@@ -43,7 +43,7 @@ TABLE: dict[str, tuple[str | None, str | None, int | None, str, str]] = {
     "chat_length": ("output_truncated", "output_truncated", 40, JSON, "after 6 tokens"),
     "chat_too_long_truncate_false": ("http_400", "context_length", None, "", NESTED),
     "chat_too_long_stream_truncate_false": ("http_400", "context_length", None, "", NESTED),
-    "chat_too_long_truncate_default": ("prompt_truncated", "prompt_truncated", 1026, JSON, "as 1026 tokens"),
+    "chat_too_long_truncate_default": ("prompt_truncated", "prompt_truncated", 1026, JSON, "read 1026 tokens"),
     "chat_ctx_over_trained": ("output_truncated", "output_truncated", 22, "One colour", "after 5 tokens"),
     "preload": ("bad_response", "bad_response", None, "", "done_reason is 'load'"),
     "unknown_model": ("http_404", "model_not_found", None, "", "model 'nosuch:1b' not found"),

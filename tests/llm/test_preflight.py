@@ -110,7 +110,7 @@ def test_a_missing_model_is_told_with_the_list(kind: str) -> None:
         found = look(client_of(kind, server.url, model="nosuch"))
         assert server.chats() == []
     assert (found.status, found.reason) == ("misconfigured", "model_not_found")
-    assert found.message == "model 'nosuch' is not there; there is 'llama3.1:latest', 'mistral:7b'"
+    assert found.message == "model 'nosuch' is not available; the server has 'llama3.1:latest', 'mistral:7b'"
     assert found.models == ("llama3.1:latest", "mistral:7b")
 
 

@@ -52,7 +52,7 @@ def test_a_dead_replica_is_set_aside_and_the_others_go_on() -> None:
         asked = [provider.ask(question(f"d{n}")) for n in range(20)]
         assert all(one.attempts[-1].ok for one in asked)
         assert sum(len(one.attempts) - 1 for one in asked) == 1
-        assert [replica.state for replica in provider.replicas] == ["aside", "up"]
+        assert [replica.state for replica in provider.replicas] == ["unavailable", "up"]
         assert provider.available
         assert provider.trouble is None
 
@@ -66,7 +66,7 @@ def test_a_replica_comes_back_after_its_pause() -> None:
         assert provider.ask(question("d")).unavailable
         server.up()
         provider.recover(at_once)
-        assert provider.replicas[0].state == "aside"
+        assert provider.replicas[0].state == "unavailable"
         clock.now += 2 * FIRST_PAUSE_S
         provider.recover(at_once)
         assert provider.replicas[0].state == "up"
@@ -121,10 +121,10 @@ def test_a_replica_that_hangs_holds_no_other_back() -> None:
         provider.retry_within(0.0)
         provider.recover(lambda body, _name: threads.submit(body))
         until(lambda: provider.replicas[1].state == "up")
-        assert (provider.replicas[0].state, provider.replicas[0].looking) == ("aside", True)
+        assert (provider.replicas[0].state, provider.replicas[0].is_checking) == ("unavailable", True)
         provider.recover(lambda *_: pytest.fail("it is looked at already"))
         hanging.__exit__()
-    assert not provider.replicas[0].looking
+    assert not provider.replicas[0].is_checking
 
 
 class Together:

@@ -101,10 +101,10 @@ def test_replicas_that_serve_are_those_in_use(server: FakeLLM) -> None:
     vllm, ollama = (provider.replicas[0] for provider in failover.providers)
     assert failover.serving == [vllm]
     assert vllm.gauges() == Gauges(0.0, 0.0)
-    vllm.state = "aside"
+    vllm.state = "unavailable"
     assert failover.serving == [ollama]
     assert ollama.gauges() is None
-    ollama.state = "aside"
+    ollama.state = "unavailable"
     assert failover.serving == []
 
 

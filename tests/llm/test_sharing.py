@@ -6,7 +6,7 @@ from fake_llm import FakeLLM
 
 from pipeline.config import OllamaConfig
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.sharing import LOOK_EVERY_S, NEVER, SharingWatch
+from pipeline.llm.sharing import CHECK_EVERY_S, NEVER, SharingWatch
 
 
 def test_a_look_that_gets_no_answer_changes_nothing() -> None:
@@ -17,9 +17,9 @@ def test_a_look_that_gets_no_answer_changes_nothing() -> None:
         watch = SharingWatch(lambda: now[0])
 
         def look() -> object:
-            now[0] += 2 * LOOK_EVERY_S
+            now[0] += 2 * CHECK_EVERY_S
             assert watch.is_due(completed_at=NEVER)
-            return watch.look()
+            return watch.check()
 
         with watch.pending(client):
             server.keep(2048, 600)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import VLLMConfig
 from pipeline.documents.special_tokens import MOST_CANDIDATES, break_special_tokens, break_tokens, candidates
-from pipeline.llm.preflight.tokenizer import MOST_ASKED, SpecialTokens
+from pipeline.llm.preflight.tokenizer import MOST_TEXTS, SpecialTokens
 from pipeline.llm.vllm import VLLMClient
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_09", min_size=2, max_size=12).filter(
@@ -140,7 +140,7 @@ def test_questions_are_bounded() -> None:
     known = SpecialTokens()
     for n in range(1_000):
         known.among([f"<t{n}>"], lambda text: bool(asked.append(text)))
-    assert len(asked) == MOST_ASKED
+    assert len(asked) == MOST_TEXTS
 
 
 def test_common_markup_is_not_asked_about() -> None:

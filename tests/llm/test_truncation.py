@@ -104,7 +104,7 @@ def test_a_cut_prompt_is_no_result() -> None:
     """A whole, valid answer to half a document fails, with the numbers."""
     attempt = asked(4098, chars=60_000)
     assert (attempt.error, attempt.reason, attempt.raw_text) == ("prompt_truncated", "prompt_truncated", "{}")
-    assert "60001 bytes of prompt were answered as 4098 tokens" in attempt.message
+    assert "the server read 4098 tokens of a prompt of 60001 bytes" in attempt.message
     assert "`ollama.num_ctx` is 8192" in attempt.message
     assert asked(4098, chars=20_000).ok
     assert asked(4097, chars=60_000).ok

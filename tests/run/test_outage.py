@@ -393,7 +393,7 @@ def test_wrong_model_is_reported_beside_a_dead_replica(place: Place, server: Fak
     place.documents(3)
     place.configure({"vllm.base_url": [refusing_url(), server.url], "vllm.model": "lama", "runner.startup_wait_s": 600})
     ran = place.run(code=2)
-    assert "model 'lama' is not there; there is 'llama3.1'" in ran.err
+    assert "model 'lama' is not available; the server has 'llama3.1'" in ran.err
 
 
 def test_wrong_model_is_reported_beside_a_hanging_replica(place: Place, server: FakeLLM) -> None:
@@ -403,7 +403,7 @@ def test_wrong_model_is_reported_beside_a_hanging_replica(place: Place, server: 
         urls = {"ollama.base_url": [hanging.url, server.url], "ollama.model": "lama"}
         place.configure({"provider": "ollama", **urls})
         ran = place.run(code=2)
-    assert "model 'lama' is not there; there is 'llama3.1:latest'" in ran.err
+    assert "model 'lama' is not available; the server has 'llama3.1:latest'" in ran.err
 
 
 def test_wrong_model_of_the_first_provider_selects_the_fallback(place: Place, server: FakeLLM) -> None:
@@ -412,7 +412,7 @@ def test_wrong_model_of_the_first_provider_selects_the_fallback(place: Place, se
     ollama = {"ollama.base_url": [refusing_url(), server.url], "ollama.model": "llama3.1"}
     place.configure({"vllm.model": "lama", "fallback": ["ollama"], **ollama})
     ran = place.run()
-    assert "there is 'llama3.1'" in ran.err and "taking the fallback ollama" in ran.err
+    assert "the server has 'llama3.1'" in ran.err and "taking the fallback ollama" in ran.err
     assert {line["model"]["provider"] for line in place.lines("results.jsonl")} == {"ollama"}
     assert place.done() == dict.fromkeys(names, 1)
 

@@ -17,7 +17,7 @@ import pytest
 from terminals import Terminal
 
 from pipeline import logs
-from pipeline.llm.sharing import HeldModel
+from pipeline.llm.sharing import LoadConflict
 from pipeline.report.stats import RunStats
 from pipeline.run.display.observer import Display
 from pipeline.run.display.progress import (
@@ -196,25 +196,28 @@ def test_narrow_block_has_the_same_parts_on_more_lines(width: int) -> None:
 def test_held_model_message_is_complete_at_any_width(width: int, count: int) -> None:
     """The message has both contexts, the expiry and the setting: one line at 80 columns, more below."""
     expires = datetime(2026, 11, 28, 12, 40, tzinfo=timezone.utc)
-    held = HeldModel("llama3.1", 131072, 131072, "ollama.num_ctx", expires)
+    held = LoadConflict("llama3.1", 131072, 131072, "ollama.num_ctx", expires)
     now = datetime(2026, 11, 28, 12, 10, tzinfo=timezone.utc)
     lines = waiting_lines(held.short(now), width=width)
-    assert " ".join(lines) == "waiting: model held at 131072, want 131072, until 12:40 UTC: set ollama.num_ctx"
+    assert " ".join(lines) == "waiting: context is 131072, need 131072, until 12:40 UTC: set ollama.num_ctx"
     assert len(lines) == count
 
 
 @pytest.mark.parametrize(
     ("expires", "wanted"),
     [
-        (None, "model held at 2048, want 8192: set ollama.num_ctx"),
+        (None, "context is 2048, need 8192: set ollama.num_ctx"),
         (datetime(2026, 11, 29, 0, 5, tzinfo=timezone.utc), "until 11-29 00:05 UTC"),
-        (datetime(2318, 1, 1, tzinfo=timezone.utc), "model held at 2048, want 8192, without end: set ollama.num_ctx"),
+        (
+            datetime(2318, 1, 1, tzinfo=timezone.utc),
+            "context is 2048, need 8192, without end: set ollama.num_ctx",
+        ),
     ],
 )
 def test_held_model_short_form_names_the_expiry(expires: datetime | None, wanted: str) -> None:
     """It names the day unless it is today, and tells an unknown expiry from a keep_alive of -1."""
     now = datetime(2026, 11, 28, 23, 50, tzinfo=timezone.utc)
-    assert wanted in HeldModel("llama3.1", 2048, 8192, "ollama.num_ctx", expires).short(now)
+    assert wanted in LoadConflict("llama3.1", 2048, 8192, "ollama.num_ctx", expires).short(now)
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 40, 80])

@@ -153,7 +153,7 @@ def test_refused_configuration_is_checked_and_reported_once(place: Place, other:
     log = finish(child, place)
     told = [line for line in log.splitlines() if "what runs stays" in line]
     assert ["no-such-model" in line for line in told] == [True, False]
-    assert "there is 'other-model'" in told[0]
+    assert "the server has 'other-model'" in told[0]
     assert "marked unavailable" not in log
 
 

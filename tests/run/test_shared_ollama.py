@@ -13,7 +13,7 @@ from pipeline.cli.check_text import waiting_lines
 from pipeline.config import OllamaConfig
 from pipeline.llm.capabilities import FoundError, facts_of
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.sharing import HeldModel
+from pipeline.llm.sharing import LoadConflict
 
 HELD = "another client keeps the model llama3.1 loaded with a context of 2048 tokens until"
 WAYS = "set `ollama.num_ctx: 2048` (or `auto`), stop the other client, or run `ollama stop llama3.1`"
@@ -116,7 +116,7 @@ def test_check_explains_a_held_model_and_exits_with_3(shared: Place) -> None:
 @pytest.mark.parametrize("width", [60, 80, 120, sys.maxsize])
 def test_check_wraps_a_waiting_message_between_words(width: int) -> None:
     """It is wrapped at every terminal width, and is one line in a file."""
-    message = HeldModel("llama3.1", 2048, 8192, "ollama.num_ctx", None).message
+    message = LoadConflict("llama3.1", 2048, 8192, "ollama.num_ctx", None).message
     lines = waiting_lines("ollama at http://127.0.0.1:11434", message, width=width)
     assert " ".join(" ".join(lines).split()) == f"WAITING ollama at http://127.0.0.1:11434: {message}"
     assert max(map(len, lines)) <= width
@@ -169,4 +169,4 @@ def test_unknown_model_name_suggests_the_nearest_one(name: str) -> None:
     """Ollama names are exact; a wrong tag, case, owner or spelling gets the installed name as a suggestion."""
     with FakeLLM(("qwen3:8b", "llama3.1:latest")) as server, pytest.raises(FoundError) as caught:
         facts_of(OllamaClient(OllamaConfig(base_url=server.url, model=name)))
-    assert "did you mean 'llama3.1:latest'?" in caught.value.found.message
+    assert "did you mean 'llama3.1:latest'?" in caught.value.preflight.message

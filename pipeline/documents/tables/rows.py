@@ -84,7 +84,7 @@ class Lines:
 
     @property
     def holds_lines(self) -> bool:
-        """True when lines were put back and will be read again."""
+        """Return whether lines were put back and will be read again."""
         return bool(self._waiting)
 
     def begin(self) -> None:

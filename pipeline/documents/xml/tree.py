@@ -124,7 +124,7 @@ class TreeBuilder:
 
     @property
     def is_open(self) -> bool:
-        """True while the root element has not ended."""
+        """Return whether the root element has not ended."""
         return bool(self._names)
 
     def _fixed(self, name: str) -> str:

@@ -1,7 +1,7 @@
-"""Which keywords of a schema a kind of server is known not to hold a model to, whatever it answers to the request.
+"""Keywords of a schema that a kind of server accepts but does not enforce.
 
-One table, from what was tried on vLLM 0.32.0 (xgrammar) and llama.cpp b10488, Ollama's engine. It is a warning to the
-author of a schema, and no proof of anything: every answer is validated here all the same.
+One table, from experiments with vLLM 0.32.0 (xgrammar) and llama.cpp b10488, Ollama's engine. It is a warning to the
+author of a schema only: the pipeline validates every answer in any case.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ def _always(part: Mapping[str, Any]) -> bool:  # noqa: ARG001 - a row of the tab
     return True
 
 
-_NOBODY: Mapping[str, Test] = dict.fromkeys(
+_NEITHER: Mapping[str, Test] = dict.fromkeys(
     ("not", "if", "then", "else", "dependentRequired", "dependentSchemas", "multipleOf"), _always
 )
 _VLLM: Mapping[str, Test] = {
-    **_NOBODY,
+    **_NEITHER,
     "allOf": lambda part: isinstance(part["allOf"], list) and len(part["allOf"]) > 1,
     "$ref": _is_remote,
     "patternProperties": lambda part: "properties" in part,
 }
 _LLAMA: Mapping[str, Test] = {
-    **_NOBODY,
+    **_NEITHER,
     **dict.fromkeys(("uniqueItems", "contains", "propertyNames", "patternProperties"), _always),
     **dict.fromkeys(("minProperties", "maxProperties", "minLength"), _always),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _has_numbers),
     "pattern": _is_loose,
     "format": lambda part: part["format"] not in _LLAMA_FORMATS,
 }
-TABLES: Mapping[str, Mapping[str, Test]] = {"vllm": _VLLM, "ollama": _LLAMA, "openai": _NOBODY}
-"""By a provider's `type`; of another server of the OpenAI protocol only what neither engine does is known."""
+TABLES: Mapping[str, Mapping[str, Test]] = {"vllm": _VLLM, "ollama": _LLAMA, "openai": _NEITHER}
+"""The tables by a provider's `type`; another server of the OpenAI protocol has what neither engine enforces."""
 
 
 def unenforced(schema: Mapping[str, Any], dialect: str) -> list[str]:
-    """`place: keyword` for each keyword that this dialect's servers do not enforce, in the schema's order."""
+    """Return `place: keyword` for each keyword that this dialect's servers do not enforce, in the schema's order."""
     table = TABLES[dialect]
     return [
         f"{place}: {keyword}"
@@ -67,7 +67,7 @@ def unenforced(schema: Mapping[str, Any], dialect: str) -> list[str]:
 
 
 def _places(part: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each schema inside a schema with its place: `$.name` for a property, `[]` for the items of an array."""
+    """Yield each schema inside a schema with its place: `$.name` for a property, `[]` for the items of an array."""
     if isinstance(part, list):
         for inner in part:
             yield from _places(inner, place)

@@ -1,7 +1,7 @@
-"""Looks at a server before it is trusted with documents: is it there, is the model, does it take what we send?
+"""Preflight of a server before it gets documents: is it reachable, is the model there, does it accept our requests?
 
-It asks and reports; it decides nothing and keeps nothing. The agent's own schema goes first, a canary second, because
-vLLM picks its grammar back end by the first structured request of its life (vLLM 0.32.0).
+It sends requests and reports; it decides nothing and keeps nothing. The agent's own schema is sent first, the canary
+second, because vLLM chooses its grammar back end by the first structured request that it gets (vLLM 0.32.0).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TINY_TOKENS = 8
 class PreflightSample:
     """A sample of the run's requests: the prompts with an empty document, and the schema as servers get it.
 
-    `window_schema`: that of windows, where long documents are cut into windows.
+    `window_schema`: the schema of windows, if long documents are split into windows.
     """
 
     prompts: Mapping[str, str]
@@ -54,10 +54,10 @@ def examine(
     canary: bool,
     known: Preflight | None = None,
 ) -> Preflight:
-    """What the server behind `client` is fit for. Not `full`: only whether a tiny completion succeeds.
+    """Return the preflight of the client's server. Not `full`: only test whether a tiny completion succeeds.
 
-    A full look costs three to six small requests; the `canary` one more. `known`: what was found just now for another
-    variant that asks the same model: only what differs is looked at.
+    A full preflight costs three to six small requests; the `canary` one more. `known`: the facts that were just found
+    for another variant of the same model; only the differences are examined.
     """
     mode = client.config.preflight
     try:
@@ -65,19 +65,19 @@ def examine(
             return known or _tiny(client, loads=full)
         return _full(client, sample=sample, canary=canary, known=known)
     except FoundError as end:
-        if mode != "warn" or end.found.reason in ("timeout", "connection_error"):
-            return end.found
-        complaint = end.found.message
+        if mode != "warn" or end.preflight.reason in ("timeout", "connection_error"):
+            return end.preflight
+        complaint = end.preflight.message
     try:
         return replace(_tiny(client, loads=True), warnings=(complaint,))
     except FoundError as end:
-        return end.found
+        return end.preflight
 
 
 def _tiny(client: VLLMClient | OllamaClient, *, loads: bool) -> Preflight:
-    """Ok when a tiny completion succeeds; `loads`: the model may have to be loaded for it."""
-    patience_s = client.config.load_timeout if loads and isinstance(client, OllamaClient) else None
-    _complete(client, PreflightSample(TINY_PROMPTS), max_tokens=TINY_TOKENS, timeout_s=patience_s)
+    """Return ok when a tiny completion succeeds; `loads`: the model may have to be loaded for it."""
+    timeout_s = client.config.load_timeout if loads and isinstance(client, OllamaClient) else None
+    _complete(client, PreflightSample(TINY_PROMPTS), max_tokens=TINY_TOKENS, timeout_s=timeout_s)
     return Preflight("ok")
 
 
@@ -94,7 +94,7 @@ def _full(
         raise misconfigured("rejected_config", f"{complaint}: {_larger_context(client)}")
     if completion.server == "ollama" and isinstance(client, VLLMClient):
         facts = of_ollama(client, facts)
-    completion = _read_whole(client, sample, completion)
+    completion = _verified(client, sample, completion)
     facts = replace(facts, prompt_tokens=completion.prompt_tokens)
     _check_fit(client, facts)
     if sample.window_schema is not None:
@@ -105,25 +105,25 @@ def _full(
     return _with_canary(client, facts, sample.json_schema, completion) if canary else facts
 
 
-def _read_whole(
-    client: VLLMClient | OllamaClient, sample: PreflightSample, seen: ExtractionAttempt
+def _verified(
+    client: VLLMClient | OllamaClient, sample: PreflightSample, attempt: ExtractionAttempt
 ) -> ExtractionAttempt:
     """Return the attempt at the prompt without a document, which few-shot examples may make long.
 
     FoundError when the server truncates it. A count that only looks like that of a truncated prompt is verified.
     """
-    if seen.reason in PROVES_LIFE:
-        return seen
-    read = verified_base_prompt(client, sample.prompts, sample.json_schema, seen)
-    if read is None:
+    if attempt.reason in PROVES_LIFE:
+        return attempt
+    verified = verified_base_prompt(client, sample.prompts, sample.json_schema, attempt)
+    if verified is None:
         raise FoundError(Preflight("unreachable", "server_error", "the verification of the prompt length failed"))
-    if read.reason == "prompt_truncated":
-        raise misconfigured("rejected_config", f"the prompt without a document is cut: {read.message}")
-    return read
+    if verified.reason == "prompt_truncated":
+        raise misconfigured("rejected_config", f"the prompt without a document is cut: {verified.message}")
+    return verified
 
 
 def take_over(client: VLLMClient | OllamaClient, facts: Preflight) -> None:
-    """Tells a client what was found out about its server."""
+    """Apply the facts about its server to a client."""
     client.adopt(
         model=facts.model or client.config.model,
         think=facts.think,
@@ -138,7 +138,7 @@ def take_over(client: VLLMClient | OllamaClient, facts: Preflight) -> None:
 def _complete(
     client: VLLMClient | OllamaClient, sample: PreflightSample, *, max_tokens: int, timeout_s: float | None = None
 ) -> ExtractionAttempt:
-    """A small completion; the examination ends when the server does not give one. A cut answer is a life sign too."""
+    """Return a small completion, also one that was cut; FoundError when the server returns none."""
     small = client.small(max_tokens=max_tokens, timeout_s=timeout_s or min(TINY_TIMEOUT_S, client.config.timeout))
     attempt = small.call_llm(sample.prompts, sample.json_schema, "")
     client.overhead.add(attempt.prompt_tokens)
@@ -151,7 +151,7 @@ def _complete(
 
 
 def _larger_context(client: VLLMClient | OllamaClient) -> str:
-    """Return what to set when the prompt around the documents does not fit the context."""
+    """Return the settings to change when the prompt without a document does not fit the context."""
     provider = client.model.provider
     lower = f"lower `max_tokens` in the agent's file, or `{provider_key(provider, 'max_tokens')}` where that sets none"
     if isinstance(client, OllamaClient):
@@ -170,7 +170,7 @@ def _check_fit(client: VLLMClient | OllamaClient, facts: Preflight) -> None:
 def _with_canary(
     client: VLLMClient | OllamaClient, facts: Preflight, schema: Mapping[str, Any], own: ExtractionAttempt
 ) -> Preflight:
-    """Return the facts with the statement about the agent's schema; `own`: what came back for the schema itself."""
+    """Return the facts with the statement about the agent's schema; `own`: the attempt with the schema itself."""
     changed = canary_schema(schema)
     trial = None
     if changed is not None:

@@ -1,8 +1,8 @@
-"""Whether a server holds the model to the agent's own schema: enforced, not enforced, or not verified, and why.
+"""Find out whether a server enforces the agent's schema: "enforced", "not enforced", or "not verified" with a reason.
 
-The canary is the agent's schema with one property more, in front, whose only value no model would write by itself; it
+The canary is the agent's schema with one more property in front, whose only value no model would write on its own. It
 is sent with a prompt that asks for prose. A server that drops the grammar of this schema, or every grammar, answers in
-prose. What came back for the agent's schema itself must not contradict it either.
+prose. The answer for the agent's schema itself must fit the schema, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CUT = frozenset({"output_truncated", "generation_loop"})
 
 
 def canary_schema(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the agent's schema with the canary in front; None when its root is more than an object's properties."""
+    """Return the agent's schema with the canary in front; None when its root has more than an object's properties."""
     if _OTHER_SHAPES & schema.keys() or NAME in schema.get("properties", {}):
         return None
     first = {NAME: {"type": "string", "enum": [VALUE]}}
@@ -46,9 +46,9 @@ def canary_schema(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def enforcement(
     own: ExtractionAttempt, canary: ExtractionAttempt | None, *, schema: Mapping[str, Any], unenforced: bool
 ) -> str:
-    """Return the statement about the agent's schema from what came back for it, and for the canary.
+    """Return the statement about the agent's schema from the attempts with it (`own`) and with the canary.
 
-    `canary` is None when the schema can hold none. `unenforced`: the server is known to leave out some keyword.
+    `canary`: None when the schema can contain none. `unenforced`: the server is known not to enforce some keyword.
     """
     if _contradicts(own, schema, unenforced=unenforced):
         return NOT_ENFORCED
@@ -58,7 +58,7 @@ def enforcement(
 
 
 def is_flooded(attempt: ExtractionAttempt) -> bool:
-    """Return True when an answer was cut in white space, or is white space for the most part."""
+    """Return whether an answer was cut in white space, or is mostly white space."""
     text = attempt.raw_text or ""
     if "trailing_whitespace" in attempt.notes:
         return True
@@ -71,7 +71,7 @@ FLOOD_WARNING = f"the model fills its answers with white space: {WHITE_SPACE_ADV
 
 
 def _contradicts(own: ExtractionAttempt, schema: Mapping[str, Any], *, unenforced: bool) -> bool:
-    """Return True when no grammar of this schema can have let the answer to it through."""
+    """Return whether the answer shows that no grammar of this schema was used."""
     body = (after_thoughts(own.raw_text or "") or "").strip()
     if not body:
         return False

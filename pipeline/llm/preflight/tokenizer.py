@@ -1,9 +1,9 @@
-"""Special tokens by the server's own tokenizer: which texts found in documents are one special token to it.
+"""Ask the server's tokenizer which texts in documents are special tokens.
 
-    candidates of a document (special_tokens.py) ─▶ not asked before? ─▶ POST /tokenize, once each ─▶ kept for the run
+    candidates of a document (special_tokens.py) ─▶ unknown? ─▶ POST /tokenize, once each ─▶ kept for the run
 
 vLLM 0.32 and SGLang count one token for the text of a special token; llama.cpp tells special tokens from others by
-`parse_special`. It asks only through what its caller hands it, and trouble there never fails a document.
+`parse_special`. Requests go through the caller's function, and their failure never fails a document.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MOST_ASKED = 256
-"""Texts that one server is asked about in a run."""
+MOST_TEXTS = 256
+"""Most texts that are sent to one server in a run."""
 MOST_FAILURES = 2
-"""Requests without a usable reply after which the server is not asked again."""
+"""Requests without a usable reply after which no more are sent to the server."""
 
 IsSpecial = Callable[[str], bool | None]
-"""Asks a server whether a text is one special token; None when it does not say."""
+"""Ask a server whether a text is one special token; None when it does not report that."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenIds:
-    """A reply of /tokenize; `counted`: it has a count, as vLLM's and SGLang's have, and llama.cpp's has not."""
+    """A reply of /tokenize; `has_count`: vLLM and SGLang add a count, llama.cpp does not."""
 
     tokens: tuple[object, ...]
-    counted: bool
+    has_count: bool
 
 
 def token_ids(body: Mapping[str, Any] | None) -> TokenIds | None:
-    """Return the ids of a reply, or None when it is none."""
+    """Return the ids of a reply, or None for any other reply."""
     tokens = body.get("tokens") if body is not None else None
     return TokenIds(tuple(tokens), "count" in (body or {})) if isinstance(tokens, list) else None
 
 
 class SpecialTokens:
-    """What one server's tokenizer said of each text; safe for many threads."""
+    """Texts by whether one server's tokenizer has them as special tokens; safe for many threads."""
 
     def __init__(self) -> None:
         self._special: dict[str, bool] = {}
@@ -45,7 +45,7 @@ class SpecialTokens:
         self._lock = threading.Lock()
 
     def among(self, candidates: Iterable[str], is_special: IsSpecial) -> frozenset[str]:
-        """Return the candidates that are special tokens; those not asked about before are asked about now."""
+        """Return the candidates that are special tokens; the server is asked once about each."""
         special = []
         for text in candidates:
             cached = self._special.get(text)
@@ -56,7 +56,7 @@ class SpecialTokens:
     def _ask(self, text: str, is_special: IsSpecial) -> bool:
         with self._lock:
             if text not in self._special:
-                if self._failures >= MOST_FAILURES or len(self._special) >= MOST_ASKED:
+                if self._failures >= MOST_FAILURES or len(self._special) >= MOST_TEXTS:
                     return False
                 answer = is_special(text)
                 if answer is None:

@@ -1,9 +1,9 @@
 """The trial completion of a preflight: the agent's own schema and a prompt without a document, judged as a run would.
 
 schema, few tokens ─▶ an answer, or the beginning of one ─▶ passed
-        │ nothing but thoughts ─▶ once more with the agent's own max_tokens
+        │ only thoughts        ─▶ once more with the agent's own max_tokens
         │ no answer            ─▶ once more
-        └ an error status      ─▶ without the schema: is it the schema that the server does not take?
+        └ an error status      ─▶ without the schema: does the server refuse the schema?
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _ADVICE = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is asked on trial: the prompts, the schema, how many tokens may come back and how long that may take."""
+    """A trial request: prompts, schema, limit of the answer in tokens, and time limit."""
 
     prompts: Mapping[str, str]
     json_schema: Mapping[str, Any] | None
@@ -66,9 +66,9 @@ class Trial:
 def try_completion(
     client: VLLMClient | OllamaClient, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None
 ) -> ExtractionAttempt:
-    """Return a completion that a run would accept, or the beginning of one; FoundError says why there is none.
+    """Return a completion that a run would accept, or the beginning of one; FoundError if there is none.
 
-    A prompt that is too long comes back as such.
+    An attempt whose prompt is too long is returned, too.
     """
     attempt = _ask(client, Trial(prompts, json_schema))
     if _passes(attempt):
@@ -76,12 +76,12 @@ def try_completion(
     if _is_answer_of_status(attempt) and json_schema is not None:
         return _without_schema(client, Trial(prompts, json_schema), attempt)
     if kind_of(attempt.reason or "") == "answer" or attempt.reason in PROVES_LIFE or attempt.ok:
-        again = _ask(client, Trial(prompts, json_schema, client.config.max_tokens, client.config.timeout))
-        if _passes(again):
-            return again
-        if again.ok or again.reason in CUT or again.reason in PROVES_LIFE:
-            raise _no_answer(again)
-        attempt = again
+        retry = _ask(client, Trial(prompts, json_schema, client.config.max_tokens, client.config.timeout))
+        if _passes(retry):
+            return retry
+        if retry.ok or retry.reason in CUT or retry.reason in PROVES_LIFE:
+            raise _no_answer(retry)
+        attempt = retry
     raise refusal(attempt)
 
 
@@ -96,7 +96,7 @@ def _ask(client: VLLMClient | OllamaClient, trial: Trial) -> ExtractionAttempt:
 
 
 def _passes(attempt: ExtractionAttempt) -> bool:
-    """Return True for an answer, the beginning of one, or a prompt that is too long; thoughts are no beginning."""
+    """Return whether the attempt has an answer, the beginning of one (not thoughts), or a prompt that is too long."""
     if attempt.reason in PROMPT_TOO_LONG:
         return True
     if not attempt.ok and attempt.reason not in CUT:
@@ -105,29 +105,29 @@ def _passes(attempt: ExtractionAttempt) -> bool:
 
 
 def _is_answer_of_status(attempt: ExtractionAttempt) -> bool:
-    """Return True for an error status that the schema may be to blame for."""
+    """Return whether the schema may be the cause of the error status."""
     if not (attempt.error or "").startswith("http_"):
         return False
     return attempt.reason in ("server_error", "rejected", "rejected_config", "bad_response")
 
 
 def _without_schema(client: VLLMClient | OllamaClient, trial: Trial, failed: ExtractionAttempt) -> ExtractionAttempt:
-    """Return the completion with the schema after all; FoundError that blames the schema, or else the server."""
+    """Return a second completion with the schema; FoundError that blames the schema, else the server."""
     plain = _ask(client, Trial(trial.prompts, None))
     if not (_passes(plain) or plain.reason in CUT or plain.reason in PROVES_LIFE):
         raise refusal(failed)
-    again = _ask(client, trial)
-    if _passes(again):
-        return again
-    if not _is_answer_of_status(again):
-        raise refusal(again)
+    retry = _ask(client, trial)
+    if _passes(retry):
+        return retry
+    if not _is_answer_of_status(retry):
+        raise refusal(retry)
     message = "the server refuses the agent's schema, and completes the same request without it: "
-    message += f"{again.message}; simplify the schema, or start the server with another structured-output back end"
+    message += f"{retry.message}; simplify the schema, or start the server with another structured-output back end"
     raise FoundError(Preflight("misconfigured", "rejected_config", message))
 
 
 def refusal(attempt: ExtractionAttempt) -> FoundError:
-    """Return why the trial ended without a completion: the server's words, and what to set."""
+    """Return the error of a trial without a completion: the server's message, and advice."""
     kind = kind_of(attempt.reason or "")
     status: Status = "misconfigured" if kind in ("config", "document") else "unreachable"
     message = f"a tiny completion failed: {attempt.message or attempt.error}"
@@ -136,7 +136,7 @@ def refusal(attempt: ExtractionAttempt) -> FoundError:
 
 
 def _no_answer(attempt: ExtractionAttempt) -> FoundError:
-    """Return that the server completes requests, and that no completion is an answer."""
+    """Return the error of a server that completes requests, but without a usable answer."""
     words = attempt.message
     if attempt.raw_text and not (after_thoughts(attempt.raw_text) or "").strip():
         words = f"the model only thinks within its answer: {words or 'nothing follows'}; see docs/thinking-models.md"

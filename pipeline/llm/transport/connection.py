@@ -214,7 +214,7 @@ class _Watched:
 
     @property
     def is_connected(self) -> bool:
-        """True when this connection may carry another request."""
+        """Return whether this connection may carry another request."""
         if self.sock is None or not self.reuse.allowed or time.monotonic() - self.born_at >= self.max_age_s:
             return False
         pending = getattr(self.sock, "pending", None)
@@ -234,7 +234,7 @@ class _Watched:
             return b""
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        """Sends the head and the body in one piece: two would be two system calls, and two packets to wait for."""
+        """Send the head and the body in one piece: two would be two system calls, and two packets to wait for."""
         if self.sock is None:
             self.connect()
         if not self.exchanges and self.reuse.judge(self._unread() or b""):

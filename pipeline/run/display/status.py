@@ -89,11 +89,11 @@ def waiting_for(client: Failover, *, ready: bool, lost: bool, output: str | None
     """
     if stopping:
         return "what is in flight; a second Ctrl-C leaves at once"
-    model = client.held
-    held_text = model.short(datetime.now(timezone.utc)) if model is not None else None
+    model = client.load_conflict
+    conflict_text = model.short(datetime.now(timezone.utc)) if model is not None else None
     if not ready:
-        return held_text or "the first look at the providers"
-    if output is not None or held_text is not None:
-        return output or held_text
+        return conflict_text or "the first look at the providers"
+    if output is not None or conflict_text is not None:
+        return output or conflict_text
     trouble = client.trouble if lost else None
     return trouble.message if trouble else None

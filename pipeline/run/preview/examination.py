@@ -18,7 +18,7 @@ from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Client, Replica, Start
 from pipeline.records import ExtractionAttempt
 
-HELD_PATIENCE_S = 30.0
+CONFLICT_PATIENCE_S = 30.0
 """How long `check` waits for a server that is busy for others (docs/ollama.md)."""
 TICK_S = 0.05
 SIDE_BY_SIDE = 4
@@ -43,9 +43,9 @@ class _Examination:
     """The full preflight of one server in a thread of its own; `found` is None until it has ended."""
 
     def __init__(self, server: Server, *, start: Start) -> None:
-        self.found: Preflight | None = None
+        self.preflight: Preflight | None = None
         self.reported = ""
-        self._held_at = float("inf")
+        self._conflict_at = float("inf")
         self._server = server
         self._start = start
         self._ended: SimpleQueue[Preflight | None] = SimpleQueue()
@@ -55,7 +55,7 @@ class _Examination:
         result = None
         try:
             result = self._server.provider.examine(self._server.replica)
-            for variant, preflight in self._server.replica.found.items():
+            for variant, preflight in self._server.replica.preflights.items():
                 if preflight.status == "ok":
                     inspect_server(self._server.replica.clients[variant])
         finally:
@@ -64,17 +64,17 @@ class _Examination:
     def poll(self, now: float, *, patience_s: float) -> str:
         """Take over what was found; return a message about a model that others keep loaded, once each, else ""."""
         if not self._ended.empty():
-            self.found = self._ended.get()
-            if self.found is None:
+            self.preflight = self._ended.get()
+            if self.preflight is None:
                 raise InternalError("the preflight ended by an internal error; the traceback is above")
             return ""
         replica = self._server.replica
         replica.watch(self._start)
-        held = replica.sharing.held
-        self._held_at = min(self._held_at, now) if held is not None else float("inf")
-        if held is not None and replica.why is not None and now - self._held_at >= patience_s:
-            self.found = replica.why
-        message = held.message if held is not None and held.message != self.reported else ""
+        conflict = replica.sharing.conflict
+        self._conflict_at = min(self._conflict_at, now) if conflict is not None else float("inf")
+        if conflict is not None and replica.preflight is not None and now - self._conflict_at >= patience_s:
+            self.preflight = replica.preflight
+        message = conflict.message if conflict is not None and conflict.message != self.reported else ""
         self.reported = message or self.reported
         return message
 
@@ -86,7 +86,7 @@ def examine_all(
     report: Callable[[Server, str], object],
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
-    patience_s: float = HELD_PATIENCE_S,
+    patience_s: float = CONFLICT_PATIENCE_S,
 ) -> list[Preflight]:
     """Return what the full preflight of each server finds, all of them side by side.
 
@@ -96,9 +96,9 @@ def examine_all(
     examinations = [_Examination(server, start=start) for server in servers]
     while True:
         for server, examination in zip(servers, examinations, strict=True):
-            if examination.found is None and (message := examination.poll(clock(), patience_s=patience_s)):
+            if examination.preflight is None and (message := examination.poll(clock(), patience_s=patience_s)):
                 report(server, message)
-        preflights = [each.found for each in examinations if each.found is not None]
+        preflights = [examination.preflight for examination in examinations if examination.preflight]
         if len(preflights) == len(servers):
             return preflights
         sleep(TICK_S)
