@@ -1,4 +1,4 @@
-"""A host name with several addresses is as many replicas, each asked under the name."""
+"""A host name with several addresses is one replica per address, each requested under the name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ANSWER = reply({"choices": [{"message": {"content": "{}"}, "finish_reason": "sto
 
 
 def can_bind(host: str) -> bool:
-    """True where the loopback interface has this address (it has not on macOS)."""
+    """Return whether the loopback interface has this address (on macOS it has not)."""
     try:
         socket.create_server((host, 0)).close()
     except OSError:
@@ -40,21 +40,21 @@ pytestmark = pytest.mark.skipif(not can_bind("127.0.0.2"), reason="there is one 
 
 @contextmanager
 def pods(*hosts: str) -> Iterator[list[RawServer]]:
-    """A server on each of these addresses, all on one port."""
+    """Yield a server on each of these addresses, all on one port."""
     with ExitStack() as stack:
         first = stack.enter_context(answering(ANSWER, host=hosts[0]))
         yield [first, *(stack.enter_context(answering(ANSWER, host=host, port=first.port)) for host in hosts[1:])]
 
 
 class Service:
-    """A name and the addresses that it has now."""
+    """A host name and its current addresses."""
 
     def __init__(self, *addresses: str) -> None:
         self.addresses = list(addresses)
         self.clock = Clock()
 
     def look_up(self, _: str) -> list[str]:
-        """Returns the addresses."""
+        """Return the addresses."""
         return self.addresses
 
     def provider(self, port: int, *, resolve: bool = True, key_file: Path | None = None) -> Provider:
@@ -66,8 +66,8 @@ class Service:
         return build_failover(AppConfig(vllm=config), {"default": agent}, tools=tools, pool_size=4).first
 
 
-def test_each_address_is_a_replica_under_its_name() -> None:
-    """Requests are spread over them, with the name in Host; records tell which one answered."""
+def test_each_address_of_a_name_is_a_replica() -> None:
+    """Requests are spread over them with the name in Host, and records show which one answered."""
     with pods("127.0.0.1", "127.0.0.2") as servers:
         port = servers[0].port
         provider = Service("127.0.0.1", "127.0.0.2").provider(port)
@@ -77,14 +77,14 @@ def test_each_address_is_a_replica_under_its_name() -> None:
             assert {got.headers["host"] for got in server.got} == {f"models.test:{port}"}
 
 
-def test_without_the_setting_the_name_is_one_replica() -> None:
-    """Nothing is looked up."""
+def test_name_is_one_replica_without_the_setting() -> None:
+    """The name is not looked up."""
     provider = Service("127.0.0.1", "127.0.0.2").provider(8000, resolve=False)
     assert [replica.client.model.endpoint for replica in provider.replicas] == ["http://models.test:8000"]
 
 
-def test_replicas_that_come_and_go_are_found_within_a_minute() -> None:
-    """A new one is asked after its preflight; one that is gone is left alone, its connections are closed."""
+def test_new_and_removed_replicas_are_noticed_within_a_minute() -> None:
+    """A new one is used after its preflight; a removed one gets no request, and its connections are closed."""
     with pods("127.0.0.1", "127.0.0.2") as servers:
         service = Service("127.0.0.1")
         provider = service.provider(servers[0].port)
@@ -108,8 +108,8 @@ def test_replicas_that_come_and_go_are_found_within_a_minute() -> None:
         assert len(servers[1].got) == 5
 
 
-def test_a_name_that_cannot_be_looked_up_now_changes_nothing() -> None:
-    """A name server that is away for a minute takes no replica away."""
+def test_failed_look_up_keeps_the_known_replicas() -> None:
+    """A name server that is unavailable for a minute removes no replica."""
     service = Service("127.0.0.1", "127.0.0.2")
     provider = service.provider(8000)
     known = list(provider.replicas)
@@ -119,8 +119,8 @@ def test_a_name_that_cannot_be_looked_up_now_changes_nothing() -> None:
     assert provider.replicas == known
 
 
-def test_a_key_that_is_just_being_changed_does_not_end_a_look_for_replicas(tmp_path: Path) -> None:
-    """The file is gone for a moment: who is known is asked on, and the next look finds the new one."""
+def test_missing_key_file_does_not_stop_the_look_up(tmp_path: Path) -> None:
+    """The file is missing for a moment: known replicas stay in use, and the next look-up finds the new one."""
     key = tmp_path / "key"
     key.write_text("secret")
     service = Service("127.0.0.1")
@@ -137,7 +137,7 @@ def test_a_key_that_is_just_being_changed_does_not_end_a_look_for_replicas(tmp_p
     assert len(provider.replicas) == 2
 
 
-def test_a_name_that_was_never_found_is_one_replica() -> None:
+def test_unresolvable_name_is_one_replica() -> None:
     """The run can start, and finds the addresses later."""
     service = Service()
     provider = service.provider(8000)
@@ -148,8 +148,8 @@ def test_a_name_that_was_never_found_is_one_replica() -> None:
     assert len(provider.replicas) == 2
 
 
-def test_tls_goes_by_the_name() -> None:
-    """The certificate is the name's; the address is not in it."""
+def test_tls_checks_the_name() -> None:
+    """The certificate has the name but not the address."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
     talk = lambda line: (line.read(), line.send(reply(b"safe")))  # noqa: E731
@@ -158,8 +158,8 @@ def test_tls_goes_by_the_name() -> None:
         assert Endpoint(f"https://localhost:{server.port}", access).get("/x", timeout_s=60).body == b"safe"
 
 
-def test_an_address_is_not_used_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proxy looks the name up itself."""
+def test_proxy_gets_the_name_not_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy looks up the name itself."""
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     with answering(reply(b"by proxy")) as proxy:
@@ -168,8 +168,8 @@ def test_an_address_is_not_used_through_a_proxy(monkeypatch: pytest.MonkeyPatch)
         assert endpoint.get("/x", timeout_s=60).body == b"by proxy"
 
 
-def test_addresses_are_looked_up_and_shown() -> None:
-    """Numbers stand for themselves, a name that is none for nothing; IPv6 is bracketed; a user is not shown."""
+def test_addresses_are_resolved_and_formatted() -> None:
+    """Numeric hosts stay as they are, unknown names give none, IPv6 is bracketed, and a user is not shown."""
     assert addresses_of("http://127.0.0.1:8000/v1") == ["127.0.0.1"]
     assert addresses_of("http://no-such-name.invalid:8000") == []
     assert at_address("http://user:pw@models.test:8000/x", "10.0.0.1") == "http://10.0.0.1:8000/x"

@@ -1,4 +1,4 @@
-"""What holds of both clients for every status, every reply and every text."""
+"""Properties of both clients for every status, every reply and every text."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ SHAPED = st.fixed_dictionaries(
 
 
 class _Canned:
-    """An endpoint with one reply for every request: also such as no library would send."""
+    """An endpoint with one reply for every request, including replies that no library would send."""
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
 
     def post(self, *_: object, **__: object) -> Reply:
-        """The reply."""
+        """Return the reply."""
         return self.reply
 
 
 def canned(kind: str, reply: Reply, **settings: Any) -> ExtractionAttempt:
-    """What a client makes of a reply."""
+    """Return the attempt that a client makes of a reply."""
     endpoint: Any = _Canned(reply)
     if kind == "vllm":
         return VLLMClient(VLLMConfig(model="m", **settings), endpoint=endpoint).call_llm(PROMPTS, SCHEMA, "x")
@@ -54,8 +54,8 @@ def canned(kind: str, reply: Reply, **settings: Any) -> ExtractionAttempt:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_status_is_retried_as_its_reason_says(kind: str) -> None:
-    """For 100 to 599: what is retried follows from the reason, and the reason from the status."""
+def test_retry_of_each_status_follows_its_reason(kind: str) -> None:
+    """For 100 to 599 the status gives the reason, and the reason decides the retry."""
     for status in STATUSES:
         attempt = canned(kind, Reply(status, {}, b""))
         assert attempt.error == f"http_{status}"
@@ -67,8 +67,8 @@ def test_every_status_is_retried_as_its_reason_says(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_clients_read_a_status_on_the_wire(kind: str) -> None:
-    """From 201 on, where HTTP lets a final answer have it, a status arrives as it was sent."""
+def test_both_clients_report_the_status_of_the_server(kind: str) -> None:
+    """This covers every status from 201 on that HTTP allows for a final reply."""
     for status in range(201, 600):
         with responses.RequestsMock() as wire:
             wire.post(CHATS[kind], status=status, body="")
@@ -80,8 +80,10 @@ def test_both_clients_read_a_status_on_the_wire(kind: str) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @settings(deadline=None)
 @given(value=JSON | SHAPED, status=st.sampled_from([200, 400, 404, 500]), event=st.booleans())
-def test_no_reply_raises(kind: str, stream: bool, value: Any, status: int, event: bool) -> None:
-    """Whatever JSON a server sends, `call_llm` returns an attempt."""
+def test_call_llm_returns_an_attempt_for_any_json(
+    kind: str, stream: bool, value: Any, status: int, event: bool
+) -> None:
+    """No JSON reply makes it raise."""
     data = json.dumps(value).encode()
     body = b"data: " + data + b"\n\ndata: [DONE]\n\n" if event else data
     attempt = canned(kind, Reply(status, {"Retry-After": "²"}, body), stream=stream)
@@ -93,8 +95,8 @@ ODD = [None, 7, "x", [], [[]], [None], {}, {"a": 1}, [{"content": 3}], {"content
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("odd", ODD, ids=str)
-def test_no_part_of_another_shape_raises(kind: str, odd: Any) -> None:
-    """Each part of the envelope in a shape that nobody documents: whole, streamed, and as an error."""
+def test_unexpected_shapes_of_reply_parts_do_not_raise(kind: str, odd: Any) -> None:
+    """Each part has an undocumented shape: in whole, streamed and error replies."""
     choices = [odd, [odd], [{"message": odd}], [{"delta": odd}], [{"delta": odd, "finish_reason": odd, "index": 0}]]
     bodies: list[Any] = [{"choices": part, "usage": odd} for part in choices]
     bodies += [{"message": odd, "done": True, "done_reason": odd}, {"error": odd}, {"detail": odd}, odd]
@@ -109,8 +111,8 @@ def test_no_part_of_another_shape_raises(kind: str, odd: Any) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None)
 @given(body=st.binary(max_size=60))
-def test_no_bytes_raise(kind: str, body: bytes) -> None:
-    """Bytes that are nothing at all are a bad response."""
+def test_arbitrary_bytes_are_a_bad_response(kind: str, body: bytes) -> None:
+    """No bytes make `call_llm` raise."""
     attempt = canned(kind, Reply(200, {}, b"\x00" + body))
     assert attempt.reason == "bad_response"
 
@@ -122,8 +124,8 @@ def test_no_bytes_raise(kind: str, body: bytes) -> None:
     stream=st.booleans(),
     schema=st.sampled_from([None, SCHEMA]),
 )
-def test_the_payload_has_openai_fields_only(system: str, user: str, stream: bool, schema: Any) -> None:
-    """For all prompts: the OpenAI protocol's fields, none of Ollama's, and the document's message last."""
+def test_vllm_payload_has_only_openai_fields(system: str, user: str, stream: bool, schema: Any) -> None:
+    """For all prompts it has none of Ollama's fields, and the document's message comes last."""
     payload = client_of("vllm", stream=stream).payload({"system": system, "user": user}, schema)
     assert set(payload) <= OPENAI_FIELDS
     assert not set(payload) & OLLAMA_FIELDS
@@ -135,7 +137,7 @@ def test_the_payload_has_openai_fields_only(system: str, user: str, stream: bool
 @settings(deadline=None)
 @given(user=st.text(alphabet=st.characters(), max_size=50))
 def test_any_text_can_be_sent(kind: str, user: str) -> None:
-    """A lone surrogate becomes a question mark; every other text arrives as it is."""
+    """A lone surrogate becomes a question mark; all other text arrives unchanged."""
     with responses.RequestsMock() as wire:
         wire.post(CHATS[kind], json=body_of(kind, "{}"))
         client_of(kind).call_llm({"system": "", "user": user}, None, user)

@@ -1,4 +1,4 @@
-"""What each client puts on the wire, and what it makes of each kind of answer (the wire is played by `responses`)."""
+"""The requests of each client, and how it interprets each kind of reply (`responses` stands in for the network)."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ KINDS = ("vllm", "ollama")
 
 
 def client_of(kind: str, **settings: Any) -> VLLMClient | OllamaClient:
-    """A client of either dialect that needs nothing but its config."""
+    """Return a client of this dialect made from its config alone."""
     if kind == "vllm":
         return VLLMClient(VLLMConfig(base_url=VLLM_URL, model="m", **settings))
     return OllamaClient(OllamaConfig(base_url=OLLAMA_URL, model="m", **settings))
 
 
 def body_of(kind: str, text: Any, *, finish: str | None = "stop") -> dict[str, Any]:
-    """A whole answer that says `text`."""
+    """Return a complete reply with this text."""
     message = {"role": "assistant", "content": text}
     if kind == "vllm":
         usage = {"prompt_tokens": 40, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 16}}
@@ -55,19 +55,19 @@ def _wire() -> Iterator[responses.RequestsMock]:
 def asked(
     wire: responses.RequestsMock, kind: str, *, schema: Any = SCHEMA, settings: Any = None, **answer: Any
 ) -> ExtractionAttempt:
-    """The attempt that one answer of the wire comes to."""
+    """Return the attempt for a single reply."""
     wire.post(CHATS[kind], **answer)
     return client_of(kind, **(settings or {})).call_llm(PROMPTS, schema, "The document.")
 
 
 def sent(wire: responses.RequestsMock) -> dict[str, Any]:
-    """The body of the one request on the wire."""
+    """Return the body of the only request."""
     found: dict[str, Any] = json.loads(wire.calls[0].request.body)
     return found
 
 
 def test_vllm_sends_an_openai_request(wire: responses.RequestsMock) -> None:
-    """Messages, the sampling settings and the schema as `response_format`."""
+    """It has messages, sampling settings and the schema as `response_format`."""
     asked(wire, "vllm", json=body_of("vllm", "{}"), settings={"temperature": 0.25, "max_tokens": 77})
     assert sent(wire) == {
         "model": "m",
@@ -83,7 +83,7 @@ def test_vllm_sends_an_openai_request(wire: responses.RequestsMock) -> None:
 
 
 def test_ollama_sends_its_own_request(wire: responses.RequestsMock) -> None:
-    """`truncate: false` and `num_ctx` are always there; the schema is `format`."""
+    """It always has `truncate: false` and `num_ctx`, and the schema as `format`."""
     settings = {"temperature": 0.25, "max_tokens": 77, "num_ctx": 4096, "keep_alive": "5m"}
     asked(wire, "ollama", json=body_of("ollama", "{}"), settings=settings)
     assert sent(wire) == {
@@ -97,21 +97,21 @@ def test_ollama_sends_its_own_request(wire: responses.RequestsMock) -> None:
     }
 
 
-def test_free_text_has_no_schema(wire: responses.RequestsMock) -> None:
-    """Without a schema nothing binds the answer."""
+def test_request_without_a_schema_is_unconstrained(wire: responses.RequestsMock) -> None:
+    """Without a schema the request has no format field."""
     asked(wire, "vllm", json=body_of("vllm", "hello"), schema=None)
     assert "response_format" not in sent(wire)
 
 
-def test_extra_body_overrides_what_is_sent(wire: responses.RequestsMock) -> None:
-    """`extra_body` has the last word, and adds."""
+def test_extra_body_overrides_and_adds_fields(wire: responses.RequestsMock) -> None:
+    """`extra_body` takes precedence over the client's own fields."""
     asked(wire, "vllm", json=body_of("vllm", "{}"), settings={"extra_body": {"temperature": 1.5, "seed": 7}})
     assert (sent(wire)["temperature"], sent(wire)["seed"]) == (1.5, 7)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_text_and_the_counts_are_taken_out(wire: responses.RequestsMock, kind: str) -> None:
-    """An answer that ended by itself is an attempt without an error."""
+def test_complete_reply_gives_text_and_counts(wire: responses.RequestsMock, kind: str) -> None:
+    """The attempt has no error."""
     attempt = asked(wire, kind, json=body_of(kind, '{"a": 1}'))
     assert (attempt.ok, attempt.raw_text, attempt.error, attempt.reason) == (True, '{"a": 1}', None, None)
     assert (attempt.prompt_tokens, attempt.completion_tokens) == (40, 5)
@@ -128,29 +128,29 @@ def test_the_text_and_the_counts_are_taken_out(wire: responses.RequestsMock, kin
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("empty", ["", None, "  \n "])
-def test_an_empty_answer_is_no_answer(wire: responses.RequestsMock, kind: str, empty: str | None) -> None:
-    """Nothing, null and white space alone are `empty_model_response`."""
+def test_empty_answer_is_empty_model_response(wire: responses.RequestsMock, kind: str, empty: str | None) -> None:
+    """The same applies to null and white space."""
     attempt = asked(wire, kind, json=body_of(kind, empty))
     assert (attempt.error, attempt.reason, attempt.retryable) == ("empty_model_response", "empty_model_response", True)
 
 
-def test_no_choices_is_an_empty_response(wire: responses.RequestsMock) -> None:
-    """An empty list `choices` is `empty_model_response`."""
+def test_empty_choices_are_empty_model_response(wire: responses.RequestsMock) -> None:
+    """The reply has an empty list `choices`."""
     attempt = asked(wire, "vllm", json={"choices": [], "usage": {"prompt_tokens": 3}})
     assert (attempt.error, attempt.prompt_tokens) == ("empty_model_response", 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("raised", [requests.ReadTimeout("slow"), requests.Timeout("slow")])
-def test_a_timeout_is_a_timeout(wire: responses.RequestsMock, kind: str, raised: Exception) -> None:
-    """A request that took too long is `timeout`, and may be tried again."""
+def test_request_timeout_is_retryable(wire: responses.RequestsMock, kind: str, raised: Exception) -> None:
+    """Its reason is `timeout`."""
     attempt = asked(wire, kind, body=raised)
     assert (attempt.error, attempt.reason, attempt.retryable) == ("timeout", "timeout", True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_connection_error_says_its_details(wire: responses.RequestsMock, kind: str) -> None:
-    """The wire-level text begins with `connection_error: ` and goes on with what happened."""
+def test_connection_error_has_its_details(wire: responses.RequestsMock, kind: str) -> None:
+    """The text begins with `connection_error: ` and continues with the cause."""
     attempt = asked(wire, kind, body=requests.ConnectionError("no route to host"))
     assert (attempt.error, attempt.reason) == ("connection_error: no route to host", "connection_error")
     assert attempt.retryable
@@ -161,10 +161,10 @@ def test_a_connection_error_says_its_details(wire: responses.RequestsMock, kind:
     ("status", "reason", "retryable"),
     [(500, "server_error", True), (400, "rejected", False), (503, "overloaded", True)],
 )
-def test_a_status_is_the_error(
+def test_http_status_is_the_error(
     wire: responses.RequestsMock, kind: str, status: int, reason: str, retryable: bool
 ) -> None:
-    """`http_{code}`; a 500 may be tried again, a 400 may not."""
+    """The error is `http_{code}`; a 500 may be retried, a 400 may not."""
     attempt = asked(wire, kind, status=status, json={"error": "because"})
     assert (attempt.error, attempt.reason, attempt.retryable) == (f"http_{status}", reason, retryable)
     assert attempt.message == f"HTTP {status}: because"
@@ -174,10 +174,10 @@ def test_a_status_is_the_error(
 @pytest.mark.parametrize(
     ("text", "repaired"), [('{"a": 1}', False), ('```json\n{"a": 1}\n```', True), ('Sure:\n{"a": 1,}', True)]
 )
-def test_what_the_model_said_is_mended_later(
+def test_client_returns_the_answer_text_unrepaired(
     wire: responses.RequestsMock, kind: str, text: str, repaired: bool
 ) -> None:
-    """The client hands on the text whole; fences and commas are the business of answers."""
+    """Removing fences and repairing commas is the task of the answers module."""
     attempt = asked(wire, kind, json=body_of(kind, text))
     assert attempt.raw_text == text
     answer = parse(attempt.raw_text or "")
@@ -185,8 +185,8 @@ def test_what_the_model_said_is_mended_later(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_key_is_sent_and_not_shown(wire: responses.RequestsMock, kind: str) -> None:
-    """The key is in the header, and in no attempt."""
+def test_key_is_sent_but_not_shown(wire: responses.RequestsMock, kind: str) -> None:
+    """The request header has it, and no attempt does."""
     attempt = asked(wire, kind, status=401, json={"error": "Unauthorized"}, settings={"api_key": "sk-secret"})
     assert wire.calls[0].request.headers["Authorization"] == "Bearer sk-secret"
     assert (attempt.reason, attempt.retryable) == ("unauthorized", False)
@@ -194,15 +194,15 @@ def test_a_key_is_sent_and_not_shown(wire: responses.RequestsMock, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_client_is_an_llm_client(kind: str) -> None:
-    """Both have the two methods that the protocol names; `close` may be called twice."""
+def test_clients_implement_llm_client(kind: str) -> None:
+    """Both have the two methods of the protocol, and `close` may be called twice."""
     client: LLMClient = client_of(kind)
     client.close()
     client.close()
 
 
-def test_health_is_told_at_info(wire: responses.RequestsMock, caplog: pytest.LogCaptureFixture) -> None:
-    """A server that lists its models is healthy; the key goes along."""
+def test_healthy_server_is_logged_at_info(wire: responses.RequestsMock, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that lists its models is healthy; the request has the key."""
     caplog.set_level(logging.INFO, logger="pipeline.llm.vllm")
     wire.get(VLLM_URL + "/v1/models", json={"data": []})
     assert check_vllm_health(VLLM_URL + "/v1", api_key="k") is True
@@ -219,10 +219,10 @@ def test_health_is_told_at_info(wire: responses.RequestsMock, caplog: pytest.Log
         ({"body": requests.ReadTimeout()}, "timeout"),
     ],
 )
-def test_sickness_is_told_at_warning(
+def test_unhealthy_server_is_logged_at_warning(
     wire: responses.RequestsMock, caplog: pytest.LogCaptureFixture, answer: dict[str, Any], error: str
 ) -> None:
-    """Any other answer, and none at all, is False with the reason, never an exception."""
+    """Any other reply, or none, gives False with the reason and never an exception."""
     caplog.set_level(logging.INFO, logger="pipeline.llm.vllm")
     wire.get(VLLM_URL + "/v1/models", **answer)
     assert check_vllm_health(VLLM_URL, timeout=2.0) is False
@@ -230,16 +230,16 @@ def test_sickness_is_told_at_warning(
     assert caplog.records[0].message == f"vLLM health check failed: {VLLM_URL}: {error}"
 
 
-def test_a_health_check_ends_at_its_timeout() -> None:
-    """A server that says nothing is not healthy; the seconds are those that were given."""
+def test_health_check_respects_its_timeout() -> None:
+    """A silent server is unhealthy after the given seconds."""
     with RawServer(lambda line: line.ended.wait()) as server:
         begun = time.monotonic()
         assert check_vllm_health(server.url, 0.3) is False
         assert 0.25 < time.monotonic() - begun < 60.0
 
 
-def test_no_part_of_a_secret_url_is_told_by_a_health_check(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither a user in it nor the key, whatever comes of it."""
+def test_health_check_logs_no_secret_of_the_url(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the user nor the key is logged, whatever the outcome."""
     caplog.set_level(logging.DEBUG)
     with answering(reply({"data": []})) as server:
         url = server.url.replace("//", "//robot:hunter2@")
@@ -251,8 +251,8 @@ def test_no_part_of_a_secret_url_is_told_by_a_health_check(caplog: pytest.LogCap
     assert [secret for secret in ("robot", "hunter2", "sk-secret") if secret in told] == []
 
 
-def test_endpoints_are_shared_by_small_clients() -> None:
-    """A small question goes over the same connections, with the same key."""
+def test_small_clients_share_the_endpoint() -> None:
+    """A small request uses the same connections and the same key."""
     client = client_of("vllm")
     assert isinstance(client.endpoint, Endpoint)
     assert client.small(max_tokens=3, timeout_s=1.0).endpoint is client.endpoint

@@ -1,4 +1,4 @@
-"""Counts that a server reports are believed only as far as they can be counts; a run's numbers stay finite."""
+"""Reported token counts are accepted only in a plausible range, so that the sums of a run stay finite."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COUNTS = (
 
 
 def answered(kind: str, first: Any, second: Any) -> ExtractionAttempt:
-    """The attempt that a whole answer with these two counts comes to."""
+    """Return the attempt of a complete reply with these two counts."""
     body = body_of(kind, "{}")
     usage = body["usage"] if kind == "vllm" else body
     usage |= dict(zip(NAMES[kind], (first, second), strict=True))
@@ -34,8 +34,8 @@ def answered(kind: str, first: Any, second: Any) -> ExtractionAttempt:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None, max_examples=60)
 @given(first=COUNTS, second=COUNTS)
-def test_no_count_is_beyond_what_a_model_can_read(kind: str, first: Any, second: Any) -> None:
-    """Anything else is unknown; one that is too large is noted."""
+def test_implausible_token_counts_are_unknown(kind: str, first: Any, second: Any) -> None:
+    """Other values are recorded as unknown, and too large ones are noted."""
     attempt = answered(kind, first, second)
     for count in (attempt.prompt_tokens, attempt.completion_tokens):
         assert count is None or 0 <= count <= MAX_TOKENS

@@ -1,4 +1,4 @@
-"""From configuration to clients."""
+"""Building clients from the configuration."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def resolved(provider: Any, **more: Any) -> ResolvedAgentConfig:
 
 
 def tools() -> Tools:
-    """Tools that nothing is done with."""
+    """Return tools that the test does not use."""
     return Tools(lambda: 0.0, random.Random(1), lambda _: None, lambda _client, **_: Preflight("ok"))
 
 
 @pytest.mark.parametrize(
     ("provider", "kind"), [("ollama", OllamaClient), ("vllm", VLLMClient), ("", OllamaClient), (None, OllamaClient)]
 )
-def test_each_name_gets_its_client(provider: Any, kind: type, caplog: pytest.LogCaptureFixture) -> None:
-    """An empty one, and none, mean Ollama; nothing is said about it."""
+def test_each_provider_name_gives_its_client(provider: Any, kind: type, caplog: pytest.LogCaptureFixture) -> None:
+    """An empty or missing name means Ollama, without a warning."""
     client = build_llm_client(resolved(provider))
     assert type(client) is kind
     assert client.model.provider == ("vllm" if kind is VLLMClient else "ollama")
@@ -43,8 +43,8 @@ def test_each_name_gets_its_client(provider: Any, kind: type, caplog: pytest.Log
 
 @settings(deadline=None)
 @given(name=st.text(min_size=1).filter(lambda name: name not in ("ollama", "vllm")))
-def test_any_other_name_means_ollama_with_a_warning(name: str) -> None:
-    """The system works on, and says what it did."""
+def test_unknown_provider_name_means_ollama_with_a_warning(name: str) -> None:
+    """The call still returns a client."""
     said: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = said.append  # type: ignore[method-assign]
@@ -59,35 +59,35 @@ def test_any_other_name_means_ollama_with_a_warning(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["openai", "VLLM", " vllm"])
-def test_names_are_exact(name: str) -> None:
-    """A type is no provider, and neither is a name in other letters."""
+def test_provider_names_are_exact(name: str) -> None:
+    """A type is not a provider name, and neither is a name in other case."""
     assert type(build_llm_client(resolved(name))) is OllamaClient
 
 
-def test_the_agent_sets_model_tokens_and_temperature() -> None:
-    """Over the base config, of which the rest stays."""
+def test_agent_overrides_model_tokens_and_temperature() -> None:
+    """All other settings come from the provider's config."""
     base = VLLMConfig(base_url="http://x:1", model="base", timeout=7.0, max_tokens=5)
     agent = resolved("vllm", model="mine", max_tokens=77, temperature=0.5)
     assert build_config_from_resolved(agent, vllm=base) == replace(base, model="mine", max_tokens=77, temperature=0.5)
     assert build_config_from_resolved(resolved("vllm"), vllm=base) == base
 
 
-def test_zero_is_a_setting() -> None:
-    """A temperature of 0 is not "none given"."""
+def test_temperature_zero_counts_as_set() -> None:
+    """A temperature of 0 does not mean "not given"."""
     assert (
         build_config_from_resolved(resolved("ollama", temperature=0.0), OllamaConfig(temperature=1.0)).temperature == 0
     )
 
 
-def test_each_provider_has_its_base() -> None:
+def test_each_provider_uses_its_own_settings() -> None:
     """Ollama's settings never reach vLLM."""
     ollama, vllm = OllamaConfig(model="o"), VLLMConfig(model="v")
     assert build_config_from_resolved(resolved("ollama"), ollama, vllm) == ollama
     assert build_config_from_resolved(resolved("vllm"), ollama, vllm) == vllm
 
 
-def test_providers_come_in_order_with_their_replicas() -> None:
-    """The first, then the fallbacks, each once; a base_url of several is as many replicas."""
+def test_providers_are_built_in_order_with_replicas() -> None:
+    """The first comes before the fallbacks, each once; several base URLs are several replicas."""
     big = VLLMConfig(base_url=("http://a:1", "http://b:1/v1"), model="m", type="openai")
     app = AppConfig(provider="big", providers={"big": big})
     agent = resolved("big", fallback=("ollama", "big", "vllm"), model="agents", max_tokens=9)
@@ -102,8 +102,8 @@ def test_providers_come_in_order_with_their_replicas() -> None:
     assert failover.providers[1].replicas[0].client.config.max_tokens == 9
 
 
-def test_variants_of_a_replica_share_its_connections() -> None:
-    """Each variant asks in its own way over one pool."""
+def test_variants_share_the_connections_of_a_replica() -> None:
+    """Each variant has its own settings over one pool."""
     variants = {"a": resolved("vllm", model="one"), "b": replace(resolved("vllm", model="two"), variant="b")}
     replica = build_failover(AppConfig(), variants, tools=tools(), pool_size=4).first.replicas[0]
     assert {name: client.config.model for name, client in replica.clients.items()} == {"a": "one", "b": "two"}

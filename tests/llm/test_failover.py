@@ -1,4 +1,4 @@
-"""Providers in order: who is asked next, and why."""
+"""Failover: which provider gets the next request, and why."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from raw_server import refusing_url
 from pipeline.llm.replica import at_once
 
 
-def test_the_first_provider_answers_while_it_can() -> None:
-    """The fallback is not asked."""
+def test_first_provider_answers_while_available() -> None:
+    """The fallback gets no request."""
     with FakeLLM() as first, FakeLLM() as second:
         asked = failover_of((first.url,), second=second.url).ask(question("d"))
         assert [attempt.model.provider for attempt in asked.attempts] == ["vllm"]
         assert second.chats() == []
 
 
-def test_a_provider_that_is_away_is_passed_over() -> None:
-    """Each attempt names who was asked; from then on the fallback is asked at once."""
+def test_unavailable_provider_is_skipped() -> None:
+    """Each attempt names its provider; later requests go to the fallback at once."""
     with FakeLLM() as second:
         failover = failover_of((refusing_url(),), second=second.url)
         asked = failover.ask(question("a"))
@@ -33,8 +33,8 @@ def test_a_provider_that_is_away_is_passed_over() -> None:
         assert [attempt.model.provider for attempt in failover.ask(question("b")).attempts] == ["ollama"]
 
 
-def test_the_first_provider_is_gone_back_to() -> None:
-    """As soon as one of its replicas answers again."""
+def test_requests_return_to_the_first_provider() -> None:
+    """They return as soon as one of its replicas answers again."""
     clock = Clock()
     with FakeLLM() as first, FakeLLM() as second:
         failover = failover_of((first.url,), second=second.url, clock=clock)
@@ -46,8 +46,8 @@ def test_the_first_provider_is_gone_back_to() -> None:
         assert failover.ask(question("b")).attempts[-1].model.provider == "vllm"
 
 
-def test_each_switch_is_told_with_the_old_and_the_new(caplog: pytest.LogCaptureFixture) -> None:
-    """At INFO, there and back, with providers, models and the variant."""
+def test_each_switch_is_logged_with_old_and_new_provider(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged at INFO in both directions, with models and variant."""
     caplog.set_level(logging.INFO, logger="pipeline.llm.failover")
     clock = Clock()
     with FakeLLM() as first, FakeLLM(("the-other",)) as second:
@@ -68,8 +68,8 @@ def test_each_switch_is_told_with_the_old_and_the_new(caplog: pytest.LogCaptureF
     ]
 
 
-def test_a_configuration_error_moves_on() -> None:
-    """A key that is refused is no reason to stop while another provider works."""
+def test_configuration_error_moves_to_the_fallback() -> None:
+    """A refused key does not stop the run while another provider works."""
     with FakeLLM(api_key="right") as first, FakeLLM() as second:
         asked = failover_of((first.url,), second=second.url, api_key="wrong").ask(question("d"))
         assert [attempt.reason for attempt in asked.attempts] == ["unauthorized", None]
@@ -77,23 +77,23 @@ def test_a_configuration_error_moves_on() -> None:
 
 
 @pytest.mark.parametrize(("fault", "requests"), [("context", 1), ("http_413", 2), ("http_400", 2)])
-def test_a_document_error_does_not_move_on(fault: str, requests: int) -> None:
-    """What is wrong with the document is wrong everywhere."""
+def test_document_error_does_not_move_to_the_fallback(fault: str, requests: int) -> None:
+    """The document would fail at every provider."""
     with FakeLLM(faults=only("bad", fault)) as first, FakeLLM() as second:
         asked = failover_of((first.url,), second=second.url).ask(question("bad"))
         assert (asked.unavailable, len(asked.attempts), second.chats()) == (False, requests, [])
 
 
 @pytest.mark.parametrize("fault", ["truncated", "invalid_json", "repetition"])
-def test_an_answer_error_does_not_move_on(fault: str) -> None:
-    """The model has spoken."""
+def test_answer_error_does_not_move_to_the_fallback(fault: str) -> None:
+    """The model has answered."""
     with FakeLLM(faults=only("bad", fault)) as first, FakeLLM() as second:
         asked = failover_of((first.url,), second=second.url).ask(question("bad"))
         assert (asked.unavailable, len(asked.attempts), second.chats()) == (False, 1, [])
 
 
-def test_a_poisoned_document_is_tried_elsewhere_within_its_budget() -> None:
-    """`max_retries` + 1 requests for each provider, and no more."""
+def test_failing_document_is_tried_at_each_provider() -> None:
+    """Each provider gets at most `max_retries` + 1 requests."""
     with FakeLLM(faults=only("bad", "http_503")) as first, FakeLLM(faults=only("bad", "http_503")) as second:
         asked = failover_of((first.url,), second=second.url, max_retries=2).ask(question("bad"))
         assert (asked.unavailable, asked.losses) == (False, 0)
@@ -101,15 +101,15 @@ def test_a_poisoned_document_is_tried_elsewhere_within_its_budget() -> None:
         assert (asked_for(first, "bad"), asked_for(second, "bad")) == (3, 3)
 
 
-def test_a_document_that_took_a_server_down_is_not_sent_to_the_next() -> None:
-    """One provider less is enough."""
+def test_document_that_killed_a_server_is_not_sent_to_the_fallback() -> None:
+    """It must not take down the next provider as well."""
     with FakeLLM(faults=only("bad", "kill"), restart_s=30.0) as first, FakeLLM() as second:
         asked = failover_of((first.url,), second=second.url).ask(question("bad"))
         assert (asked.unavailable, asked.losses, second.chats()) == (True, 1, [])
 
 
-def test_when_all_are_away_the_document_is_given_back() -> None:
-    """An outage of all of them is nobody's fault, and may end."""
+def test_document_is_returned_if_all_providers_are_unavailable() -> None:
+    """An outage is not the document's fault, and may end."""
     failover = failover_of((refusing_url(),), second=refusing_url())
     asked = failover.ask(question("d"))
     assert (asked.unavailable, asked.losses, failover.available) == (True, 0, False)
@@ -119,8 +119,8 @@ def test_when_all_are_away_the_document_is_given_back() -> None:
     assert failover.ask(question("d")).attempts == ()
 
 
-def test_when_all_refuse_our_settings_it_is_a_dead_end() -> None:
-    """The message names each provider, its endpoint and its complaint, and no key."""
+def test_all_providers_refusing_the_settings_is_a_configuration_error() -> None:
+    """The message names each provider, its endpoint and its error, but no key."""
     with FakeLLM(("other",)) as first, FakeLLM(("another",)) as second:
         failover = failover_of((first.url,), second=second.url, api_key="sk-secret")
         assert failover.ask(question("d")).unavailable
@@ -132,8 +132,8 @@ def test_when_all_refuse_our_settings_it_is_a_dead_end() -> None:
     assert "sk-secret" not in trouble.message
 
 
-def test_a_fallback_that_answers_for_a_minute_is_explained(caplog: pytest.LogCaptureFixture) -> None:
-    """The warning says why the first provider is not used, again after ten minutes, and no more once it is back."""
+def test_long_use_of_the_fallback_is_explained(caplog: pytest.LogCaptureFixture) -> None:
+    """After a minute, and every ten minutes, a warning says why the first provider is not used, until it is back."""
     clock = Clock()
     with FakeLLM() as first, FakeLLM() as second:
         failover = failover_of((first.url,), second=second.url, clock=clock)
@@ -152,8 +152,8 @@ def test_a_fallback_that_answers_for_a_minute_is_explained(caplog: pytest.LogCap
     assert "refused" in messages[0]
 
 
-def test_the_only_model_served_is_taken_again_under_its_new_name() -> None:
-    """With an empty `model` a server may come back with another one."""
+def test_empty_model_follows_a_renamed_model() -> None:
+    """With an empty `model` a server may come back with another single model."""
     clock = Clock()
     with FakeLLM(("one",)) as server:
         failover = failover_of((server.url,), clock=clock, model="")
@@ -167,8 +167,8 @@ def test_the_only_model_served_is_taken_again_under_its_new_name() -> None:
             assert failover.ask(question("b")).attempts[-1].model.name == "two"
 
 
-def test_a_server_that_is_back_and_refuses_our_settings_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    """From an outage to a refused key: the change is logged."""
+def test_change_from_outage_to_refused_key_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The server is back and refuses the settings."""
     clock = Clock()
     with FakeLLM(api_key="right") as server:
         failover = failover_of((server.url,), clock=clock, api_key="right")

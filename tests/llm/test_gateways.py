@@ -1,4 +1,4 @@
-"""Gateways that are recognised by their headers: their counts prove nothing about the server behind them."""
+"""Gateways recognised by their headers: their token counts prove nothing about the server behind them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CASES = [(gateway, name, value) for gateway, headers in HEADERS.items() for name
 
 @pytest.mark.parametrize(("gateway", "name", "value"), CASES)
 @pytest.mark.parametrize("shape", [str.lower, str.title])
-def test_a_gateway_is_recognised_by_each_of_its_headers(gateway: str, name: str, value: str, shape: Any) -> None:
-    """In any spelling; the advice is to set the context length."""
+def test_gateway_is_recognised_by_each_of_its_headers(gateway: str, name: str, value: str, shape: Any) -> None:
+    """Case does not matter; the advice is to set the context length."""
     server = answering({"/v1/models": reply({"data": [{"id": "m"}]}), CHAT: reply(ANSWER, **{shape(name): value})})
     with server:
         client = client_of("openai", server.url, model="m")
@@ -32,8 +32,8 @@ def test_a_gateway_is_recognised_by_each_of_its_headers(gateway: str, name: str,
     assert "set the provider's `context_length`" in long_prompt_state(client)
 
 
-def test_other_headers_are_no_gateway() -> None:
-    """A CDN, a proxy and a server's own: the verification decides."""
+def test_other_headers_are_not_taken_for_a_gateway() -> None:
+    """A CDN, a proxy or a plain server has its counts verified."""
     others = {"cf-ray": "8", "cf-cache-status": "DYNAMIC", "x-request-id": "1", "via": "1.1 envoy", "x-portkeys": "1"}
     with answering({"/v1/models": reply({"data": [{"id": "m"}]}), CHAT: reply(ANSWER, **others)}) as server:
         client = client_of("openai", server.url, model="m")
@@ -41,8 +41,8 @@ def test_other_headers_are_no_gateway() -> None:
     assert long_prompt_state(client).startswith("not verified yet")
 
 
-def test_a_set_context_length_takes_the_doubt_away() -> None:
-    """Longer prompts are then not sent."""
+def test_configured_context_length_resolves_the_doubt() -> None:
+    """Longer prompts are not sent then."""
     name, value = "cf-aig-log-id", "01JADM"
     with answering({"/v1/models": reply({"data": [{"id": "m"}]}), CHAT: reply(ANSWER, **{name: value})}) as server:
         client = client_of("openai", server.url, model="m", context_length=4096)

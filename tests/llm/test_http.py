@@ -1,4 +1,4 @@
-"""One endpoint over raw sockets: no server can hold a request longer than its deadline, or make it anything else."""
+"""One endpoint over raw sockets: no server can hold a request beyond its deadline or corrupt it."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def failure(server: RawServer, *, timeout_s: float = 60.0, max_bytes: int = 10_000) -> CallFailedError:
-    """How a POST to this server fails."""
+    """Return the error of a POST to this server."""
     with server, pytest.raises(CallFailedError) as caught:
         Endpoint(server.url).post("/x", b"{}", timeout_s=timeout_s, max_bytes=max_bytes)
     return caught.value
 
 
 def after_reading(step: Callable[[Line], object]) -> RawServer:
-    """A server that reads a request and then does something on each connection."""
+    """Return a server that reads a request and then performs an action on each connection."""
     return RawServer(lambda line: (line.read(), step(line)))
 
 
@@ -50,23 +50,23 @@ def after_reading(step: Callable[[Line], object]) -> RawServer:
     [b"", b"HTTP/1.1 200 OK\r\nX-Slow: ", HEAD + b"Content-Length: 100000\r\n\r\n", HEAD + b"\r\n"],
     ids=["status line", "header", "body", "body without a length"],
 )
-def test_a_dripping_server_cannot_outlast_the_deadline(head: bytes) -> None:
-    """Bytes that come one by one do not make the total deadline longer."""
+def test_slow_bytes_do_not_extend_the_deadline(head: bytes) -> None:
+    """A server that sends byte by byte is a timeout at the total deadline."""
     began = time.monotonic()
     failed = failure(after_reading(lambda line: line.drip(head)), timeout_s=0.4)
     assert (failed.error, failed.reason) == ("timeout", "timeout")
     assert 0.3 < time.monotonic() - began < LONG_S
 
 
-def test_a_server_that_says_nothing_is_a_timeout() -> None:
-    """Silence ends at the deadline."""
+def test_silent_server_is_a_timeout() -> None:
+    """The wait ends at the deadline."""
     began = time.monotonic()
     assert failure(after_reading(lambda line: line.ended.wait()), timeout_s=0.2).reason == "timeout"
     assert time.monotonic() - began < LONG_S
 
 
-def test_a_server_that_does_not_read_is_a_timeout() -> None:
-    """A body that nobody takes ends at the deadline too."""
+def test_server_that_does_not_read_is_a_timeout() -> None:
+    """Sending the body ends at the deadline too."""
     began = time.monotonic()
     with RawServer(lambda line: line.ended.wait()) as server, pytest.raises(CallFailedError) as caught:
         Endpoint(server.url).post("/x", b"x" * 50_000_000, timeout_s=0.4)
@@ -75,19 +75,19 @@ def test_a_server_that_does_not_read_is_a_timeout() -> None:
 
 
 @pytest.mark.parametrize("answer", [reply(b"x" * 10_001), chunked(b"x" * 10_001, 999)], ids=["length", "chunks"])
-def test_an_answer_over_the_limit_is_not_read_on(answer: bytes) -> None:
+def test_reply_over_the_size_limit_is_refused(answer: bytes) -> None:
     """One byte over the limit is `response_too_large`."""
     assert failure(answering(answer)).reason == "response_too_large"
 
 
-def test_an_answer_at_the_limit_is_whole() -> None:
-    """The limit itself is allowed, in chunks as well."""
+def test_reply_at_the_size_limit_is_accepted() -> None:
+    """The same holds for a chunked reply."""
     with answering(chunked(b"x" * 10_000, 999)) as server:
         assert Endpoint(server.url).post("/x", b"", timeout_s=60, max_bytes=10_000).body == b"x" * 10_000
 
 
-def test_an_answer_that_was_packed_unasked_is_unpacked_up_to_the_limit() -> None:
-    """Some gateways pack whatever is accepted; what is large only when unpacked is `response_too_large` as well."""
+def test_compressed_reply_is_unpacked_up_to_the_limit() -> None:
+    """Some gateways compress unasked; a reply that is too large when unpacked is `response_too_large`."""
     with answering(reply(gzip.compress(b"packed"), Content_Encoding="gzip")) as server:
         assert Endpoint(server.url).post("/x", b"{}", timeout_s=60).body == b"packed"
         assert server.got[0].headers["accept-encoding"] == "identity"
@@ -109,14 +109,14 @@ def test_an_answer_that_was_packed_unasked_is_unpacked_up_to_the_limit() -> None
     ],
     ids=["half a body", "half a chunk", "reset", "close", "garbage", "too many headers"],
 )
-def test_a_broken_exchange_says_what_broke(step: Callable[[Line], object], reason: str | None, lost: bool) -> None:
-    """A connection that ends over the work is a lost server; what is not HTTP is a bad response."""
+def test_broken_exchange_is_classified(step: Callable[[Line], object], reason: str | None, lost: bool) -> None:
+    """A connection lost during the request is a lost server; bytes that are not HTTP are a bad response."""
     failed = failure(after_reading(step))
     assert (failed.reason, failed.lost, failed.sent) == (reason or "connection_error", lost, True)
 
 
-def test_a_refused_connection_was_not_sent() -> None:
-    """Where nothing listens no work can have begun, and the message is the same each time."""
+def test_refused_connection_is_reported_as_not_sent() -> None:
+    """No work can have begun, and the message is the same each time."""
     url = refusing_url()
     told = set()
     for _ in range(2):
@@ -129,7 +129,7 @@ def test_a_refused_connection_was_not_sent() -> None:
 
 
 def closing_on_reuse(server_hold_s: float = 0.0, *, also_fresh: bool = False) -> RawServer:
-    """A server that answers a connection's first request and breaks off at the second one."""
+    """Return a server that answers the first request of a connection and breaks off at the second."""
 
     def talk(line: Line) -> None:
         if line.n > 1 and also_fresh:
@@ -144,8 +144,8 @@ def closing_on_reuse(server_hold_s: float = 0.0, *, also_fresh: bool = False) ->
     return RawServer(talk)
 
 
-def test_a_server_that_does_not_take_connections_was_not_asked() -> None:
-    """Its queue is full: that is no timeout of the work, and no document is to blame."""
+def test_full_accept_queue_is_reported_as_not_sent() -> None:
+    """It is no timeout of the work, so no document is to blame."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as waiting:
         for _ in range(4):
             sock = waiting.enter_context(socket.socket())
@@ -156,8 +156,8 @@ def test_a_server_that_does_not_take_connections_was_not_asked() -> None:
     assert (caught.value.reason, caught.value.sent, caught.value.lost) == ("connection_error", False, False)
 
 
-def test_a_stale_connection_is_resent_once_at_once() -> None:
-    """A kept connection that breaks as it is used again is no failure: the request goes out on a fresh one."""
+def test_request_on_a_stale_connection_is_resent_at_once() -> None:
+    """A kept connection that breaks on reuse is no failure: the request goes out once on a new one."""
     with closing_on_reuse() as server:
         endpoint = Endpoint(server.url)
         assert endpoint.get("/x", timeout_s=60).body == b"first"
@@ -165,8 +165,8 @@ def test_a_stale_connection_is_resent_once_at_once() -> None:
         assert server.accepts == 2
 
 
-def test_a_stale_connection_is_not_resent_twice() -> None:
-    """When the fresh connection breaks as well, that is the server's doing."""
+def test_request_is_resent_only_once() -> None:
+    """If the new connection breaks as well, the server has failed."""
     with closing_on_reuse(also_fresh=True) as server:
         endpoint = Endpoint(server.url)
         endpoint.get("/x", timeout_s=60)
@@ -175,8 +175,8 @@ def test_a_stale_connection_is_not_resent_twice() -> None:
         assert (caught.value.reason, caught.value.lost, server.accepts) == ("connection_error", True, 2)
 
 
-def test_a_resend_has_only_what_is_left_of_the_deadline() -> None:
-    """A stale connection that takes its time and a fresh one that hangs do not take two timeouts."""
+def test_resend_has_only_the_remaining_time() -> None:
+    """A slow stale connection and a hanging new one together take one timeout."""
 
     def talk(line: Line) -> None:
         line.read()
@@ -204,8 +204,8 @@ def test_a_resend_has_only_what_is_left_of_the_deadline() -> None:
     assert_less(2.2, spent_s)
 
 
-def test_a_server_that_dies_at_work_is_not_asked_again() -> None:
-    """A reused connection that breaks later than a stale one can was lost over the work."""
+def test_late_break_of_a_reused_connection_is_not_resent() -> None:
+    """A stale connection breaks at once; a later break means that the server was lost during the work."""
     with closing_on_reuse(server_hold_s=1.2) as server:
         endpoint = Endpoint(server.url)
         endpoint.get("/x", timeout_s=60)
@@ -214,8 +214,8 @@ def test_a_server_that_dies_at_work_is_not_asked_again() -> None:
         assert (caught.value.lost, server.accepts) == (True, 1)
 
 
-def test_a_redirect_is_not_followed() -> None:
-    """A 302 is an answer like any other: nobody else is asked, and nobody else gets the key."""
+def test_redirect_is_not_followed() -> None:
+    """A 302 is the final reply, so no other server gets the request or the key."""
     with answering(reply(b"stolen")) as other, answering(reply(b"", 302, Location=other.url + "/x")) as server:
         answer = Endpoint(server.url, Access(read_key=lambda: "the-key")).get("/x", timeout_s=60)
         assert answer.status == 302
@@ -223,8 +223,8 @@ def test_a_redirect_is_not_followed() -> None:
         assert other.accepts == 0
 
 
-def test_a_key_is_read_again_when_asked_to() -> None:
-    """`reload_key` tells whether the key is another one, and the next request carries it."""
+def test_reload_key_reads_the_key_file_again() -> None:
+    """It returns whether the key has changed, and the next request uses it."""
     keys = iter(["old", "new", "new"])
     with answering(reply(b"", 401)) as server:
         endpoint = Endpoint(server.url, Access(read_key=lambda: next(keys)))
@@ -246,8 +246,8 @@ def test_secrets_are_in_no_repr_and_no_error() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 500])
-def test_a_complaint_that_repeats_a_secret_is_kept_without_it(status: int) -> None:
-    """LiteLLM and others name the key they were sent: it would stand in records, logs and the report."""
+def test_secret_repeated_in_an_error_is_masked(status: int) -> None:
+    """LiteLLM and others repeat the key they received, which would reach records, logs and the report."""
     said = {"error": {"message": "got Bearer sk-secret-1 and tok-secret, team blue-team, model sk"}}
     access = Access(read_key=lambda: "sk-secret-1", headers={"X-Token": "Basic tok-secret", "X-Team": "blue-team"})
     with answering(reply(said, status)) as server:
@@ -259,8 +259,8 @@ def test_a_complaint_that_repeats_a_secret_is_kept_without_it(status: int) -> No
             assert told == "got Bearer *** and ***, team blue-team, model sk"
 
 
-def test_a_complaint_that_repeats_a_key_which_was_changed_meanwhile_is_kept_without_it() -> None:
-    """What counts is what this request was sent with: the old key may be good elsewhere."""
+def test_replaced_key_repeated_in_an_error_is_masked() -> None:
+    """The key sent with this request counts, because the old key may be valid elsewhere."""
     keys = iter(["sk-secret-1", "sk-secret-2"])
     endpoint: Endpoint
 
@@ -275,8 +275,8 @@ def test_a_complaint_that_repeats_a_key_which_was_changed_meanwhile_is_kept_with
         assert endpoint.get("/x", timeout_s=60).body == b"Bearer ***"
 
 
-def test_an_answer_and_a_key_that_is_a_word_stay_as_they_are() -> None:
-    """`EMPTY` is what many give a vLLM that wants no key: it must not change what is said."""
+def test_answers_and_dummy_keys_are_not_masked() -> None:
+    """`EMPTY` is a common key for a vLLM without authentication, and must not alter messages."""
     with answering(reply(b"an EMPTY sk-secret-1"), reply(b"an EMPTY sk-secret-1", 400)) as server:
         endpoint = Endpoint(server.url, Access(read_key=lambda: "sk-secret-1"))
         assert endpoint.get("/x", timeout_s=60).body == b"an EMPTY sk-secret-1"
@@ -284,16 +284,16 @@ def test_an_answer_and_a_key_that_is_a_word_stay_as_they_are() -> None:
         assert endpoint.get("/x", timeout_s=60).body == b"an EMPTY sk-secret-1"
 
 
-def test_headers_of_the_configuration_are_sent() -> None:
-    """`headers` reach the server, over the client's own."""
+def test_configured_headers_are_sent() -> None:
+    """They override the client's own headers."""
     with answering(reply(b"")) as server:
         Endpoint(server.url, Access(headers={"X-Team": "blue", "User-Agent": "mine"})).post("/x", b"{}", timeout_s=60)
     headers = server.got[0].headers
     assert (headers["x-team"], headers["user-agent"], headers["content-type"]) == ("blue", "mine", "application/json")
 
 
-def test_a_length_and_a_host_of_the_configuration_are_sent_once() -> None:
-    """The length is that of the body, whatever is configured; two of them could hide another request."""
+def test_configured_length_and_host_are_sent_once() -> None:
+    """The length is always that of the body; two lengths could hide another request."""
     with answering(reply(b"")) as server:
         access = Access(headers={"content-length": "7", "host": "models.example", "accept": "text/x"})
         Endpoint(server.url, access).post("/x", b"{}", timeout_s=60)
@@ -304,8 +304,8 @@ def test_a_length_and_a_host_of_the_configuration_are_sent_once() -> None:
     assert "content-length" not in got.headers
 
 
-def test_nothing_but_the_configuration_says_who_we_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No login out of ~/.netrc, and no cookie that a gateway set: every request is like the first."""
+def test_no_netrc_login_and_no_cookies_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every request is like the first, whatever ~/.netrc has or a gateway sets."""
     (tmp_path / "netrc").write_text("default login robot password hunter2\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with answering(reply(b"", Set_Cookie="who=me; Path=/")) as server:
@@ -317,8 +317,8 @@ def test_nothing_but_the_configuration_says_who_we_are(tmp_path: Path, monkeypat
     assert [set(got.headers) - names for got in server.got] == [set(), set()]
 
 
-def test_the_proxy_of_the_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the environment says later changes nothing."""
+def test_proxy_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later changes of the environment have no effect."""
     with answering(reply(b"by proxy")) as proxy, answering(reply(b"direct")) as server:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         early = Endpoint("http://models.example:8000")
@@ -330,8 +330,8 @@ def test_the_proxy_of_the_environment_is_read_at_construction(monkeypatch: pytes
         assert late.get("/x", timeout_s=60).body == b"direct"
 
 
-def test_a_proxy_that_lets_nobody_through_is_no_lost_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was sent to the server, so no document is to blame."""
+def test_refusing_proxy_is_no_lost_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server received no request, so no document is to blame."""
     with answering(reply(b"", 502)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         with pytest.raises(CallFailedError) as caught:
@@ -342,7 +342,7 @@ def test_a_proxy_that_lets_nobody_through_is_no_lost_server(monkeypatch: pytest.
 
 
 def secure_server(*, asks_who: bool = False) -> RawServer:
-    """A server with a certificate for localhost that only tests/data/tls vouches for; it may ask for the client's."""
+    """Yield a server with a certificate that only tests/data/tls vouches for; it may ask for a client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
     if asks_who:
@@ -351,8 +351,8 @@ def secure_server(*, asks_who: bool = False) -> RawServer:
     return RawServer(lambda line: (line.read(), line.send(reply(b"safe"))), tls=context)
 
 
-def test_an_unknown_certificate_is_refused() -> None:
-    """Without its authority a server is not believed, and nothing is sent to it."""
+def test_unknown_certificate_is_refused() -> None:
+    """Without its authority the server gets no request."""
     with secure_server() as server, pytest.raises(CallFailedError) as caught:
         Endpoint(server.url).get("/x", timeout_s=60)
     assert (caught.value.reason, caught.value.sent) == ("connection_error", False)
@@ -360,15 +360,15 @@ def test_an_unknown_certificate_is_refused() -> None:
 
 
 def test_ca_file_is_trusted() -> None:
-    """`ca_file` vouches for a server."""
+    """A server with a certificate of `ca_file` is accepted."""
     with secure_server() as server:
         access = Access(ca_file=str(TLS / "cert.pem"))
         assert Endpoint(server.url, access).get("/x", timeout_s=60).body == b"safe"
 
 
 @pytest.mark.parametrize("apart", [True, False])
-def test_a_client_certificate_is_presented(tmp_path: Path, apart: bool) -> None:
-    """To a server that asks for one: certificate and key as two files, or both in one; without it nothing is told."""
+def test_client_certificate_is_presented(tmp_path: Path, apart: bool) -> None:
+    """Certificate and key may be two files or one; without them the server refuses."""
     both = tmp_path / "both.pem"
     both.write_bytes((TLS / "cert.pem").read_bytes() + (TLS / "key.pem").read_bytes())
     cert, key = (TLS / "cert.pem", str(TLS / "key.pem")) if apart else (both, None)
@@ -382,10 +382,8 @@ def test_a_client_certificate_is_presented(tmp_path: Path, apart: bool) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
 @pytest.mark.parametrize("name", ["ca_file", "client_cert", "client_key"])
-def test_a_file_that_is_no_certificate_is_told_before_any_request(
-    tmp_path: Path, name: str, content: bytes | None
-) -> None:
-    """As a wrong setting: to a connection it would look like a server that is gone, and be waited for."""
+def test_invalid_certificate_file_is_a_configuration_error(tmp_path: Path, name: str, content: bytes | None) -> None:
+    """Otherwise it would look like an unreachable server, and the run would wait."""
     files = {"client_cert": str(TLS / "cert.pem")} if name == "client_key" else {}
     if content is not None:
         (tmp_path / "x.pem").write_bytes(content)
@@ -394,12 +392,12 @@ def test_a_file_that_is_no_certificate_is_told_before_any_request(
     assert "x.pem" in str(caught.value)
 
 
-def test_a_folder_of_certificates_is_trusted(tmp_path: Path) -> None:
-    """`ca_file` may name a folder, as OpenSSL reads it."""
+def test_folder_of_certificates_is_trusted(tmp_path: Path) -> None:
+    """`ca_file` may name a folder in OpenSSL's layout."""
     assert Endpoint("https://127.0.0.1:9", Access(ca_file=str(tmp_path)))
 
 
-def test_the_ca_bundle_of_the_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ca_bundle_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
     """REQUESTS_CA_BUNDLE counts as it was when the endpoint was built."""
     with secure_server() as server:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(TLS / "cert.pem"))
@@ -409,8 +407,8 @@ def test_the_ca_bundle_of_the_environment_is_read_at_construction(monkeypatch: p
 
 
 @pytest.mark.parametrize(("age_s", "accepts"), [(0.0, 3), (60.0, 1)])
-def test_a_connection_is_kept_until_it_is_old(age_s: float, accepts: int) -> None:
-    """Keep-alive is reused, up to `max_connection_age_s`."""
+def test_connection_is_reused_until_its_maximum_age(age_s: float, accepts: int) -> None:
+    """The limit is `max_connection_age_s`."""
     with answering(reply(b"ok")) as server:
         endpoint = Endpoint(server.url, Access(max_connection_age_s=age_s))
         for _ in range(3):
@@ -418,8 +416,8 @@ def test_a_connection_is_kept_until_it_is_old(age_s: float, accepts: int) -> Non
         assert server.accepts == accepts
 
 
-def test_close_ends_the_idle_connections() -> None:
-    """At once, not when somebody collects the garbage; whoever asks all the same gets a new one."""
+def test_close_closes_idle_connections_at_once() -> None:
+    """A request after it opens a new connection."""
     with answering(reply(b"ok")) as server:
         endpoint = Endpoint(server.url)
         endpoint.get("/x", timeout_s=60)
@@ -431,8 +429,8 @@ def test_close_ends_the_idle_connections() -> None:
         endpoint.close()
 
 
-def test_the_pool_holds_a_connection_for_each_request_in_flight() -> None:
-    """As many connections as requests at a time, and the same ones again for the next turn."""
+def test_pool_has_a_connection_for_each_request_in_flight() -> None:
+    """The same connections serve the next requests."""
     many = 8
     with answering_together(many) as server, ThreadPoolExecutor(many) as threads:
         endpoint = Endpoint(server.url, Access(pool_size=many))
@@ -444,8 +442,8 @@ def test_the_pool_holds_a_connection_for_each_request_in_flight() -> None:
         endpoint.close()
 
 
-def test_bodies_of_threads_do_not_mix() -> None:
-    """Each request carries the body that it was given, from any thread."""
+def test_bodies_of_concurrent_requests_do_not_mix() -> None:
+    """Each request has its own body, from any thread."""
     with answering(reply(b"ok")) as server, ThreadPoolExecutor(8) as threads:
         endpoint = Endpoint(server.url)
         sent = [b"%d" % number * (number % 7 + 1) for number in range(60)]

@@ -1,4 +1,4 @@
-"""The parser of replies, held against http.client: it agrees wherever it accepts, in any split of the bytes."""
+"""The reply parser compared with http.client: it agrees on every reply it accepts, however the bytes are split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFUSALS = (http.client.HTTPException, ConnectionError)
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What one reader made of some bytes; `rest`: what follows the reply."""
+    """What a reader extracted from some bytes; `rest` follows the reply."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -30,7 +30,7 @@ class Read:
 
 
 def ours(data: bytes, splits: tuple[int, ...] = (), *, most: int = 65536) -> Read:
-    """Return what our parser reads, the bytes coming in pieces."""
+    """Return what our parser reads when the bytes come in pieces."""
     places = sorted({place % (len(data) + 1) for place in splits} | {0, len(data)})
     pieces = iter([data[start:end] for start, end in zip(places, [*places[1:], len(data)], strict=True) if start < end])
     incoming = Incoming(lambda: next(pieces, b""))
@@ -44,13 +44,13 @@ def ours(data: bytes, splits: tuple[int, ...] = (), *, most: int = 65536) -> Rea
 
 
 class _Wire(io.BytesIO):
-    """Bytes in the place of a socket."""
+    """Bytes in place of a socket."""
 
     def makefile(self, *_: Any, **__: Any) -> io.BytesIO:
         return self
 
     def close(self) -> None:
-        """Stay open: what is left is read afterwards."""
+        """Stay open, because the rest is read afterwards."""
 
 
 def reference(data: bytes) -> Read:
@@ -104,10 +104,10 @@ def replies(draw: st.DrawFn) -> bytes:
 
 @settings(deadline=None, max_examples=400)
 @given(replies(), SPLITS, st.integers(1, 100), st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n\r\n", b"\r\n"]))
-def test_a_well_formed_reply_is_read_as_http_client_reads_it(
+def test_well_formed_reply_is_read_like_http_client(
     data: bytes, splits: tuple[int, ...], most: int, behind: bytes
 ) -> None:
-    """Status, headers, body and what follows, in any split; we keep no connection that it would close."""
+    """Status, headers, body and rest agree for any split; no connection is kept that http.client would close."""
     read, expected = ours(data + behind, splits, most=most), reference(data + behind)
     assert (read.status, read.headers, read.body, read.rest) == (
         expected.status,
@@ -121,10 +121,10 @@ def test_a_well_formed_reply_is_read_as_http_client_reads_it(
 
 @settings(deadline=None, max_examples=600)
 @given(replies(), st.lists(st.tuples(st.integers(0, 500), st.binary(max_size=3)), max_size=4), SPLITS)
-def test_damaged_bytes_are_refused_or_read_alike(
+def test_damaged_reply_is_refused_or_read_like_http_client(
     data: bytes, damage: list[tuple[int, bytes]], splits: tuple[int, ...]
 ) -> None:
-    """A known error, or the same in any split, and as http.client reads it if the connection is kept."""
+    """The outcome is the same for any split, and equals http.client's if the connection is kept."""
     for place, piece in damage:
         data = data[: place % len(data)] + piece + data[place % len(data) + len(piece) :]
     try:
@@ -141,8 +141,8 @@ def test_damaged_bytes_are_refused_or_read_alike(
 
 @settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=200), SPLITS)
-def test_any_bytes_end_in_a_known_error_or_a_reply(noise: bytes, splits: tuple[int, ...]) -> None:
-    """Nothing else is raised, and nothing loops."""
+def test_any_bytes_give_a_reply_or_a_known_error(noise: bytes, splits: tuple[int, ...]) -> None:
+    """No other exception is raised, and reading always ends."""
     for data in (noise, HEAD + noise, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + noise):
         try:
             ours(data, splits)
@@ -172,20 +172,20 @@ def test_any_bytes_end_in_a_known_error_or_a_reply(noise: bytes, splits: tuple[i
     ],
     ids=range(16),
 )
-def test_a_reply_whose_end_is_in_doubt_is_refused(head: bytes) -> None:
-    """Two readers would part it differently, so what follows could be taken for another reply."""
+def test_reply_with_an_ambiguous_end_is_refused(head: bytes) -> None:
+    """Two readers could split it differently, and the rest could be taken for another reply."""
     with pytest.raises(http.client.HTTPException):
         ours(HEAD + head)
 
 
-def test_a_length_beside_chunks_does_not_count_and_ends_the_connection() -> None:
-    """RFC 9112, 6.3: the chunks win, and such a reply may be an attempt to smuggle another one."""
+def test_length_beside_chunks_is_ignored_and_closes_the_connection() -> None:
+    """By RFC 9112, 6.3 the chunks win, and such a reply may be a smuggling attempt."""
     read = ours(HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")
     assert (read.body, read.keeps) == (b"a", False)
 
 
-def test_many_small_chunks_cost_linear_time() -> None:
-    """A flood of them in large segments is read in a bounded time."""
+def test_many_small_chunks_take_linear_time() -> None:
+    """A flood of chunks in large segments is read in bounded time."""
     data = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 200_000 + b"0\r\n\r\n"
     began = time.process_time()
     assert len(ours(data, tuple(range(0, len(data), 65536))).body) == 200_000

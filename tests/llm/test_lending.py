@@ -1,4 +1,4 @@
-"""A replica lent to another process: its copy sends the same, and its answers count as the lender's own."""
+"""A replica lent to another process: its copy sends the same requests, and its answers count as the lender's."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ CONFIGS = (
 
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("is_adopted", [False, True])
-def test_a_copy_sends_the_same_requests(config: VLLMConfig | OllamaConfig, *, is_adopted: bool) -> None:
-    """Before and after a preflight has settled what the server is."""
+def test_copy_sends_the_same_requests(config: VLLMConfig | OllamaConfig, *, is_adopted: bool) -> None:
+    """This holds before and after a preflight has determined the server's capabilities."""
     with FakeLLM(("llama3.1",)) as server:
         config = replace(config, base_url=server.url, model="llama3.1")
         client = OllamaClient(config) if isinstance(config, OllamaConfig) else VLLMClient(config)
@@ -45,8 +45,8 @@ def test_a_copy_sends_the_same_requests(config: VLLMConfig | OllamaConfig, *, is
         assert (copy.model, copy.context_length) == (client.model, client.context_length)
 
 
-def test_a_new_key_is_taken_over_on_the_same_connections() -> None:
-    """The settings of a client are sent again when its key has changed."""
+def test_changed_key_is_sent_to_the_copy() -> None:
+    """The copy uses it on the same connections."""
     with FakeLLM(("llama3.1",)) as server:
         config = VLLMConfig(base_url=server.url, model="llama3.1")
         lent = LentClients(Overhead())
@@ -69,10 +69,10 @@ PROMPT = st.tuples(st.integers(1, 5000), st.sampled_from([None, 0, 100, 600, 705
 
 @settings(max_examples=200)
 @given(FINDINGS, st.lists(PROMPT, max_size=8), st.booleans())
-def test_what_counts_at_once_counts_in_full_without_a_request(
+def test_verify_without_request_agrees_with_verify(
     finding: Finding, prompts: list[tuple[int, int | None]], limit_is_set: bool
 ) -> None:
-    """`verify_without_request` accepts a prompt only if `verify` does, with the same notes, and sends nothing."""
+    """It accepts a prompt only if `verify` does, with the same notes, and sends no request."""
     quick = PromptVerifier("q", limit_is_set=limit_is_set)
     slow = PromptVerifier("s", limit_is_set=limit_is_set)
     quick.finding = slow.finding = finding

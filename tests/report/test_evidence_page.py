@@ -1,4 +1,4 @@
-"""The page of a record: the text with its quotes marked is the document's, whatever it holds, and runs nothing."""
+"""The HTML page of a record: its text is the document's with the quotes marked, and it runs no code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOSTILE = (
 
 
 class Read(HTMLParser):
-    """What a browser reads: the text of the left side, the ids and the links, and every tag."""
+    """The parts of a page that matter here: the document's text, ids, links and all tags."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Read(HTMLParser):
 
 
 def record(quotes: list[tuple[int, int]], text: str, **more: Any) -> dict[str, Any]:
-    """A result whose evidence is at these places of a text."""
+    """Return a result whose evidence is at these positions of a text."""
     evidence = [
         {"path": f"/evidence/{n}", "start": start, "end": end, "match": "exact", "count": 1}
         for n, (start, end) in enumerate(quotes)
@@ -73,19 +73,19 @@ def record(quotes: list[tuple[int, int]], text: str, **more: Any) -> dict[str, A
 
 
 def shown(quotes: list[tuple[int, int]], text: str, **more: Any) -> ShownDocument:
-    """A record with its document."""
+    """Return a record with its document."""
     return shown_document([record(quotes, text, **more)], Document("a.txt", "a.txt", "0" * 64, text))
 
 
 def spelled_out(text: str) -> str:
-    """A text as the page has it: control and bidi characters as escapes."""
+    """Return a text as the page has it: control and bidi characters as escapes."""
     for char in ("\u202e", "\x00", "\x1b", "\ufeff"):
         text = text.replace(char, f"\\u{ord(char):04x}" if ord(char) > 0xFF else f"\\x{ord(char):02x}")
     return text
 
 
-def test_the_left_side_is_the_documents_text() -> None:
-    """Hostile text stays text; overlapping and equal marks each have their id; nothing is loaded or run."""
+def test_page_has_the_documents_text_with_marks() -> None:
+    """Hostile text stays text, overlapping and equal marks each have an id, and no resource is loaded."""
     text = f"One {HOSTILE}two\tthree\n\nfour five\fsix"
     page = evidence_page(shown([(4, 50), (10, 60), (4, 50), (len(text) - 3, len(text))], text), {"file": HOSTILE})
     read = Read(page)
@@ -102,8 +102,8 @@ def test_the_left_side_is_the_documents_text() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="ab<&\n\f漢", min_size=1, max_size=30), st.data())
-def test_marks_are_cut_into_pieces(text: str, data: st.DataObject) -> None:
-    """The pieces are the text, each with the numbers that cover it; read back, the page has the same text."""
+def test_pieces_cover_the_text_with_their_marks(text: str, data: st.DataObject) -> None:
+    """The pieces join to the text, each with the marks that cover it, and the page has the same text."""
     places = st.tuples(st.integers(0, len(text) - 1), st.integers(1, len(text)))
     spans = [(a, b) if a < b else (b - 1, a + 1) for a, b in data.draw(st.lists(places, max_size=6))]
     marks = [Mark(start, end, number) for number, (start, end) in enumerate(spans, start=1)]
@@ -118,8 +118,8 @@ def test_marks_are_cut_into_pieces(text: str, data: st.DataObject) -> None:
     assert set(read.ids) == {f"e{mark.number}" for mark in marks}
 
 
-def test_of_a_very_long_text_only_the_surroundings_are_shown() -> None:
-    """2,000 characters around each mark, and all of it when that is asked for; one without marks has its beginning."""
+def test_page_of_a_long_text_shows_only_the_context_of_marks() -> None:
+    """It shows 2,000 characters around each mark, all on request, and the beginning if there are no marks."""
     text = "word " * (WHOLE_CHARS // 5 + 1)
     one = shown([(1_000_000, 1_000_004), (1_000_500, 1_000_510)], text)
     page = evidence_page(one, {})
@@ -146,8 +146,8 @@ def test_of_a_very_long_text_only_the_surroundings_are_shown() -> None:
         ),
     ],
 )
-def test_places_are_shown_only_in_the_text_they_are_of(document: Document | None, trouble: str, text: str) -> None:
-    """The page is made in any case, with the quotes and their places as numbers, and says why."""
+def test_quotes_are_not_marked_in_another_text(document: Document | None, trouble: str, text: str) -> None:
+    """The page then lists quotes and positions, and says why they are not marked."""
     found = shown_document([record([(0, 3)], "One two", text_sha256="f" * 64)], document)
     assert found.trouble == trouble
     read = Read(evidence_page(found, {}))
@@ -158,8 +158,11 @@ def test_places_are_shown_only_in_the_text_they_are_of(document: Document | None
     assert '"One"' in read.all_text
 
 
-def test_a_failed_document_is_shown_without_marks() -> None:
-    """With its reason and what was kept of the answer; an earlier result beats a later failure, and that is said."""
+def test_page_of_a_failed_document_has_no_marks() -> None:
+    """It has the reason and the kept part of the answer.
+
+    An earlier result is shown with a note about the later failure.
+    """
     failure = {
         "id": "a.txt",
         "sha256": "0" * 64,
@@ -182,16 +185,16 @@ def test_a_failed_document_is_shown_without_marks() -> None:
     assert [quote.text for quote in both.marked] == ["One"]
 
 
-def test_a_record_of_an_earlier_version_has_no_places() -> None:
-    """It is shown, and that is said."""
+def test_page_of_an_older_record_has_no_positions() -> None:
+    """Page and terminal say that an earlier version wrote the record."""
     old = shown_document([{"id": "a", "sha256": None, "output": {"a": "x"}}], Document("a", "a", "0" * 64, "x"))
     assert "an earlier version wrote this record" in evidence_page(old, {})
     assert "earlier version" in next(quote_lines(old, colour=False, width=80))
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
-def test_quotes_on_a_terminal_keep_its_width(width: int) -> None:
-    """Wide characters count twice, combining ones not at all, and stay with their letter; escapes do nothing."""
+def test_terminal_quotes_fit_the_width(width: int) -> None:
+    """Wide characters count twice, combining ones stay with their letter, and escapes have no effect."""
     text = "漢字" * 90 + f" e\u0301te\u0301 {HOSTILE} " + "long" * 40 + "\n\nend of it"
     lines = list(quote_lines(shown([(20, 60), (181, 190), (300, 310)], text), colour=False, width=width))
     assert all(sum(map(columns_of, line)) <= width for line in lines)
@@ -205,8 +208,8 @@ def test_quotes_on_a_terminal_keep_its_width(width: int) -> None:
 
 
 @needs_chromium
-def test_a_browser_shows_it_without_a_complaint(tmp_path: Path) -> None:
-    """At 360 and 1400 pixels, light and dark: no sideways scrolling, no request, a link leads to its mark."""
+def test_page_in_a_browser_has_no_errors(tmp_path: Path) -> None:
+    """At 360 and 1400 pixels, light and dark: no sideways scrolling, no request, and links lead to their marks."""
     text = f"One {HOSTILE} two " + "x" * 400 + "\n\n" + "filler words " * 2000 + "the last words"
     path = tmp_path / "page.html"
     path.write_text(

@@ -1,4 +1,4 @@
-"""The last runs of an output: one row each, shards of one round together, charts with their values."""
+"""The last runs of an output: one row for each run or round of shards, and charts with their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.report.run_summary import RunSummary
 
 
 def shard_run(shard: str, *, done: int, left: int = 0, at: int = 0) -> RunSummary:
-    """The run of a shard, `at` minutes after the first one."""
+    """Return the run of a shard, `at` minutes after the first one."""
     exit_code = 130 if left else 0
     finished_at = f"2026-11-23T00:{at:02}:00.000Z"
     return summary(
@@ -21,8 +21,8 @@ def shard_run(shard: str, *, done: int, left: int = 0, at: int = 0) -> RunSummar
     )
 
 
-def test_the_last_thirty_runs_have_a_row_each() -> None:
-    """Oldest first, whatever their order; runs of an earlier number of shards have no row."""
+def test_history_has_the_last_thirty_runs() -> None:
+    """The oldest comes first; runs with an earlier number of shards are left out."""
     runs = [summary(run=number, counts=counts(done=number, failed=1)) for number in range(1, 41)]
     report = build_report([*reversed(runs), summary(run=3, shard="0/2")])
     assert [row.run for row in report.history] == list(range(41 - SHOWN_RUNS, 41))
@@ -31,8 +31,8 @@ def test_the_last_thirty_runs_have_a_row_each() -> None:
     assert report.history[-1].elapsed_s == 4.0
 
 
-def test_shards_that_worked_together_are_one_row() -> None:
-    """A shard that was interrupted continues in the same round; one that had finished begins the next one."""
+def test_one_round_of_shards_is_one_row() -> None:
+    """An interrupted shard continues its round; a finished one begins the next round."""
     runs = [
         shard_run("0/2", done=3, left=2, at=0),
         shard_run("1/2", done=5, at=1),
@@ -46,15 +46,15 @@ def test_shards_that_worked_together_are_one_row() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.booleans()), max_size=30))
-def test_no_run_of_a_shard_is_lost(events: list[tuple[int, int, bool]]) -> None:
-    """However shards end and begin again, the rows hold the documents of all runs that they are made of."""
+def test_history_counts_every_run_of_a_shard(events: list[tuple[int, int, bool]]) -> None:
+    """In whatever order shards end and restart, the rows add up to the documents of all runs."""
     runs = [shard_run(f"{shard}/4", done=done, left=left, at=at) for at, (shard, done, left) in enumerate(events)]
     rows = history_rows(runs, of=4)
     assert sum(row.done for row in rows) == sum(run.counts.done for run in runs)
 
 
-def test_the_page_shows_the_last_runs() -> None:
-    """Documents, tokens and seconds, each bar with its name and each chart with a table; one run is no history."""
+def test_page_has_charts_of_the_last_runs() -> None:
+    """They show documents, tokens and seconds with labels and tables; a single run has no history."""
     runs = [summary(run=number, counts=counts(done=number, failed=1)) for number in (1, 2, 3)]
     page = html_page(build_report(runs))
     assert "<h2>The last 3 runs</h2>" in page
@@ -65,8 +65,8 @@ def test_the_page_shows_the_last_runs() -> None:
     assert "The last" not in html_page(build_report(runs[:1]))
 
 
-def test_a_graded_history_is_drawn_against_its_cost() -> None:
-    """One mark a run, over money where every run knows it; a single one is no comparison."""
+def test_chart_of_grades_over_cost() -> None:
+    """Each run is a mark, over money if every run knows its rate; a single run has no chart."""
 
     def graded(run: int, f1: float, per_1000: float | None) -> RunSummary:
         metric = {"value": f1, "low": f1 - 0.1, "high": f1 + 0.1, "documents": 40, "verdict": "ok"}
@@ -83,8 +83,8 @@ def test_a_graded_history_is_drawn_against_its_cost() -> None:
     assert "F1 over" not in html_page(build_report([graded(2, 0.8, 1.5)]))
 
 
-def test_a_failed_document_has_its_story() -> None:
-    """Each request with its server, error and seconds, folded away, and the command that shows everything."""
+def test_page_has_the_history_of_a_failed_document() -> None:
+    """It is folded and has each request's server, error and seconds, and the command for the details."""
     stats = stats_of([result(), failure("b.txt")])
     page = html_page(build_report([summary(stats, files={"report.html": "my out/report.html"})]))
     story = page[page.index("<summary>what happened</summary>") : page.index("</details>")]
@@ -93,8 +93,8 @@ def test_a_failed_document_has_its_story() -> None:
     assert "pipeline errors &#39;my out&#39; --show b.txt" in story
 
 
-def test_a_note_has_its_meaning() -> None:
-    """Beside its name, which is the one of the record."""
+def test_page_explains_each_note() -> None:
+    """The explanation stands beside the note's name in the record."""
     page = html_page(build_report([summary()]))
     assert '<th scope="row" class="word">encoding:cp1252</th>' in page
     assert "decoded from this encoding" in page

@@ -1,4 +1,4 @@
-"""The report: numbers that add up, shards as one, text for people, a page without holes."""
+"""The report: counts that add up, merged shards, a text summary, and an HTML page."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SCHEMA = {"type": "object", "properties": {"summary": {"type": "string"}, "compa
 
 
 class Clock:
-    """A clock that stands until it is moved."""
+    """A clock that stands still until it is set."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -71,7 +71,7 @@ def failure(id: str = "b.txt", *, reason: str = "timeout", message: str = "no an
 
 
 def count(stats: RunStats, outcome: Result | Failure | Unchanged) -> None:
-    """Count an outcome and the requests that it took."""
+    """Count an outcome and its requests."""
     if isinstance(outcome, Failure):
         tries = [ExtractionAttempt(ModelMetadata(step.provider, "m"), error=step.error) for step in outcome.history]
         stats.asked(tries, variant=outcome.variant)
@@ -109,8 +109,8 @@ def stats_of(outcomes: list[Result | Failure], schema: Mapping[str, Any] = SCHEM
     return stats
 
 
-def test_counts_reconcile_only_when_they_add_up() -> None:
-    """Found must be the sum of everything else."""
+def test_counts_reconcile_only_if_they_add_up() -> None:
+    """`found` must be the sum of all other counts."""
     assert reconciles(counts(done=1, failed=2, skipped=3, ignored=4, left=5))
     assert not reconciles(replace(counts(done=1), found=2))
 
@@ -126,13 +126,13 @@ def test_counts_reconcile_only_when_they_add_up() -> None:
         (counts(left=1), 143, "INTERRUPTED"),
     ],
 )
-def test_headline(given: Counts, exit_code: int, wanted: str) -> None:
-    """The verdict follows from the counts and the exit code."""
+def test_headline_follows_counts_and_exit_code(given: Counts, exit_code: int, wanted: str) -> None:
+    """Each combination has its own verdict."""
     assert headline(given, exit_code) == wanted
 
 
-def test_stats_count_outcomes() -> None:
-    """Outcomes are counted by what became of them, reason, provider, variant and note."""
+def test_stats_count_outcomes_by_kind() -> None:
+    """The kinds are outcome, reason, provider, variant and note."""
     stats = RunStats(SCHEMA, Clock())
     for outcome in (result(), result(variant="terse"), failure(), failure(reason="overloaded"), Unchanged("c")):
         count(stats, outcome)
@@ -151,8 +151,8 @@ def test_stats_count_outcomes() -> None:
     assert data["notes"] == {"encoding:cp1252": 2}
 
 
-def test_fields_are_judged_by_how_filled_they_are() -> None:
-    """Empty, blank, null and missing values count as empty; lists tell their mean number of items."""
+def test_field_stats_count_empty_values() -> None:
+    """Empty, blank, null and missing values are empty; lists have their mean number of items."""
     outputs = [
         {"summary": "s", "companies": [1, 2, 3]},
         {"summary": " ", "companies": []},
@@ -177,8 +177,8 @@ def test_a_percentile_is_at_most_5_percent_too_high(latencies: list[float], shar
     assert true * 0.999 <= got <= min(true * 1.0501, max(latencies) * 1.000001)
 
 
-def test_the_snapshot_of_a_large_run_is_small() -> None:
-    """Twenty thousand documents of many kinds over a day leave some ten kilobytes of numbers."""
+def test_snapshot_of_a_large_run_is_small() -> None:
+    """Twenty thousand varied documents over a day take about ten kilobytes."""
     clock = Clock()
     stats = RunStats(SCHEMA, clock)
     for number in range(20_000):
@@ -193,8 +193,8 @@ def test_the_snapshot_of_a_large_run_is_small() -> None:
     assert [row["latency_s"] for row in data["slowest"]] == [300.0] * TOP
 
 
-def test_a_snapshot_does_not_change_with_the_run() -> None:
-    """A snapshot stands still while the run goes on."""
+def test_snapshot_does_not_change_during_the_run() -> None:
+    """Later outcomes do not alter it."""
     stats = stats_of([result()])
     before = stats.snapshot()
     text = json.dumps(plain.to_json(before))
@@ -208,8 +208,8 @@ times = st.lists(st.tuples(st.floats(0, 400), st.booleans(), st.floats(0.01, 50)
 
 @settings(deadline=None)
 @given(times, times)
-def test_merged_shards_are_the_numbers_of_one_run(first: list[Any], second: list[Any]) -> None:
-    """Merging the snapshots of two shards gives what one run over all their documents would have counted."""
+def test_merged_shards_equal_a_single_run(first: list[Any], second: list[Any]) -> None:
+    """Merging two snapshots gives the numbers of one run over all documents."""
 
     def run(events: list[Any]) -> RunNumbers:
         clock = Clock()
@@ -233,8 +233,8 @@ def test_merged_shards_are_the_numbers_of_one_run(first: list[Any], second: list
         assert ours == pytest.approx(theirs)
 
 
-def test_the_report_is_of_the_newest_run() -> None:
-    """Of several runs the one with the highest number counts, in whatever order they come."""
+def test_report_covers_the_newest_run() -> None:
+    """The highest run number counts, in whatever order the runs come."""
     report = build_report([summary(run=2, run_id="new"), summary(run=1, run_id="old")], OutputCounts(done=19))
     assert report.run.run_id == "new"
     assert report.to_json()["output"] == {"done": 19, "failed": 0, "stale": 0, "reasons": {}, "variants": {}}
@@ -242,15 +242,15 @@ def test_the_report_is_of_the_newest_run() -> None:
     assert report.missing_shards == ()
 
 
-def test_a_report_needs_a_run() -> None:
-    """No run at all is a usage error of the caller."""
+def test_report_without_runs_raises_value_error() -> None:
+    """Calling it without a run is an error of the caller."""
     with pytest.raises(ValueError, match="at least one run"):
         build_report([])
 
 
 @pytest.mark.parametrize("name", ["{}/3", "{:05d}-of-00003"])
-def test_shards_become_one_report_and_missing_ones_are_named(name: str) -> None:
-    """Each shard counts with its newest run; one that never ran is named, in the text as well."""
+def test_report_merges_shards_and_names_missing_ones(name: str) -> None:
+    """Each shard counts with its newest run; one without a run is named, in the text as well."""
     runs = [
         summary(run=1, shard=None, counts=counts(done=1000)),
         summary(run=2, shard=name.format(0), counts=counts(done=5)),
@@ -266,8 +266,8 @@ def test_shards_become_one_report_and_missing_ones_are_named(name: str) -> None:
     assert "no run of shard 1 is in this output" in summary_text(report, colour=False)
 
 
-def test_missing_chunks_are_named_by_ranges() -> None:
-    """A plan may have a thousand of them; documents that nobody has listed yet make the counts a least number."""
+def test_report_names_missing_chunks_by_ranges() -> None:
+    """A plan may have a thousand chunks; unlisted documents make the counts lower bounds."""
     runs = [replace(summary(run=1, shard=f"chunk {index}"), chunks=100) for index in (*range(0, 50, 2), 70)]
     report = build_report([replace(run, counts=counts(done=1, left=1)) for run in runs])
     text = summary_text(report, colour=False)
@@ -277,8 +277,8 @@ def test_missing_chunks_are_named_by_ranges() -> None:
     assert "At least 26 documents are left: not all were listed" in " ".join(text.split())
 
 
-def test_the_verdict_on_shards_is_that_of_the_worst() -> None:
-    """With its own words, and the shard that they are about."""
+def test_verdict_of_shards_is_that_of_the_worst() -> None:
+    """The message names the shard."""
     runs = [
         summary(run=1, shard="0/2"),
         summary(run=2, shard="1/2", exit_code=1, verdict="TOO FEW DOCUMENTS", message="found 3 documents"),
@@ -288,8 +288,8 @@ def test_the_verdict_on_shards_is_that_of_the_worst() -> None:
     assert report.run.message == "shard 1/2: found 3 documents"
 
 
-def test_a_field_that_lost_half_is_a_warning() -> None:
-    """A field that is filled half as often, or has half the items, than in the run before is said."""
+def test_field_filled_half_as_often_is_a_warning() -> None:
+    """Half as many items in a list is a warning too."""
     before = stats_of([result(output={"summary": "s", "companies": [1, 2, 3, 4]})] * 10)
     after = stats_of([result(output={"summary": "", "companies": [1, 2]})] * 10)
     report = build_report([summary(before, run=1), summary(after, run=2)])
@@ -300,8 +300,8 @@ def test_a_field_that_lost_half_is_a_warning() -> None:
     assert "summary is filled in 0 %" in summary_text(report, colour=False)
 
 
-def test_a_few_documents_are_no_reason_to_warn() -> None:
-    """Nine documents say nothing about a field, and a run that asked nothing is not compared with."""
+def test_few_documents_cause_no_field_warning() -> None:
+    """Nine documents are too few, and a run without requests is skipped in the comparison."""
     full = [result(output={"summary": "s", "companies": [1]})]
     empty = [result(output={"summary": "", "companies": []})]
     few = build_report([summary(stats_of(full * 10), run=1), summary(stats_of(empty * 9), run=2)])
@@ -310,8 +310,8 @@ def test_a_few_documents_are_no_reason_to_warn() -> None:
     assert len(build_report(runs).compared.warnings) == 2  # one for each field
 
 
-def test_the_text_says_what_happened_and_what_to_type() -> None:
-    """The summary begins with the verdict and has reasons, examples, advice, commands, numbers and files."""
+def test_summary_has_verdict_advice_and_commands() -> None:
+    """It also has reasons, examples, numbers and files."""
     text = summary_text(build_report([summary()]), colour=False)
     assert text.startswith("FINISHED WITH FAILURES: 24 found, 19 done, 3 failed, 2 skipped (exit 0)\n")
     for wanted in (
@@ -330,8 +330,8 @@ def test_the_text_says_what_happened_and_what_to_type() -> None:
         assert wanted in text, wanted
 
 
-def test_the_text_tells_the_most_frequent_reasons_at_length() -> None:
-    """The others with their counts, so that the verdict stays on the screen; the page has all of them."""
+def test_summary_details_only_the_most_frequent_reasons() -> None:
+    """The others are counted, so that the verdict stays on the screen; the page has all."""
     names = ("timeout", "overloaded", "rejected", "invalid_json", "not_grounded", "document_empty")
     failed = [failure(name, reason=name) for at, name in enumerate(names) for _ in range(9 - at)]
     report = build_report([summary(stats_of(failed), counts=counts(failed=39))])
@@ -341,8 +341,8 @@ def test_the_text_tells_the_most_frequent_reasons_at_length() -> None:
     assert html_page(report).count("--only-failed") == 6
 
 
-def test_the_text_ends_with_the_command_that_resumes() -> None:
-    """With documents left the summary ends with the command that does them."""
+def test_summary_ends_with_the_resume_command() -> None:
+    """It does if documents are left."""
     text = summary_text(build_report([summary(counts=counts(done=1, left=1200), exit_code=130)]), colour=False)
     assert text.endswith(
         "1,200 documents are left. Run the same command to resume:\n  pipeline run --config prod.yaml\n"
@@ -356,22 +356,22 @@ def test_the_text_ends_with_the_command_that_resumes() -> None:
         (2, "1 document is left. Fix the error, then run the same command to resume"),
     ],
 )
-def test_the_advice_to_resume_depends_on_the_exit_code(code: int, advice: str) -> None:
-    """After exit code 2 the error must be fixed first; the page and the text agree."""
+def test_resume_advice_depends_on_the_exit_code(code: int, advice: str) -> None:
+    """After exit code 2 the error must be fixed first; page and text agree."""
     report = build_report([summary(counts=counts(done=1, left=1), exit_code=code)])
     assert f"{advice}:" in summary_text(report, colour=False)
     assert f"<li>{advice}.</li>" in html_page(report)
 
 
-def test_the_names_of_a_shard_do_not_touch_their_paths() -> None:
-    """They are longer than the column of labels."""
+def test_long_file_names_keep_a_space_before_the_path() -> None:
+    """A shard's file names are longer than the column of labels."""
     name = "results-00003-of-00004.jsonl"
     text = summary_text(build_report([summary(files={name: f"out/{name}"})]), colour=False)
     assert "  results-*-of-00004.jsonl out/results-*-of-00004.jsonl\n" in text
 
 
-def test_colour_only_when_asked() -> None:
-    """Without colour no escape is in the text; with it the words are the same."""
+def test_summary_has_colour_only_on_request() -> None:
+    """The words are the same with and without colour."""
     report = build_report([summary()])
     plain, coloured = summary_text(report, colour=False), summary_text(report, colour=True)
     assert "\x1b" not in plain
@@ -379,8 +379,8 @@ def test_colour_only_when_asked() -> None:
     assert coloured != plain
 
 
-def test_a_folded_command_can_be_pasted() -> None:
-    """A command too long for the line is folded between its words, quotes kept whole."""
+def test_wrapped_command_can_be_pasted() -> None:
+    """It is wrapped between words with quotes kept whole."""
     command = "pipeline run " + " ".join(f"--set 'input.exclude=a b {n}'" for n in range(9))
     text = summary_text(build_report([summary(command=command, counts=counts(left=1), exit_code=3)]), colour=False)
     folded = text[text.index("Run the same command") :].split("\n", 1)[1]
@@ -395,8 +395,8 @@ hostile = st.text(min_size=1, max_size=300) | st.sampled_from(
 
 @settings(deadline=None)
 @given(hostile, hostile, hostile)
-def test_the_text_is_narrow_and_safe(id: str, message: str, variant: str) -> None:
-    """Whatever a document is called, the summary keeps its width and holds no control character."""
+def test_summary_fits_its_width_without_control_characters(id: str, message: str, variant: str) -> None:
+    """This holds for any document name, message and variant."""
     stats = stats_of([result(id, variant=variant), failure(id, message=message)])
     report = build_report([summary(stats, message=message)])
     for width in (60, 80, 100):
@@ -407,7 +407,7 @@ def test_the_text_is_narrow_and_safe(id: str, message: str, variant: str) -> Non
 
 
 class Tags(HTMLParser):
-    """The elements and attributes of a page, and whether each is closed."""
+    """The elements and attributes of a page; asserts that each element is closed."""
 
     VOID = frozenset({"meta", "path", "rect", "br"})
 
@@ -434,7 +434,7 @@ class Tags(HTMLParser):
 
 
 def full_report(text: str) -> Report:
-    """A report in which everything that can come from outside is this text."""
+    """Return a report in which every external value is this text."""
     clock = Clock()
     stats = RunStats({"properties": {text: {}}}, clock)
     for clock.now in (0.0, 5.0):
@@ -449,8 +449,8 @@ def full_report(text: str) -> Report:
 
 @settings(deadline=None)
 @given(hostile)
-def test_the_page_has_the_same_elements_whatever_documents_are_called(text: str) -> None:
-    """Text from outside adds no element and no attribute, and leaves no raw control character."""
+def test_external_text_adds_no_element_to_the_page(text: str) -> None:
+    """It adds no attribute either, and leaves no raw control character."""
     page, plain = html_page(full_report(text)), html_page(full_report("plain"))
     assert Tags(page).names == Tags(plain).names
     assert Tags(page).attributes == Tags(plain).attributes
@@ -458,8 +458,8 @@ def test_the_page_has_the_same_elements_whatever_documents_are_called(text: str)
     assert all(char == "\n" or not (char < " " or "\x7f" <= char <= "\x9f" or char == "\u202e") for char in page)
 
 
-def test_the_page_needs_no_network_and_no_script() -> None:
-    """The page refers to nothing outside itself, and forbids it as well."""
+def test_page_needs_no_network_and_no_script() -> None:
+    """It refers to no other resource, and its policy forbids loading any."""
     page = html_page(full_report("plain"))
     assert "default-src 'none'" in page
     assert "prefers-color-scheme: dark" in page
@@ -467,8 +467,8 @@ def test_the_page_needs_no_network_and_no_script() -> None:
     assert not {"src", "href", "onload", "onclick"} & Tags(page).attributes
 
 
-def test_the_page_says_what_the_text_says() -> None:
-    """Verdict, counts, advice, example and the command to run again are on the page."""
+def test_page_has_the_content_of_the_summary() -> None:
+    """These are verdict, counts, advice, an example and the command to run again."""
     page = html_page(build_report([summary()], OutputCounts(done=19)))
     for wanted in (
         "FINISHED WITH FAILURES",
@@ -482,7 +482,7 @@ def test_the_page_says_what_the_text_says() -> None:
 
 
 def test_report_files_are_written(tmp_path: Path) -> None:
-    """report.json reads back as the report, report.html stands beside it."""
+    """report.json reads back as the report, with report.html beside it."""
     report = build_report([summary()], OutputCounts(done=19))
     write_report(lambda name, data: (tmp_path / name).write_bytes(data), report)
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report.to_json()
@@ -490,8 +490,8 @@ def test_report_files_are_written(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
 
 
-def test_a_report_is_written_again_when_a_shard_ended_meanwhile() -> None:
-    """Whoever writes last has seen every run: a slow shard puts no report without its sister over the whole one."""
+def test_report_is_rewritten_if_a_shard_ended_meanwhile() -> None:
+    """A slow shard does not replace a complete report with an older one."""
     sisters = [summary(run=1, shard=f"{index}/3") for index in range(3)]
     ended, written, counted = [sisters[0]], list[Any](), list[int]()
 
@@ -510,8 +510,8 @@ def test_a_report_is_written_again_when_a_shard_ended_meanwhile() -> None:
     assert counted == [1, 2, 3]
 
 
-def test_a_run_that_asked_nothing_has_a_report() -> None:
-    """With nothing done and no shares to divide, text and page are made, and show no number that means nothing."""
+def test_report_of_a_run_without_requests() -> None:
+    """Text and page omit numbers that would be meaningless."""
     report = build_report([summary(stats_of([]), counts=counts(skipped=24))])
     assert summary_text(report, colour=False).startswith("FINISHED: 24 found, 0 done, 24 skipped (exit 0)\n")
     page = html_page(report)
@@ -520,28 +520,28 @@ def test_a_run_that_asked_nothing_has_a_report() -> None:
     assert "Fields of the results" not in page
 
 
-def test_a_run_that_found_nothing_says_so() -> None:
-    """In the first sentence."""
+def test_page_of_a_run_without_documents_says_so() -> None:
+    """It says so in the first sentence."""
     report = build_report([summary(stats_of([]), counts=counts(), exit_code=1, verdict="TOO FEW DOCUMENTS")])
     assert "No document was found." in html_page(report)
 
 
-def test_fields_stand_beside_the_run_before_when_there_was_one() -> None:
-    """Columns in which nothing stands are left out."""
+def test_page_compares_fields_with_the_previous_run() -> None:
+    """Without a previous run the columns are left out."""
     one, two = (summary(stats_of([result()] * 10), run=number) for number in (1, 2))
     assert "Filled in the run before" not in html_page(build_report([one]))
     assert "Filled in the run before" in html_page(build_report([one, two]))
 
 
-def test_most_often_is_no_majority() -> None:
-    """The sentence says which reason comes first, and of how many documents it is one."""
+def test_page_names_the_most_frequent_reason_with_its_count() -> None:
+    """The most frequent reason need not be a majority."""
     failed = [failure("a"), failure("b"), failure("c", reason="rejected"), failure("d", reason="invalid_json")]
     page = html_page(build_report([summary(stats_of(failed), counts=counts(failed=4))]))
     assert "4 of 4 attempted documents failed (100.0 %), most often with timeout (2)." in page
 
 
-def test_an_example_leads_to_the_errors_of_its_shard() -> None:
-    """The one that its id belongs to; where nobody wrote such a file there is no link."""
+def test_example_links_to_the_errors_file_of_its_shard() -> None:
+    """Without that file there is no link."""
     name = "errors-{:05d}-of-00003.jsonl"
     runs = [
         summary(stats_of([failure("b.txt")]), run=1, shard=f"{index}/3", files={name.format(index): "out"})
@@ -553,8 +553,8 @@ def test_an_example_leads_to_the_errors_of_its_shard() -> None:
     assert "<a href" not in html_page(build_report(runs))
 
 
-def test_text_and_page_say_what_shows_a_whole_story() -> None:
-    """Of a document of the most frequent reason."""
+def test_summary_and_page_suggest_errors_show() -> None:
+    """The example is a document of the most frequent reason."""
     failed = [failure("a b.txt"), failure("c", reason="rejected"), failure("d", reason="rejected")]
     report = build_report([summary(stats_of(failed), files={"report.html": "my out/report.html"})])
     command = "pipeline errors 'my out' --show c"
@@ -562,8 +562,8 @@ def test_text_and_page_say_what_shows_a_whole_story() -> None:
     assert str(escape(command)) in html_page(report)
 
 
-def test_the_sentence_of_one_document_and_of_reasons_that_are_level() -> None:
-    """One is no plural; of reasons that are as frequent, the one that the page lists first is named."""
+def test_page_sentence_for_one_document_and_for_equal_reasons() -> None:
+    """One document is singular; of equally frequent reasons the first listed one is named."""
     done = html_page(build_report([summary(stats_of([result()]), counts=counts(done=1))]))
     assert "The one attempted document is done." in done
     failed = [failure("a", reason="rejected"), failure("b", reason="invalid_json")]
@@ -572,8 +572,8 @@ def test_the_sentence_of_one_document_and_of_reasons_that_are_level() -> None:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 160])
-def test_a_line_of_a_field_has_whole_parts_only(width: int) -> None:
-    """What does not fit is left out, and never cut in the middle of a number."""
+def test_field_line_omits_parts_that_do_not_fit(width: int) -> None:
+    """A number is never cut in the middle."""
     lengths = {"least": 1, "median": 1, "greatest": 1}
     dates = {"least": "2026-01-10", "median": "2026-05-14", "greatest": "2026-08-18"}
     values = [{"value": None, "share": 0.03, "documents": 3}, {"value": "2026-01-11", "share": 0.03, "documents": 3}]
@@ -597,8 +597,8 @@ def test_a_line_of_a_field_has_whole_parts_only(width: int) -> None:
         (12, "curre…P 25 %; …"),
     ],
 )
-def test_values_are_left_out_whole(room: int, shown: str) -> None:
-    """A line that is too short for all values ends after one of them; only a single value is cut in its middle."""
+def test_value_list_is_cut_between_values(room: int, shown: str) -> None:
+    """Only a single value is cut in its middle."""
     line = fitting(["currency EUR 40 %, USD 35 %, GBP 25 %", "kind bill 90 %"], room)
     assert line == shown
     assert len(line) <= room + 3
@@ -615,8 +615,8 @@ def test_values_are_left_out_whole(room: int, shown: str) -> None:
         ("output_truncated", ["", "max_tokens_clamped"], "where the server clamped", "left less room"),
     ],
 )
-def test_the_advice_is_that_of_the_cause(reason: str, failures: list[str], said: str, unsaid: str) -> None:
-    """The same reason has several remedies; failures of several causes get all of them, over shards too."""
+def test_advice_depends_on_the_causes(reason: str, failures: list[str], said: str, unsaid: str) -> None:
+    """One reason may have several remedies; failures of several causes get all of them, also over shards."""
     runs = [
         summary(stats_of([replace(failure(reason=reason), error=cause or reason, notes=(cause,))]), shard=f"{at}/2")
         for at, cause in enumerate(failures)

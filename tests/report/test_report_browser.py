@@ -1,4 +1,4 @@
-"""The report page in a real browser: readable on a phone, in both themes, inert whatever documents are called."""
+"""The report page in a real browser: readable on a phone, in both themes, and safe with any document name."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ FIELDS = {"properties": {"summary": {}, "companies": {}, "a" * 60: {}}}
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """A tab that all tests here share."""
+    """Yield a browser tab for all tests here."""
     with chromium(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report with every section in it, of two shards, whose documents try to get out of it."""
+    """Return a report of two shards with every section, whose documents try to inject markup."""
     clock = Clock()
     stats = RunStats(FIELDS, clock)
     for number in range(300):
@@ -54,15 +54,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1400])
-def test_nothing_is_wider_than_the_window(page: Page, report: Path, width: int, dark: bool) -> None:
-    """The page never scrolls sideways; wide tables scroll in their own frame."""
+def test_page_fits_the_window(page: Page, report: Path, width: int, dark: bool) -> None:
+    """It never scrolls sideways; wide tables scroll in their own frame."""
     page.open(report.as_uri(), width=width, dark=dark)
     assert page.value("document.documentElement.scrollWidth") <= width
     assert page.value("document.querySelectorAll('svg rect').length") > 100
 
 
-def test_print_has_no_clipped_column(page: Page, report: Path) -> None:
-    """On A4 nothing is wider than the paper, and no frame hides a part of its table."""
+def test_printed_page_clips_no_column(page: Page, report: Path) -> None:
+    """On A4 no element is wider than the paper, and no frame hides part of its table."""
     page.open(report.as_uri(), width=718, dark=False)
     page.call("Emulation.setEmulatedMedia", media="print")
     hidden = "[...document.querySelectorAll('.wide, main, pre')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
@@ -71,8 +71,8 @@ def test_print_has_no_clipped_column(page: Page, report: Path) -> None:
     page.call("Emulation.setEmulatedMedia", media="")
 
 
-def test_a_usual_report_is_printed_on_few_pages(page: Page, tmp_path: Path) -> None:
-    """Five reasons of failures, two variants, thirty runs: under 4 sheets of A4, no heading alone at the end of one."""
+def test_typical_report_prints_on_fewer_than_4_sheets(page: Page, tmp_path: Path) -> None:
+    """With five reasons, two variants and thirty runs no heading stands alone at the end of a sheet."""
     reasons = ("timeout", "rejected", "invalid_json", "document_empty", "server_error")
     outcomes = [result(f"2026/d{number:04}.txt", variant=("a", "b")[number % 2]) for number in range(200)]
     failures = [failure(f"2026/e{number:04}.txt", reason=reasons[number % 5]) for number in range(20)]
@@ -100,7 +100,7 @@ def test_a_usual_report_is_printed_on_few_pages(page: Page, tmp_path: Path) -> N
 
 
 def texts_of_sheets(printed: bytes) -> list[str]:
-    """The text of each page of a PDF."""
+    """Return the text of each page of a PDF."""
     document = pypdfium2.PdfDocument(printed)
     try:
         return [document[at].get_textpage().get_text_range().strip() for at in range(len(document))]
@@ -108,8 +108,8 @@ def texts_of_sheets(printed: bytes) -> list[str]:
         document.close()
 
 
-def test_a_story_opens_without_a_script(page: Page, report: Path) -> None:
-    """The requests of a failed document are folded away until somebody opens them."""
+def test_document_history_opens_without_a_script(page: Page, report: Path) -> None:
+    """The requests of a failed document are folded until the reader opens them."""
     page.open(report.as_uri(), width=360, dark=False)
     story = "document.querySelector('li details')"
     is_seen = f"{story}.querySelector('table').checkVisibility()"
@@ -118,8 +118,8 @@ def test_a_story_opens_without_a_script(page: Page, report: Path) -> None:
     assert page.value("document.documentElement.scrollWidth") <= 360
 
 
-def test_a_theme_changes_paper_and_ink(page: Page, report: Path) -> None:
-    """Dark is dark, light is light, and ink can be told from paper in both."""
+def test_themes_have_readable_colours(page: Page, report: Path) -> None:
+    """Dark is dark, light is light, and the text contrasts in both."""
     seen = {}
     for dark in (False, True):
         page.open(report.as_uri(), width=380, dark=dark)
@@ -129,8 +129,8 @@ def test_a_theme_changes_paper_and_ink(page: Page, report: Path) -> None:
     assert seen[True][1] - seen[True][0] > 150
 
 
-def test_it_asks_for_nothing_and_complains_of_nothing(page: Page, report: Path) -> None:
-    """One request, that for the page itself; an empty console."""
+def test_page_sends_no_request_and_logs_no_error(page: Page, report: Path) -> None:
+    """The only request is for the page itself, and the console stays empty."""
     page.requests.clear()
     page.complaints.clear()
     page.open(report.as_uri(), width=1400, dark=False)
@@ -139,8 +139,8 @@ def test_it_asks_for_nothing_and_complains_of_nothing(page: Page, report: Path) 
     assert page.complaints == []
 
 
-def test_markup_from_documents_is_text(page: Page, report: Path) -> None:
-    """It stands there to be read, and makes no element."""
+def test_markup_from_documents_is_shown_as_text(page: Page, report: Path) -> None:
+    """It creates no element."""
     page.open(report.as_uri(), width=1400, dark=False)
     assert page.value("document.querySelectorAll('script, img, iframe, object').length") == 0
     assert page.value("document.title") != "owned"

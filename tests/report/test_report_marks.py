@@ -1,4 +1,4 @@
-"""What can be seen in the page: marks with enough contrast, shares of all documents, the values of each chart."""
+"""Visibility on the page: marks with enough contrast, and the values of each chart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MARKS = ("ok", "bad", "good", "fair", "r1", "r2", "r3", "r4", "r5", "mark")
 
 
 def luminance(colour: str) -> float:
-    """The relative luminance of WCAG 2.2."""
+    """Return the relative luminance of WCAG 2.2."""
     digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
     parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
     red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
@@ -26,14 +26,14 @@ def luminance(colour: str) -> float:
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast of WCAG 2.2, from 1 to 21."""
+    """Return the contrast of WCAG 2.2, from 1 to 21."""
     dark, light = sorted((luminance(one), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_every_mark_can_be_seen(theme: int) -> None:
-    """3:1 against the page and its panels for graphics, 4.5:1 for text, in both themes."""
+def test_marks_have_enough_contrast(theme: int) -> None:
+    """Graphics need 3:1 against page and panels, text 4.5:1, in both themes."""
     colours = THEMES[theme]
     for ground in ("paper", "panel"):
         for mark in MARKS:
@@ -42,14 +42,14 @@ def test_every_mark_can_be_seen(theme: int) -> None:
             assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
 
 
-def test_no_mark_is_left_out_above() -> None:
-    """Each colour that fills or draws something is a mark, a text, or a ground that carries no meaning."""
+def test_list_of_marks_is_complete() -> None:
+    """Each colour that fills or draws is in the list of marks, a text colour, or a plain background."""
     used = set(re.findall(r"(?:fill|stroke|background|border|border-left): [^;{}]*?var\(--(\w+)\)", STYLE))
     assert used - {"paper", "panel", "line", "tone", "ink", "soft"} <= set(MARKS)
 
 
-def test_a_chart_has_a_title_and_its_values() -> None:
-    """For who cannot see the bars: the name of the chart, and a table of what it shows."""
+def test_chart_has_a_title_and_a_table() -> None:
+    """Readers who cannot see the bars get the chart's name and a table of its values."""
     series = [Series("a", [1, 2], "r0"), Series("b", [None, 4000], "r1")]
     drawn = render_macro("parts.jinja", "bars", timeline_chart("Failed <by> reason", series, spans=2, bucket_s=60))
     assert "<title>Failed &lt;by&gt; reason, at most 4k</title>" in drawn

@@ -1,4 +1,4 @@
-"""report.json keeps the schema that its readers build on."""
+"""report.json matches the schema that its readers rely on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCHEMA = json.loads(
 
 
 def closed(schema: Any) -> Any:
-    """The schema that also refuses what it does not name: a new key must be documented."""
+    """Return the schema without permission for unknown keys, so that a new key must be documented."""
     if isinstance(schema, list):
         return [closed(each) for each in schema]
     if not isinstance(schema, dict):
@@ -36,24 +36,24 @@ def closed(schema: Any) -> Any:
 
 
 def complaints(report: Any) -> list[str]:
-    """What the closed schema has against a report."""
+    """Return the violations of the closed schema in a report."""
     errors = Draft202012Validator(closed(SCHEMA)).iter_errors(report)
     return [f"{error.json_path}: {error.message[:200]}" for error in errors]
 
 
-def test_the_schema_is_a_schema() -> None:
-    """Of the draft that it names."""
+def test_report_schema_is_valid() -> None:
+    """It is valid under the draft that it names."""
     Draft202012Validator.check_schema(SCHEMA)
 
 
-def test_the_closed_schema_refuses() -> None:
-    """An unknown key, a missing one and a wrong type are seen at any depth, or the tests below show nothing."""
+def test_closed_schema_detects_violations() -> None:
+    """Unknown keys, missing keys and wrong types are found at any depth, or the tests below would prove little."""
     assert len(complaints({"v": 2, "new": 1})) > 5
     assert any("failed" in said for said in complaints({"run": {"counts": {"found": "1"}}}))
 
 
-def test_the_report_of_a_run_keeps_it(place: Place) -> None:
-    """Results, failures with retries, skipped and ignored documents, two variants."""
+def test_report_of_a_run_matches_the_schema(place: Place) -> None:
+    """The run has results, retried failures, skipped and ignored documents, and two variants."""
     place.configure({"runner.max_error_rate": 1}, agent={"variants": {"a": {"weight": 1}, "b": {"weight": 1}}})
     place.documents({f"d{number}.txt": "x" for number in range(12)})
     place.run()
@@ -67,8 +67,8 @@ def test_the_report_of_a_run_keeps_it(place: Place) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 130])
-def test_the_report_of_nothing_keeps_it(place: Place, code: int) -> None:
-    """No document was asked, or the run was stopped before one was."""
+def test_report_without_requests_matches_the_schema(place: Place, code: int) -> None:
+    """No document was sent, or the run was stopped before one was."""
     place.configure({"input.min_documents": 0})
     if code:
         place.server.down()
@@ -82,8 +82,8 @@ def test_the_report_of_nothing_keeps_it(place: Place, code: int) -> None:
     assert complaints(place.report()) == []
 
 
-def test_the_report_of_shards_keeps_it(place: Place) -> None:
-    """Merged from two of three shards."""
+def test_report_of_shards_matches_the_schema(place: Place) -> None:
+    """The report is merged from two of three shards."""
     place.documents(9)
     for index in (0, 2):
         place.run("--shard", f"{index}/3", "--set", "input.min_documents=0")
@@ -129,7 +129,7 @@ SIMPLE: dict[Any, set[str]] = {int: {"integer"}, float: {"number", "integer"}, s
 
 
 def _names(schema: Mapping[str, Any]) -> list[str]:
-    """The types that a schema admits."""
+    """Return the types that a schema admits."""
     values = schema.get("enum", [schema["const"]] if "const" in schema else [])
     kind = schema.get("type", [])
     return (
@@ -149,13 +149,13 @@ def _class_disagreements(kind: Any, schema: Mapping[str, Any], path: str) -> Ite
         yield from disagreements(hints[name], schema["properties"][name], f"{path}.{name}")
 
 
-def test_the_schema_is_that_of_the_types() -> None:
-    """A field that is added, renamed or of another type is seen here, before a reader of report.json sees it."""
+def test_schema_matches_the_report_classes() -> None:
+    """A field that is added, renamed or of another type is found before a reader of report.json meets it."""
     assert list(disagreements(Report, SCHEMA)) == []
 
 
-def test_another_type_is_seen() -> None:
-    """The difference is found at any depth, or the test above would prove nothing."""
+def test_class_comparison_detects_differences() -> None:
+    """They are found at any depth, or the test above would prove little."""
     inner = SCHEMA["properties"]["history"]["items"]
     assert list(disagreements(HistoryRow, {**inner, "properties": {**inner["properties"], "run": {"type": "string"}}}))
     assert list(disagreements(HistoryRow, {**inner, "required": ["missing"]}))
