@@ -1,4 +1,4 @@
-"""What the Ollama client makes of the silent failures (wire/ollama.md, 5) and of every error (6)."""
+"""How the Ollama client handles the silent failures (wire/ollama.md, 5) and every error (6)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required"
 
 
 def error(text: str, **inner: Any) -> bytes:
-    """An error's body: a text, which may itself be llama-server's JSON."""
+    """Return the body of an error: a text, which may itself be llama-server's JSON."""
     return json.dumps({"error": json.dumps({"error": {"message": text, **inner}}) if inner else text}).encode()
 
 
@@ -104,13 +104,13 @@ def client_of(url: str, **settings: Any) -> OllamaClient:
 
 
 def said(body: Any, **settings: Any) -> ExtractionAttempt:
-    """What the client makes of a 200."""
+    """Return the attempt for a 200 with this body."""
     with answering(reply(body)) as server:
         return client_of(server.url, **settings).call_llm({"system": "s", "user": "u"}, SCHEMA, "u")
 
 
 def whole(content: Any = '{"a": 1}', **more: Any) -> dict[str, Any]:
-    """A whole answer."""
+    """Return a complete reply."""
     return {"message": {"role": "assistant", "content": content}, "done": True, "done_reason": "stop"} | more
 
 
@@ -145,14 +145,14 @@ SILENT: list[tuple[Any, str | None, str | None]] = [
 
 
 @pytest.mark.parametrize(("body", "reason", "text"), SILENT, ids=lambda value: str(value)[:50])
-def test_a_200(body: Any, reason: str | None, text: str | None) -> None:
-    """Only what is done, ended by itself and says something is an answer; what was said is kept."""
+def test_200_reply_is_an_answer_only_if_complete(body: Any, reason: str | None, text: str | None) -> None:
+    """It must be done, have ended by itself and have text; incomplete text is kept in the attempt."""
     attempt = said(body)
     assert (attempt.error, attempt.reason, attempt.raw_text) == (reason, reason, text)
 
 
-def test_thinking_alone_is_said() -> None:
-    """Whoever reads the failure learns where the tokens went."""
+def test_answer_with_only_thinking_is_explained() -> None:
+    """The message says what the tokens were used for."""
     assert "only thinking" in said(whole(message=THOUGHT)).message
     assert "all of them thought" in said(whole(None, done_reason="length", message=THOUGHT)).message
 
@@ -183,24 +183,24 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
-def test_a_fault_of_the_fake_server(name: str) -> None:
-    """The same through the faithful fake."""
+def test_faults_of_the_fake_server_give_the_same_reasons(name: str) -> None:
+    """The fake server reproduces the recorded failures."""
     with FakeLLM(faults=lambda _seen, _n: Fault(name), answer=lambda *_: '{"a": "' + "word " * 9 + '"}') as server:
         attempt = client_of(server.url, timeout=1.0).call_llm({"user": "A text."}, SCHEMA, "A text.")
     assert (attempt.error, attempt.reason) == FAULTS[name]
 
 
 @pytest.mark.parametrize("name", ["close", "reset", "half_body"])
-def test_a_connection_that_ends_over_the_work_is_a_loss(name: str) -> None:
-    """The server went away while it worked: that is counted against the document, some day."""
+def test_connection_broken_during_the_work_is_a_loss(name: str) -> None:
+    """The server disappeared while it worked, which counts against the document."""
     with FakeLLM(faults=lambda _seen, _n: Fault(name)) as server:
         attempt = client_of(server.url).call_llm({"user": "A text."}, SCHEMA, "A text.")
     assert (attempt.error or "").startswith("connection_error: ")
     assert (attempt.reason, attempt.lost) == ("connection_error", True)
 
 
-def test_a_prompt_that_does_not_fit_is_an_honest_400() -> None:
-    """`truncate: false` makes a server that cuts silently say so, with the counts."""
+def test_too_long_prompt_is_a_400_with_counts() -> None:
+    """`truncate: false` makes a server refuse a prompt that it would otherwise truncate silently."""
     with FakeLLM(context=4096, truncates=True) as server:
         attempt = client_of(server.url, num_ctx=4096).call_llm({"user": "word " * 9000}, SCHEMA, "word " * 9000)
     assert attempt.reason == "context_length"
@@ -208,7 +208,7 @@ def test_a_prompt_that_does_not_fit_is_an_honest_400() -> None:
 
 
 def answers_with_loads(*loads_s: float, times: list[float]) -> list[ExtractionAttempt]:
-    """Answers whose model took so long to load, asked for at these times."""
+    """Feed in answers with these model load times, requested at these times."""
     replies = [reply(whole(load_duration=int(load_s * 1e9))) for load_s in loads_s]
     clock = iter([moment for at in times for moment in (at, at + 2)])
     with answering(*replies) as server:
@@ -216,8 +216,8 @@ def answers_with_loads(*loads_s: float, times: list[float]) -> list[ExtractionAt
         return [client.call_llm({"user": "u"}, SCHEMA, "u") for _ in loads_s]
 
 
-def test_a_model_that_is_loaded_again_and_again_is_noted(caplog: pytest.LogCaptureFixture) -> None:
-    """From the third load within ten minutes on; the warning comes once."""
+def test_repeated_model_loads_are_noted(caplog: pytest.LogCaptureFixture) -> None:
+    """They are noted from the third load within ten minutes on, with a single warning."""
     caplog.set_level(logging.WARNING, logger="pipeline.llm.reload_detector")
     loads = (3.0, 0.0, 2.0, 0.01, 4.0, 0.9, 2.0)
     attempts = answers_with_loads(*loads, times=[0, 10, 20, 30, 40, 50, 60])
@@ -225,16 +225,16 @@ def test_a_model_that_is_loaded_again_and_again_is_noted(caplog: pytest.LogCaptu
     assert [record.__dict__["reason"] for record in caplog.records] == ["model_reloading"]
 
 
-def test_many_requests_that_wait_for_one_load_are_one_load() -> None:
-    """A cold start under load is no reloading, and neither are three loads in an hour."""
+def test_requests_waiting_for_one_load_count_as_one_load() -> None:
+    """Neither a cold start under load nor three loads in an hour are repeated loading."""
     together = answers_with_loads(5.0, 4.5, 4.0, 3.5, 3.0, times=[0.0, 0.5, 1.0, 1.5, 2.0])
     rare = answers_with_loads(5.0, 5.0, 5.0, times=[0, 1200, 2400])
     assert [attempt.notes for attempt in (*together, *rare)] == [()] * 8
 
 
 @pytest.mark.parametrize(("prompt", "answer", "reason"), [(900, 100, None), (900, 101, "context_length")])
-def test_an_answer_that_ran_past_the_context_is_none(prompt: int, answer: int, reason: str | None) -> None:
-    """Ollama forgets the beginning of the prompt then and writes on; up to the last token all is well."""
+def test_answer_that_exceeded_the_context_is_refused(prompt: int, answer: int, reason: str | None) -> None:
+    """Ollama then drops the start of the prompt and continues; an answer up to the last token is accepted."""
     counts = {"prompt_eval_count": prompt, "eval_count": answer, "done": True, "done_reason": "stop"}
     with answering(reply({"message": {"content": '{"a": 1}'}, **counts})) as server:
         attempt = OllamaClient(OllamaConfig(base_url=server.url, model="m", num_ctx=1000)).call_llm(

@@ -1,4 +1,4 @@
-"""What the clients make of every recorded chat of a real Ollama 0.33.0-rc2, served to them over a real socket."""
+"""How the clients interpret every recorded chat of a real Ollama 0.33.0-rc2, served over a real socket."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ TABLE: dict[str, tuple[str | None, str | None, int | None, str, str]] = {
 
 
 def replayed(name: str) -> ExtractionAttempt:
-    """The attempt that a recorded answer becomes."""
+    """Return the attempt for a recorded reply."""
     asked, answer = RECORDINGS[name]["request"], RECORDINGS[name]["response"]
     body = asked["json"] if isinstance(asked["json"], dict) else {}
     with answering({asked["path"]: reply(answer["body"], answer["status"])}) as server:
@@ -77,14 +77,14 @@ def replayed(name: str) -> ExtractionAttempt:
         return OllamaClient(native).call_llm({"user": text}, None, text)
 
 
-def test_every_recorded_chat_is_in_the_table() -> None:
-    """A new recording needs a line that says what is to be made of it."""
+def test_each_recorded_chat_has_an_expectation() -> None:
+    """A new recording needs a line with the expected attempt."""
     assert sorted(TABLE) == CHATS
 
 
 @pytest.mark.parametrize("name", CHATS)
-def test_a_recorded_answer(name: str) -> None:
-    """Error, reason, prompt tokens, the model's text and the message."""
+def test_recorded_chat_gives_the_expected_attempt(name: str) -> None:
+    """Error, reason, prompt tokens, text and message are compared."""
     error, reason, tokens, begins, told = TABLE[name]
     attempt = replayed(name)
     assert (attempt.error, attempt.reason, attempt.prompt_tokens) == (error, reason, tokens)
@@ -94,8 +94,8 @@ def test_a_recorded_answer(name: str) -> None:
     assert attempt.server == ("ollama" if by_ollama else None)
 
 
-def test_an_ollama_is_recognised_by_its_recorded_pages() -> None:
-    """By `owned_by: library`; the setting to use instead is in the message."""
+def test_ollama_is_recognised_by_its_recorded_pages() -> None:
+    """The mark is `owned_by: library`, and the message names the setting to use instead."""
     pages = {path: reply(RECORDINGS[name]["response"]["body"]) for path, name in (("/v1/models", "v1_models"),)}
     with answering({**pages, OPENAI: reply(RECORDINGS["v1_chat_schema"]["response"]["body"])}) as server:
         client = VLLMClient(VLLMConfig(base_url=server.url, model="smollm2:135m", type="openai"))
@@ -105,13 +105,13 @@ def test_an_ollama_is_recognised_by_its_recorded_pages() -> None:
 
 
 def asked_of_fake(server: FakeLLM, path: str, text: str, **more: Any) -> tuple[int, Any]:
-    """Status and body of the fake server's answer."""
+    """Return status and body of the fake server's reply."""
     answer = post(server.url + path, json=body_for(path, text, **more), timeout=60)
     return answer.status_code, answer.json()
 
 
-def test_the_fake_servers_v1_cuts_as_recorded() -> None:
-    """Half of the window is kept, with a 200, a valid answer and the fingerprint."""
+def test_fake_v1_truncates_as_recorded() -> None:
+    """Half of the window is kept, with a 200, a valid answer and the token count of a truncation."""
     real = RECORDINGS["v1_too_long_cut_in_silence"]["response"]
     with FakeLLM(("llama3.1",), 4096, dialects=("ollama", "ollama_v1")) as server:
         status, body = asked_of_fake(server, OPENAI, "Line. " * 6000)
@@ -121,7 +121,7 @@ def test_the_fake_servers_v1_cuts_as_recorded() -> None:
 
 
 @pytest.mark.parametrize("thinking", [True, False])
-def test_the_fake_server_thinks_without_content_as_recorded(thinking: bool) -> None:
+def test_fake_server_returns_thinking_without_content_as_recorded(thinking: bool) -> None:
     """Thinking that is not switched off leaves the content empty."""
     name = "thinking_absent_with_schema" if thinking else "thinking_false_with_schema"
     real = RECORDINGS[name]["response"]["body"]
@@ -132,15 +132,15 @@ def test_the_fake_server_thinks_without_content_as_recorded(thinking: bool) -> N
         assert (body["done"], body["done_reason"]) == (real["done"], real["done_reason"])
 
 
-def test_the_fake_servers_names_are_exact() -> None:
-    """A model that is installed under a tag is not found without it."""
+def test_fake_server_needs_exact_model_names() -> None:
+    """A model installed under a tag is not found without it."""
     real = RECORDINGS["name_without_tag"]["response"]
     with FakeLLM(("smollm2:135m",)) as server:
         assert asked_of_fake(server, NATIVE, "x", model="smollm2") == (real["status"], real["body"])
 
 
-def test_the_fake_server_breaks_off_in_mid_stream_as_seen() -> None:
-    """The last line of a stream is an error when the runner is killed."""
+def test_fake_server_ends_a_stream_with_an_error_as_recorded() -> None:
+    """The last line of the stream is an error when the runner is killed."""
     with FakeLLM(faults=lambda _seen, _n: Fault("stream_error")) as server:
         lines = post(server.url + NATIVE, json=body_for(NATIVE, "x", stream=True), timeout=60).text.splitlines()
         assert json.loads(lines[-1]) == {"error": "an error was encountered while running the model: unexpected EOF"}

@@ -1,4 +1,4 @@
-"""What servers other than vLLM and Ollama answer: their errors, words for an end, and shapes of an answer."""
+"""Servers other than vLLM and Ollama: their errors, names for finish reasons, and shapes of a reply."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TEXT = '{"a": 1}'
 
 
 def asked(answer: bytes, *, schema: Any = SCHEMA, **settings: Any) -> ExtractionAttempt:
-    """What the client of the OpenAI protocol makes of this answer."""
+    """Return the attempt of the OpenAI client for this reply."""
     with answering({"/v1/chat/completions": answer}) as server:
         config = VLLMConfig(
             base_url=server.url,
@@ -45,13 +45,13 @@ def asked(answer: bytes, *, schema: Any = SCHEMA, **settings: Any) -> Extraction
 
 
 def asked_ollama(answer: bytes, *, schema: Any = SCHEMA) -> ExtractionAttempt:
-    """What Ollama's client makes of this answer."""
+    """Return the attempt of the Ollama client for this reply."""
     with answering({"/api/chat": answer}) as server:
         return OllamaClient(OllamaConfig(base_url=server.url, timeout=60.0)).call_llm({"user": "u"}, schema, "u")
 
 
 def said(content: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:
-    """A completion of the OpenAI protocol."""
+    """Return a completion of the OpenAI protocol."""
     return {
         "choices": [
             {
@@ -63,7 +63,7 @@ def said(content: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:
 
 
 def flat(message: str) -> dict[str, Any]:
-    """An error at top level, as SGLang, LMDeploy and TensorRT-LLM write them."""
+    """Return an error at top level, as SGLang, LMDeploy and TensorRT-LLM write them."""
     return {
         "object": "error",
         "message": message,
@@ -74,7 +74,7 @@ def flat(message: str) -> dict[str, Any]:
 
 
 def nested(message: str, **more: Any) -> dict[str, Any]:
-    """An error in the shape of the OpenAI protocol."""
+    """Return an error in the shape of the OpenAI protocol."""
     return {"error": {"message": message, "type": "invalid_request_error", **more}}
 
 
@@ -83,16 +83,16 @@ TOO_LONG = json.loads((Path(__file__).parents[1] / "data" / "prompts_too_long.js
 
 
 @pytest.mark.parametrize("row", TOO_LONG, ids=[row["server"] for row in TOO_LONG])
-def test_every_form_of_a_prompt_that_is_too_long(row: dict[str, Any]) -> None:
-    """It is the document's own length, whoever says so; its counts tell how much of it fits."""
+def test_each_wording_of_a_too_long_prompt_is_context_length(row: dict[str, Any]) -> None:
+    """Whichever server words it, its counts tell how much of the document fits."""
     attempt = asked(reply(row["body"], row["status"]))
     assert attempt.reason == "context_length"
     if row["status"] != 200:
         assert (attempt.needed_tokens, attempt.context_length) == (row["needed"], row["limit"])
 
 
-def test_every_row_of_the_table_is_met_by_a_real_message() -> None:
-    """A pattern that no known message meets would be a guess."""
+def test_each_error_pattern_matches_a_real_message() -> None:
+    """A pattern that matches no known message would be a guess."""
     texts = [json.dumps(row["body"], ensure_ascii=False) for row in TOO_LONG]
     texts += [
         "max_tokens must be at least 1, got 0",
@@ -143,8 +143,8 @@ def test_every_row_of_the_table_is_met_by_a_real_message() -> None:
         ),
     ],
 )
-def test_an_error_body_is_read_in_whatever_shape_it_comes(body: Any, message: str) -> None:
-    """A person sees the server's own words, of a page its heading."""
+def test_error_message_is_found_in_each_shape_of_body(body: Any, message: str) -> None:
+    """The message has the server's own words, or the heading of an HTML page."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     assert read_error(Reply(400, {}, data)).message == message
 
@@ -157,42 +157,42 @@ def test_an_error_body_is_read_in_whatever_shape_it_comes(body: Any, message: st
         lambda x: st.lists(x) | st.dictionaries(st.sampled_from(["error", "message", "detail", "code", "type"]), x),
     ).map(lambda value: json.dumps(value).encode())
 )
-def test_any_error_body_has_a_message(body: bytes) -> None:
-    """Nothing that a server sends is more than words."""
+def test_any_error_body_gives_a_message(body: bytes) -> None:
+    """No body makes the function raise."""
     assert read_error(Reply(500, {}, body)).message
 
 
 @pytest.mark.parametrize(("status", "reason"), [(403, "rejected"), (404, "not_found"), (502, "server_error")])
-def test_a_page_is_a_proxys(status: int, reason: str) -> None:
-    """A firewall's 403 page says nothing about a key."""
+def test_html_error_page_is_attributed_to_a_proxy(status: int, reason: str) -> None:
+    """A firewall's 403 page does not mean that the key is wrong."""
     attempt = asked(reply(b"<html><title>Forbidden by policy</title></html>", status))
     assert (attempt.reason, "Forbidden by policy" in attempt.message) == (reason, True)
     assert asked(reply(nested("bad key"), 403)).reason == "unauthorized"
 
 
 @pytest.mark.parametrize("finish", [*NATURAL, *DOUBTFUL, "STOP", "END_TURN", None])
-def test_a_natural_end_counts_under_every_name(finish: str | None) -> None:
-    """A complete object that ended by itself is an answer."""
+def test_each_name_of_a_natural_end_is_accepted(finish: str | None) -> None:
+    """A complete object with such a finish reason is an answer."""
     attempt = asked(reply(said(TEXT, finish)))
     assert (attempt.error, attempt.raw_text) == (None, TEXT)
 
 
 @pytest.mark.parametrize("finish", [*DOUBTFUL, None])
 @pytest.mark.parametrize("text", ['{"a": ', '{"a": 1', "Let me call a tool", '[{"a": 1}'])
-def test_a_doubtful_end_counts_for_whole_objects_only(finish: str | None, text: str) -> None:
-    """What does not say that it ended may have broken off."""
+def test_unclear_finish_reason_needs_a_whole_object(finish: str | None, text: str) -> None:
+    """Without a statement that it ended, the answer may be incomplete."""
     attempt = asked(reply(said(text, finish)))
     assert (attempt.reason, "incomplete" in attempt.message) == ("bad_response", True)
 
 
 @pytest.mark.parametrize("finish", [*CUT, "MAX_TOKENS"])
-def test_a_cut_is_one_under_every_name(finish: str) -> None:
-    """Nothing cut becomes a result."""
+def test_each_name_of_a_truncated_end_is_refused(finish: str) -> None:
+    """No truncated answer becomes a result."""
     assert asked(reply(said(TEXT, finish))).reason == "output_truncated"
 
 
-def test_a_missing_finish_reason_is_a_null_one() -> None:
-    """Gateways that rebuild replies leave the key out."""
+def test_missing_finish_reason_equals_null() -> None:
+    """Gateways that rebuild replies omit the key."""
     body = said(TEXT)
     del body["choices"][0]["finish_reason"]
     assert asked(reply(body)).ok
@@ -200,8 +200,8 @@ def test_a_missing_finish_reason_is_a_null_one() -> None:
     assert asked_ollama(reply({"message": {"content": TEXT[:-1]}, "done": True})).reason == "bad_response"
 
 
-def test_an_answer_may_come_as_parts_or_as_a_tool_call() -> None:
-    """Parts of text are put together, and thoughts among them left out; one tool call's arguments are the answer."""
+def test_answer_may_be_text_parts_or_a_tool_call() -> None:
+    """Text parts are joined without thinking parts; the arguments of a single tool call are the answer."""
     parts = [
         {"type": "thinking", "thinking": [{"type": "text", "text": '{"a": 9}'}]},
         {"type": "text", "text": '{"a"'},
@@ -214,18 +214,18 @@ def test_an_answer_may_come_as_parts_or_as_a_tool_call() -> None:
     assert asked(reply(said(TEXT, "tool_calls", tool_calls=[]))).raw_text == TEXT
 
 
-def test_a_201_is_an_answer() -> None:
-    """Some gateways say that a completion was created."""
+def test_201_reply_is_an_answer() -> None:
+    """Some gateways report a completion as created."""
     assert asked(reply(said(TEXT), 201)).raw_text == TEXT
 
 
 def events(*chunks: Any) -> bytes:
-    """Server-sent events without an end mark."""
+    """Return server-sent events without an end mark."""
     return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
 
 
-def test_an_unasked_stream_is_put_together() -> None:
-    """Whether or not it ends in [DONE], a finish_reason is an end; without either it broke off."""
+def test_unrequested_stream_is_joined() -> None:
+    """A finish_reason ends it even without [DONE]; without either it is incomplete."""
     first = {"choices": [{"delta": {"content": '{"a"'}}]}
     last = {"choices": [{"delta": {"content": ": 1}"}, "finish_reason": "stop"}]}
     for body in (
@@ -249,8 +249,8 @@ PADDING = [
 
 @pytest.mark.parametrize("padding", PADDING)
 @pytest.mark.parametrize("finish", ["length", "repetition"])
-def test_a_whole_object_before_white_space_is_a_result(padding: str, finish: str) -> None:
-    """The model was done, and went on with nothing."""
+def test_whole_object_before_white_space_is_an_answer(padding: str, finish: str) -> None:
+    """The model was done and then generated only white space."""
     attempt = asked(reply(said(TEXT + padding, finish)))
     assert (attempt.error, attempt.raw_text, attempt.notes) == (
         None,
@@ -271,8 +271,10 @@ def test_a_whole_object_before_white_space_is_a_result(padding: str, finish: str
     st.integers(1, 300),
     st.data(),
 )
-def test_nothing_cut_is_completed_by_white_space(value: dict[str, Any], spaces: int, data: st.DataObject) -> None:
-    """Only a whole object may stand before the white space."""
+def test_truncated_object_before_white_space_is_refused(
+    value: dict[str, Any], spaces: int, data: st.DataObject
+) -> None:
+    """Only a whole object may precede the white space."""
     text = json.dumps(value)
     cut = text[: data.draw(st.integers(1, len(text) - 1))]
     assert asked(reply(said(text + "\n" * spaces, "length"))).raw_text == text
@@ -283,8 +285,8 @@ def test_nothing_cut_is_completed_by_white_space(value: dict[str, Any], spaces: 
 
 
 @pytest.mark.parametrize("text", ["{" + " \n" * 60 + '"a": 1', '{"a": 1, "b": "' + "x" * 50 + " " * 90])
-def test_white_space_within_an_answer_names_the_setting(text: str) -> None:
-    """A flood of white space is a matter of the grammar, which vLLM can forbid."""
+def test_white_space_flood_names_the_grammar_setting(text: str) -> None:
+    """vLLM can forbid white space in its grammar."""
     attempt = asked(reply(said(text, "length")))
     assert not attempt.ok
     assert "disable_any_whitespace" in attempt.message
@@ -301,8 +303,8 @@ def test_white_space_within_an_answer_names_the_setting(text: str) -> None:
         f"hm\n</think>{TEXT}",
     ],
 )
-def test_an_answer_in_the_reasoning_is_taken(field: str, content: Any, thoughts: str) -> None:
-    """A server that takes the whole answer for thoughts loses nothing."""
+def test_answer_in_the_reasoning_is_accepted(field: str, content: Any, thoughts: str) -> None:
+    """A server that puts the whole answer into the reasoning loses no document."""
     attempt = asked(reply(said(content, **{field: thoughts})))
     assert (attempt.error, attempt.raw_text, attempt.notes) == (
         None,
@@ -324,15 +326,15 @@ def test_an_answer_in_the_reasoning_is_taken(field: str, content: Any, thoughts:
         f"{TEXT}\n{TEXT}",
     ],
 )
-def test_a_draft_in_the_reasoning_is_none(thoughts: str) -> None:
-    """What thoughts hold beside other thoughts is a draft, and an object that breaks the schema no answer."""
+def test_draft_in_the_reasoning_is_no_answer(thoughts: str) -> None:
+    """An object among other thoughts is a draft, and an object that breaks the schema is no answer."""
     attempt = asked(reply(said(None, reasoning_content=thoughts)))
     assert (attempt.reason, attempt.thought) == ("empty_model_response", True)
     assert "enable_thinking: false" in attempt.message
 
 
-def test_reasoning_that_was_cut_holds_no_answer() -> None:
-    """An object at the end of thoughts that were stopped for length may be a draft; the advice names the settings."""
+def test_truncated_reasoning_is_no_answer() -> None:
+    """An object at the end of truncated thoughts may be a draft; the advice names the settings."""
     attempt = asked(reply(said(None, "length", reasoning_content=TEXT)))
     assert (attempt.reason, attempt.thought) == ("output_truncated", True)
     assert "thinking_token_budget" in attempt.message
@@ -344,8 +346,8 @@ def test_reasoning_that_was_cut_holds_no_answer() -> None:
     assert "ollama.think" in asked_ollama(reply(thinking)).message
 
 
-def test_ollamas_thinking_is_reasoning_too() -> None:
-    """Ollama #15288: the whole answer in `thinking`."""
+def test_ollama_thinking_counts_as_reasoning() -> None:
+    """Ollama #15288 puts the whole answer into `thinking`."""
     thinking = {
         "message": {"content": "", "thinking": TEXT},
         "done": True,
@@ -354,8 +356,8 @@ def test_ollamas_thinking_is_reasoning_too() -> None:
     assert asked_ollama(reply(thinking)).notes == ("answer_in_reasoning",)
 
 
-def test_a_server_that_generates_nothing_had_no_room() -> None:
-    """LMDeploy answers a prompt that leaves no room with an empty text, stopped for length (LMDeploy #1589)."""
+def test_empty_answer_stopped_for_length_is_context_length() -> None:
+    """LMDeploy replies this way to a prompt that leaves no room (LMDeploy #1589)."""
     body = {
         **said("", "length"),
         "usage": {"prompt_tokens": 5000, "completion_tokens": 0},
@@ -371,7 +373,7 @@ def test_a_server_that_generates_nothing_had_no_room() -> None:
         {"message": "context " * 1_000_000},
     ],
 )
-def test_a_huge_error_is_cut_before_it_is_searched(body: dict[str, Any]) -> None:
+def test_huge_error_is_shortened_before_the_search(body: dict[str, Any]) -> None:
     """A message of 8 MB costs no more than its first 20 kB."""
     started = time.process_time()
     assert len(error_in(body).message) <= 20_100

@@ -1,4 +1,4 @@
-"""What a look at a server finds out before documents are sent to it."""
+"""The preflight: what it finds out about a server before documents are sent."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def look(
 
 
 def schema_sent(seen: Seen) -> Any:
-    """The schema that a chat request carries, in either dialect."""
+    """Return the schema of a chat request, in either dialect."""
     wanted = seen.body.get("response_format")
     return wanted["json_schema"]["schema"] if wanted else seen.body.get("format")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_good_server_passes_with_its_facts(kind: str) -> None:
-    """Model, models, context, version, the size of the bare prompt, and that schemas are enforced."""
+def test_good_server_passes_with_its_capabilities(kind: str) -> None:
+    """These are model, models, context, version, size of the bare prompt, and schema enforcement."""
     with FakeLLM(("llama3.1:latest", "other:latest"), 4096) as server:
         client = client_of(kind, server.url, **({"num_ctx": 4096} if kind == "ollama" else {}))
         found = look(client)
@@ -55,8 +55,8 @@ def test_a_good_server_passes_with_its_facts(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_schema_of_the_agent_goes_before_the_canary(kind: str) -> None:
-    """vLLM picks its grammar back end by the first structured request: that must be the documents' own."""
+def test_agents_schema_is_sent_before_the_canary(kind: str) -> None:
+    """vLLM selects its grammar back end by the first structured request."""
     with FakeLLM() as server:
         look(client_of(kind, server.url))
         asked = [schema_sent(seen) for seen in server.chats() if seen.body["messages"]]
@@ -64,8 +64,8 @@ def test_the_schema_of_the_agent_goes_before_the_canary(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_server_that_ignores_schemas_gets_a_warning(kind: str) -> None:
-    """It is used all the same: every answer is validated here."""
+def test_server_that_ignores_schemas_causes_a_warning(kind: str) -> None:
+    """It is used all the same, because every answer is validated here."""
     with FakeLLM(enforce_schema=False) as server:
         found = look(client_of(kind, server.url))
     assert (found.status, found.enforcement) == ("ok", "not enforced")
@@ -90,22 +90,22 @@ def test_a_server_that_ignores_schemas_gets_a_warning(kind: str) -> None:
         ("", "not verified (the test was not answered: no content)"),
     ],
 )
-def test_what_the_canary_proves(said: str, statement: str) -> None:
-    """A tiny model put nothing but white space after the brace (vLLM 0.32.0): prose does not begin like that."""
+def test_canary_distinguishes_enforced_schemas(said: str, statement: str) -> None:
+    """A tiny model once generated only white space after the brace (vLLM 0.32.0), which prose does not begin with."""
     with FakeLLM(answer=lambda prompt, _: said if "harbour" in prompt else '{"a": 1}') as server:
         assert look(client_of("vllm", server.url)).enforcement == statement
 
 
-def test_without_a_canary_nothing_is_known_of_enforcement() -> None:
-    """The canary goes once to each server and run; other looks leave it out."""
+def test_enforcement_is_unknown_without_a_canary() -> None:
+    """The canary is sent once per server and run; later preflights omit it."""
     with FakeLLM(enforce_schema=False) as server:
         found = look(client_of("vllm", server.url), canary=False)
         assert (found.status, found.enforcement, found.warnings, len(server.chats())) == ("ok", "", (), 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_missing_model_is_told_with_the_list(kind: str) -> None:
-    """A person sees at once what to write instead, and no completion was paid for it."""
+def test_missing_model_is_reported_with_the_available_ones(kind: str) -> None:
+    """No completion was sent for it."""
     with FakeLLM(("llama3.1:latest", "mistral:7b")) as server:
         found = look(client_of(kind, server.url, model="nosuch"))
         assert server.chats() == []
@@ -115,22 +115,22 @@ def test_a_missing_model_is_told_with_the_list(kind: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["llama3.1", "llama3.1:latest"])
-def test_ollama_knows_a_model_with_and_without_latest(model: str) -> None:
-    """`latest` is the tag of a name without one; records keep the configured name."""
+def test_ollama_model_name_matches_with_and_without_latest(model: str) -> None:
+    """`latest` is the default tag; records keep the configured name."""
     with FakeLLM(("llama3.1:latest",)) as server:
         assert look(client_of("ollama", server.url, model=model)).model == model
 
 
-def test_ollama_keeps_other_tags_apart() -> None:
-    """Another tag is another model."""
+def test_ollama_tags_are_different_models() -> None:
+    """Only `latest` may be omitted."""
     with FakeLLM(("llama3.1:8b",)) as server:
         assert look(client_of("ollama", server.url, model="llama3.1")).reason == "model_not_found"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mode", ["strict", "warn", "off"])
-def test_a_wrong_key_is_a_dead_end(kind: str, mode: str) -> None:
-    """However little is looked at, a key that is refused is found before the first document."""
+def test_wrong_key_is_a_configuration_error(kind: str, mode: str) -> None:
+    """It is found before the first document, at every preflight setting."""
     with FakeLLM(api_key="right") as server:
         found = look(client_of(kind, server.url, api_key="wrong", preflight=mode))
         right = look(client_of(kind, server.url, api_key="right", preflight=mode))
@@ -149,8 +149,8 @@ def test_a_wrong_key_is_a_dead_end(kind: str, mode: str) -> None:
         ({"headers": {"X-Api-Key": "wrong"}}, ": the server refuses the key"),
     ],
 )
-def test_a_missing_key_is_told_from_a_wrong_one(kind: str, settings: dict[str, Any], told: str) -> None:
-    """A person sees whether the key did not arrive here, or is not the right one."""
+def test_missing_key_is_distinguished_from_a_wrong_one(kind: str, settings: dict[str, Any], told: str) -> None:
+    """The message says whether the key was not sent or not accepted."""
     with FakeLLM(api_key="right") as server:
         found = look(client_of(kind, server.url, **settings))
         user = look(client_of(kind, server.url.replace("//", "//robot:hunter2@")))
@@ -160,16 +160,16 @@ def test_a_missing_key_is_told_from_a_wrong_one(kind: str, settings: dict[str, A
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("page", [reply(b"<html>"), *(reply(b"no", code) for code in (302, 400, 404, 418))])
-def test_a_wrong_url_is_a_dead_end(kind: str, page: bytes) -> None:
-    """Something answers, but it is no model server."""
+def test_wrong_url_is_a_configuration_error(kind: str, page: bytes) -> None:
+    """A server answers there, but it is no model server."""
     with answering(page) as server:
         found = look(client_of(kind, server.url))
     assert (found.status, found.reason) == ("misconfigured", "not_found")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_redirect_is_told_with_its_target(kind: str) -> None:
-    """It is not followed, as the key would go along; whoever wrote http for https sees it."""
+def test_redirect_is_reported_with_its_target(kind: str) -> None:
+    """It is not followed, because the key would go along; the message shows http written for https."""
     page = reply(b"", 308, Location="https://robot:hunter2@gateway.example/v1?token=hunter2")
     with answering(page) as server:
         found = look(client_of(kind, server.url))
@@ -180,24 +180,24 @@ def test_a_redirect_is_told_with_its_target(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_server_that_is_away_is_unreachable(kind: str) -> None:
-    """Waiting may help: nothing is said about the configuration."""
+def test_unreachable_server_is_no_configuration_error(kind: str) -> None:
+    """Waiting may help."""
     found = look(client_of(kind, refusing_url()))
     assert (found.status, found.reason) == ("unreachable", "connection_error")
     with answering(reply({"error": "starting"}, 503)) as server:
         assert look(client_of(kind, server.url)).status == "unreachable"
 
 
-def test_a_refused_port_of_ollama_asks_whether_it_runs() -> None:
-    """Nothing listens there: the message names the command that starts an Ollama, and nothing of it for a vLLM."""
+def test_refused_ollama_port_suggests_ollama_serve() -> None:
+    """The message for a vLLM does not have this hint."""
     with FakeLLM() as server:
         url = server.url
     assert look(client_of("ollama", url)).message.endswith("address: start Ollama (`ollama serve`)")
     assert "ollama" not in look(client_of("vllm", url)).message.lower()
 
 
-def test_a_draining_server_is_unreachable() -> None:
-    """Its pages answer with 200; the tiny completion tells the truth."""
+def test_draining_server_is_unreachable() -> None:
+    """Its pages answer with 200, but the tiny completion fails."""
     with FakeLLM() as server:
         server.draining = True
         for full in (True, False):
@@ -205,8 +205,8 @@ def test_a_draining_server_is_unreachable() -> None:
             assert (found.status, found.reason) == ("unreachable", "server_error")
 
 
-def test_an_empty_model_is_the_only_one_served() -> None:
-    """It is taken over into the requests and the records."""
+def test_empty_model_means_the_only_served_model() -> None:
+    """Requests and records then have its name."""
     with FakeLLM(("qwen",)) as server:
         client = client_of("vllm", server.url, model="")
         assert look(client).model == "qwen"
@@ -214,8 +214,8 @@ def test_an_empty_model_is_the_only_one_served() -> None:
         assert server.chats()[-1].body["model"] == "qwen"
 
 
-def test_an_empty_model_among_several_is_a_dead_end() -> None:
-    """Which one is meant, nobody can know."""
+def test_empty_model_among_several_is_a_configuration_error() -> None:
+    """The choice would be ambiguous."""
     with FakeLLM(("a", "b")) as server:
         found = look(client_of("vllm", server.url, model=""))
     assert (found.status, found.reason, found.models) == ("misconfigured", "model_not_found", ("a", "b"))
@@ -229,8 +229,8 @@ ADVICE = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_answer_that_cannot_fit_is_a_dead_end(kind: str) -> None:
-    """Bare prompt and max_tokens together must leave room in the context; one token less of an answer does."""
+def test_max_tokens_beyond_the_context_is_a_configuration_error(kind: str) -> None:
+    """Bare prompt and max_tokens must fit the context together; one token less passes."""
     tokens = len("You extract.\n<document></document>") // 4
     settings = {"num_ctx": 1000} if kind == "ollama" else {}
     with FakeLLM(context=1000) as server:
@@ -243,8 +243,8 @@ def test_an_answer_that_cannot_fit_is_a_dead_end(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_prompt_that_cannot_fit_is_a_dead_end(kind: str) -> None:
-    """A prompt that overflows without any document would fail every document."""
+def test_prompt_beyond_the_context_is_a_configuration_error(kind: str) -> None:
+    """A prompt that overflows without a document would fail every document."""
     sample = PreflightSample({"system": "word " * 2000, "user": ""}, SCHEMA)
     with FakeLLM(context=1000) as server:
         found = look(client_of(kind, server.url, max_tokens=10), sample=sample)
@@ -253,8 +253,8 @@ def test_a_prompt_that_cannot_fit_is_a_dead_end(kind: str) -> None:
     assert ADVICE[kind] in found.message
 
 
-def test_a_schema_that_the_server_refuses_is_a_dead_end() -> None:
-    """The first structured request is the agent's own, so its refusal is known at once."""
+def test_refused_schema_is_a_configuration_error() -> None:
+    """The first structured request has the agent's own schema."""
     schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
     with FakeLLM() as server:
         found = look(client_of("vllm", server.url), sample=PreflightSample(SAMPLE.prompts, schema))
@@ -263,8 +263,8 @@ def test_a_schema_that_the_server_refuses_is_a_dead_end() -> None:
 
 
 @pytest.mark.parametrize(("thinking", "think"), [(True, False), (False, None)])
-def test_thinking_is_switched_off_where_there_is_some(thinking: bool, think: bool | None) -> None:
-    """`think: false` for a model with the capability; for the others the field is not sent."""
+def test_think_false_is_sent_only_to_thinking_models(thinking: bool, think: bool | None) -> None:
+    """Requests for other models lack the field."""
     with FakeLLM(thinking=thinking) as server:
         client = client_of("ollama", server.url)
         assert look(client).think is think
@@ -274,8 +274,8 @@ def test_thinking_is_switched_off_where_there_is_some(thinking: bool, think: boo
 
 
 @pytest.mark.parametrize(("family", "think"), [("gptoss", "low"), ("qwen3", False)])
-def test_a_model_that_cannot_stop_thinking_thinks_little(family: str, think: object) -> None:
-    """gpt-oss knows levels only."""
+def test_gpt_oss_gets_the_lowest_thinking_level(family: str, think: object) -> None:
+    """It has levels but cannot be switched off."""
     pages = {
         "/api/tags": reply({"models": [{"name": "llama3.1:latest"}]}),
         "/api/show": reply({"capabilities": ["completion", "thinking"], "details": {"family": family}}),
@@ -288,8 +288,8 @@ def test_a_model_that_cannot_stop_thinking_thinks_little(family: str, think: obj
         assert server.got[-1].json["think"] == think
 
 
-def test_a_cold_model_is_loaded_first_with_empty_messages() -> None:
-    """The load has `load_timeout`, not `timeout`: Ollama drops a load whose client leaves."""
+def test_cold_model_is_loaded_with_empty_messages_first() -> None:
+    """The load has `load_timeout` and not `timeout`, because Ollama drops a load whose client leaves."""
     with FakeLLM(load_s=1.5) as server:
         found = look(client_of("ollama", server.url, timeout=1.0, load_timeout=60.0))
         first = server.chats()[0].body
@@ -297,16 +297,16 @@ def test_a_cold_model_is_loaded_first_with_empty_messages() -> None:
     assert (first["messages"], first["keep_alive"], first["options"]) == ([], "10m", {"num_ctx": 8192})
 
 
-def test_a_cold_model_is_loaded_without_a_preflight_too() -> None:
-    """With `preflight: off` the tiny completion waits as long as the load may take."""
+def test_cold_model_is_loaded_with_preflight_off() -> None:
+    """The tiny completion may then take as long as the load."""
     with FakeLLM(load_s=1.5) as server:
         client = client_of("ollama", server.url, timeout=1.0, load_timeout=60.0, preflight="off")
         assert look(client).status == "ok"
         assert [seen.path for seen in server.requests] == ["/api/chat"]
 
 
-def test_a_clamped_num_ctx_is_warned_of_and_recorded() -> None:
-    """Ollama gives no more context than the model was trained for, and does not say so."""
+def test_clamped_num_ctx_is_reported_and_recorded() -> None:
+    """Ollama silently limits the context to what the model was trained for."""
     with FakeLLM(context=2048) as server:
         client = client_of("ollama", server.url, num_ctx=8192)
         found = look(client)
@@ -315,8 +315,8 @@ def test_a_clamped_num_ctx_is_warned_of_and_recorded() -> None:
         assert client.call_llm({"user": "u"}, None, "u").context_length == 2048
 
 
-def test_the_context_of_another_model_is_no_matter() -> None:
-    """Others may be loaded beside it, with less."""
+def test_context_of_another_loaded_model_is_ignored() -> None:
+    """Other models may be loaded with a smaller context."""
     pages = {
         "/api/tags": reply({"models": [{"name": "llama3.1:latest"}]}),
         "/api/show": reply({"capabilities": ["completion"]}),
@@ -330,8 +330,8 @@ def test_the_context_of_another_model_is_no_matter() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_attempts_carry_the_context_that_was_found(kind: str) -> None:
-    """Records tell what fitted."""
+def test_attempts_have_the_detected_context_length(kind: str) -> None:
+    """Records then show the limit."""
     with FakeLLM(context=4096) as server:
         client = client_of(kind, server.url, **({"num_ctx": 4096} if kind == "ollama" else {}))
         look(client)
@@ -340,8 +340,8 @@ def test_attempts_carry_the_context_that_was_found(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_known_of_the_context_outlives_a_look_that_tells_nothing(kind: str) -> None:
-    """A gateway that stops telling takes nothing away."""
+def test_known_context_survives_a_preflight_without_one(kind: str) -> None:
+    """A gateway may stop reporting it."""
     client = client_of(kind, refusing_url())
     client.adopt(model="m", think=None, digest=None, context_length=4096)
     client.adopt(model="m", think=None, digest=None)
@@ -349,8 +349,8 @@ def test_what_is_known_of_the_context_outlives_a_look_that_tells_nothing(kind: s
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_short_look_is_one_tiny_completion(kind: str) -> None:
-    """Whether a server lives takes one request of a few tokens, without a schema."""
+def test_liveness_check_is_one_tiny_completion(kind: str) -> None:
+    """It has a few tokens and no schema."""
     with FakeLLM() as server:
         assert look(client_of(kind, server.url), full=False) == Preflight("ok")
         seen = server.requests
@@ -358,14 +358,14 @@ def test_a_short_look_is_one_tiny_completion(kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["truncated", "empty_content", "context", "html_200"])
-def test_a_poor_answer_is_a_sign_of_life(name: str) -> None:
-    """A cut, empty or strange answer comes from a server that lives."""
+def test_any_answer_shows_that_the_server_is_alive(name: str) -> None:
+    """The answer may be cut, empty or strange."""
     with FakeLLM(faults=lambda *_: Fault(name)) as server:
         assert look(client_of("vllm", server.url), full=False).status == "ok"
 
 
-def test_unenforced_keywords_are_told() -> None:
-    """The author of a schema learns which keywords this kind of server does not hold a model to."""
+def test_unenforced_schema_keywords_are_reported() -> None:
+    """They depend on the kind of server."""
     schema = {**SCHEMA, "properties": {"a": {"type": "integer", "multipleOf": 5}}}
     with FakeLLM() as server:
         found = look(client_of("vllm", server.url), sample=PreflightSample(SAMPLE.prompts, schema))

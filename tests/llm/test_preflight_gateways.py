@@ -1,4 +1,4 @@
-"""Preflight before gateways and other servers of the OpenAI protocol, which answer less than vLLM and Ollama do."""
+"""The preflight of gateways and other OpenAI servers, which report less than vLLM and Ollama."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ TWICE = (CHAT, CHAT)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_off_asks_for_nothing_but_a_completion(kind: str) -> None:
-    """A gateway that knows the chat route only is good enough."""
+def test_preflight_off_sends_only_a_completion(kind: str) -> None:
+    """A gateway that has only the chat route passes."""
     with FakeLLM() as server:
         assert look(client_of(kind, server.url, preflight="off")) == Preflight("ok")
         assert [seen.path for seen in server.requests] == ["/api/chat" if kind == "ollama" else CHAT]
 
 
-def test_warn_goes_on_where_strict_stops() -> None:
-    """No list of models: a warning, and the tiny completion decides."""
+def test_preflight_warn_accepts_a_missing_model_list() -> None:
+    """It logs a warning, and the tiny completion decides."""
     with answering({CHAT: reply(ANSWER)}) as server:
         assert look(client_of("vllm", server.url)).status == "misconfigured"
         found = look(client_of("vllm", server.url, preflight="warn"))
@@ -34,8 +34,8 @@ def test_warn_goes_on_where_strict_stops() -> None:
 
 
 @pytest.mark.parametrize("status", [403, 500, 501])
-def test_warn_takes_whatever_a_gateway_says_to_the_list(status: int) -> None:
-    """The completion is the proof; in strict mode a 5xx is a server that may come."""
+def test_preflight_warn_ignores_errors_of_the_model_list(status: int) -> None:
+    """The completion decides; in strict mode a 5xx is a server that may recover."""
     with answering({"/v1/models": reply(b"", status), CHAT: reply(ANSWER)}) as server:
         strict = look(client_of("vllm", server.url))
         found = look(client_of("vllm", server.url, preflight="warn"))
@@ -43,8 +43,8 @@ def test_warn_takes_whatever_a_gateway_says_to_the_list(status: int) -> None:
     assert (found.status, found.warnings) == ("ok", (f"/v1/models answers HTTP {status}",))
 
 
-def test_warn_does_not_wait_twice_for_a_server_that_hangs_up() -> None:
-    """Nobody answers the first request, so nobody is sent a second."""
+def test_preflight_warn_stops_after_an_unanswered_request() -> None:
+    """No second request is sent to a server that closed the first connection."""
     paths = []
 
     def talk(line: Line) -> None:
@@ -56,8 +56,8 @@ def test_warn_does_not_wait_twice_for_a_server_that_hangs_up() -> None:
     assert (found.status, found.reason, paths) == ("unreachable", "connection_error", ["/v1/models"])
 
 
-def test_warn_is_no_leave_for_a_server_that_does_not_answer() -> None:
-    """Neither the list nor a completion: that is no gateway that answers less."""
+def test_preflight_warn_needs_an_answer_to_the_completion() -> None:
+    """A server that answers neither list nor completion does not pass."""
     with answering({"/v1/models": reply(b"", 404), CHAT: reply(b"", 404)}) as server:
         found = look(client_of("vllm", server.url, preflight="warn"))
     assert (found.status, found.reason) == ("misconfigured", "not_found")
@@ -72,8 +72,8 @@ def test_warn_is_no_leave_for_a_server_that_does_not_answer() -> None:
         ({"id": "m", "meta": None, "max_model_len": "many"}, None),
     ],
 )
-def test_another_openai_server_may_keep_its_context_to_itself(row: dict[str, Any], context: int | None) -> None:
-    """`max_model_len` is vLLM's; llama.cpp tells its context in `meta`, others nowhere: they may be an Ollama."""
+def test_openai_servers_may_report_no_context_length(row: dict[str, Any], context: int | None) -> None:
+    """vLLM has `max_model_len`, llama.cpp has `meta`; a server with neither may be an Ollama."""
     pages = {"/v1/models": reply({"data": [row]}), CHAT: reply(ANSWER)}
     with answering(pages) as server:
         found = look(client_of("openai", server.url, model="m", max_tokens=8), canary=False)
@@ -84,8 +84,8 @@ def test_another_openai_server_may_keep_its_context_to_itself(row: dict[str, Any
 
 @pytest.mark.parametrize("prefix", ["", "/llm/team-a"])
 @pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
-def test_base_urls_may_have_a_prefix_and_end_in_v1(prefix: str, ending: str) -> None:
-    """Every path is asked for below the prefix, and none with a doubled /v1."""
+def test_base_url_may_have_a_prefix_and_end_in_v1(prefix: str, ending: str) -> None:
+    """Every path is requested below the prefix, without a doubled /v1."""
     found = {f"{prefix}/v1/models": reply({"data": [{"id": "m"}]}), f"{prefix}{CHAT}": reply(ANSWER)}
     with answering({**found, f"{prefix}/version": reply({"version": "0.32.0"})}) as server:
         client = client_of("vllm", server.url + prefix + ending, model="m")
@@ -97,23 +97,23 @@ def test_base_urls_may_have_a_prefix_and_end_in_v1(prefix: str, ending: str) -> 
 
 
 @pytest.mark.parametrize("listed", [{}, {"data": None}, {"data": "m"}, {"data": [None, "m", {"name": "m"}]}])
-def test_a_list_of_another_shape_is_an_empty_one(listed: Any) -> None:
-    """What is listed in no shape that is known is not there."""
+def test_model_list_of_an_unknown_shape_is_empty(listed: Any) -> None:
+    """The preflight does not raise."""
     with answering({"/v1/models": reply(listed)}) as server:
         found = look(client_of("vllm", server.url, model="m"))
     assert (found.status, found.reason) == ("misconfigured", "model_not_found")
 
 
 @pytest.mark.parametrize("listed", [{}, {"models": None}, {"models": 7}, {"models": [None, "m", {"name": None}]}])
-def test_tags_of_another_shape_are_none(listed: Any) -> None:
-    """The same for Ollama."""
+def test_ollama_tags_of_an_unknown_shape_are_empty(listed: Any) -> None:
+    """The preflight does not raise."""
     with answering({"/api/tags": reply(listed)}) as server:
         found = look(client_of("ollama", server.url, model="m"))
     assert (found.status, found.reason) == ("misconfigured", "model_not_found")
 
 
-def test_a_version_that_nobody_tells_is_unknown() -> None:
-    """It is asked for, and nothing depends on an answer."""
+def test_missing_version_is_unknown() -> None:
+    """It is requested, but no check depends on it."""
     with answering({"/v1/models": reply({"data": [{"id": "m"}]}), CHAT: reply(ANSWER)}) as server:
         found = look(client_of("vllm", server.url, model="m"), canary=False)
     assert (found.status, found.server, found.prompt_tokens) == ("ok", None, 9)

@@ -1,4 +1,4 @@
-"""Verification that prompts are read whole: no false alarm on honest servers, and every cut found on the others."""
+"""Verification that prompts are read whole: no false alarm on honest servers, every truncation found on others."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ SHAPES: tuple[dict[str, Any], ...] = (
 
 @given(kind=st.sampled_from(KINDS), words=st.integers(2, 400), seed=st.integers(0, 10**6))
 @settings(max_examples=300, deadline=None)
-def test_halves_are_whole_words_and_clusters(kind: Kind, words: int, seed: int) -> None:
-    """A split loses nothing and leaves both parts something."""
+def test_split_keeps_words_and_clusters_whole(kind: Kind, words: int, seed: int) -> None:
+    """No character is lost, and neither half is empty."""
     text = kind(random.Random(seed), words)
     first, second = split(text)
     assert first + second == text
@@ -56,8 +56,8 @@ def test_halves_are_whole_words_and_clusters(kind: Kind, words: int, seed: int) 
     assert second
 
 
-def test_a_line_that_stops_rising_is_none() -> None:
-    """A cut hides in the tolerance of many short copies unless the line must rise."""
+def test_fitted_line_must_keep_rising() -> None:
+    """A truncation could hide in the tolerance of many short copies."""
     assert is_straight(700, 1300, 2500, copies=2)
     assert not is_straight(700, 4000, 4000, copies=1000)
     assert not is_straight(2050, 2050, 2050, copies=4)
@@ -66,8 +66,8 @@ def test_a_line_that_stops_rising_is_none() -> None:
 @pytest.mark.parametrize("order", ["ascending", "descending", "random"])
 @pytest.mark.parametrize("tokenizer", mostly_slow(TOKENIZERS))
 @pytest.mark.parametrize("context", [8192, 1 << 40])
-def test_honest_servers_need_few_requests(order: str, tokenizer: Tokenizer, context: int) -> None:
-    """100,000 documents of all kinds, in any order: none is called cut, with 40 requests at most."""
+def test_honest_servers_need_at_most_40_requests(order: str, tokenizer: Tokenizer, context: int) -> None:
+    """100,000 documents of all kinds in any order cause no false alarm."""
     rng = random.Random(11)
     server = Server("refuse", context=context, tokenizer=tokenizer)
     pool = []
@@ -94,8 +94,8 @@ WAYS = ("head", "half", "oldest", "oldest_refuse")
 @pytest.mark.parametrize("tokenizer", mostly_slow(TOKENIZERS))
 @pytest.mark.parametrize("keeps_room", mostly_slow([True, False]))
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
-def test_every_cut_is_found(way: str, tokenizer: Tokenizer, keeps_room: bool, shape: int) -> None:
-    """Whatever a server keeps of a prompt, no cut document passes and no whole one is called cut."""
+def test_every_truncation_is_found(way: str, tokenizer: Tokenizer, keeps_room: bool, shape: int) -> None:
+    """Whichever part a server keeps, no truncated document passes and no whole one is reported."""
     rng = random.Random(f"{way}{shape}")
     server = Server(way, context=4096, tokenizer=tokenizer, keeps_room=keeps_room)
     verifier, cuts = PromptVerifier("server"), 0
@@ -114,8 +114,11 @@ def test_every_cut_is_found(way: str, tokenizer: Tokenizer, keeps_room: bool, sh
     assert 4096 - 256 - 64 <= verifier.context_length <= 4096 or server.count(SHAPES[shape].get("around", ())) > 2000
 
 
-def test_a_token_for_each_byte_hides_no_cut() -> None:
-    """As Qwen counts digits: the last probe loses so little that it is on the line, and the next document is longer."""
+def test_one_token_per_byte_hides_no_truncation() -> None:
+    """Qwen counts digits this way.
+
+    The last probe loses so little that it fits the line, and the next document is longer.
+    """
     rng = random.Random(13)
     server = Server("head", context=11_810, tokenizer=characters, keeps_room=False)
     verifier = PromptVerifier("server")
@@ -147,7 +150,7 @@ def verify_corpus(
 
 
 def check_any_corpus(data: st.DataObject, concurrency: int) -> None:
-    """On a server that cuts in any way, or refuses: exactly the cut documents are called cut, and none is noted.
+    """Check on a server that truncates in any way, or refuses, that exactly the truncated documents are reported.
 
     The prompt without a document takes less than half of the context.
     """
@@ -171,20 +174,20 @@ def check_any_corpus(data: st.DataObject, concurrency: int) -> None:
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_any_corpus_on_any_server(data: st.DataObject) -> None:
-    """Kinds, lengths, orders, prompts, tokenizers, limits and ways to cut, as they come; one document at a time."""
+    """Kinds, lengths, orders, prompts, tokenizers, limits and truncations vary; one document at a time."""
     check_any_corpus(data, 1)
 
 
 @pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=300, deadline=None)
-def test_any_corpus_on_any_server_side_by_side(data: st.DataObject) -> None:
-    """The same with eight documents at a time."""
+def test_any_corpus_on_any_server_in_parallel(data: st.DataObject) -> None:
+    """The same property with eight documents at a time."""
     check_any_corpus(data, 8)
 
 
-def test_missing_counts_are_noted() -> None:
-    """No usage, or a count of 0: each record is noted."""
+def test_missing_token_counts_are_noted() -> None:
+    """Without usage, or with a count of 0, each record has the note."""
     case, _ = case_of(Server("head"), article(random.Random(1), 5000))
     for tokens in (None, 0):
         verifier = PromptVerifier("server")
@@ -193,8 +196,8 @@ def test_missing_counts_are_noted() -> None:
         assert verified.notes == (UNVERIFIED,)
 
 
-def test_a_count_beyond_the_limit_shows_two_servers() -> None:
-    """A load balancer over replicas with different limits: once counts contradict, records are noted."""
+def test_contradicting_counts_reveal_two_servers() -> None:
+    """A load balancer may have replicas with different limits; from then on records have the note."""
     rng = random.Random(5)
     small, large = Server("tail", context=4096), Server("tail", context=1 << 40)
     verifier = PromptVerifier("s")
@@ -211,8 +214,8 @@ def test_a_count_beyond_the_limit_shows_two_servers() -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 900])
-def test_halves_that_were_cut_themselves_are_sent_again(lost: int) -> None:
-    """Another server of the address cuts both halves, one of them twice: the highest counts decide."""
+def test_truncated_halves_are_sent_again(lost: int) -> None:
+    """Another server of the address truncates both halves, one of them twice; the highest counts decide."""
     text = article(random.Random(2), 9_000)
     around = 200
     first, second = (len(pieces(half)) for half in split(text))
@@ -230,8 +233,8 @@ def test_halves_that_were_cut_themselves_are_sent_again(lost: int) -> None:
     assert 1 <= len(renewed) <= 2
 
 
-def test_halves_that_stay_short_count_as_cut() -> None:
-    """They are no sign of two servers, since no count has changed."""
+def test_halves_with_constant_low_counts_mean_truncation() -> None:
+    """They are no sign of two servers, because no count has changed."""
     text = article(random.Random(2), 9_000)
     result = verify_by_halves(
         text,
@@ -250,8 +253,8 @@ HOW = ("robin", "random")
 @pytest.mark.parametrize("way", ["tail", "half", "oldest"])
 @pytest.mark.parametrize("reach", [None, 0, 1])
 @pytest.mark.parametrize("seed", mostly_slow(range(4)))
-def test_two_limits_behind_one_address_are_found(how: str, way: str, reach: int | None, seed: int) -> None:
-    """Whichever server verifies: few documents that the smaller one cut pass without the note."""
+def test_two_limits_behind_one_address_are_detected(how: str, way: str, reach: int | None, seed: int) -> None:
+    """Whichever server verifies, few documents truncated by the smaller one pass without the note."""
     rng = random.Random(f"{how}{way}{seed}")
     balanced = Balanced(Server(way, context=4096), Server(way, context=1 << 40), how=how, rng=rng, verified_by=reach)
     verifier, cuts, silent = PromptVerifier("server"), 0, []
@@ -273,8 +276,8 @@ def test_two_limits_behind_one_address_are_found(how: str, way: str, reach: int 
 @pytest.mark.parametrize("reach", [None, 0, 1])
 @pytest.mark.parametrize("concurrency", [1, 8])
 @pytest.mark.parametrize("seed", range(3))
-def test_what_was_accepted_before_a_limit_is_asked_again(reach: int | None, concurrency: int, seed: int) -> None:
-    """Also what other threads accept while it is found: no cut document is a result without a note or a doubt."""
+def test_documents_accepted_before_the_limit_are_doubted(reach: int | None, concurrency: int, seed: int) -> None:
+    """This includes documents accepted by other threads meanwhile: none truncated is a plain result."""
     rng = random.Random(f"{reach}{seed}")
     servers = (Server(rng.choice(("tail", "half")), context=3000), Server("tail", context=1 << 40))
     balanced = Balanced(*servers, how=rng.choice(("robin", "random")), rng=rng, verified_by=reach)
@@ -297,15 +300,15 @@ def test_what_was_accepted_before_a_limit_is_asked_again(reach: int | None, conc
 
 
 def fine(text: str) -> list[str]:
-    """A poor vocabulary: three letters, a digit, or four blanks for each token."""
+    """Tokenize with a poor vocabulary: three letters, a digit, or four blanks for each token."""
     return re.findall(r" ?[A-Za-z]{1,3}|\d|\s{1,4}|.", text, re.DOTALL)
 
 
 @pytest.mark.parametrize("counted", [False, True])
 @pytest.mark.parametrize("tokenizer", [pieces, fine])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_estimate_is_no_less_than_the_tokens(kind: Kind, tokenizer: Tokenizer, counted: bool) -> None:
-    """Base64, tables or another script after nothing but articles; an article is taken for twice its length at most."""
+def test_estimate_is_at_least_the_token_count(kind: Kind, tokenizer: Tokenizer, counted: bool) -> None:
+    """This holds for base64, tables or another script after articles; an article is estimated at most twofold."""
     rng, verifier = random.Random(7), PromptVerifier("s", limit_is_set=True)
     server = Server("refuse", context=1 << 40, tokenizer=tokenizer)
     verifier.mark_as_refusing()
@@ -320,8 +323,8 @@ def test_an_estimate_is_no_less_than_the_tokens(kind: Kind, tokenizer: Tokenizer
         assert verifier.estimate(weigh(text)) <= 2 * tokens
 
 
-def test_a_document_that_needs_no_verification_does_not_wait_for_one() -> None:
-    """While a longer document is verified slowly, other threads accept documents of verified lengths."""
+def test_short_documents_do_not_wait_for_a_verification() -> None:
+    """While a longer document is being verified, other threads accept documents of verified lengths."""
     rng, verifier = random.Random(9), PromptVerifier("s")
     server = Server("refuse", context=1 << 40)
     short = [case_of(server, article(rng, 600))[0] for _ in range(4)]

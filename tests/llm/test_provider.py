@@ -1,4 +1,4 @@
-"""One provider of several servers: who is asked, who is set aside, and who comes back."""
+"""A provider of several servers: which one gets the next request, which is unavailable, and which has recovered."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from timing import until
 from pipeline.llm.replica import FIRST_PAUSE_S, MAX_PAUSE_S, at_once
 
 
-def test_the_least_busy_replica_is_asked() -> None:
-    """Whoever has fewer requests in flight gets the next one."""
+def test_least_busy_replica_gets_the_request() -> None:
+    """The replica with the fewest requests in flight is next."""
     with FakeLLM() as a, FakeLLM() as b:
         provider = provider_of(a.url, b.url)
         provider.replicas[0].in_flight = 1
@@ -27,7 +27,7 @@ def test_the_least_busy_replica_is_asked() -> None:
         assert [replica.in_flight for replica in provider.replicas] == [1, 0]
 
 
-def test_requests_in_flight_are_spread() -> None:
+def test_requests_in_flight_are_spread_evenly() -> None:
     """Eight at a time on two servers are four on each."""
     with FakeLLM(latency_s=0.5) as a, FakeLLM(latency_s=0.5) as b, ThreadPoolExecutor(8) as threads:
         provider = provider_of(a.url, b.url)
@@ -36,7 +36,7 @@ def test_requests_in_flight_are_spread() -> None:
 
 
 def test_ties_are_broken_at_random() -> None:
-    """One request at a time reaches every replica, some time."""
+    """Sequential single requests reach every replica."""
     with FakeLLM() as a, FakeLLM() as b:
         provider = provider_of(a.url, b.url)
         for n in range(30):
@@ -44,8 +44,8 @@ def test_ties_are_broken_at_random() -> None:
         assert min(len(a.chats()), len(b.chats())) > 5
 
 
-def test_a_dead_replica_is_set_aside_and_the_others_go_on() -> None:
-    """A refused connection is enough; every document is done, and the dead one is not tried again."""
+def test_dead_replica_is_marked_unavailable() -> None:
+    """One refused connection is enough; every document is done by the others."""
     with FakeLLM() as alive:
         dead = refusing_url()
         provider = provider_of(dead, alive.url)
@@ -57,8 +57,8 @@ def test_a_dead_replica_is_set_aside_and_the_others_go_on() -> None:
         assert provider.trouble is None
 
 
-def test_a_replica_comes_back_after_its_pause() -> None:
-    """Through a preflight, not before the pause is over, and then it is asked again."""
+def test_replica_returns_after_its_pause() -> None:
+    """It is used again after a preflight that starts no earlier than the end of the pause."""
     clock = Clock()
     with FakeLLM() as server:
         provider = provider_of(server.url, clock=clock)
@@ -73,7 +73,7 @@ def test_a_replica_comes_back_after_its_pause() -> None:
         assert provider.ask(question("d")).attempts[-1].ok
 
 
-def test_the_pause_grows_with_probes_and_not_with_documents() -> None:
+def test_pause_grows_with_probes_not_with_documents() -> None:
     """Many documents that fail at once are one outage."""
     clock = Clock()
     provider = provider_of(refusing_url(), clock=clock)
@@ -92,8 +92,8 @@ def test_the_pause_grows_with_probes_and_not_with_documents() -> None:
     assert pauses == [4.0, 8.0, 16.0, 30.0, 30.0, MAX_PAUSE_S]
 
 
-def test_the_pause_is_jittered_and_begins_anew_when_the_server_answers() -> None:
-    """So that many runs do not look at once; and an outage of yesterday makes none of today's longer."""
+def test_pause_is_jittered_and_reset_by_an_answer() -> None:
+    """Parallel runs then do not probe together, and an earlier outage does not prolong a new one."""
     clock = Clock()
     with FakeLLM() as server:
         provider = provider_of(server.url, clock=clock)
@@ -112,8 +112,8 @@ def test_the_pause_is_jittered_and_begins_anew_when_the_server_answers() -> None
         assert (replica.state, replica.pause_s) == ("up", FIRST_PAUSE_S)
 
 
-def test_a_replica_that_hangs_holds_no_other_back() -> None:
-    """Each is looked at by itself: the healthy one is back while the other one's examination still waits."""
+def test_hanging_replica_does_not_delay_another() -> None:
+    """Each is probed separately: the healthy one returns while the probe of the other still waits."""
     with RawServer(lambda line: line.ended.wait()) as hanging, FakeLLM() as healthy, ThreadPoolExecutor(2) as threads:
         provider = provider_of(hanging.url, healthy.url)
         for replica in provider.replicas:
@@ -128,7 +128,7 @@ def test_a_replica_that_hangs_holds_no_other_back() -> None:
 
 
 class Together:
-    """A client whose requests leave together, as soon as so many threads have one."""
+    """A client whose requests leave together, as soon as this many threads have one."""
 
     def __init__(self, client: Any, threads: int) -> None:
         self._client, self._barrier = client, threading.Barrier(threads, timeout=60)
@@ -137,13 +137,13 @@ class Together:
         return getattr(self._client, name)
 
     def call_llm(self, prompts: Any, json_schema: Any, document_text: str) -> Any:
-        """What the client makes of it."""
+        """Wait for the others, then call the client."""
         self._barrier.wait()
         return self._client.call_llm(prompts, json_schema, document_text)
 
 
-def test_an_outage_is_no_failure() -> None:
-    """When all are gone the document is given back, without a loss."""
+def test_outage_returns_the_document_without_a_loss() -> None:
+    """All replicas are unavailable."""
     with FakeLLM() as a, FakeLLM() as b:
         provider = provider_of(a.url, b.url)
         a.down()
@@ -155,8 +155,8 @@ def test_an_outage_is_no_failure() -> None:
         assert provider.ask(question("d")).attempts == ()
 
 
-def test_a_draining_server_is_an_outage() -> None:
-    """Its health page says 200; a tiny completion fails, and that is what counts."""
+def test_draining_server_is_an_outage() -> None:
+    """Its health page answers 200, but the tiny completion fails."""
     clock = Clock()
     with FakeLLM() as server:
         provider = provider_of(server.url, clock=clock)
@@ -169,15 +169,15 @@ def test_a_draining_server_is_an_outage() -> None:
         assert provider.ask(question("d")).attempts[-1].ok
 
 
-def test_nothing_is_waited_for_when_nobody_is_left() -> None:
-    """A back-off before an outage would only hold the worker up."""
+def test_no_back_off_when_no_replica_is_left() -> None:
+    """It would only occupy the worker."""
     slept: list[float] = []
     provider_of(refusing_url(), sleep=slept.append).ask(question("d"))
     assert slept == []
 
 
-def test_a_key_that_changed_is_read_again(tmp_path: Path) -> None:
-    """After a 401 the key's file is looked at, and the document is asked once more."""
+def test_changed_key_is_read_again_after_a_401(tmp_path: Path) -> None:
+    """The document is then sent once more."""
     file = tmp_path / "key"
     file.write_text("old")
     with FakeLLM(api_key="old") as server:
@@ -190,16 +190,16 @@ def test_a_key_that_changed_is_read_again(tmp_path: Path) -> None:
         assert provider.ask(question("b")).attempts[-1].ok
 
 
-def test_a_wrong_key_sets_the_replica_aside_as_misconfigured() -> None:
-    """The fresh preflight confirms it: no document fails for it."""
+def test_wrong_key_marks_the_replica_misconfigured() -> None:
+    """A new preflight confirms it, and no document fails."""
     with FakeLLM(api_key="right") as server:
         provider = provider_of(server.url, api_key="wrong")
         assert provider.ask(question("d")).unavailable
         assert provider.replicas[0].state == "misconfigured"
 
 
-def test_a_configuration_error_of_one_document_is_its_own() -> None:
-    """The fresh preflight passes twice, so this document fails on its second request, and the others go on."""
+def test_configuration_error_of_one_document_fails_only_it() -> None:
+    """The preflight passes twice, so the document fails on its second request."""
     with FakeLLM(faults=only("bad", "http_404_model")) as server:
         provider = provider_of(server.url)
         asked = provider.ask(question("bad"))
@@ -207,7 +207,7 @@ def test_a_configuration_error_of_one_document_is_its_own() -> None:
         assert provider.ask(question("good")).attempts[-1].ok
 
 
-def test_threads_that_wonder_at_the_same_time_share_one_look() -> None:
+def test_concurrent_liveness_checks_are_shared() -> None:
     """Twelve documents that fail together cost far fewer than twelve tiny completions each."""
     barrier = threading.Barrier(12, timeout=60)
     with FakeLLM() as server, ThreadPoolExecutor(12) as threads:
@@ -218,8 +218,8 @@ def test_threads_that_wonder_at_the_same_time_share_one_look() -> None:
         assert len(tiny) <= 3
 
 
-def test_what_a_preflight_found_reaches_every_client() -> None:
-    """The context of the server is in each attempt, also of clients that were not examined themselves."""
+def test_preflight_capabilities_reach_every_client() -> None:
+    """Attempts of clients without a preflight of their own have the server's context as well."""
     with FakeLLM(context=4096) as server:
         provider = provider_of(server.url)
         assert provider.examine(provider.replicas[0]).context_length == 4096
@@ -228,8 +228,8 @@ def test_what_a_preflight_found_reaches_every_client() -> None:
 
 
 @pytest.mark.parametrize("fault", ["empty_content", "html_200", "huge"])
-def test_a_poor_reply_is_proof_enough_that_a_server_lives(fault: str) -> None:
-    """The document fails by itself, and no tiny completion is asked for: it would be refused here."""
+def test_malformed_reply_needs_no_liveness_check(fault: str) -> None:
+    """The document fails by itself; a tiny completion would be refused here."""
     with FakeLLM(faults=lambda seen, _n: Fault(fault if seen.document == "bad" else "http_503")) as server:
         provider = provider_of(server.url, max_retries=1)
         asked = provider.ask(question("bad"))
@@ -239,8 +239,8 @@ def test_a_poor_reply_is_proof_enough_that_a_server_lives(fault: str) -> None:
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
-def test_a_poisoned_document_costs_no_more_than_its_retries(retries: int) -> None:
-    """It fails while others are done, and stays a failure when only such documents are left."""
+def test_poisoned_document_costs_only_its_retries(retries: int) -> None:
+    """It fails while others are done, and also when only such documents are left."""
     with FakeLLM(faults=only("bad", "http_503")) as server:
         provider = provider_of(server.url, max_retries=retries)
         for _ in range(2):
@@ -252,16 +252,16 @@ def test_a_poisoned_document_costs_no_more_than_its_retries(retries: int) -> Non
         assert provider.available
 
 
-def test_a_timeout_is_tried_again_once_only() -> None:
-    """Two requests, whatever `max_retries` says."""
+def test_timeout_is_retried_once() -> None:
+    """It is two requests, whatever `max_retries` is."""
     with FakeLLM(faults=only("slow", "hang")) as server:
         asked = provider_of(server.url, timeout=1.0).ask(question("slow"))
         assert (asked.unavailable, [attempt.error for attempt in asked.attempts]) == (False, ["timeout"] * 2)
         assert asked_for(server, "slow") == 2
 
 
-def test_the_waits_are_jittered_and_follow_the_server() -> None:
-    """Up to 1, 2, 4 seconds; or what Retry-After says."""
+def test_back_off_is_jittered_or_follows_retry_after() -> None:
+    """It is up to 1, 2, 4 seconds, or the value of Retry-After."""
     slept: list[float] = []
     with FakeLLM(faults=only("bad", "http_500")) as server:
         provider_of(server.url, sleep=slept.append).ask(question("bad"))
@@ -273,15 +273,15 @@ def test_the_waits_are_jittered_and_follow_the_server() -> None:
     assert slept == [1.0, 1.0, 1.0]
 
 
-def test_a_stop_gives_the_document_back() -> None:
-    """A shutdown in a back-off is no failure of the document."""
+def test_stop_in_a_back_off_returns_the_document() -> None:
+    """A shutdown is no failure of the document."""
     with FakeLLM(faults=only("bad", "http_500")) as server:
         asked = provider_of(server.url, sleep=lambda _: True).ask(question("bad"))
         assert (asked.unavailable, len(asked.attempts)) == (True, 1)
 
 
-def test_a_full_queue_is_no_outage() -> None:
-    """A liveness request that is refused while another request is worked on does not take the server away."""
+def test_full_queue_is_no_outage() -> None:
+    """A liveness check that is refused while another request is in progress keeps the server available."""
     arrived = threading.Event()
 
     def gateway(seen: Seen, _n: int) -> Fault | None:

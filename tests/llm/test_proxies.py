@@ -1,4 +1,4 @@
-"""Requests to this machine or within a cluster never leave by the environment's proxy; a proxy in use is named."""
+"""Requests to this machine or within a cluster never use the environment's proxy; a used proxy is named."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("host", NEAR)
-def test_a_near_host_is_asked_directly(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loopback, a Service's name, a private address: the environment's proxy is for the way out."""
+def test_local_host_is_requested_directly(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These are loopback, a Service's name and private addresses."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://proxy.example:3128")
     shown = f"[{host}]" if ":" in host else host
@@ -52,15 +52,15 @@ def test_a_near_host_is_asked_directly(host: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("host", FAR)
-def test_a_far_host_is_asked_through_the_proxy_of_the_environment(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As every other program does."""
+def test_remote_host_is_requested_through_the_proxy(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs behave the same way."""
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     assert not is_near(host)
     assert Endpoint(f"http://{f'[{host}]' if ':' in host else host}").proxy == "http://proxy.example:3128"
 
 
-def test_no_key_goes_to_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """http_proxy took the requests of a loopback server, with the key, in clear."""
+def test_key_for_a_local_server_is_not_sent_to_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With http_proxy set, requests to loopback once went there in clear text."""
     with answering(reply(b"by proxy")) as proxy, answering(reply(b"direct")) as server:
         monkeypatch.setenv("http_proxy", proxy.url)
         for client in (
@@ -76,8 +76,8 @@ def test_no_key_goes_to_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyP
         assert proxy.accepts == 2
 
 
-def test_a_failure_names_the_proxy_and_not_its_password() -> None:
-    """Else it looks as if the server were gone."""
+def test_proxy_failure_names_the_proxy_without_its_password() -> None:
+    """Otherwise it would look like an unreachable server."""
     proxy = refusing_url().replace("http://", "http://user:hunter2-secret@")
     with pytest.raises(CallFailedError) as caught:
         Endpoint("http://models.example", Access(proxy=proxy)).get("/x", timeout_s=60)
@@ -87,23 +87,23 @@ def test_a_failure_names_the_proxy_and_not_its_password() -> None:
 
 
 @pytest.mark.parametrize("proxy", ["proxy.example:3128", "socks5://p", "", "off", "http://p:"])
-def test_a_proxy_that_is_no_address_is_refused(proxy: str) -> None:
-    """With what is accepted."""
+def test_invalid_proxy_address_is_refused(proxy: str) -> None:
+    """The message says which values are accepted."""
     with pytest.raises(ConfigError, match=r"proxy: got .*need an address .*, env, or null"):
         VLLMConfig(proxy=proxy)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:", "http://vllm:/v1", "https://[::1]:"])
-def test_an_address_without_its_port_is_refused(url: str) -> None:
-    """A colon with nothing behind it is a port that was left out, as by an empty variable."""
+def test_address_with_an_empty_port_is_refused(url: str) -> None:
+    """A trailing colon is left by an empty variable."""
     with pytest.raises(ConfigError, match="base_url"):
         VLLMConfig(base_url=url)
 
 
-def test_check_says_which_proxy_is_used(
+def test_check_names_the_proxy_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also when the server cannot be reached; never its password."""
+    """It does so even if the server is unreachable, without the password."""
     monkeypatch.chdir(tmp_path)
     proxy = refusing_url().replace("http://", "http://user:hunter2-secret@")
     with FakeLLM(("llama3.1:latest",)) as server:

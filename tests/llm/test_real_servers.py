@@ -1,4 +1,4 @@
-"""The HTTP exchange against real servers: uvicorn by itself, and behind nginx and haproxy.
+"""The HTTP exchange with real servers: uvicorn alone, and behind nginx and haproxy.
 
 Each request gets its own answer, as http.client reads it, whatever carries it; connections are used again.
 """
@@ -64,7 +64,7 @@ http {{
 
 
 async def echo(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
-    """Answer with what was asked, framed as the path says."""
+    """Reply with the request's content, framed as the path demands."""
     if scope["type"] != "http":
         raise RuntimeError("no such protocol")
     body, more = b"", True
@@ -150,7 +150,7 @@ def accepts(port: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """The address to ask, and that of the application itself, which is the same without a proxy."""
+    """The address to use, and the address of the application (equal without a proxy)."""
 
     url: str
     behind: str
@@ -158,7 +158,7 @@ class Servers:
 
 @pytest.fixture(params=["h11", "httptools", "nginx", "haproxy"])
 def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Servers]:
-    """The application by itself, or behind a proxy."""
+    """Yield the application alone, or behind a proxy."""
     with ExitStack() as stack:
         kind = str(request.param)
         if kind in ("h11", "httptools"):
@@ -180,8 +180,8 @@ def reference(url: str, path: str, body: bytes) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_reply_is_read_as_http_client_reads_it(servers: Servers, path: str) -> None:
-    """Framed by length, chunks or the end of the connection, packed, empty, or an error."""
+def test_reply_is_read_like_http_client(servers: Servers, path: str) -> None:
+    """It is framed by length, chunks or the end of the connection, compressed, empty, or an error."""
     endpoint = Endpoint(servers.url)
     for number in range(3):
         body = b"question %d" % number
@@ -190,8 +190,8 @@ def test_a_reply_is_read_as_http_client_reads_it(servers: Servers, path: str) ->
     endpoint.close()
 
 
-def test_each_of_many_requests_gets_its_own_answer(servers: Servers) -> None:
-    """From many threads over kept connections, all framings mixed: none swapped, and few connections."""
+def test_concurrent_requests_get_their_own_replies(servers: Servers) -> None:
+    """Many threads reuse few connections with all framings mixed, and no reply is swapped."""
     endpoint, clients = Endpoint(servers.url, Access(pool_size=THREADS)), set()
 
     def ask(number: int) -> tuple[int, bytes]:
@@ -207,8 +207,8 @@ def test_each_of_many_requests_gets_its_own_answer(servers: Servers) -> None:
     endpoint.close()
 
 
-def test_a_connection_that_the_server_closed_while_idle_costs_no_request(servers: Servers) -> None:
-    """Longer than its keep-alive, and just as long: the request is sent once more, and answered."""
+def test_connection_closed_while_idle_loses_no_request(servers: Servers) -> None:
+    """After the keep-alive time, and at its very end, the request is sent once more and answered."""
     endpoint, pause = Endpoint(servers.url), threading.Event()
     for number, wait_s in enumerate([0.0, KEPT_S + 0.3, KEPT_S, KEPT_S - 0.01, 0.4, 0.401, 0.399, 0.4]):
         pause.wait(wait_s)

@@ -30,7 +30,7 @@ PROMPTS = {"system": "You judge texts.", "user": "The bank cut its rate and shar
 
 @pytest.fixture(scope="module")
 def client() -> VLLMClient:
-    """A client that has looked at the server."""
+    """Return a client that has run a preflight."""
     kind: Any = os.environ.get("REAL_VLLM_TYPE", "vllm")
     client = VLLMClient(VLLMConfig(base_url=BASE_URL, type=kind, max_tokens=64))
     found = examine(client, sample=PreflightSample(PROMPTS, SCHEMA), full=True, canary=True)
@@ -41,17 +41,17 @@ def client() -> VLLMClient:
 
 
 def ask(client: VLLMClient, user: str, *, max_tokens: int = 64) -> ExtractionAttempt:
-    """One request for a mood."""
+    """Send one request for a mood."""
     return client.small(max_tokens=max_tokens, timeout_s=120).call_llm({"system": "", "user": user}, SCHEMA, user)
 
 
-def test_the_health_check_passes() -> None:
+def test_health_check_passes() -> None:
     """GET /v1/models answers."""
     assert check_vllm_health(BASE_URL)
 
 
-def test_an_answer_fits_the_schema(client: VLLMClient) -> None:
-    """The server holds the model to the schema, and tells its tokens."""
+def test_answer_matches_the_schema(client: VLLMClient) -> None:
+    """The server enforces the schema and reports its tokens."""
     attempt = ask(client, PROMPTS["user"])
     assert attempt.ok, attempt.message
     assert set(json.loads(attempt.raw_text or "")) == {"mood", "score"}
@@ -59,16 +59,16 @@ def test_an_answer_fits_the_schema(client: VLLMClient) -> None:
     assert attempt.completion_tokens
 
 
-def test_an_answer_that_was_cut_is_no_answer(client: VLLMClient) -> None:
-    """Three tokens are not enough for an object."""
+def test_truncated_answer_is_refused(client: VLLMClient) -> None:
+    """Three tokens are too few for an object."""
     assert ask(client, PROMPTS["user"], max_tokens=3).reason == "output_truncated"
 
 
-def test_a_prompt_that_is_too_long_is_refused_by_its_name(client: VLLMClient) -> None:
-    """The honest 400 is `context_length`."""
+def test_too_long_prompt_is_context_length(client: VLLMClient) -> None:
+    """The server answers with an honest 400."""
     assert ask(client, "The fox jumped. " * 20_000).reason == "context_length"
 
 
-def test_a_lone_surrogate_does_not_reach_the_server(client: VLLMClient) -> None:
-    """What vLLM would refuse is scrubbed."""
+def test_lone_surrogate_is_replaced_before_sending(client: VLLMClient) -> None:
+    """vLLM would refuse it."""
     assert ask(client, "A broken emoji \ud83d. " + PROMPTS["user"]).reason in (None, "output_truncated")

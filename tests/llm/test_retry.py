@@ -1,4 +1,4 @@
-"""How long is waited, how often is tried, and when not."""
+"""Retries: how long to wait, how often to retry, and when not to."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ def failed(reason: str = "server_error", **more: Any) -> ExtractionAttempt:
 
 
 class Top(random.Random):
-    """Chance that always takes the largest value."""
+    """A random generator that always returns the largest value."""
 
     def uniform(self, a: float, b: float) -> float:
         return b
 
 
-def test_a_policy_is_what_the_settings_say() -> None:
-    """The five settings of a provider, of either kind."""
+def test_policy_has_the_settings_of_its_provider() -> None:
+    """There are five settings, equal for both kinds of provider."""
     settings: Any = {"max_retries": 5, "retry_base_delay": 0.5, "retry_max_delay": 9.0, "retry_backoff_multiplier": 3.0}
     for config in (VLLMConfig(**settings), OllamaConfig(**settings)):
         assert RetryPolicy.of(config) == RetryPolicy(5, 0.5, 9.0, 3.0)
 
 
-def test_the_back_off_doubles_up_to_its_cap() -> None:
-    """1, 2, 4, … seconds at most, never more than the cap."""
+def test_back_off_doubles_up_to_its_cap() -> None:
+    """The ceilings are 1, 2, 4, … seconds."""
     delays = [POLICY.delay_s([failed()] * n, Top()) for n in range(1, 8)]
     assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
 
 
 @settings(deadline=None)
 @given(n=st.integers(1, 50), seed=st.integers())
-def test_jitter_is_full(n: int, seed: int) -> None:
-    """Any delay from nothing to the ceiling, so that clients do not come back together."""
+def test_delay_is_between_zero_and_the_ceiling(n: int, seed: int) -> None:
+    """Clients then do not return at the same time."""
     ceiling = min(30.0, 2.0 ** (n - 1))
     assert 0.0 <= POLICY.delay_s([failed()] * n, random.Random(seed)) <= ceiling
 
 
-def test_jitter_reaches_both_ends() -> None:
-    """Of many delays some are close to nothing and some close to the ceiling."""
+def test_delays_reach_both_ends_of_the_range() -> None:
+    """Of many delays some are close to zero and some close to the ceiling."""
     rng = random.Random(7)
     delays = [POLICY.delay_s([failed()] * 5, rng) for _ in range(300)]
     assert min(delays) < 1.0
@@ -63,13 +63,13 @@ def test_jitter_reaches_both_ends() -> None:
 
 
 @pytest.mark.parametrize(("asked_s", "delay_s"), [(0.0, 0.0), (7.0, 7.0), (3600.0, 30.0)])
-def test_what_the_server_asks_for_is_waited_and_capped(asked_s: float, delay_s: float) -> None:
-    """Retry-After counts exactly, without jitter, and never more than the cap."""
+def test_retry_after_is_respected_up_to_the_cap(asked_s: float, delay_s: float) -> None:
+    """It has no jitter."""
     assert POLICY.delay_s([failed(), failed("overloaded", retry_after_s=asked_s)], Top()) == delay_s
 
 
-def test_an_earlier_retry_after_is_over() -> None:
-    """Only the last answer says how long to wait now."""
+def test_only_the_last_retry_after_counts() -> None:
+    """An earlier one does not prolong the wait."""
     assert POLICY.delay_s([failed("overloaded", retry_after_s=9.0), failed()], Top()) == 2.0
 
 
@@ -91,22 +91,22 @@ def test_an_earlier_retry_after_is_over() -> None:
         ("9" * 400, 999999999.0),
     ],
 )
-def test_retry_after_is_read_as_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
-    """RFC 9110; what is neither is as good as none."""
+def test_retry_after_accepts_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
+    """By RFC 9110; any other value is ignored."""
     assert retry_after_s(value, now=lambda: NOW) == seconds
 
 
 @settings(deadline=None)
 @given(st.text(max_size=40))
-def test_no_retry_after_raises(value: str) -> None:
-    """Whatever a header holds."""
+def test_any_retry_after_value_is_parsed_without_error(value: str) -> None:
+    """This holds for any header value."""
     found = retry_after_s(value, now=lambda: NOW)
     assert found is None or found >= 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_retry_after_comes_with_the_attempt(kind: str) -> None:
-    """Both clients hand it on."""
+def test_attempt_has_the_retry_after_of_its_reply(kind: str) -> None:
+    """Both clients set it."""
     with responses.RequestsMock() as wire:
         wire.post(CHATS[kind], status=429, json={"error": "slow"}, headers={"Retry-After": "12"})
         attempt = client_of(kind).call_llm(PROMPTS, None, "x")
@@ -114,19 +114,19 @@ def test_retry_after_comes_with_the_attempt(kind: str) -> None:
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))
-def test_only_a_backend_failure_is_tried_again(reason: str) -> None:
-    """By the table of reasons, and by nothing else."""
+def test_only_backend_failures_are_retried(reason: str) -> None:
+    """The table of reasons alone decides."""
     assert POLICY.allows([failed(reason)]) is is_retryable(reason)
 
 
-def test_max_retries_and_one_are_the_most() -> None:
-    """Four requests for three retries; one for none."""
+def test_requests_are_limited_to_max_retries_plus_one() -> None:
+    """It is four requests for three retries, and one for none."""
     assert [POLICY.allows([failed()] * n) for n in (1, 2, 3, 4)] == [True, True, True, False]
     assert RetryPolicy(0, 1.0, 2.0, 2.0).allows([failed()]) is False
 
 
-def test_a_timeout_is_tried_again_once() -> None:
-    """It is dear for both sides; other failures in between do not make it cheaper."""
+def test_timeout_is_retried_once() -> None:
+    """It is expensive for both sides; other failures in between do not allow a second retry."""
     slow = failed("timeout")
     assert POLICY.allows([slow]) is True
     assert POLICY.allows([slow, slow]) is False
@@ -134,7 +134,7 @@ def test_a_timeout_is_tried_again_once() -> None:
 
 
 def retried(*answers: tuple[int, Any], sleep: Any) -> list[ExtractionAttempt]:
-    """The attempts at one ask with these answers, through a real client."""
+    """Return the attempts for these replies in a row, through a real client."""
     with responses.RequestsMock(assert_all_requests_are_fired=False) as wire:
         for status, body in answers:
             wire.post(CHATS["vllm"], status=status, json=body)
@@ -143,28 +143,28 @@ def retried(*answers: tuple[int, Any], sleep: Any) -> list[ExtractionAttempt]:
         )
 
 
-def test_it_is_asked_until_there_is_an_answer() -> None:
-    """Two failures, two waits, then the answer."""
+def test_request_is_retried_until_it_is_answered() -> None:
+    """Two failures cause two waits before the answer."""
     slept: list[float] = []
     attempts = retried((500, {}), (503, {}), (200, body_of("vllm", "ok")), sleep=slept.append)
     assert [attempt.error for attempt in attempts] == ["http_500", "http_503", None]
     assert slept == [1.0, 2.0]
 
 
-def test_it_is_given_up_after_max_retries() -> None:
-    """Nothing is waited for after the last request."""
+def test_request_is_given_up_after_max_retries() -> None:
+    """There is no wait after the last request."""
     slept: list[float] = []
     assert len(retried(*[(500, {})] * 9, sleep=slept.append)) == 4
     assert slept == [1.0, 2.0, 4.0]
 
 
-def test_a_refusal_is_final() -> None:
-    """A 400 is not asked twice."""
+def test_refusal_is_not_retried() -> None:
+    """A 400 is sent once."""
     slept: list[float] = []
     assert len(retried((400, {}), (200, body_of("vllm", "ok")), sleep=slept.append)) == 1
     assert slept == []
 
 
-def test_a_stop_cuts_the_back_off_short() -> None:
-    """`sleep` returning True ends the tries."""
+def test_stop_ends_the_back_off() -> None:
+    """`sleep` returning True ends the retries."""
     assert len(retried((500, {}), (200, body_of("vllm", "ok")), sleep=lambda _: True)) == 1

@@ -1,4 +1,4 @@
-"""What a server tells of its queue, and that a page that is not there is no matter."""
+"""The queue gauges that a server reports; a missing metrics page is harmless."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ vllm:num_preemptions_total{engine="0",model_name="m"} %s
 
 
 def reader(**settings: str) -> GaugeReader:
-    """A reader of a server that `responses` plays."""
+    """Return a reader of a server that `responses` stands in for."""
     found = VLLMClient(VLLMConfig(base_url="http://vllm.test", model="m", **settings)).gauge_reader()  # type: ignore[arg-type]
     assert found is not None
     return found
 
 
 def test_running_and_waiting_are_summed_over_engines() -> None:
-    """And preemptions are told when there were more of them than at the last look."""
+    """Preemptions are reported if their counter has grown since the last reading."""
     read = reader()
     with responses.RequestsMock() as wire:
         for count in ("1.0", "1.0", "4.0"):
@@ -46,16 +46,16 @@ def test_running_and_waiting_are_summed_over_engines() -> None:
 
 
 @pytest.mark.parametrize(("status", "body"), [(404, "no"), (401, "no"), (200, "python_info 1.0")])
-def test_a_page_that_is_not_vllms_is_asked_for_once(status: int, body: str) -> None:
-    """A gateway in front of the server may not show it."""
+def test_foreign_metrics_page_is_requested_once(status: int, body: str) -> None:
+    """A gateway in front of the server may not pass it on."""
     read = reader()
     with responses.RequestsMock() as wire:
         wire.get(URL, status=status, body=body)
         assert (read.read(), read.read(), len(wire.calls)) == (None, None, 1)
 
 
-def test_a_server_in_trouble_is_asked_again() -> None:
-    """It may tell when it is back."""
+def test_failed_metrics_request_is_repeated() -> None:
+    """The server may recover."""
     read = reader()
     with responses.RequestsMock() as wire:
         wire.get(URL, status=503)
@@ -64,8 +64,8 @@ def test_a_server_in_trouble_is_asked_again() -> None:
         assert [read.read() for _ in range(3)] == [None, None, Gauges(3, 7)]
 
 
-def test_metrics_elsewhere_get_no_key() -> None:
-    """`metrics_url` may be another program's."""
+def test_separate_metrics_url_gets_no_key() -> None:
+    """`metrics_url` may belong to another program."""
     read = reader(metrics_url="http://prometheus.test/m", api_key="sk-secret")
     with responses.RequestsMock() as wire:
         wire.get("http://prometheus.test/m", body=PAGE % "0")
@@ -73,8 +73,8 @@ def test_metrics_elsewhere_get_no_key() -> None:
         assert "Authorization" not in wire.calls[0].request.headers
 
 
-def test_metrics_elsewhere_are_trusted_by_the_same_authority() -> None:
-    """A private `ca_file` vouches for both pages of one site."""
+def test_separate_metrics_url_uses_the_ca_file() -> None:
+    """A private `ca_file` applies to both URLs of a site."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
     with RawServer(lambda line: (line.read(), line.send(reply(PAGE % "0"))), tls=context) as server:
@@ -83,20 +83,20 @@ def test_metrics_elsewhere_are_trusted_by_the_same_authority() -> None:
         assert reader(metrics_url=url).read() is None
 
 
-def test_other_servers_of_the_protocol_have_no_gauges() -> None:
-    """Only vLLM is known to tell them by these names."""
+def test_other_openai_servers_have_no_gauges() -> None:
+    """Only vLLM is known to use these names."""
     config = VLLMConfig(type="openai", base_url="http://vllm.test", model="m")
     assert VLLMClient(config).gauge_reader() is None
 
 
 @given(text=st.text() | st.text().map(lambda text: f"vllm:num_requests_waiting{text}"))
-def test_no_page_breaks_it(text: str) -> None:
-    """Whatever it says."""
+def test_any_metrics_page_is_read_without_error(text: str) -> None:
+    """This holds for any content."""
     assert all(isinstance(value, float) for value in parse(text).values())
 
 
-def test_replicas_that_serve_are_those_in_use(server: FakeLLM) -> None:
-    """Of the first provider that is available; each tells its gauges, and Ollama none."""
+def test_serving_replicas_are_those_of_the_available_provider(server: FakeLLM) -> None:
+    """They belong to the first available provider; Ollama reports no gauges."""
     failover = failover_of((server.url,), second=server.url)
     vllm, ollama = (provider.replicas[0] for provider in failover.providers)
     assert failover.serving == [vllm]
@@ -108,8 +108,8 @@ def test_replicas_that_serve_are_those_in_use(server: FakeLLM) -> None:
     assert failover.serving == []
 
 
-def test_a_replica_with_a_larger_share_gets_more(server: FakeLLM) -> None:
-    """Requests in flight follow the shares that were found for the servers."""
+def test_replica_with_a_larger_share_gets_more_requests(server: FakeLLM) -> None:
+    """Requests in flight follow the shares determined for the servers."""
     provider = failover_of((server.url, server.url + "/other")).first
     small, large = provider.replicas
     small.share, large.share = 1, 4

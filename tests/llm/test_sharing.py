@@ -1,4 +1,4 @@
-"""An Ollama that is busy for others: what /api/ps shows, and what it means when it shows nothing."""
+"""An Ollama that is busy for other clients: how /api/ps is interpreted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pipeline.llm.ollama import OllamaClient
 from pipeline.llm.sharing import CHECK_EVERY_S, NEVER, SharingWatch
 
 
-def test_a_look_that_gets_no_answer_changes_nothing() -> None:
-    """A busy server may not answer /api/ps in time: the model is held until it is seen that it is not."""
+def test_unanswered_api_ps_keeps_the_held_state() -> None:
+    """A busy server may not answer in time, so the model counts as held until an answer shows otherwise."""
     now = [0.0]
     with FakeLLM() as server:
         client = OllamaClient(OllamaConfig(base_url=server.url, model="llama3.1"))

@@ -1,4 +1,4 @@
-"""A streamed answer is judged as an unstreamed one, wherever the network cuts it into pieces."""
+"""A streamed answer is judged like an unstreamed one, however the network splits it."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def client_of(kind: str, url: str) -> VLLMClient | OllamaClient:
 
 
 def asked(kind: str, wire: bytes) -> ExtractionAttempt:
-    """What a client that asked for a stream makes of these bytes."""
+    """Return the attempt of a client that requested a stream and received these bytes."""
     with answering(wire) as server:
         return client_of(kind, server.url).call_llm({"user": "u"}, None, "u")
 
 
 def events(*chunks: Any, done: bool = True) -> bytes:
-    """Server-sent events, as vLLM sends them."""
+    """Return server-sent events as vLLM sends them."""
     lines = [b"data: " + json.dumps(chunk, ensure_ascii=False).encode() for chunk in chunks]
     return b"".join(line + b"\n\n" for line in (*lines, *([b"data: [DONE]"] if done else [])))
 
 
 def lines(*chunks: Any) -> bytes:
-    """Lines of JSON, as Ollama sends them."""
+    """Return JSON Lines as Ollama sends them."""
     return b"".join(json.dumps(chunk, ensure_ascii=False).encode() + b"\n" for chunk in chunks)
 
 
 def stream_of(kind: str, pieces: list[str], *, finish: str | None = "stop") -> bytes:
-    """A stream that says these pieces; `finish` None: it breaks off."""
+    """Return a stream of these pieces; with `finish` None it breaks off."""
     if kind == "ollama":
         said = [{"message": {"role": "assistant", "content": piece}, "done": False} for piece in pieces]
         last = [{"message": {"role": "assistant", "content": ""}, **DONE, "done_reason": finish}] if finish else []
@@ -60,7 +60,7 @@ def stream_of(kind: str, pieces: list[str], *, finish: str | None = "stop") -> b
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 61, 4096])
-def test_pieces_of_the_network_do_not_matter(kind: str, size: int) -> None:
+def test_network_segments_do_not_change_the_answer(kind: str, size: int) -> None:
     """Chunks that split lines and characters give the same text and counts."""
     attempt = asked(kind, chunked(stream_of(kind, list(TEXT)), size))
     assert (attempt.error, attempt.raw_text) == (None, TEXT)
@@ -68,8 +68,8 @@ def test_pieces_of_the_network_do_not_matter(kind: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stream_of_the_fake_server(kind: str) -> None:
-    """Streamed and unstreamed the same answer comes, and the request asks for a stream with usage."""
+def test_streamed_answer_equals_the_unstreamed_one(kind: str) -> None:
+    """The request asks the fake server for a stream with usage."""
     with FakeLLM(answer=lambda *_: TEXT) as server:
         attempt = client_of(kind, server.url).call_llm({"user": "u"}, None, "u")
         body = server.chats()[0].body
@@ -89,23 +89,23 @@ def test_a_stream_of_the_fake_server(kind: str) -> None:
     ],
     ids=["length", "blank", "empty", "loop"],
 )
-def test_a_stream_is_held_against_the_same_rules(kind: str, wire: Any, reason: str, text: str | None) -> None:
-    """What is no answer whole is none in pieces."""
+def test_stream_follows_the_rules_of_whole_replies(kind: str, wire: Any, reason: str, text: str | None) -> None:
+    """A reply that is refused as a whole is refused as a stream."""
     attempt = asked(kind, chunked(wire(kind)))
     assert (attempt.error, attempt.reason, attempt.raw_text) == (reason, reason, text)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stream_that_breaks_off_is_no_answer(kind: str) -> None:
-    """Without `[DONE]` or `done: true` nothing is believed, however whole the text looks."""
+def test_incomplete_stream_is_refused(kind: str) -> None:
+    """It needs `[DONE]` or `done: true`, however complete the text looks."""
     attempt = asked(kind, chunked(stream_of(kind, ['{"a": 1}'], finish=None)))
     assert attempt.reason == "bad_response"
     assert "incomplete" in attempt.message
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_connection_that_breaks_in_mid_stream_is_a_loss(kind: str) -> None:
-    """A stream whose connection ends before its last chunk is a lost server."""
+def test_connection_broken_within_a_stream_is_a_loss(kind: str) -> None:
+    """The connection ended before the last chunk, so the server was lost."""
     half = chunked(stream_of(kind, list(TEXT)))[:-40]
     with RawServer(lambda line: (line.read(), line.send(half), line.close())) as server:
         attempt = client_of(kind, server.url).call_llm({"user": "u"}, None, "u")
@@ -122,8 +122,8 @@ def test_a_connection_that_breaks_in_mid_stream_is_a_loss(kind: str) -> None:
         ("ollama", "prediction aborted, token repeat limit reached", "generation_loop"),
     ],
 )
-def test_an_error_in_mid_stream_is_read(kind: str, error: Any, reason: str) -> None:
-    """A 200 that goes on with an error is a failure, with the server's words."""
+def test_error_within_a_stream_is_a_failure(kind: str, error: Any, reason: str) -> None:
+    """A 200 that continues with an error gives a failure with the server's message."""
     begun = stream_of(kind, ["{"], finish=None)
     attempt = asked(kind, chunked(begun + (events if kind == "vllm" else lines)({"error": error})))
     assert (attempt.error, attempt.reason) == (reason, reason)
@@ -132,23 +132,23 @@ def test_an_error_in_mid_stream_is_read(kind: str, error: Any, reason: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_of_the_fake_server_in_mid_stream(kind: str) -> None:
-    """The same through the fake."""
+def test_error_within_a_stream_of_the_fake_server(kind: str) -> None:
+    """The attempt is the same as with real bytes."""
     with FakeLLM(faults=lambda *_: Fault("stream_error")) as server:
         attempt = client_of(kind, server.url).call_llm({"user": "u"}, None, "u")
     assert (attempt.error, attempt.reason) == ("server_error", "server_error")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_before_the_stream_is_a_status(kind: str) -> None:
-    """A request that is refused has a plain error body."""
+def test_error_before_the_stream_is_a_status(kind: str) -> None:
+    """A refused request has a plain error body."""
     attempt = asked(kind, reply({"error": "too busy"}, 503))
     assert (attempt.error, attempt.reason) == ("http_503", "overloaded")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_server_that_does_not_stream_is_understood(kind: str) -> None:
-    """A gateway that answers with one whole object is taken at its word."""
+def test_unstreamed_reply_to_a_stream_request_is_accepted(kind: str) -> None:
+    """Some gateways answer with one whole object."""
     message = {"role": "assistant", "content": "{}"}
     body = (
         {"choices": [{"message": message, "finish_reason": "stop"}]} if kind == "vllm" else {"message": message, **DONE}
@@ -157,8 +157,8 @@ def test_a_server_that_does_not_stream_is_understood(kind: str) -> None:
     assert (attempt.error, attempt.raw_text) == (None, "{}")
 
 
-def test_events_may_carry_comments_and_other_fields() -> None:
-    """Lines that are no data (keep-alives of proxies, event names) are passed over; so is a second choice."""
+def test_comments_and_other_event_fields_are_skipped() -> None:
+    """Proxies send keep-alive comments and event names; a second choice is skipped too."""
     first = {"choices": [{"index": 0, "delta": {"content": "a"}}, {"index": 1, "delta": {"content": "X"}}]}
     last = {"choices": [{"index": 0, "delta": {"content": "b"}, "finish_reason": "stop"}]}
     body = join_chunks(b": ping\r\n\r\nevent: x\r\n" + events(first).replace(b"data: [DONE]\n\n", b"") + events(last))
@@ -168,7 +168,7 @@ def test_events_may_carry_comments_and_other_fields() -> None:
     ]
 
 
-def test_reasoning_is_kept_apart() -> None:
+def test_reasoning_in_a_stream_is_separated() -> None:
     """A chain of thought is no answer, under any of its names."""
     for name in ("reasoning", "reasoning_content"):
         chunk = {"choices": [{"delta": {name: "hm"}, "finish_reason": "stop"}]}
@@ -182,7 +182,7 @@ def test_reasoning_is_kept_apart() -> None:
 @given(pieces=st.lists(st.text(max_size=8), max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_any_text_survives_streaming(pieces: list[str]) -> None:
-    """Whatever is streamed, in whatever pieces, comes together as it was."""
+    """Any text in any pieces is joined unchanged."""
     whole = "".join(pieces).encode("utf-8", "replace").decode()
     clean = [piece.encode("utf-8", "replace").decode() for piece in pieces]
     joined = (join_chunks(stream_of("vllm", clean)), join_lines(stream_of("ollama", clean)))
@@ -193,8 +193,8 @@ def test_any_text_survives_streaming(pieces: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stream_that_stays_open_after_its_last_event_has_ended(kind: str) -> None:
-    """The answer is taken at once, and the connection is not used again; bytes split the last event."""
+def test_last_event_ends_an_open_stream(kind: str) -> None:
+    """The answer is returned at once, and the connection is not reused; bytes may split the last event."""
     wire = stream_of(kind, [TEXT])
     header = b"text/event-stream" if kind == "vllm" else b"application/x-ndjson"
     head = b"HTTP/1.1 200 OK\r\nContent-Type: " + header + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -209,7 +209,7 @@ def test_a_stream_that_stays_open_after_its_last_event_has_ended(kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stream_that_ends_keeps_its_connection(kind: str) -> None:
+def test_ended_stream_keeps_its_connection(kind: str) -> None:
     """The end of the body comes with the last event."""
     with answering(chunked(stream_of(kind, [TEXT]))) as server:
         client = client_of(kind, server.url)

@@ -1,4 +1,4 @@
-"""No request gets another request's answer, whatever a server or gateway puts on a kept connection."""
+"""No request gets another request's reply, whatever a server or gateway sends on a kept connection."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nLink: </b>; rel
 
 
 def echo(got: Got) -> bytes:
-    """Return a reply that says what was asked."""
+    """Return a reply with the content of the request."""
     return reply(b"to " + got.body)
 
 
 @pytest.fixture(params=["direct", "proxied"])
 def way(request: pytest.FixtureRequest) -> str:
-    """How the server is reached: its connections are urllib3's when it stands in the place of a proxy."""
+    """Return how the server is reached; in place of a proxy the connections are urllib3's."""
     return str(request.param)
 
 
 def asking(server: RawServer, number: int = 4, *, way: str = "direct", **access: Any) -> list[str]:
-    """Return what one endpoint gets for a few requests, one after the other; a failure's reason for what failed."""
+    """Return the replies to a few requests in a row, or the reason of a failure."""
     if way == "proxied":
         endpoint, answers = Endpoint("http://models.example", Access(proxy=server.url, **access)), []
     else:
@@ -61,7 +61,7 @@ def asking(server: RawServer, number: int = 4, *, way: str = "direct", **access:
 )
 @pytest.mark.parametrize("apart", [True, False])
 def test_interim_responses_are_skipped(interim: bytes, apart: bool, way: str) -> None:
-    """Every 1xx before the reply is passed over, also in a segment of its own; the connection is kept."""
+    """Every 1xx before the reply is skipped, even in a segment of its own, and the connection is kept."""
 
     def talk(line: Line) -> None:
         while (got := line.read()) is not None:
@@ -83,7 +83,7 @@ def test_interim_responses_are_skipped(interim: bytes, apart: bool, way: str) ->
     ids=["number", "bytes"],
 )
 def test_interim_responses_are_bounded(interim: bytes, way: str) -> None:
-    """A server that never comes to the point is a bad response before the deadline."""
+    """A server that sends only 1xx responses is a bad response before the deadline."""
 
     def talk(line: Line) -> None:
         while (got := line.read()) is not None:
@@ -94,8 +94,8 @@ def test_interim_responses_are_bounded(interim: bytes, way: str) -> None:
         assert server.accepts == 2
 
 
-def test_a_switch_of_protocols_is_a_bad_response(way: str) -> None:
-    """After a 101 what follows is no HTTP; nobody asked for it."""
+def test_switch_of_protocols_is_a_bad_response(way: str) -> None:
+    """The bytes after a 101 are not HTTP, and no client requested it."""
     with answering(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n" + reply(b"x")) as server:
         assert asking(server, 2, way=way) == ["bad_response", "bad_response"]
         assert server.accepts == 2
@@ -113,8 +113,8 @@ def test_a_switch_of_protocols_is_a_bad_response(way: str) -> None:
     ids=["102", "103 and 102", "half a status line", "half a head", "102 and half a head"],
 )
 @pytest.mark.parametrize("resets", [False, True])
-def test_a_request_whose_reply_has_begun_is_not_sent_again(begun: bytes, resets: bool, way: str) -> None:
-    """A server that said anything has the request: it is lost, and no connection that was closed while idle."""
+def test_request_with_a_partial_reply_is_not_resent(begun: bytes, resets: bool, way: str) -> None:
+    """The server has received it, so this is not a connection closed while idle."""
 
     def talk(line: Line) -> None:
         while (got := line.read()) is not None:
@@ -142,8 +142,8 @@ def test_a_request_whose_reply_has_begun_is_not_sent_again(begun: bytes, resets:
     ],
     ids=["chunks in HTTP/1.0", "a length beside chunks"],
 )
-def test_a_reply_with_doubtful_framing_ends_its_connection(framing: bytes, way: str) -> None:
-    """RFC 9112, 6.1: such a reply may hide another one from one of two readers."""
+def test_reply_with_ambiguous_framing_closes_its_connection(framing: bytes, way: str) -> None:
+    """By RFC 9112, 6.1 it may hide another reply."""
 
     def talk(line: Line) -> None:
         while (got := line.read()) is not None:
@@ -156,8 +156,8 @@ def test_a_reply_with_doubtful_framing_ends_its_connection(framing: bytes, way: 
 
 
 @pytest.mark.parametrize("status", [201, 400, 404, 429, 503, 504])
-def test_the_late_answer_of_a_gateway_that_gave_up_is_not_read(status: int, way: str) -> None:
-    """After any status but 200 the connection is closed: what comes later belongs to nobody."""
+def test_late_reply_after_a_gateway_error_is_not_read(status: int, way: str) -> None:
+    """After any status but 200 the connection is closed."""
 
     def talk(line: Line) -> None:
         while (got := line.read()) is not None:
@@ -171,8 +171,8 @@ def test_the_late_answer_of_a_gateway_that_gave_up_is_not_read(status: int, way:
         until(lambda: server.closes == 2)
 
 
-def test_a_doubled_reply_ends_reuse(way: str) -> None:
-    """The first reply on a fresh connection stands, the second goes to nobody, and no connection is used twice."""
+def test_doubled_reply_closes_the_connection(way: str) -> None:
+    """On a new connection the first reply counts, the second is dropped, and the connection is not reused."""
 
     def talk(line: Line) -> None:
         while (got := line.read()) is not None:
@@ -183,8 +183,8 @@ def test_a_doubled_reply_ends_reuse(way: str) -> None:
         assert server.accepts == 4
 
 
-def test_a_reply_with_more_behind_it_on_a_used_connection_is_refused(way: str) -> None:
-    """Which of the two belongs to this request cannot be known: one is late, or one is doubled."""
+def test_reply_with_surplus_bytes_on_a_reused_connection_is_refused(way: str) -> None:
+    """One of the two replies is late or doubled, and it is unknown which one."""
     late: list[bytes] = []
 
     def talk(line: Line) -> None:
@@ -199,7 +199,7 @@ def test_a_reply_with_more_behind_it_on_a_used_connection_is_refused(way: str) -
 
 
 def going_on(tail: bytes, read: threading.Event, sent: threading.Event, **how: Any) -> RawServer:
-    """A server that sends `tail` once its first reply was `read`, and says when it is `sent`."""
+    """Return a server that sends `tail` once its first reply was `read`, and then sets `sent`."""
 
     def talk(line: Line) -> None:
         while (got := line.read()) is not None:
@@ -213,7 +213,7 @@ def going_on(tail: bytes, read: threading.Event, sent: threading.Event, **how: A
 
 
 def answers_around(tail: bytes, **how: Any) -> tuple[list[bytes], int]:
-    """Return the answers to four requests, with `tail` sent between the first two, and how many connections it took."""
+    """Return the replies to four requests, with `tail` sent after the first, and the number of connections."""
     read, sent = threading.Event(), threading.Event()
     with going_on(tail, read, sent, **how) as server:
         endpoint = Endpoint(server.url, Access(ca_file=str(TLS / "cert.pem")))
@@ -226,8 +226,8 @@ def answers_around(tail: bytes, **how: Any) -> tuple[list[bytes], int]:
 
 
 @pytest.mark.parametrize("secure", [False, True])
-def test_bytes_before_a_request_drop_the_connection(secure: bool) -> None:
-    """What is readable on an idle connection is no answer to the next request, also when TLS holds it back."""
+def test_bytes_on_an_idle_connection_close_it(secure: bool) -> None:
+    """They are no reply to the next request, even if TLS has buffered them."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
     answers, accepts = answers_around(reply(b"late"), tls=context if secure else None)
@@ -236,13 +236,13 @@ def test_bytes_before_a_request_drop_the_connection(secure: bool) -> None:
 
 
 @pytest.mark.parametrize("tail", [reply(b"", 408, Connection="close"), b"\r\n"], ids=["408", "an empty line"])
-def test_the_farewell_of_an_idle_connection_is_no_stray_reply(tail: bytes) -> None:
-    """haproxy and others send a 408 before they close an idle connection; the next connections are kept as before."""
+def test_408_on_an_idle_connection_is_no_stray_reply(tail: bytes) -> None:
+    """haproxy and others send it before closing; later connections are kept as before."""
     assert answers_around(tail) == ([b"to 0", b"to 1", b"to 2", b"to 3"], 2)
 
 
 def completion(got: Got, request_id: str) -> bytes:
-    """Return a chat completion as vLLM sends it, under an id."""
+    """Return a chat completion with an id, as vLLM sends it."""
     message = {"role": "assistant", "content": got.json["messages"][-1]["content"]}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     return reply(
@@ -255,24 +255,24 @@ def completion(got: Got, request_id: str) -> bytes:
     )
 
 
-def test_each_request_has_an_id_of_its_own() -> None:
-    """The header X-Request-Id differs from request to request, also in a resend."""
+def test_each_request_has_its_own_id() -> None:
+    """X-Request-Id differs between requests, even for a resend."""
     with answering(reply(b"ok")) as server:
         asking(server, 5)
         ids = [got.headers["x-request-id"] for got in server.got]
     assert len(set(ids)) == 5
 
 
-def test_an_id_of_the_configuration_is_sent_as_it_is() -> None:
-    """`headers` may name the job; nothing can then be checked by it."""
+def test_configured_request_id_is_sent_unchanged() -> None:
+    """`headers` may name the job; replies are then not checked by id."""
     with answering(reply(b"ok")) as server:
         asking(server, 2, headers={"x-request-id": "night-job"})
         assert [got.headers["x-request-id"] for got in server.got] == ["night-job"] * 2
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_an_answer_with_another_requests_id_is_refused(streamed: bool) -> None:
-    """vLLM's id carries X-Request-Id: the answer of another request is a bad response, and its connection is closed."""
+def test_reply_with_another_requests_id_is_refused(streamed: bool) -> None:
+    """vLLM's id has X-Request-Id: a wrong one is a bad response, and its connection is closed."""
     before: list[Got] = []
 
     def talk(line: Line) -> None:
@@ -294,8 +294,8 @@ def test_an_answer_with_another_requests_id_is_refused(streamed: bool) -> None:
 
 
 @pytest.mark.parametrize("request_id", ["cmpl-7", None, 17, "chatcmpl-550e8400e29b41d4a716446655440000"])
-def test_an_id_that_is_not_ours_proves_nothing(request_id: Any) -> None:
-    """Most servers and gateways make ids of their own."""
+def test_foreign_reply_id_is_accepted(request_id: Any) -> None:
+    """Most servers and gateways generate ids of their own."""
 
     def talk(line: Line) -> None:
         while (got := line.read()) is not None:
@@ -308,7 +308,7 @@ def test_an_id_that_is_not_ours_proves_nothing(request_id: Any) -> None:
         client.close()
 
 
-def test_a_reply_whose_header_names_another_request_is_refused() -> None:
+def test_reply_header_with_another_requests_id_is_refused() -> None:
     """Gateways and vLLM may return X-Request-Id as a header, in any dialect."""
     ids: list[str] = []
 

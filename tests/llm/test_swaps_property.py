@@ -1,4 +1,4 @@
-"""Whatever is played on kept connections, by any number of workers: no question gets another question's answer."""
+"""Whatever is sent on kept connections, by any number of workers: each request gets its own answer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Play:
 
 
 def plays(*, mixed: bool) -> st.SearchStrategy[list[Play]]:
-    """Return scripts; the requests that come after a script are answered as they should be."""
+    """Return scripts; requests after the end of a script are answered normally."""
     one = st.builds(
         Play,
         interim=st.lists(st.integers(0, 2), max_size=3).map(tuple),
@@ -62,7 +62,7 @@ def pieces(data: bytes, cuts: tuple[float, ...]) -> list[bytes]:
 
 
 class Stage:
-    """The server's side: it plays one script over all its connections, in the order in which requests arrive."""
+    """The server's side: it performs one script over all connections, in order of arrival."""
 
     def __init__(self, script: list[Play], answer: Callable[[Got], bytes]) -> None:
         self._left, self._answer, self._lock = list(script), answer, threading.Lock()
@@ -102,21 +102,21 @@ def question_of(got: Got) -> str:
 
 
 def as_vllm(got: Got) -> bytes:
-    """Return vLLM's answer, under the request's id."""
+    """Return vLLM's reply, with the request's id."""
     message = {"role": "assistant", "content": f"answer to {question_of(got)}"}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     return reply({"id": f"chatcmpl-{got.headers['x-request-id']}", "model": "m", "choices": choices})
 
 
 def as_ollama(got: Got) -> bytes:
-    """Return Ollama's answer, which has no id."""
+    """Return Ollama's reply, which has no id."""
     message = {"role": "assistant", "content": f"answer to {question_of(got)}"}
     counts = {"prompt_eval_count": 20, "eval_count": 5}
     return reply({"model": "m", "message": message, "done": True, "done_reason": "stop", **counts})
 
 
 def ask_until_answered(client: LLMClient, question: str, *, tries: int) -> list[str | None]:
-    """Return the texts that were taken for the answer, the last one being it; None for each failed request."""
+    """Return the accepted texts, the answer last; None for each failed request."""
     texts: list[str | None] = []
     while len(texts) < tries and (not texts or texts[-1] is None):
         attempt = client.call_llm({"user": question}, None, question)
@@ -127,8 +127,8 @@ def ask_until_answered(client: LLMClient, question: str, *, tries: int) -> list[
 @pytest.mark.parametrize("dialect", ["vllm", "ollama"])
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_no_question_gets_another_ones_answer(dialect: str, data: st.DataObject) -> None:
-    """Interim, late, doubled, early and split replies in any order: each question ends with its own answer."""
+def test_each_request_gets_its_own_answer(dialect: str, data: st.DataObject) -> None:
+    """Interim, late, doubled, early and split replies come in any order."""
     script = data.draw(plays(mixed=dialect == "vllm"))
     stage = Stage(script, as_vllm if dialect == "vllm" else as_ollama)
     with RawServer(stage.talk) as server, ThreadPoolExecutor(WORKERS) as threads:

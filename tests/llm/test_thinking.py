@@ -1,4 +1,4 @@
-"""Settings of thinking models, as they reach the wire: `think`, `options`, `extra_body` and an agent's `request`."""
+"""Settings of thinking models in requests: `think`, `options`, `extra_body` and an agent's `request`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ variants:
 
 
 def agent_file(folder: Path, text: str) -> Any:
-    """The agent of this text."""
+    """Return the agent of this text."""
     (folder / "a.yaml").write_text(text, encoding="utf-8")
     return load_agent("a", agents_dir=folder)
 
 
 @pytest.mark.parametrize("think", [True, False, "low", "medium", "high"])
-def test_think_is_sent_as_it_is_set(think: Any) -> None:
-    """Whatever the model says of itself, before and after the preflight."""
+def test_think_is_sent_as_configured(think: Any) -> None:
+    """It is sent whatever the model's capabilities are, before and after the preflight."""
     with FakeLLM(thinking=True) as server:
         client = OllamaClient(OllamaConfig(base_url=server.url, think=think))
         client.call_llm({"user": "u"}, None, "u")
@@ -49,14 +49,14 @@ def test_think_is_sent_as_it_is_set(think: Any) -> None:
 
 
 @pytest.mark.parametrize("think", ["never", 1, None, "true "])
-def test_think_is_one_of_its_values(think: Any) -> None:
-    """A misspelt one is told with those that are accepted."""
+def test_invalid_think_value_is_refused(think: Any) -> None:
+    """The message lists the accepted values."""
     with pytest.raises(ConfigError, match="think: got"):
         OllamaConfig(think=think)
 
 
-def test_options_and_further_fields_reach_ollama() -> None:
-    """Options beside those that have settings, and fields beside the options."""
+def test_options_and_extra_fields_reach_ollama() -> None:
+    """These are options without a setting of their own, and fields beside the options."""
     config = OllamaConfig(options={"seed": 3, "stop": ["END"]}, extra_body={"shift": False, "logprobs": True})
     body = OllamaClient(config).payload({"user": "u"}, None)
     assert body["options"] == {"num_ctx": 8192, "num_predict": 1024, "temperature": 0.0, "seed": 3, "stop": ["END"]}
@@ -73,15 +73,15 @@ def test_options_and_further_fields_reach_ollama() -> None:
         ({"extra_body": {"options": {}}}, "extra_body.options: got a field that may not be set here; set `options`"),
     ],
 )
-def test_what_has_a_setting_of_its_own_is_refused(settings: dict[str, Any], told: str) -> None:
-    """Two places for one thing would contradict each other."""
+def test_field_with_its_own_setting_is_refused(settings: dict[str, Any], told: str) -> None:
+    """Two places for one value could contradict each other."""
     with pytest.raises(ConfigError) as caught:
         OllamaConfig(**settings)
     assert str(caught.value).startswith(told)
 
 
-def test_a_null_drops_a_field() -> None:
-    """A server that refuses `max_tokens` gets `max_completion_tokens` alone; small questions stay small."""
+def test_null_removes_a_field() -> None:
+    """A server that refuses `max_tokens` gets only `max_completion_tokens`, also in small requests."""
     config = VLLMConfig(model="m", extra_body={"max_tokens": None, "max_completion_tokens": 500})
     client = VLLMClient(config)
     assert {"max_tokens", "max_completion_tokens"} & set(client.payload({"user": "u"}, None)) == {
@@ -91,8 +91,8 @@ def test_a_null_drops_a_field() -> None:
     assert (small.get("max_tokens"), small["max_completion_tokens"]) == (None, 8)
 
 
-def test_a_request_is_merged_from_agent_and_variant(tmp_path: Path) -> None:
-    """The variant's fields count, and mappings within are merged."""
+def test_request_is_merged_from_agent_and_variant(tmp_path: Path) -> None:
+    """The variant takes precedence, and nested mappings are merged."""
     agent = agent_file(tmp_path, AGENT)
     assert resolve(agent, AppConfig(), variant="default").request["seed"] == 7
     assert resolve(agent, AppConfig(), variant="thinks").request == {
@@ -102,8 +102,8 @@ def test_a_request_is_merged_from_agent_and_variant(tmp_path: Path) -> None:
     }
 
 
-def test_a_request_comes_after_the_providers_own_fields() -> None:
-    """On Ollama names of its options go into `options`."""
+def test_request_overrides_the_providers_fields() -> None:
+    """For Ollama, names of its options go into `options`."""
     request = {"seed": 7, "think": False, "options": {"top_k": 3}, "chat_template_kwargs": {"a": 1}}
     own = {"seed": 1, "user": "x", "chat_template_kwargs": {"b": 2}}
     resolved = ResolvedAgentConfig("a", "default", "vllm", request=request)
@@ -121,7 +121,7 @@ def test_a_request_comes_after_the_providers_own_fields() -> None:
 @pytest.mark.parametrize(
     "place", ["request: {%s: 1}", "request: {options: {%s: 1}}", "variants: {v: {request: {%s: 1}}}"]
 )
-def test_a_request_may_not_decide_what_is_checked(tmp_path: Path, name: str, place: str) -> None:
+def test_request_may_not_set_checked_fields(tmp_path: Path, name: str, place: str) -> None:
     """It is refused when the agent is loaded, with the place and the setting to use."""
     with pytest.raises(ConfigError) as caught:
         agent_file(tmp_path, "user_prompt: $document\nschema: {type: object}\n" + place % name)
@@ -135,8 +135,8 @@ MAPPINGS = st.dictionaries(st.sampled_from("abc"), VALUES)
 
 @given(MAPPINGS, MAPPINGS, MAPPINGS)
 @settings(deadline=None)
-def test_merging_is_associative_and_keeps_the_last_word(one: Any, two: Any, three: Any) -> None:
-    """In whatever order layers are put together, the last one counts."""
+def test_merging_is_associative_and_the_last_layer_wins(one: Any, two: Any, three: Any) -> None:
+    """The order in which layers are combined does not matter."""
     assert merged(merged({}, one), {}) == one
     assert merged(one, one) == one
     assert {name: merged(one, two)[name] for name in two if not isinstance(two[name], dict)}.items() <= two.items()
@@ -145,8 +145,8 @@ def test_merging_is_associative_and_keeps_the_last_word(one: Any, two: Any, thre
 
 @given(st.dictionaries(st.sampled_from([*sorted(OLLAMA_OPTIONS), "think", "x"]), st.integers()))
 @settings(deadline=None)
-def test_nothing_of_a_request_is_lost_on_ollama(request: dict[str, int]) -> None:
-    """Each field goes to one of the two places."""
+def test_each_request_field_reaches_ollama(request: dict[str, int]) -> None:
+    """Each goes either to `options` or beside them."""
     options, body = split_for_ollama(request)
     assert {**options, **body} == request
     assert set(options) <= OLLAMA_OPTIONS
@@ -154,8 +154,8 @@ def test_nothing_of_a_request_is_lost_on_ollama(request: dict[str, int]) -> None
 
 @pytest.mark.parametrize(("setting", "requests"), [(True, 1), (False, 2)])
 @pytest.mark.parametrize("provider", ["vllm", "ollama"])
-def test_from_reasoning_can_be_turned_off(place: Place, provider: str, setting: bool, requests: int) -> None:
-    """With it the answer is a result with a note; without it the document fails, after one more request."""
+def test_answers_from_reasoning_can_be_disabled(place: Place, provider: str, setting: bool, requests: int) -> None:
+    """If enabled the answer is a result with a note; otherwise the document fails after one more request."""
     ollama = {"ollama.base_url": place.server.url, "ollama.model": "llama3.1", "ollama.retry_base_delay": 0.01}
     place.documents(1)
     place.server.faults = lambda seen, _n: Fault("answer_in_reasoning") if seen.document == "d000.txt" else None
@@ -168,16 +168,16 @@ def test_from_reasoning_can_be_turned_off(place: Place, provider: str, setting: 
     assert len(place.asked()) == requests
 
 
-def test_a_request_reaches_the_server_in_a_run(place: Place) -> None:
-    """A variant's request is in the body of its documents."""
+def test_request_fields_reach_the_server_in_a_run(place: Place) -> None:
+    """The requests of a variant's documents have the variant's fields."""
     place.documents(2)
     place.configure(agent={"request": {"seed": 7}, "variants": {"b": {"request": {"seed": 8}, "weight": 1}}})
     place.run()
     assert {seen.body["seed"] for seen in place.server.chats() if seen.document.endswith(".txt")} == {8}
 
 
-def test_a_reserved_field_ends_a_run_with_2(place: Place) -> None:
-    """Before any document is read, with the place."""
+def test_reserved_field_is_exit_2(place: Place) -> None:
+    """The message names its place, before any document is read."""
     place.documents(1)
     place.configure(agent={"request": {"max_tokens": 7}})
     for command in ("run", "check"):

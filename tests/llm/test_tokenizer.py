@@ -1,4 +1,4 @@
-"""Special tokens by the server's own tokenizer: asked once for each text, bounded, and never a document's failure."""
+"""Special tokens by the server's tokenizer: each text is sent once, within bounds, and never fails a document."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Tokenizer:
         self.asked: Counter[str] = Counter()
 
     def ids(self, text: str, *, special: bool = True) -> list[int]:
-        """The ids of a text."""
+        """Return the ids of a text."""
         found: list[int] = []
         while text:
             token = next((each for each in self.special if special and text.startswith(each)), None)
@@ -48,7 +48,7 @@ class Tokenizer:
         return found
 
     def page(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """The reply to /tokenize, of vLLM or of llama.cpp."""
+        """Return the reply to /tokenize, of vLLM or of llama.cpp."""
         if path != "/tokenize" or self.dialect == "none":
             return 404, {"detail": "Not Found"}
         if self.dialect == "broken":
@@ -64,7 +64,7 @@ class Tokenizer:
 
 @contextmanager
 def serving(tokenizer: Tokenizer) -> Iterator[VLLMClient]:
-    """A client of a server with this tokenizer."""
+    """Yield a client of a server with this tokenizer."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -93,8 +93,8 @@ def serving(tokenizer: Tokenizer) -> Iterator[VLLMClient]:
 
 @given(special=st.sets(TOKENS, max_size=6), others=st.sets(TOKENS, max_size=6), data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_no_special_token_of_the_tokenizer_stays_whole(special: set[str], others: set[str], data: Any) -> None:
-    """Whatever its tokens are called: what a document's text becomes has none of them, and each is asked about once."""
+def test_all_special_tokens_of_the_tokenizer_are_broken_up(special: set[str], others: set[str], data: Any) -> None:
+    """Whatever they are named, the sent text has none of them, and each is checked once."""
     tokenizer, known = Tokenizer(special), SpecialTokens()
 
     def is_special(text: str) -> bool:
@@ -112,8 +112,8 @@ def test_no_special_token_of_the_tokenizer_stays_whole(special: set[str], others
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "llamacpp"])
-def test_both_dialects_tell_special_tokens(dialect: str) -> None:
-    """vLLM by one id; llama.cpp by the difference that `parse_special` makes, as ordinary text may be one id too."""
+def test_special_tokens_are_recognised_in_both_dialects(dialect: str) -> None:
+    """vLLM returns one id; llama.cpp differs with `parse_special`, because ordinary text may be one id too."""
     tokenizer = Tokenizer(["<end_turn>", "[Tool]"], dialect)
     with serving(tokenizer) as client:
         found = [client.is_special_token(text) for text in ("<end_turn>", "[Tool]", "<turn>", "x")]
@@ -123,16 +123,16 @@ def test_both_dialects_tell_special_tokens(dialect: str) -> None:
 
 
 @pytest.mark.parametrize("dialect", ["none", "broken"])
-def test_a_server_without_a_tokenizer_is_asked_twice_at_most(dialect: str) -> None:
-    """No page, or one that fails: the shapes decide."""
+def test_server_without_a_tokenizer_gets_at_most_two_requests(dialect: str) -> None:
+    """If the page is missing or fails, known token shapes decide."""
     known = SpecialTokens()
     with serving(Tokenizer([], dialect)) as client:
         assert known.among([f"<a{n}>" for n in range(50)], client.is_special_token) == frozenset()
         assert client.overhead.spent.requests == 2
 
 
-def test_questions_are_bounded() -> None:
-    """In number and bytes, for a document and for a run."""
+def test_tokenizer_requests_are_bounded() -> None:
+    """There are limits on number and bytes, for a document and for a run."""
     text = " ".join(f"<tag_{n}>" for n in range(5_000)) + "<" + "x" * 1_000 + ">"
     assert len(candidates(text)) == MOST_CANDIDATES
     assert max(map(len, candidates(text))) <= 64
@@ -143,6 +143,6 @@ def test_questions_are_bounded() -> None:
     assert len(asked) == MOST_TEXTS
 
 
-def test_common_markup_is_not_asked_about() -> None:
-    """Elements of HTML are no special tokens of any model that is known."""
+def test_html_elements_are_not_sent_to_the_tokenizer() -> None:
+    """No known model has special tokens of this form."""
     assert candidates("<b>bold</b> <br> <table> <P> <h1> a < b > c [1] [a]") == ()

@@ -1,4 +1,4 @@
-"""The preflight passes only a server that gives what a run would accept, and says of any other what to set."""
+"""The preflight passes only servers whose answers a run would accept, and says what to set for others."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ Answer = Callable[[dict[str, Any]], bytes]
 
 
 def said(content: Any, finish: Any = "stop", **message: Any) -> bytes:
-    """A completion."""
+    """Return a completion."""
     choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
     return reply({"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 9}})
 
 
 def refused(message: str, status: int = 400, **more: Any) -> bytes:
-    """An error."""
+    """Return an error."""
     return reply({"error": {"message": message, **more}}, status)
 
 
 def schema_of(body: dict[str, Any]) -> Any:
-    """The schema that a request asks for."""
+    """Return the schema in a request."""
     return (body.get("response_format") or {}).get("json_schema", {}).get("schema")
 
 
 def filled(schema: Any) -> str:
-    """What a model says that is held to a schema of ours: each property's only value, or 1."""
+    """Return the answer of a model that follows the schema: each property's only value, or 1."""
     return json.dumps({name: part.get("enum", [1])[0] for name, part in schema["properties"].items()})
 
 
 def obedient(body: dict[str, Any]) -> bytes:
-    """What a good server says."""
+    """Return the reply of a good server."""
     schema = schema_of(body)
     return said(filled(schema) if schema else "ok")
 
 
 def serving(answer: Answer) -> RawServer:
-    """A server of one model, `m`, whose completions are the answers."""
+    """Yield a server of one model, `m`, with these completions."""
     server: RawServer
 
     def talk(line: Line) -> None:
@@ -66,7 +66,7 @@ def serving(answer: Answer) -> RawServer:
 
 
 def crash(message: str = "") -> Answer:
-    """A server that answers 500 to each schema."""
+    """Return the answers of a server that replies 500 to each schema."""
     return lambda body: refused(message, 500) if schema_of(body) else said("ok")
 
 
@@ -103,8 +103,8 @@ FAULTY: list[tuple[str, Answer, str, str]] = [
 
 
 @pytest.mark.parametrize(("answer", "reason", "told"), [row[1:] for row in FAULTY], ids=[row[0] for row in FAULTY])
-def test_a_server_that_refuses_every_completion_does_not_pass(answer: Answer, reason: str, told: str) -> None:
-    """It is a configuration error, with the server's words and what to set."""
+def test_server_that_refuses_every_completion_fails_preflight(answer: Answer, reason: str, told: str) -> None:
+    """It is a configuration error with the server's message and the setting to change."""
     with serving(answer) as server:
         found = look(client_of("openai", server.url, model="m"))
         warned = look(client_of("openai", server.url, model="m", preflight="warn"))
@@ -114,8 +114,8 @@ def test_a_server_that_refuses_every_completion_does_not_pass(answer: Answer, re
 
 
 @pytest.mark.parametrize(("status", "message"), [(500, "boom"), (503, "busy"), (429, "slow down")])
-def test_a_server_in_trouble_is_not_misconfigured(status: int, message: str) -> None:
-    """What fails with and without the schema is the server's trouble, and may pass."""
+def test_server_that_fails_without_a_schema_is_unavailable(status: int, message: str) -> None:
+    """Failing with and without the schema is a temporary fault of the server."""
     with serving(lambda _: refused(message, status)) as server:
         found = look(client_of("openai", server.url, model="m"))
     assert (found.status, message in found.message) == ("unreachable", True)
@@ -130,8 +130,8 @@ def test_a_server_in_trouble_is_not_misconfigured(status: int, message: str) -> 
         (refused("model is loading", 409), 3),
     ],
 )
-def test_a_check_says_what_the_server_said(place: Place, refusal: bytes, code: int) -> None:
-    """What passes by itself is exit 3, what somebody has to pay for is exit 2."""
+def test_check_reports_the_servers_message(place: Place, refusal: bytes, code: int) -> None:
+    """A temporary fault is exit 3, an unpaid account is exit 2."""
     with serving(lambda _: refusal) as server:
         place.configure({"vllm.type": "openai", "vllm.base_url": server.url, "vllm.model": "m"})
         ran = place.call("check")
@@ -140,15 +140,15 @@ def test_a_check_says_what_the_server_said(place: Place, refusal: bytes, code: i
 
 
 @pytest.mark.parametrize("bad", [refused("", 500), said("", "stop"), said(TEXT, "odd"), reply(b"<html>")])
-def test_one_bad_answer_is_no_verdict(bad: bytes) -> None:
-    """A server that does it right the next time passes."""
+def test_one_bad_answer_does_not_fail_preflight(bad: bytes) -> None:
+    """A server whose next answer is right passes."""
     left = [bad]
     with serving(lambda body: left.pop() if left else obedient(body)) as server:
         assert look(client_of("openai", server.url, model="m")).status == "ok"
 
 
-def test_a_model_that_thinks_first_gets_the_agents_own_length() -> None:
-    """48 tokens of thoughts say nothing; the answer that a run would get is waited for."""
+def test_thinking_model_gets_the_agents_max_tokens() -> None:
+    """48 tokens of thoughts prove little, so the preflight waits for the answer that a run would get."""
 
     def answer(body: dict[str, Any]) -> bytes:
         if body["max_tokens"] < 500:
@@ -164,8 +164,8 @@ def test_a_model_that_thinks_first_gets_the_agents_own_length() -> None:
     )
 
 
-def test_an_answer_in_the_reasoning_passes_as_it_does_in_a_run() -> None:
-    """Unless the configuration refuses such answers."""
+def test_answer_in_the_reasoning_passes_preflight() -> None:
+    """It passes unless the configuration refuses such answers."""
     with serving(lambda _: said(None, reasoning_content=TEXT)) as server:
         client = client_of("openai", server.url, model="m")
         assert look(client).status == "ok"
@@ -174,7 +174,7 @@ def test_an_answer_in_the_reasoning_passes_as_it_does_in_a_run() -> None:
 
 
 def drops(own: bool) -> Answer:
-    """A server that drops the grammar of schemas with a pattern; `own`: of the agent's schema alone."""
+    """Return a server that ignores schemas with a pattern; with `own` only the agent's schema."""
 
     def answer(body: dict[str, Any]) -> bytes:
         schema = schema_of(body)
@@ -188,8 +188,8 @@ PATTERN = {**SCHEMA, "properties": {"a": {"type": "string", "pattern": "^x"}}}
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_a_server_that_drops_only_this_grammar_is_found_out(own: bool) -> None:
-    """llama.cpp #19051: other schemas are enforced."""
+def test_server_that_ignores_only_this_schema_is_detected(own: bool) -> None:
+    """llama.cpp #19051 enforces other schemas."""
     with serving(drops(own)) as server:
         sample = PreflightSample(SAMPLE.prompts, PATTERN)
         found = look(client_of("openai", server.url, model="m"), sample=sample)
@@ -208,15 +208,15 @@ def test_a_server_that_drops_only_this_grammar_is_found_out(own: bool) -> None:
         (said("```json\n" + TEXT + "\n```"), "not enforced"),
     ],
 )
-def test_the_answer_to_the_agents_own_schema_counts_too(own: bytes, statement: str) -> None:
-    """A grammar lets nothing through that breaks its schema."""
+def test_answer_to_the_agents_schema_is_checked_too(own: bytes, statement: str) -> None:
+    """An enforced grammar cannot produce an answer that breaks its schema."""
     with serving(lambda body: own if schema_of(body) == SCHEMA else obedient(body)) as server:
         assert look(client_of("openai", server.url, model="m")).enforcement == statement
 
 
 @pytest.mark.parametrize("root", [{"allOf": [{"required": ["a"]}]}, {"maxProperties": 1}])
-def test_a_schema_that_takes_no_canary_is_not_verified(root: dict[str, Any]) -> None:
-    """One property more would change what it means."""
+def test_schema_without_room_for_a_canary_is_not_verified(root: dict[str, Any]) -> None:
+    """One more property would change its meaning."""
     with serving(obedient) as server:
         found = look(
             client_of("openai", server.url, model="m"), sample=PreflightSample(SAMPLE.prompts, {**SCHEMA, **root})
@@ -225,15 +225,15 @@ def test_a_schema_that_takes_no_canary_is_not_verified(root: dict[str, Any]) -> 
     assert canary_schema({**SCHEMA, **root}) is None
 
 
-def test_a_canary_that_is_refused_verifies_nothing() -> None:
-    """The statement says why."""
+def test_refused_canary_leaves_enforcement_unverified() -> None:
+    """The message says why."""
     with serving(lambda body: refused("odd", 500) if "canary" in json.dumps(body) else obedient(body)) as server:
         found = look(client_of("openai", server.url, model="m"))
     assert (found.status, found.enforcement) == ("ok", "not verified (the test was not answered: HTTP 500: odd)")
 
 
 @pytest.mark.parametrize("text", ["{" + " \n" * 40, TEXT + "\n" * 90, '{"a": 1' + " " * 60])
-def test_a_flood_of_white_space_is_noticed(text: str) -> None:
+def test_white_space_flood_is_reported(text: str) -> None:
     """The warning names the server's setting."""
     with serving(lambda _: said(text, "length")) as server:
         found = look(client_of("openai", server.url, model="m"))
@@ -242,8 +242,8 @@ def test_a_flood_of_white_space_is_noticed(text: str) -> None:
 
 
 @pytest.mark.parametrize(("answer", "told"), [(row[1], row[3]) for row in FAULTY], ids=[row[0] for row in FAULTY])
-def test_check_and_run_end_with_2_within_seconds(place: Place, answer: Answer, told: str) -> None:
-    """Both say what the server said and what to set, and no document fails for it."""
+def test_check_and_run_exit_with_2_at_once(place: Place, answer: Answer, told: str) -> None:
+    """Both print the server's message and the setting to change, and no document fails."""
     place.documents(3)
     with serving(answer) as server:
         place.configure({"vllm.type": "openai", "vllm.base_url": server.url, "vllm.model": "m"})
@@ -254,8 +254,8 @@ def test_check_and_run_end_with_2_within_seconds(place: Place, answer: Answer, t
     assert (place.lines("results.jsonl"), place.lines("errors.jsonl")) == ([], [])
 
 
-def test_check_says_whether_the_schema_is_enforced(place: Place, server: FakeLLM) -> None:
-    """In one of three ways."""
+def test_check_reports_schema_enforcement(place: Place, server: FakeLLM) -> None:
+    """It is one of three statements."""
     assert "schema: enforced" in place.call("check").out
     server.enforce_schema = False
     assert "schema: not enforced" in place.call("check").out

@@ -1,4 +1,4 @@
-"""When a prompt was cut without a word: counts that a cut leaves, and texts too long for them."""
+"""Silent truncation of prompts: token counts typical of it, and texts too long for their count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.records import ExtractionAttempt
 
 
 def taught(num_ctx: int = 8192, *, chars_per_token: float = 4.0, documents: int = 10) -> TruncationJudge:
-    """A judge that has seen documents of this cost."""
+    """Return a judge that has seen documents of this cost."""
     judge = TruncationJudge(num_ctx)
     for n in range(documents):
         assert judge.is_cut(int((100 + n) * chars_per_token), 100 + n) is False
@@ -28,21 +28,21 @@ def taught(num_ctx: int = 8192, *, chars_per_token: float = 4.0, documents: int 
     ("num_ctx", "counts"),
     [(4096, {2050, 2051, 4095, 4096}), (8192, {4098, 4099, 8191, 8192}), (32768, {16386, 16387, 32767, 32768})],
 )
-def test_the_counts_that_a_cut_leaves(num_ctx: int, counts: set[int]) -> None:
-    """As reported of real servers, old and new."""
+def test_token_counts_typical_of_a_truncation(num_ctx: int, counts: set[int]) -> None:
+    """They were reported for real servers, old and new."""
     assert set(truncated_counts(num_ctx)) >= counts
 
 
 @settings(deadline=None)
 @given(count=st.integers(1, 8192))
-def test_a_fingerprint_alone_is_no_proof(count: int) -> None:
-    """An honest prompt may have any count, also one of those."""
+def test_typical_count_alone_is_no_proof(count: int) -> None:
+    """An honest prompt may have any count."""
     assert taught().is_cut(count * 4, count) is False
 
 
 @pytest.mark.parametrize("count", sorted(truncated_counts(8192)))
-def test_a_text_too_long_for_a_fingerprint_was_cut(count: int) -> None:
-    """Twice the usual characters a token, at a count that a cut leaves."""
+def test_long_text_with_a_typical_count_was_truncated(count: int) -> None:
+    """It has twice the usual characters per token."""
     assert taught().is_cut(count * 8, count) is True
 
 
@@ -51,31 +51,31 @@ HONEST_COUNTS = st.integers(1, 9000).filter(lambda count: count not in truncated
 
 @settings(deadline=None)
 @given(count=HONEST_COUNTS, chars=st.integers(1, 10**6))
-def test_a_text_too_long_for_another_count_was_not_cut(count: int, chars: int) -> None:
-    """Dense or sparse texts exist; only a cut leaves those counts."""
+def test_long_text_with_another_count_was_not_truncated(count: int, chars: int) -> None:
+    """Texts may be dense or sparse; only a truncation leaves those counts."""
     assert taught().is_cut(chars, count) is False
 
 
-def test_the_usual_cost_is_the_one_of_this_run() -> None:
-    """Two characters a token (Chinese, numbers) make four of them suspicious; for eight they are nothing."""
+def test_usual_cost_is_learned_in_the_run() -> None:
+    """With 2 usual characters per token (Chinese, numbers) 4 are suspicious; with 8 they are normal."""
     assert taught(chars_per_token=2.0).is_cut(4098 * 4, 4098) is True
     assert taught(chars_per_token=8.0).is_cut(4098 * 8, 4098) is False
 
 
-def test_before_anything_is_known_a_usual_text_is_assumed() -> None:
-    """The first document of a run can be a cut one."""
+def test_first_document_is_judged_by_a_usual_text() -> None:
+    """The first document of a run may be truncated."""
     assert TruncationJudge(8192).is_cut(4098 * 5, 4098) is False
     assert TruncationJudge(8192).is_cut(4098 * 9, 4098) is True
 
 
 @pytest.mark.parametrize("count", [None, 0])
-def test_without_a_count_nothing_is_judged(count: int | None) -> None:
+def test_missing_count_is_not_judged(count: int | None) -> None:
     """Some servers leave it out."""
     assert TruncationJudge(8192).is_cut(10**6, count) is False
 
 
-def test_a_server_that_counts_the_uncached_only_does_not_make_retries_look_cut() -> None:
-    """Once a count was far too small, a fingerprint needs a text that cannot have fitted as well."""
+def test_counts_without_cached_tokens_do_not_look_truncated() -> None:
+    """After a far too small count, a typical count also needs a text that cannot have fitted."""
     judge = taught()
     for count in (1, 7, 60):
         assert judge.is_cut(20_000, count) is False
@@ -84,7 +84,7 @@ def test_a_server_that_counts_the_uncached_only_does_not_make_retries_look_cut()
 
 
 def test_cached_counts_do_not_spoil_the_usual_cost() -> None:
-    """However many of them come, a real cut is seen."""
+    """However many of them come, a real truncation is detected."""
     judge = taught()
     for _ in range(300):
         judge.is_cut(20_000, 3)
@@ -92,7 +92,7 @@ def test_cached_counts_do_not_spoil_the_usual_cost() -> None:
 
 
 def asked(count: int, *, chars: int, num_ctx: int = 8192) -> ExtractionAttempt:
-    """What the client makes of an answer to so long a document that says it cost `count`."""
+    """Return the attempt for a document of this length that the server says cost `count` tokens."""
     message = {"role": "assistant", "content": "{}"}
     body = {"message": message, "done": True, "done_reason": "stop", "prompt_eval_count": count, "eval_count": 2}
     with answering(reply(body)) as server:
@@ -100,8 +100,8 @@ def asked(count: int, *, chars: int, num_ctx: int = 8192) -> ExtractionAttempt:
         return client.call_llm({"system": "s", "user": "x" * chars}, None, "x" * chars)
 
 
-def test_a_cut_prompt_is_no_result() -> None:
-    """A whole, valid answer to half a document fails, with the numbers."""
+def test_truncated_prompt_gives_no_result() -> None:
+    """A valid answer to half a document fails, with the numbers in the message."""
     attempt = asked(4098, chars=60_000)
     assert (attempt.error, attempt.reason, attempt.raw_text) == ("prompt_truncated", "prompt_truncated", "{}")
     assert "the server read 4098 tokens of a prompt of 60001 bytes" in attempt.message
@@ -110,8 +110,8 @@ def test_a_cut_prompt_is_no_result() -> None:
     assert asked(4097, chars=60_000).ok
 
 
-def test_the_document_alone_can_be_too_long_for_its_count() -> None:
-    """It is judged by what the caller says of it, wherever in the request it stands."""
+def test_document_alone_may_exceed_its_count() -> None:
+    """The caller states its length, wherever it stands in the request."""
     counts = {"prompt_eval_count": 4098, "eval_count": 2, "done": True, "done_reason": "stop"}
     with answering(reply({"message": {"content": "{}"}, **counts})) as server:
         client = OllamaClient(OllamaConfig(base_url=server.url))
@@ -119,8 +119,8 @@ def test_the_document_alone_can_be_too_long_for_its_count() -> None:
         assert client.call_llm({"user": "short"}, None, "x" * 20_000).ok
 
 
-def test_a_clamped_context_has_its_own_truncated_counts() -> None:
-    """What the preflight found is what the server cuts to."""
+def test_clamped_context_has_its_own_typical_counts() -> None:
+    """The server truncates to the context that the preflight found."""
     client = OllamaClient(OllamaConfig())
     client.adopt(model="m", think=None, digest=None, context_length=2048)
     assert client._truncation.is_cut(20_000, 2047) is True
@@ -143,8 +143,8 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def test_the_keywords_that_each_kind_of_server_ignores() -> None:
-    """By place; names of properties and values of enums are no keywords."""
+def test_ignored_schema_keywords_of_each_server() -> None:
+    """They are listed by place; names of properties and enum values do not count."""
     everybody = ["$.count: multipleOf", "$.tags[]: not"]
     assert unenforced(SCHEMA, "openai") == everybody
     assert unenforced(SCHEMA, "vllm") == [*everybody, "$.both: allOf"]
@@ -154,8 +154,8 @@ def test_the_keywords_that_each_kind_of_server_ignores() -> None:
     ]
 
 
-def test_what_is_enforced_everywhere_is_not_listed() -> None:
-    """The keywords that the built-in agents use."""
+def test_universally_enforced_keywords_are_not_listed() -> None:
+    """The built-in agents use only these."""
     items = {"type": "array", "minItems": 1, "maxItems": 3, "items": {"$ref": "#/$defs/x"}}
     schema = {
         "type": "object",
@@ -165,14 +165,14 @@ def test_what_is_enforced_everywhere_is_not_listed() -> None:
     assert [unenforced(schema, kind) for kind in TABLES] == [[], [], []]
 
 
-def test_a_full_context_needs_little_more_to_be_suspicious() -> None:
-    """An old server keeps all but one token: a text a tenth too long was cut, one that fits to the letter was not."""
+def test_full_context_with_a_slightly_longer_text_is_truncated() -> None:
+    """An old server keeps all but one token: 10 % too long was truncated, an exact fit was not."""
     assert taught().is_cut(int(8191 * 4 * 1.1), 8191) is True
     assert taught().is_cut(8191 * 4, 8191) is False
 
 
-def test_scripts_with_few_characters_a_token_are_judged_by_their_bytes() -> None:
-    """Chinese after English: three bytes a character make the length comparable."""
+def test_dense_scripts_are_judged_by_their_bytes() -> None:
+    """For Chinese after English, three bytes per character make lengths comparable."""
     english = taught(chars_per_token=4.0)
     text = "\u5e02" * 9000
     assert english.is_cut(len(text.encode()), 4098) is True

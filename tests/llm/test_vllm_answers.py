@@ -1,4 +1,4 @@
-"""What the vLLM client makes of a 200 that is no answer, and of errors that the recordings do not hold."""
+"""The vLLM client and 200 replies that are no answer, and errors that the recordings lack."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipeline.records import ExtractionAttempt
 
 
 def asked(answer: bytes, **settings: Any) -> ExtractionAttempt:
-    """What the client makes of this answer."""
+    """Return the attempt for this reply."""
     with answering({"/v1/chat/completions": answer}) as server:
         config = VLLMConfig(base_url=server.url, model="m", **{"timeout": 60.0, "max_tokens": 9, **settings})
         return VLLMClient(config).call_llm({"system": "s", "user": "u"}, None, "u")
 
 
 def whole(content: Any = '{"a": 1}', finish: Any = "stop", **message: Any) -> dict[str, Any]:
-    """A whole answer."""
+    """Return a complete reply."""
     said = {"role": "assistant", "content": content, **message}
     return {"choices": [{"index": 0, "message": said, "finish_reason": finish}], "usage": {"completion_tokens": 9}}
 
@@ -59,15 +59,15 @@ ANSWERS: list[tuple[Any, str | None, str | None, str]] = [
 
 
 @pytest.mark.parametrize(("body", "reason", "text", "told"), ANSWERS, ids=lambda value: str(value)[:60])
-def test_a_200(body: Any, reason: str | None, text: str | None, told: str) -> None:
-    """Only what ended by itself and says something is an answer; what was said is kept, and why it is none is told."""
+def test_200_reply_is_an_answer_only_if_complete(body: Any, reason: str | None, text: str | None, told: str) -> None:
+    """It must have ended by itself and have text; otherwise text and cause are kept in the attempt."""
     attempt = asked(reply(body))
     assert (attempt.error, attempt.reason, attempt.raw_text) == (reason, reason, text)
     assert told in attempt.message
 
 
 def error(message: str, kind: str = "BadRequestError", param: str | None = None, **more: Any) -> dict[str, Any]:
-    """An error's body in vLLM's first shape."""
+    """Return an error body in vLLM's first shape."""
     return {"error": {"message": message, "type": kind, "param": param, "code": 400, **more}}
 
 
@@ -104,15 +104,15 @@ ERRORS: list[tuple[int, Any, str, str]] = [
 
 
 @pytest.mark.parametrize(("status", "body", "reason", "told"), ERRORS, ids=lambda value: str(value)[:60])
-def test_an_error(status: int, body: Any, reason: str, told: str) -> None:
-    """The status is the error; status, type, parameter and (where there is nothing else) words are the reason."""
+def test_error_reply_gives_the_expected_reason(status: int, body: Any, reason: str, told: str) -> None:
+    """The error is the status; status, type, parameter and, failing those, the text decide the reason."""
     attempt = asked(reply(body, status))
     assert (attempt.error, attempt.reason, attempt.raw_text) == (f"http_{status}", reason, None)
     assert told in attempt.message
 
 
-def test_the_counts_of_llama_cpp_are_taken_from_its_error() -> None:
-    """How long the prompt was and how much room there is: a cut needs no second guess."""
+def test_counts_in_a_llama_cpp_error_are_used() -> None:
+    """They are the prompt's length and the room for it, so a cut needs no second attempt."""
     body = error(LLAMA, "exceed_context_size_error", n_prompt_tokens=3031, n_ctx=1024)
     attempt = asked(reply(body, 400), type="openai")
     assert (attempt.reason, attempt.needed_tokens, attempt.context_length) == ("context_length", 3031, 1024)
@@ -120,6 +120,6 @@ def test_the_counts_of_llama_cpp_are_taken_from_its_error() -> None:
 
 
 @pytest.mark.parametrize(("status", "lost"), [(500, True), (503, False)])
-def test_last_words_are_a_500(status: int, lost: bool) -> None:
-    """A gateway that repeats them with another status has the server's place taken, and no document is to blame."""
+def test_engine_error_needs_status_500(status: int, lost: bool) -> None:
+    """A gateway that repeats the message with another status is not a lost server."""
     assert asked(reply(error("EngineCore encountered an issue."), status)).lost is lost

@@ -1,4 +1,4 @@
-"""What the vLLM client makes of every recorded exchange of a real vLLM 0.32.0, served to it over a real socket."""
+"""How the vLLM client interprets every recorded exchange of a real vLLM 0.32.0, served over a real socket."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ TABLE: dict[str, tuple[str | None, str | None, str | None, str]] = {
 
 
 def recorded(name: str) -> bytes:
-    """The recorded answer as it goes over the wire."""
+    """Return the recorded reply as bytes on the wire."""
     answer = RECORDINGS[name]["response"]
     return reply(answer["body"], answer["status"])
 
 
 def replayed(name: str, **settings: Any) -> ExtractionAttempt:
-    """What the client makes of a recorded answer to a request with the recorded limit."""
+    """Return the attempt for a recorded reply to a request with the recorded limit."""
     asked = RECORDINGS[name]["request"].get("json") or {}
     limits = {key: asked[key] for key in ("max_completion_tokens",) if key in asked}
     with answering({CHAT: recorded(name)}) as server:
@@ -98,14 +98,14 @@ def replayed(name: str, **settings: Any) -> ExtractionAttempt:
         return VLLMClient(config).call_llm({"system": "s", "user": "u"}, None, "u")
 
 
-def test_every_recorded_chat_is_in_the_table() -> None:
-    """A new recording needs a line that says what is to be made of it."""
+def test_each_recorded_chat_has_an_expectation() -> None:
+    """A new recording needs a line with the expected attempt."""
     assert sorted(TABLE) == CHATS
 
 
 @pytest.mark.parametrize("name", CHATS)
-def test_a_recorded_answer(name: str) -> None:
-    """Error, reason, the model's text and what is told."""
+def test_recorded_chat_gives_the_expected_attempt(name: str) -> None:
+    """Error, reason, text and message are compared."""
     error, reason, begins, told = TABLE[name]
     attempt = replayed(name)
     assert (attempt.error, attempt.reason) == (error, reason)
@@ -117,30 +117,30 @@ def test_a_recorded_answer(name: str) -> None:
         assert attempt.raw_text.startswith(begins)
 
 
-def test_a_clamped_limit_is_noted_only_where_it_was_clamped() -> None:
-    """vLLM says nothing when it allows fewer tokens than were asked for; the note does."""
+def test_clamped_max_tokens_are_noted() -> None:
+    """vLLM silently allows fewer tokens than requested; the note shows it."""
     assert replayed("max_tokens_over_remaining_room_clamped").notes == ("max_tokens_clamped",)
     assert replayed("chat_max_completion_tokens").notes == ()
     assert replayed("chat_truncated_json").notes == ()
 
 
-def test_a_dying_engine_may_be_a_lost_server() -> None:
-    """The last words of an engine are told apart from a server that is about to leave, and from a full one."""
+def test_engine_error_may_mean_a_lost_server() -> None:
+    """It is told apart from a server that is shutting down and from a full one."""
     assert replayed("engine_died_in_flight_500").lost is True
     assert replayed("draining_new_request_500").lost is False
     assert replayed("queue_full_503").lost is False
 
 
-def test_token_counts_are_those_recorded() -> None:
-    """Prompt, answer and cached tokens are taken from `usage`, in a stream too."""
+def test_token_counts_equal_the_recorded_usage() -> None:
+    """These are prompt, answer and cached tokens, also in a stream."""
     whole, streamed, cached = (replayed(name) for name in ("chat_json_schema_ok", "stream_usage", "prefix_cache_2"))
     assert (whole.prompt_tokens, whole.completion_tokens, whole.cached_tokens) == (40, 34, 0)
     assert (streamed.prompt_tokens, streamed.completion_tokens) == (40, 6)
     assert cached.cached_tokens == 256
 
 
-def test_an_overflow_tells_the_true_count() -> None:
-    """vLLM stops counting at its limit; one POST /tokenize, with the same messages, says how long the prompt is."""
+def test_overflow_is_counted_by_the_tokenizer() -> None:
+    """vLLM stops counting at its limit, so one POST /tokenize with the same messages gives the length."""
     count = reply({"count": 3000, "max_model_len": 2048, "tokens": [], "token_strs": None})
     with answering({CHAT: recorded("err_prompt_too_long"), "/tokenize": count}) as server:
         client = VLLMClient(VLLMConfig(base_url=server.url, model="smollm2"))
@@ -162,8 +162,8 @@ def test_an_overflow_tells_the_true_count() -> None:
     [recorded("tokenize_prompt")[:60], reply("<html>", 502), reply([1]), reply({"count": "many"}), reply(b"", 401)],
     ids=["cut", "502", "list", "text", "401"],
 )
-def test_an_overflow_stands_without_the_count(answer: bytes) -> None:
-    """Whatever /tokenize answers, the failure is what it was."""
+def test_overflow_without_a_count_keeps_its_reason(answer: bytes) -> None:
+    """Any reply of /tokenize leaves the failure as it is."""
     with answering({CHAT: recorded("err_prompt_too_long"), "/tokenize": answer}) as server:
         config = VLLMConfig(base_url=server.url, model="smollm2", timeout=3.0)
         attempt = VLLMClient(config).call_llm({"system": "s", "user": "u"}, None, "u")
@@ -171,8 +171,8 @@ def test_an_overflow_stands_without_the_count(answer: bytes) -> None:
         assert attempt.message.startswith("HTTP 400: This model's maximum")
 
 
-def test_counting_an_overflow_does_not_outlast_the_deadline() -> None:
-    """The timeout holds for both requests together; a /tokenize that hangs is left at its end."""
+def test_counting_an_overflow_respects_the_deadline() -> None:
+    """The timeout covers both requests, and a hanging /tokenize is abandoned at its end."""
 
     def talk(line: Line) -> None:
         while (got := line.read()) is not None:
@@ -193,8 +193,8 @@ def test_counting_an_overflow_does_not_outlast_the_deadline() -> None:
     assert_less(2.4, spent_s)
 
 
-def test_only_an_overflow_of_a_vllm_is_counted() -> None:
-    """No other answer costs a second request, and another server of the protocol is not asked what it has not."""
+def test_only_vllm_overflows_are_counted() -> None:
+    """Other replies cost no second request, and other servers have no /tokenize."""
     for kind, name, requests in (("vllm", "chat_json_schema_ok", 1), ("vllm", "err_temperature_3", 1)):
         assert paths_asked(kind, name) == [CHAT] * requests
     assert paths_asked("openai", "err_prompt_too_long") == [CHAT]
@@ -202,20 +202,20 @@ def test_only_an_overflow_of_a_vllm_is_counted() -> None:
 
 
 def paths_asked(kind: Any, name: str) -> list[str]:
-    """The paths of the requests that one ask costs."""
+    """Return the paths requested for a single call."""
     with answering({CHAT: recorded(name)}) as server:
         VLLMClient(VLLMConfig(base_url=server.url, model="m", type=kind)).call_llm({"user": "u"}, None, "u")
         return [got.path for got in server.got]
 
 
 def recorded_site(**changes: bytes) -> dict[str, bytes]:
-    """The recorded pages of a whole server."""
+    """Yield a server with all recorded pages."""
     pages = {"/v1/models": "models_ok", "/version": "version", CHAT: "chat_json_schema_ok"}
     return {path: recorded(name) for path, name in pages.items()} | {f"/{key}": page for key, page in changes.items()}
 
 
 def test_preflight_reads_the_recorded_pages() -> None:
-    """Model, context and version are those of the recorded server, and answers carry its context from then on."""
+    """Model, context and version are those of the recorded server; later attempts have its context."""
     with answering(recorded_site()) as server:
         client = VLLMClient(VLLMConfig(base_url=server.url))
         found = examine(client, sample=PreflightSample({"system": "s", "user": ""}), full=True, canary=False)
@@ -233,8 +233,8 @@ def test_preflight_reads_the_recorded_pages() -> None:
         *(("0.31.9", "vllm", False), ("dev", "vllm", False), ("0.32.0", "openai", False)),
     ],
 )
-def test_repetitions_are_stopped_where_the_server_can(version: str, kind: Any, sent: bool) -> None:
-    """`repetition_detection` is sent to vLLM from 0.32 on, and to nobody else."""
+def test_repetition_detection_is_sent_to_vllm_0_32_and_later(version: str, kind: Any, sent: bool) -> None:
+    """No other server gets the field."""
     with answering({**recorded_site(), "/version": reply({"version": version})}) as server:
         client = VLLMClient(VLLMConfig(base_url=server.url, type=kind))
         assert "repetition_detection" not in client.payload({"user": ""}, None)
@@ -244,7 +244,7 @@ def test_repetitions_are_stopped_where_the_server_can(version: str, kind: Any, s
 
 
 def test_extra_body_overrides_the_repetition_detection() -> None:
-    """Whoever sets it has the last word."""
+    """A value configured by the user takes precedence."""
     with answering(recorded_site()) as server:
         mine = {"max_pattern_size": 7}
         client = VLLMClient(VLLMConfig(base_url=server.url, extra_body={"repetition_detection": mine}))

@@ -1,4 +1,4 @@
-"""Results are counted by question, and a variant that was asked two ways in one run or one set of shards is named."""
+"""Results are counted by fingerprint; a variant with two fingerprints in a run or a set of shards is reported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.report.run_summary import OutputCounts, RunSummary
 
 
 def run(asked: dict[str, int], *, refresh: str = "provider", variant: str = "default") -> RunSummary:
-    """As much of a run's summary as it takes."""
+    """Return a run summary with these results by fingerprint."""
     return RunSummary(stats=RunNumbers(questions={variant: asked}), config={"runner": {"refresh": refresh}})
 
 
@@ -29,27 +29,27 @@ def run(asked: dict[str, int], *, refresh: str = "provider", variant: str = "def
         ([RunSummary()], False),
     ],
 )
-def test_two_questions_of_one_variant_are_mixed(runs: list[RunSummary], mixed: bool) -> None:
-    """Unless a run was told to take changes of the question over."""
+def test_two_fingerprints_of_a_variant_are_mixed(runs: list[RunSummary], mixed: bool) -> None:
+    """They are not if a run was configured to apply changes (`refresh: all`)."""
     assert bool(mixed_variants(runs)) == mixed
 
 
-def test_the_warning_counts_each_question() -> None:
-    """The larger half first, and what to do about it."""
+def test_mixed_fingerprints_warning_counts_each() -> None:
+    """The larger number comes first, and the warning has advice."""
     (told,) = mixed_variants([run({"a" * 64: 59}), run({"b" * 64: 61})])
     assert "variant default has results of 2 questions (61 of bbbbbbbbbbbb, 59 of aaaaaaaaaaaa)" in told
     assert "run again" in told
 
 
-def test_rows_hold_this_run_and_the_whole_output() -> None:
-    """An output whose questions nobody counted has none for the whole."""
+def test_fingerprint_rows_have_this_run_and_the_whole_output() -> None:
+    """Without counts of the output the second number is None."""
     rows = question_rows(run({"a": 2}), OutputCounts(questions={"default": {"a": 5, "b": 3}}))
     assert [(row.fingerprint, row.done, row.done_in_output) for row in rows] == [("a", 2, 5), ("b", 0, 3)]
     assert question_rows(run({"a": 2}), None)[0].done_in_output is None
 
 
-def test_a_question_that_changes_between_shards_is_said(place: Place) -> None:
-    """Half of the shards asked something else: no exit code shows it, so the summary, the page and the report do."""
+def test_fingerprint_change_between_shards_is_reported(place: Place) -> None:
+    """The exit code does not show it, so the summary, the page and the report do."""
     place.documents(20)
     place.run("--shard", "0/2")
     assert place.report()["mixed_questions"] == []
