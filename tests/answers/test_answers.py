@@ -1,4 +1,4 @@
-"""Answers: what is taken, what is mended, and what is refused because taking it would be a guess."""
+"""Parsing answers: what is accepted, what is repaired, and what is refused because a repair would be a guess."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COMPILED = compile_schema(SCHEMA, where="test")
 
 
 def refusal(text: str, repair: str = "basic") -> AnswerError:
-    """The error that parsing the text ends with."""
+    """Return the error that parsing the text raises."""
     with pytest.raises(AnswerError) as caught:
         parse(text, repair=repair)
     return caught.value
@@ -49,16 +49,16 @@ def refusal(text: str, repair: str = "basic") -> AnswerError:
 
 @settings(deadline=None)
 @given(VALUES.filter(lambda value: not isinstance(value, str)) | st.from_regex(r"\A[a-z ]*\Z"))
-def test_valid_json_is_left_alone(value: Any) -> None:
-    """Whatever JSON can say comes back as it was, and not as repaired."""
+def test_valid_json_is_returned_unchanged(value: Any) -> None:
+    """It does not count as repaired."""
     answer = parse(json.dumps(value))
     assert (answer.value, answer.repaired, answer.notes) == (value, False, ())
 
 
 @settings(deadline=None)
 @given(OBJECTS, st.sampled_from(["@", "```json\n@\n```", "<think>\nhm {\n</think>\n@", "Here it is:\n@\nDone."]))
-def test_wrapped_json_comes_back_whole(value: dict[str, Any], wrapping: str) -> None:
-    """A fence, thoughts or prose around any object change nothing of it."""
+def test_wrapped_json_is_extracted_whole(value: dict[str, Any], wrapping: str) -> None:
+    """Fences, thoughts or prose around an object do not change it."""
     before, _, after = wrapping.partition("@")
     answer = parse(before + json.dumps(value, indent=1) + after)
     assert answer.value == value
@@ -67,16 +67,16 @@ def test_wrapped_json_comes_back_whole(value: dict[str, Any], wrapping: str) -> 
 
 @pytest.mark.parametrize("mark", ["<think>", "</think>", "[THINK]", "<THINK> {", "<|channel|>analysis"])
 @pytest.mark.parametrize("wrapping", ["@", "```json\n@\n```", "<think>\nhm {\n</think>\n@", "As {asked}:\n@\nDone."])
-def test_a_mark_of_thoughts_inside_a_string_belongs_to_the_answer(mark: str, wrapping: str) -> None:
-    """Documents mention models too, and their words reappear in values and in names."""
+def test_thought_mark_inside_a_string_is_kept(mark: str, wrapping: str) -> None:
+    """Documents mention models too, so the marks may be in values and names."""
     value = {mark: f"It writes {mark} first."}
     assert parse(wrapping.replace("@", json.dumps(value))).value == value
 
 
 @settings(deadline=None)
 @given(OBJECTS)
-def test_an_object_encoded_twice_is_unwrapped(value: dict[str, Any]) -> None:
-    """An object in a string in a string is the object, and counts as repaired."""
+def test_object_encoded_twice_is_unwrapped(value: dict[str, Any]) -> None:
+    """An object in a string in a string is unwrapped, and counts as repaired."""
     text = json.dumps(json.dumps(json.dumps(value)))
     assert parse(text).value == value
     assert parse(text).repaired
@@ -84,8 +84,8 @@ def test_an_object_encoded_twice_is_unwrapped(value: dict[str, Any]) -> None:
 
 @settings(deadline=None)
 @given(OBJECTS.filter(bool), st.data())
-def test_a_cut_answer_is_never_mended(value: dict[str, Any], data: st.DataObject) -> None:
-    """No beginning of an object, fenced or not, is taken for an object."""
+def test_truncated_answer_is_never_repaired(value: dict[str, Any], data: st.DataObject) -> None:
+    """No prefix of an object, fenced or not, is accepted."""
     text = json.dumps(value)
     cut = text[: data.draw(st.integers(0, len(text) - 1))]
     for repair in ("off", "basic", "full"):
@@ -95,15 +95,15 @@ def test_a_cut_answer_is_never_mended(value: dict[str, Any], data: st.DataObject
 
 @settings(deadline=None)
 @given(st.text())
-def test_fence_then_strip_gives_the_text_back(text: str) -> None:
-    """Exactly one opening and one closing fence line are taken."""
+def test_strip_fence_restores_the_text(text: str) -> None:
+    """Exactly one opening and one closing fence line are removed."""
     assert strip_fence("```json\n" + text + "\n```") == text
 
 
 @settings(deadline=None)
 @given(TEXTS, st.sampled_from(["off", "basic", "full"]))
-def test_parse_raises_nothing_but_its_own_error(text: str, repair: str) -> None:
-    """Any text is an answer that can be written as UTF-8 JSON, or an AnswerError."""
+def test_parse_raises_only_answer_error(text: str, repair: str) -> None:
+    """Any text gives a value that can be written as UTF-8 JSON, or an AnswerError."""
     try:
         answer = parse(text, repair=repair)
     except AnswerError as error:
@@ -114,8 +114,8 @@ def test_parse_raises_nothing_but_its_own_error(text: str, repair: str) -> None:
 
 @settings(deadline=None)
 @given(TEXTS | OBJECTS.map(json.dumps))
-def test_what_is_judged_good_keeps_the_schema(text: str) -> None:
-    """Only a value that keeps the schema is an answer."""
+def test_judged_answer_matches_the_schema(text: str) -> None:
+    """Only a value that is valid under the schema is an answer."""
     try:
         answer = judge(text, COMPILED, document_text="any")
     except AnswerError:
@@ -142,8 +142,8 @@ def test_what_is_judged_good_keeps_the_schema(text: str) -> None:
         ('{"a": 1, "a": 1}', {"a": 1}),
     ],
 )
-def test_what_basic_mends(text: str, value: Any) -> None:
-    """Fences, thoughts, prose, trailing commas, control characters and equal twins."""
+def test_basic_repairs(text: str, value: Any) -> None:
+    """They cover fences, thoughts, prose, trailing commas, control characters and equal duplicates."""
     answer = parse(text)
     assert (answer.value, answer.repaired) == (value, True)
     assert refusal(text, "off").reason == "invalid_json"
@@ -178,8 +178,8 @@ def test_what_basic_mends(text: str, value: Any) -> None:
         '{"a":' * 100_000,
     ],
 )
-def test_what_basic_refuses(text: str) -> None:
-    """What is cut, ambiguous, too deep or only nearly JSON is asked for again."""
+def test_basic_refusals(text: str) -> None:
+    """Truncated, ambiguous, too deep or nearly valid JSON is requested again."""
     assert refusal(text).reason == "invalid_json"
 
 
@@ -187,30 +187,30 @@ def test_what_basic_refuses(text: str) -> None:
     "piece", ['{"', "[", "{", "{x}", '{"a":1}{"b":2}', "```\n", "<think>", "\\", '"\\', ",}", ",", ", ", '"']
 )
 @pytest.mark.parametrize("size", [1 << 19, 8 << 20])
-def test_the_time_is_in_proportion_to_the_text(piece: str, size: int) -> None:
-    """The largest texts are refused at once; anything quadratic would hang here."""
+def test_parsing_takes_linear_time(piece: str, size: int) -> None:
+    """The largest texts are refused at once; a quadratic algorithm would hang here."""
     for text in (piece * (size // len(piece)), "{" + '"\\' * 3 + piece * (size // len(piece) - 8) + "\\"):
         assert refusal(text).reason == "invalid_json"
 
 
-def test_lone_surrogates_are_scrubbed() -> None:
-    """What UTF-8 cannot carry becomes U+FFFD, in keys too, with a note; a pair stays the character it is."""
+def test_lone_surrogates_are_replaced() -> None:
+    """They become U+FFFD, in keys too, with a note; a surrogate pair stays its character."""
     answer = parse('{"\\ud800": ["\\udfff", "\\ud83d\\ude00"]}')
     assert answer.value == {"\ufffd": ["\ufffd", "\U0001f600"]}
     assert (answer.repaired, answer.notes) == (False, ("surrogates_scrubbed",))
 
 
 @pytest.mark.parametrize("backslash", ["\\\\", "\\u005c", "\\u005C"])
-def test_lone_surrogates_are_scrubbed_in_json_within_json(backslash: str) -> None:
-    """An answer that is a JSON string of JSON is read twice, and only the second reading shows the escape."""
+def test_lone_surrogates_are_replaced_in_json_within_json(backslash: str) -> None:
+    """Such an answer is parsed twice, and only the second time shows the escape."""
     answer = parse('"{\\"a\\":\\"' + backslash + 'ud800\\"}"', repair="basic")
     assert answer.value == {"a": "\ufffd"}
     assert "surrogates_scrubbed" in answer.notes
 
 
 @pytest.mark.parametrize("text", ["{'a': 1}", "Here: {a: 1}", '{"a": 1 /* one */}'])
-def test_full_mends_more(text: str) -> None:
-    """Single quotes, bare keys and comments are mended by the library."""
+def test_full_repairs_more(text: str) -> None:
+    """The library repairs single quotes, bare keys and comments."""
     answer = parse(text, repair="full")
     assert (answer.value, answer.repaired) == ({"a": 1}, True)
 
@@ -226,13 +226,13 @@ def test_full_mends_more(text: str) -> None:
         "{'a': '" + "x" * 9000 + "'}",
     ],
 )
-def test_full_refuses_what_would_be_a_guess(text: str) -> None:
-    """The cut, the doubled, the infinite and the long stay refused."""
+def test_full_refuses_guesses(text: str) -> None:
+    """Truncated, duplicated, infinite and long answers stay refused."""
     assert refusal(text, "full").reason == "invalid_json"
 
 
 def test_full_without_its_library_names_the_extra() -> None:
-    """A missing json_repair is a matter of the installation, and the message says what to install."""
+    """A missing json_repair is a configuration error that says what to install."""
     code = "import sys; sys.modules['json_repair'] = None\n"
     code += "from pipeline.answers import parse\nparse('{b: 1}', repair='full')"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -240,13 +240,13 @@ def test_full_without_its_library_names_the_extra() -> None:
     assert "extraction-pipeline[repair]" in child.stderr
 
 
-def test_the_repair_library_can_be_asked_for_beforehand() -> None:
-    """A config that says `full` can be checked before any document is read."""
+def test_repair_library_can_be_checked_beforehand() -> None:
+    """A config with `full` can be checked before any document is read."""
     assert repair_library()("{'a': 1}") == {"a": 1}
 
 
-def test_a_broken_schema_names_the_place() -> None:
-    """The message says where, and what was expected, without the value."""
+def test_schema_violation_names_its_place() -> None:
+    """The message has the place and the expectation, without the value."""
     with pytest.raises(AnswerError) as caught:
         judge('{"a": "secret"}', COMPILED, document_text="")
     assert (caught.value.reason, caught.value.stage) == ("schema_invalid", "validate")
@@ -254,8 +254,8 @@ def test_a_broken_schema_names_the_place() -> None:
 
 
 @pytest.mark.parametrize("said", ["profits rose", "  profits\u00a0rose\n sharply ", "", " ", None])
-def test_a_quote_may_differ_in_white_space(said: str | None) -> None:
-    """White space is folded on both sides; an empty quote claims nothing."""
+def test_quote_may_differ_in_white_space(said: str | None) -> None:
+    """White space is folded on both sides, and an empty quote needs no match."""
     text = json.dumps({"said": said})
     assert judge(text, COMPILED, document_text="The profits\n\trose sharply.").value == {"said": said}
 
@@ -272,8 +272,8 @@ def test_a_quote_may_differ_in_white_space(said: str | None) -> None:
         ("PRÓFITS-ROSE", "letter case, punctuation, white space or accents"),
     ],
 )
-def test_a_quote_with_a_small_difference_is_not_grounded(said: str, difference: str) -> None:
-    """Another case, another mark, a lost space: not a quote; the message has only the place and the difference."""
+def test_quote_with_a_small_difference_is_not_grounded(said: str, difference: str) -> None:
+    """Case, punctuation or a missing space matter; the message has only the place and the kind of difference."""
     with pytest.raises(AnswerError) as caught:
         judge(json.dumps({"said": said}), COMPILED, document_text="The profits rose sharply.")
     assert (caught.value.reason, caught.value.stage) == ("not_grounded", "validate")
@@ -281,15 +281,15 @@ def test_a_quote_with_a_small_difference_is_not_grounded(said: str, difference: 
 
 
 @pytest.mark.parametrize("said", ["losses rose", "…", "rose … profits", "!?"])
-def test_a_quote_that_is_not_there_is_not_grounded(said: str) -> None:
-    """Other words, words in another order, no words at all: the message has only the place."""
+def test_missing_quote_is_not_grounded(said: str) -> None:
+    """Other words, another order or no words: the message has only the place."""
     with pytest.raises(AnswerError) as caught:
         judge(json.dumps({"said": said}), COMPILED, document_text="The profits rose sharply.")
     assert caught.value.message == "$.said: quote not found in the document"
 
 
-def test_a_reask_stands_after_the_document() -> None:
-    """The user prompt comes first and unchanged, then the answer's first 2,000 characters, then the complaint."""
+def test_re_ask_follows_the_user_prompt() -> None:
+    """The unchanged prompt is followed by the answer's first 2,000 characters and the complaint."""
     error = AnswerError("schema_invalid", "$.a: expected an integer", stage="validate")
     prompt = reask_prompt("the document", "\ud800" + "x" * 5000, error)
     assert prompt.startswith("the document\n\n")
@@ -300,8 +300,8 @@ def test_a_reask_stands_after_the_document() -> None:
 
 
 @pytest.mark.parametrize("reason", ["invalid_json", "schema_invalid", "not_grounded"])
-def test_a_complaint_says_what_is_wrong(reason: str) -> None:
-    """The model reads the message of the error, whatever its reason."""
+def test_complaint_has_the_error_message(reason: str) -> None:
+    """The model gets the message of the error, whatever its reason."""
     assert "$.a: so and so" in complaint(AnswerError(reason, "$.a: so and so"))
 
 
@@ -316,18 +316,18 @@ def test_a_complaint_says_what_is_wrong(reason: str) -> None:
         "0123456789abcdef" * 30,
     ],
 )
-def test_a_loop_is_seen(text: str) -> None:
-    """White space without end, or one short pattern up to the end."""
+def test_loop_is_detected(text: str) -> None:
+    """It is endless white space, or one short pattern up to the end."""
     assert looks_like_loop(text)
 
 
 @pytest.mark.parametrize("text", ["", " " * 199, "ab" * 199, "ab" * 300 + "!", " ".join(map(str, range(500)))])
-def test_a_text_is_no_loop(text: str) -> None:
-    """Short texts, texts that go on after the pattern, and plain long ones."""
+def test_ordinary_text_is_no_loop(text: str) -> None:
+    """Short texts, texts that continue after the pattern, and plain long texts are none."""
     assert not looks_like_loop(text)
 
 
 @pytest.mark.parametrize("text", ["{oops", "{} and more", '"', '"{"', "```json\n{\n```"])
-def test_a_string_that_only_begins_like_an_object_stays_a_string(text: str) -> None:
-    """What was encoded twice is unwrapped when it is an object, and only then."""
+def test_string_that_only_begins_like_an_object_stays_a_string(text: str) -> None:
+    """A doubly encoded text is unwrapped only if it is an object."""
     assert parse(json.dumps(text)).value == text

@@ -1,4 +1,4 @@
-"""The evidence of an answer: where its quotes are in the document, and what a model hears of one that is not there."""
+"""The evidence of an answer: positions of its quotes, and the hint to the model about a missing quote."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ TEXT = "Halden Ltd rose.\fThe “Borealis” fell; Halden Ltd rose. In the end t
 
 
 def evidence_of(answer: dict[str, Any], text: str = TEXT, **more: Any) -> list[dict[str, Any]]:
-    """The evidence of an answer, as it stands in a record."""
+    """Return the evidence of an answer as a record has it."""
     return json.loads(json.dumps(judge(json.dumps(answer), SCHEMA, document_text=text, **more).evidence))
 
 
-def test_each_quote_has_its_place() -> None:
-    """Arrays, references and maps; a blank string or null has none; equal quotes take their mentions in turn."""
+def test_each_quote_has_its_position() -> None:
+    """This covers arrays, references and maps; blank or null quotes have none.
+
+    Equal quotes take successive mentions.
+    """
     answer = {
         "evidence": ["Halden Ltd rose.", "", None, " \n", "Halden Ltd rose."],
         "companies": [{"name": "Nobody", "evidence": '"Borealis"'}],
@@ -51,8 +54,8 @@ def test_each_quote_has_its_place() -> None:
     ]
 
 
-def test_a_page_stands_only_where_there_are_pages() -> None:
-    """Those of the file, else those of form feeds, else none; the number counts pages without text."""
+def test_evidence_has_a_page_only_in_paged_documents() -> None:
+    """Pages come from the file or from form feeds, and pages without text are counted."""
     answer = {"evidence": ["rose"]}
     assert "page" not in evidence_of(answer, "It rose.")[0]
     assert evidence_of(answer, "It rose.", pages=[0])[0]["page"] == 1
@@ -63,13 +66,13 @@ def test_a_page_stands_only_where_there_are_pages() -> None:
 
 
 @pytest.mark.parametrize(("steps", "pointer"), [((), ""), (("a", 0, ""), "/a/0/"), (("~1/", "ü"), "/~01~1/ü")])
-def test_paths_are_json_pointers(steps: tuple[str | int, ...], pointer: str) -> None:
-    """RFC 6901."""
+def test_evidence_paths_are_json_pointers(steps: tuple[str | int, ...], pointer: str) -> None:
+    """They follow RFC 6901."""
     assert json_pointer(steps) == pointer
 
 
-def test_places_are_those_of_the_whole_text() -> None:
-    """Of a document that was cut to fit."""
+def test_positions_refer_to_the_whole_text() -> None:
+    """This holds for a document that was cut to fit."""
     spans = [(0, 16), (len(TEXT) - 39, len(TEXT))]
     (found,) = evidence_of({"evidence": ["before noon"]}, spans=spans)
     assert TEXT[found["start"] : found["end"]] == "before noon"
@@ -78,10 +81,10 @@ def test_places_are_those_of_the_whole_text() -> None:
 
 
 class TestHint:
-    """The sentence that a quote was probably taken from is shown to the model, and to nobody else."""
+    """The nearest sentence of the document is shown to the model only."""
 
-    def test_the_complaint_shows_the_nearest_sentence(self) -> None:
-        """So that the model can copy it; the message of the error does not have it."""
+    def test_complaint_shows_the_nearest_sentence(self) -> None:
+        """The model can copy it; the message of the error does not have it."""
         with pytest.raises(AnswerError) as caught:
             evidence_of({"evidence": ["In the end the first two ships were unloaded before noon"]})
         assert caught.value.message == "$.evidence[0]: quote not found in the document"
@@ -100,13 +103,13 @@ class TestHint:
             ("next sentence is this", "Next: this is a sentence."),
         ],
     )
-    def test_it_shares_four_words_in_five(self, quote: str, sentence: str) -> None:
-        """In any order; of two words nothing can be said."""
+    def test_nearest_sentence_shares_four_words_in_five(self, quote: str, sentence: str) -> None:
+        """Their order does not matter; two words are too few to decide."""
         hint = nearest_sentences([quote], "Here are four words of five. Next: this is a sentence.")
         assert f"<sentence>{sentence}</sentence>" in hint if sentence else hint == ""
 
-    def test_it_is_short(self) -> None:
-        """However long the sentences, and however many quotes: a re-ask has to fit the context."""
+    def test_hint_is_short(self) -> None:
+        """However long the sentences and however many the quotes, a re-ask must fit the context."""
         text = "\n\n".join(f"{number} " + "word " * 50 + "end." for number in range(9)) + " long" * 900
         hint = nearest_sentences([f"{number} " + "word " * 50 + "ends" for number in range(9)], text)
         assert 250 < len(hint) < 700

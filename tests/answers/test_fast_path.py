@@ -1,4 +1,4 @@
-"""The quick yes: it is never said to a value that the validator would refuse, and it is said to what agents get."""
+"""The quick check accepts only values that the validator accepts, and decides the usual answers of agents."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ KEYWORDS: dict[str, st.SearchStrategy[Any]] = {
 
 
 def parts(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Schemas whose keywords come from the table, with `inner` ones below them."""
+    """Return schemas whose keywords come from the table, with `inner` schemas below them."""
     below = {
         "properties": st.dictionaries(NAMES, inner, max_size=2),
         "additionalProperties": st.one_of(st.booleans(), inner),
@@ -63,8 +63,8 @@ SCHEMAS = st.recursive(st.one_of(st.just(True), st.just({})), parts, max_leaves=
 
 @settings(max_examples=600, deadline=None)
 @given(schema=SCHEMAS, named=SCHEMAS, value=VALUES)
-def test_what_is_surely_kept_is_kept(schema: Any, named: Any, value: Any) -> None:
-    """Whatever the schema and the value: a quick yes is the validator's yes."""
+def test_quick_check_accepts_only_valid_values(schema: Any, named: Any, value: Any) -> None:
+    """For any schema and value, a positive quick check means a valid value."""
     schema = {**(schema if isinstance(schema, dict) else {}), "$defs": {"a": named}}
     check = quick_check(schema)
     try:
@@ -91,8 +91,8 @@ SCHEMA = {
 }
 
 
-def test_an_ordinary_answer_is_known_at_once() -> None:
-    """The validator need not be asked about it."""
+def test_quick_check_accepts_an_ordinary_answer() -> None:
+    """The validator is not needed."""
     check = quick_check(SCHEMA)
     assert check is not None
     assert check(ANSWER)
@@ -115,8 +115,8 @@ def test_an_ordinary_answer_is_known_at_once() -> None:
     ],
     ids=str,
 )
-def test_each_wrong_field_is_left_to_the_validator(change: dict[str, Any]) -> None:
-    """It says what is wrong, and this check does not."""
+def test_quick_check_leaves_wrong_fields_to_the_validator(change: dict[str, Any]) -> None:
+    """The validator then explains the violation."""
     check = quick_check(SCHEMA)
     assert check is not None
     assert not check({**ANSWER, **change})
@@ -134,12 +134,12 @@ def test_each_wrong_field_is_left_to_the_validator(change: dict[str, Any]) -> No
     ],
     ids=str,
 )
-def test_what_it_does_not_know_is_left_to_the_validator(schema: dict[str, Any]) -> None:
-    """No guess: the whole schema is then the validator's."""
+def test_quick_check_leaves_unknown_schemas_to_the_validator(schema: dict[str, Any]) -> None:
+    """An unknown keyword disables the quick check for the whole schema."""
     assert quick_check(schema) is None
 
 
 @pytest.mark.parametrize("name", ["extractor", "event_classifier"])
-def test_the_built_in_agents_have_a_quick_check(name: str) -> None:
-    """Their schemas use nothing that is not known."""
+def test_built_in_agents_have_a_quick_check(name: str) -> None:
+    """Their schemas use only known keywords."""
     assert load_agent(name).compiled.surely_keeps is not None

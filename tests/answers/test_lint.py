@@ -1,4 +1,4 @@
-"""The lint of an agent's schema: what JSON Schema would ignore, and what it would let through."""
+"""The lint of an agent's schema: keywords that JSON Schema would ignore, and answers that it would let through."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOUNDED = {"type": "string", "maxLength": 9}
 
 
 def schema_of(field: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A closed schema with one field."""
+    """Return a closed schema with one field."""
     return {"type": "object", "properties": {"s": field}, "required": ["s"], "additionalProperties": False, **more}
 
 
@@ -27,36 +27,36 @@ def schema_of(field: dict[str, Any], **more: Any) -> dict[str, Any]:
     ("keyword", "nearest"),
     [("x-quotes", "x-quote"), ("x-qoute", "x-quote"), ("maxLenght", "maxLength"), ("nullable", None), ("Enum", "enum")],
 )
-def test_an_unknown_keyword_is_an_error_with_the_nearest_known_one(keyword: str, nearest: str | None) -> None:
-    """JSON Schema would ignore it, and with it the rule that somebody meant."""
+def test_unknown_keyword_is_an_error_with_the_nearest_one(keyword: str, nearest: str | None) -> None:
+    """JSON Schema would silently ignore the keyword and its rule."""
     with pytest.raises(ConfigError, match=rf"\$\.properties\.s\.{keyword}: got an unknown keyword") as error:
         check_known_keywords(schema_of({**BOUNDED, keyword: 3}), where="agents/a.yaml: schema")
     assert nearest is None or str(error.value).endswith(f"the nearest is {nearest}")
 
 
-def test_notes_of_ones_own_and_data_are_no_unknown_keywords() -> None:
-    """`x-label`, names of properties, and what stands in `default`, `enum` and `x-` values."""
+def test_x_keywords_and_data_are_not_unknown_keywords() -> None:
+    """These are `x-label`, names of properties, and values of `default`, `enum` and `x-` keywords."""
     field = {**BOUNDED, "x-label": "Name", "x-form": {"row": 1}, "default": {"any": 1}, "x-quote": True}
     check_known_keywords(schema_of(field), where="a")
     check_known_keywords({"type": "object", "properties": {"maxLenght": BOUNDED}}, where="a")
 
 
 @given(name=st.text(min_size=1).filter(lambda name: name not in KEYWORDS and not name.startswith("x-")))
-def test_every_name_that_is_no_keyword_is_refused(name: str) -> None:
-    """Whatever it is, with its place."""
+def test_any_unknown_keyword_is_refused(name: str) -> None:
+    """The error has its place."""
     with pytest.raises(ConfigError, match="unknown keyword"):
         check_known_keywords(schema_of({name: 1}), where="a")
 
 
-def test_a_schema_without_required_fields_is_warned_about() -> None:
-    """The echoed schema and an object around the answer would be results in silence."""
+def test_schema_without_required_fields_causes_a_warning() -> None:
+    """An echoed schema, or an object around the answer, would silently be a result."""
     (loose,) = warnings_of(compile_schema({"type": "object", "properties": {"s": BOUNDED}}, where="a"))
     assert "{} is a valid answer, and so are the echoed schema" in loose
     assert warnings_of(compile_schema(schema_of(BOUNDED), where="a")) == []
 
 
-def test_strings_and_arrays_without_a_limit_are_named() -> None:
-    """With their places; an enumeration needs none."""
+def test_unbounded_strings_and_arrays_are_named() -> None:
+    """The warning has their places; an enumeration needs no limit."""
     items = {"type": "array", "items": {"type": ["string", "null"]}}
     (told,) = warnings_of(compile_schema(schema_of(items), where="a"))
     assert "no limit at $.properties.s, $.properties.s.items:" in told
@@ -64,19 +64,19 @@ def test_strings_and_arrays_without_a_limit_are_named() -> None:
 
 
 @pytest.mark.parametrize("name", ["extractor", "event_classifier"])
-def test_the_built_in_agents_are_clean(name: str) -> None:
-    """Nothing is said about what comes with the program."""
+def test_built_in_agents_have_no_lint_warnings(name: str) -> None:
+    """They come with the program."""
     assert warnings_of(load_agent(name).compiled) == []
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE_PARENT / "config" / "quickstart" / "agents").glob("*.yaml")))
-def test_the_starter_agents_are_clean(path: Path) -> None:
-    """Nor about what `init` writes."""
+def test_starter_agents_have_no_lint_warnings(path: Path) -> None:
+    """`init` writes them."""
     assert warnings_of(load_agent(path.stem, agents_dir=path.parent).compiled) == []
 
 
 def test_check_run_and_try_lint_the_schema(place: Place) -> None:
-    """An error ends each of them with 2 before anything is asked; a warning is said by each."""
+    """An error ends each of them with 2 before any request; each prints a warning."""
     (name,) = place.documents(1)
     schema: dict[str, Any] = {**AGENT["schema"], "properties": {"summary": {"type": "string", "maxLenght": 9}}}
     place.configure(agent={"schema": schema})

@@ -6,7 +6,7 @@ from pipeline.answers.list_keys import list_keys
 
 
 def test_keys_are_found_behind_references_null_and_other_lists() -> None:
-    """Also in a schema that refers to itself; a list without a key is left out."""
+    """This includes a recursive schema; a list without a key is left out."""
     holders = {"type": "array", "x-key": ["name", "date"], "items": {"type": "object"}}
     company = {
         "type": "object",

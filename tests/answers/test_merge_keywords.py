@@ -30,7 +30,7 @@ ROWS = {"type": "array", "items": ROW}
 
 
 def compiled(field: dict[str, Any], **more: Any) -> CompiledSchema:
-    """A schema with this field beside a number and a text."""
+    """Return a compiled schema with this field beside a number and a text."""
     properties = {"s": field, "n": NUMBER, "t": STRING}
     return compile_schema({"type": "object", "properties": properties, **more}, where="a.yaml: schema")
 
@@ -75,15 +75,15 @@ def compiled(field: dict[str, Any], **more: Any) -> CompiledSchema:
         ({"anyOf": [{**STRING, "x-merge": "last"}, NUMBER]}, r"s.anyOf\[0\].x-merge: got it in a part of a value"),
     ],
 )
-def test_a_keyword_that_does_not_fit_is_refused_at_its_place(field: dict[str, Any], message: str) -> None:
-    """The message gives the value seen, what is accepted there, and the nearest name."""
+def test_invalid_merge_keyword_is_refused_at_its_place(field: dict[str, Any], message: str) -> None:
+    """The message has the value, the accepted values there, and the nearest name."""
     with pytest.raises(ConfigError) as caught:
         compiled(field)
     assert str(caught.value).startswith("a.yaml: schema: at $.properties.s.")
     assert re.search(message, str(caught.value)), caught.value
 
 
-def test_a_keyword_behind_a_reference_is_named_where_it_is() -> None:
+def test_merge_keyword_behind_a_reference_is_named_at_its_definition() -> None:
     """A keyword beside the reference takes precedence."""
     money = {**NUMBER, "x-merge": "longest"}
     with pytest.raises(ConfigError, match=r"at \$\.\$defs\.money\.x-merge: got"):
@@ -92,8 +92,8 @@ def test_a_keyword_behind_a_reference_is_named_where_it_is() -> None:
     assert fine.root_rule.properties["s"].how == "max"
 
 
-def test_the_agent_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
-    """Exit 2, with the file; a misspelt keyword names the nearest."""
+def test_agent_with_an_invalid_merge_keyword_is_refused(tmp_path: Path) -> None:
+    """It is refused when it is loaded, with its file; a misspelt keyword gets the nearest name."""
     agent = "user_prompt: $document\nschema: {type: object, properties: {s: {type: string, %s}}}\n"
     (tmp_path / "bad.yaml").write_text(agent % "x-merge: longst")
     with pytest.raises(ConfigError, match=r"bad\.yaml: schema: at .*x-merge: got \"longst\".*the nearest is longest"):
@@ -103,8 +103,8 @@ def test_the_agent_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
         load_agent("bad", agents_dir=tmp_path)
 
 
-def test_no_server_sees_a_merge_keyword_and_the_fast_path_knows_them() -> None:
-    """An unknown keyword would make each check ten times as slow."""
+def test_merge_keywords_are_removed_for_servers() -> None:
+    """The quick check knows them, because an unknown keyword would make each check ten times as slow."""
     rules = {"x-key": "name", "x-key-match": "exact", "x-over": "cut", "x-window-items": 3, "x-empty": []}
     schema = compiled({**ROWS, "x-merge": "union", **rules}, required=["s"])
     assert "x-" not in str(schema.for_server)
@@ -130,14 +130,14 @@ def test_no_server_sees_a_merge_keyword_and_the_fast_path_knows_them() -> None:
         ({**ROW, "x-merge": "first"}, {**ROW, "type": ["object", "null"]}),
     ],
 )
-def test_a_window_may_leave_open_what_a_part_cannot_know(field: dict[str, Any], loosened: dict[str, Any]) -> None:
-    """Through objects, but not in items of lists, nor in an object that is merged as a whole."""
+def test_window_schema_makes_fields_optional(field: dict[str, Any], loosened: dict[str, Any]) -> None:
+    """It does so through objects, but not in list items nor in objects that are merged whole."""
     window = compiled(field, **{"$defs": {"a": STRING}}).window
     assert window.for_server["properties"]["s"] == loosened
 
 
-def test_a_definition_is_strict_for_items_and_loose_for_an_object() -> None:
-    """Also one that refers to itself."""
+def test_shared_definition_is_strict_for_items_and_loose_for_objects() -> None:
+    """This holds for a recursive definition as well."""
     node = {"type": "object", "properties": {"v": STRING, "next": {"$ref": "#/$defs/node"}}, "required": ["v"]}
     properties = {"one": {"$ref": "#/$defs/node"}, "many": {"type": "array", "items": {"$ref": "#/$defs/node"}}}
     schema = compile_schema({"type": "object", "properties": properties, "$defs": {"node": node}}, where="a")
@@ -146,8 +146,8 @@ def test_a_definition_is_strict_for_items_and_loose_for_an_object() -> None:
     assert schema.violation({"one": {"v": None}}) is not None
 
 
-def test_fields_without_enough_merge_rules_are_warned_about() -> None:
-    """One warning per field; the built-in agents have none."""
+def test_fields_without_merge_rules_cause_warnings() -> None:
+    """There is one warning per field, and none for the built-in agents."""
     named = {"type": "object", "properties": {"name": {"type": ["string", "null"]}}}
     properties = {
         "total": NUMBER,
@@ -176,8 +176,8 @@ def test_fields_without_enough_merge_rules_are_warned_about() -> None:
 
 
 @pytest.mark.parametrize("name", ["extractor", "event_classifier"])
-def test_merge_rules_change_no_fingerprint(name: str) -> None:
-    """Records of built-in agents that are older than merge rules stay current, also those of the former formula."""
+def test_merge_rules_do_not_change_the_fingerprint(name: str) -> None:
+    """Older records of the built-in agents stay current, in the former formula as well."""
     app = AppConfig()
     resolved = resolve(load_agent(name), app, variant="default")
     before = replace(resolved, schema=without_keywords(resolved.schema, lambda keyword: keyword in MERGE_KEYWORDS))
@@ -188,8 +188,8 @@ def test_merge_rules_change_no_fingerprint(name: str) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(field=SCHEMAS, values=st.lists(VALUES, max_size=4))
-def test_every_schema_has_rules_and_a_looser_schema_of_windows(field: Any, values: list[Any]) -> None:
-    """An answer that is valid for the whole is valid for a window, and a merged one fits the schema of the whole."""
+def test_window_schema_is_looser_and_merged_answers_match_the_schema(field: Any, values: list[Any]) -> None:
+    """An answer valid for the whole is valid for a window."""
     whole = {"type": "object", "properties": {"a": field}, "$defs": {"a": {"type": "string"}}}
     try:
         schema = compile_schema(whole, where="a")
@@ -214,8 +214,8 @@ def test_every_schema_has_rules_and_a_looser_schema_of_windows(field: Any, value
         {"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"s": {**STRING, "x-merge": "last"}}}}},
     ],
 )
-def test_an_answer_is_merged_by_its_fields_wherever_they_are(schema: dict[str, Any]) -> None:
-    """Beside the type, in a part, or behind a reference."""
+def test_merge_rules_are_found_wherever_fields_are_declared(schema: dict[str, Any]) -> None:
+    """Fields may be beside the type, in a part of a combination, or behind a reference."""
     kind = {} if "properties" in schema else {"type": "object"}
     rules = compile_schema({**schema, **kind}, where="a").merge_rules
     parts = [Part(0, 10, {"s": "a"}), Part(10, 20, {"s": "b"})]

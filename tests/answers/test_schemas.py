@@ -1,4 +1,4 @@
-"""Schemas: what is refused at the start, what is said about a value, and which strings are quotes."""
+"""Schemas: which are refused at the start, the messages about violations, and which strings are quotes."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ QUOTE = {"type": "string", "x-quote": True}
 
 
 def of(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """An object schema with these properties."""
+    """Return an object schema with these properties."""
     return {"type": "object", "properties": properties, **more}
 
 
 def said(schema: dict[str, Any], value: Any) -> tuple[str, str]:
-    """Place and message of the violation."""
+    """Return place and message of the violation."""
     violation = compile_schema(schema, where="test").violation(value)
     assert violation is not None
     return violation.path, violation.message
 
 
 def closed(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    """A schema of an object with these properties and no others."""
+    """Return an object schema with exactly these properties."""
     return of(properties, required=required, additionalProperties=False)
 
 
@@ -70,8 +70,8 @@ def closed(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
         (of({"a": {"const": float("nan")}}), "not JSON"),
     ],
 )
-def test_a_schema_that_cannot_be_used_is_refused(schema: Any, place: str) -> None:
-    """Each fault is a ConfigError that names the file and the place in it."""
+def test_unusable_schema_is_refused(schema: Any, place: str) -> None:
+    """Each error is a ConfigError with the file and the place in it."""
     with pytest.raises(ConfigError) as caught:
         compile_schema(schema, where="agents/x.yaml: schema")
     assert str(caught.value).startswith("agents/x.yaml: schema: ")
@@ -88,16 +88,16 @@ def test_a_schema_that_cannot_be_used_is_refused(schema: Any, place: str) -> Non
         (of({"a": {"$ref": "#/default/b"}}, default={"b": {"pattern": r"(x)\1"}}), "$.properties.a.$ref.pattern"),
     ],
 )
-def test_a_pattern_that_needs_backtracking_is_refused(schema: Any, place: str) -> None:
-    """A pattern that has no linear engine is an error of the agent, with its place."""
+def test_pattern_that_needs_backtracking_is_refused(schema: Any, place: str) -> None:
+    """A pattern without a linear engine is an error of the agent, with its place."""
     with pytest.raises(ConfigError) as caught:
         compile_schema(schema, where="test")
     assert place in str(caught.value)
 
 
 @pytest.mark.parametrize("depth", ["properties", "anyOf", "patternProperties", "additionalProperties", "uniqueItems"])
-def test_no_answer_makes_a_pattern_hang(depth: str) -> None:
-    """An answer of a hundred thousand characters is held against nested repeats within a second or two."""
+def test_pattern_matching_takes_linear_time(depth: str) -> None:
+    """An answer of 100,000 characters is matched against nested repeats."""
     evil, text = {"type": "string", "pattern": "^(a+)+$"}, "a" * 100_000 + "!"
     value: Any = {"a": text}
     schema = {
@@ -132,8 +132,8 @@ _PARTS = st.sampled_from([{}, True, False, {"type": "integer"}, {"type": "string
     ),
     st.dictionaries(_NAMES, st.sampled_from([1, "a", "aab", "b\n", None]), max_size=4),
 )
-def test_patterns_mean_what_jsonschema_takes_them_for(schema: dict[str, Any], value: dict[str, Any]) -> None:
-    """With patterns wherever they can be, the verdict is that of the library itself, keyword for keyword."""
+def test_patterns_agree_with_jsonschema(schema: dict[str, Any], value: dict[str, Any]) -> None:
+    """With patterns in every place, the verdict per keyword equals the library's."""
     whole = {"type": "object", **schema}
     expected = {
         (error.validator, tuple(error.absolute_path)) for error in Draft202012Validator(whole).iter_errors(value)
@@ -145,22 +145,22 @@ def test_patterns_mean_what_jsonschema_takes_them_for(schema: dict[str, Any], va
     assert (compiled.violation(value) is None) is (not expected)
 
 
-def test_a_property_may_be_required_and_not_described() -> None:
-    """Where others are accepted, or accepted by a pattern."""
+def test_required_property_may_be_undescribed() -> None:
+    """It needs additional properties or a matching pattern."""
     assert compile_schema(of({}, required=["b"]), where="test").violation({"b": 1}) is None
     by_pattern = {**closed({}, ["b"]), "patternProperties": {"^b$": {}}}
     assert compile_schema(by_pattern, where="test").violation({"b": 1}) is None
 
 
-def test_a_property_may_be_named_like_a_keyword() -> None:
+def test_property_may_be_named_like_a_keyword() -> None:
     """Names and data in a schema are not taken for keywords."""
     schema = of({"$ref": {"type": "string"}, "x-quote": {"type": "string"}, "a": {"const": {"$ref": "http://x"}}})
     compiled = compile_schema(schema, where="test")
     assert compiled.for_server == schema
 
 
-def test_a_server_gets_the_schema_without_our_keyword() -> None:
-    """Only x-quote goes, wherever it is; the order of keys stays, since models write in it."""
+def test_x_quote_is_removed_for_servers() -> None:
+    """The order of keys is kept, because models write in that order."""
     schema = of({"z": QUOTE, "a": {"type": "array", "items": {"$ref": "#/$defs/q"}}}, **{"$defs": {"q": QUOTE}})
     compiled = compile_schema(schema, where="test")
     plain = {"type": "string"}
@@ -202,21 +202,21 @@ def test_a_server_gets_the_schema_without_our_keyword() -> None:
         ({"not": {"type": "string"}}, "x", "a value that `not` allows, got one it forbids"),
     ],
 )
-def test_a_violation_says_what_was_expected(rule: Any, value: Any, message: str) -> None:
-    """The message has the schema's own words and the kind of thing that was there."""
+def test_violation_message_has_expectation_and_type(rule: Any, value: Any, message: str) -> None:
+    """It has the schema's own words and the type of the value."""
     assert said(of({"list": {"type": "array", "items": rule}}), {"list": [value]}) == (
         "$.list[0]",
         f"expected {message}",
     )
 
 
-def test_nothing_is_accepted_where_the_schema_is_false() -> None:
-    """The schema `false` has no keyword to speak of."""
+def test_false_schema_accepts_no_value() -> None:
+    """The message must not need a keyword."""
     assert said(of({"a": False}), {"a": 1})[1] == "expected no value at this place"
 
 
-def test_the_place_is_named() -> None:
-    """Known names are written out, quoted if need be; a name of the model's own is a star."""
+def test_violation_names_its_place() -> None:
+    """Known names are written out and quoted if necessary; names from the model become a star."""
     number = {"type": "number"}
     assert said(of({"companies": {"items": of({"impact_score": number})}}), {"companies": [{"impact_score": ""}]})[
         0
@@ -227,8 +227,8 @@ def test_the_place_is_named() -> None:
 
 @settings(deadline=None)
 @given(VALUES, VALUES)
-def test_no_message_repeats_a_value(one: Any, other: Any) -> None:
-    """A word that is the model's, as a value or as a name, is in neither place nor message, and both are short."""
+def test_violation_message_repeats_no_value(one: Any, other: Any) -> None:
+    """Neither values nor names from the model are in place or message, and both are short."""
     rule = {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"$ref": "#"}, "maxItems": 2}]}
     schema = of({"a": rule, "b": {"enum": [1]}}, additionalProperties=False, required=["b"])
     compiled = compile_schema(schema, where="test")
@@ -239,25 +239,25 @@ def test_no_message_repeats_a_value(one: Any, other: Any) -> None:
     assert len(violation.message) <= 300
 
 
-def test_an_integer_may_be_written_with_a_point() -> None:
-    """1.0 is an integer, as the draft says; `format` is not asserted."""
+def test_integer_may_have_a_decimal_point() -> None:
+    """1.0 is an integer by the draft; `format` is not asserted."""
     compiled = compile_schema(of({"a": {"type": "integer"}, "day": {"format": "date"}}), where="test")
     assert compiled.violation({"a": 1.0, "day": "soon"}) is None
 
 
-def test_without_a_type_only_an_object_passes() -> None:
-    """A schema that only has properties still means an object."""
+def test_schema_without_a_type_means_an_object() -> None:
+    """A schema that has only properties accepts no other type."""
     assert said({"properties": {}}, 5)[1] == "expected an object, got an integer"
 
 
 @pytest.mark.parametrize("exponent", [400, 5000])
-def test_a_huge_number_is_no_crash(exponent: int) -> None:
-    """Numbers that no float holds end in a violation or pass."""
+def test_huge_number_does_not_raise(exponent: int) -> None:
+    """Numbers beyond a float's range pass or are a violation."""
     assert said(of({"a": {"type": "integer", "multipleOf": 0.3, "maximum": 5}}), {"a": 10**exponent})[0].startswith("$")
 
 
 def test_deep_nesting_is_a_violation() -> None:
-    """A value too deep for the validator is one more broken answer."""
+    """A value too deep for the validator is an invalid answer, not an exception."""
     value: dict[str, Any] = {}
     for _ in range(5000):
         value = {"a": value}
@@ -288,8 +288,8 @@ def test_deep_nesting_is_a_violation() -> None:
         ({"anyOf": [of({"t": {"const": 1}, "m": QUOTE}), of({"t": {"const": 2}})]}, {"t": 2, "m": "n"}, []),
     ],
 )
-def test_quotes_are_found(rule: dict[str, Any], value: Any, places: list[str]) -> None:
-    """Every string that a schema in force marks as a quote is listed once, and no other."""
+def test_quotes_are_listed_once(rule: dict[str, Any], value: Any, places: list[str]) -> None:
+    """Exactly the strings that an applicable schema marks as quotes are listed."""
     compiled = compile_schema(of({"a": rule}, **{"$defs": {"q": QUOTE}}), where="test")
     assert compiled.violation({"a": value}) is None
     found = compiled.quotes({"a": value})
@@ -297,15 +297,15 @@ def test_quotes_are_found(rule: dict[str, Any], value: Any, places: list[str]) -
     assert {text for _, text in found} <= {"q"}
 
 
-def test_quotes_are_found_in_a_recursive_schema() -> None:
+def test_quotes_are_listed_in_a_recursive_schema() -> None:
     """A tree is walked to its leaves."""
     tree = of({"said": QUOTE, "below": {"type": "array", "items": {"$ref": "#"}}})
     found = compile_schema(tree, where="test").quotes({"said": "x", "below": [{"below": [{"said": "y"}]}]})
     assert found == [("$.said", "x"), ("$.below[0].below[0].said", "y")]
 
 
-def test_one_compiled_schema_serves_all_threads() -> None:
-    """Eight threads with good and bad values get what a single one gets."""
+def test_compiled_schema_is_thread_safe() -> None:
+    """Eight threads with good and bad values get the results of a single one."""
     compiled = compile_schema(of({"a": {"$ref": "#/$defs/n"}}, **{"$defs": {"n": {"type": "integer"}}}), where="test")
     wrong: list[Any] = []
 

@@ -38,7 +38,7 @@ DRAFT, ANSWER = {"draft": 1}, {"answer": 2}
 
 
 def found(text: str, repair: str = "basic") -> Any:
-    """The value that is taken; None when none is."""
+    """Return the accepted value, or None."""
     try:
         return parse(text, repair=repair).value
     except AnswerError:
@@ -47,7 +47,7 @@ def found(text: str, repair: str = "basic") -> Any:
 
 @settings(deadline=None)
 @given(st.sampled_from(OPEN_CLOSE), PROSE, OBJECTS, OBJECTS, PROSE, st.booleans())
-def test_what_follows_the_thoughts_is_the_answer(
+def test_object_after_the_thoughts_is_the_answer(
     marks: tuple[str, str],
     before: str,
     draft: dict[str, Any],
@@ -55,7 +55,7 @@ def test_what_follows_the_thoughts_is_the_answer(
     after: str,
     opened: bool,
 ) -> None:
-    """A draft changes nothing, with or without the opening mark, which some templates put into the prompt."""
+    """A draft is ignored, with or without the opening mark, which some templates put into the prompt."""
     text = (marks[0] if opened else "") + before + json.dumps(draft) + after + marks[1] + json.dumps(answer)
     assert found(text) == answer
 
@@ -69,7 +69,7 @@ def test_what_follows_the_thoughts_is_the_answer(
     st.sampled_from(["basic", "full"]),
     st.integers(0, 2),
 )
-def test_a_draft_is_no_answer(
+def test_draft_in_thoughts_is_no_answer(
     marks: tuple[str, str],
     before: str,
     draft: dict[str, Any],
@@ -77,7 +77,7 @@ def test_a_draft_is_no_answer(
     repair: str,
     closed: int,
 ) -> None:
-    """Neither in thoughts without an end, nor in thoughts that nothing follows, nor in a text that only closes them."""
+    """The thoughts may be open, closed without a following object, or only closed."""
     opening, closing = marks
     inner = before + json.dumps(draft) + after
     text = (opening + inner, opening + inner + closing, inner + closing)[closed]
@@ -86,10 +86,10 @@ def test_a_draft_is_no_answer(
 
 @settings(deadline=None)
 @given(st.sampled_from(OPEN_CLOSE), st.sampled_from(OPEN_CLOSE), OBJECTS)
-def test_thoughts_within_an_answer_that_has_ended_are_refused(
+def test_thoughts_after_the_answer_are_refused(
     first: tuple[str, str], second: tuple[str, str], value: dict[str, Any]
 ) -> None:
-    """Thoughts that begin after the answer may be about to change it."""
+    """They may be about to change the answer."""
     text = f"{first[0]}hm{first[1]}{json.dumps(value)}\n"
     if not second[0].startswith("analysis"):
         assert found(f"{text}{second[0]} or rather") is None
@@ -98,7 +98,7 @@ def test_thoughts_within_an_answer_that_has_ended_are_refused(
 
 @pytest.mark.parametrize("marks", OPEN_CLOSE)
 @pytest.mark.parametrize("mended", ["", ", "])
-def test_marks_in_the_strings_of_an_answer_are_its_own_words(marks: tuple[str, str], mended: str) -> None:
+def test_thought_marks_in_strings_belong_to_the_answer(marks: tuple[str, str], mended: str) -> None:
     """A text about such models may be quoted."""
     value = {"said": f"it wrote {marks[0]} and {marks[1]}"}
     text = json.dumps(value, ensure_ascii=False)
@@ -119,8 +119,8 @@ def test_marks_in_the_strings_of_an_answer_are_its_own_words(marks: tuple[str, s
         'Here is an example of the format:\n```json\n{"draft": 1}\n```\nThe document is empty.',
     ],
 )
-def test_an_example_in_prose_is_no_answer(text: str) -> None:
-    """A sentence that goes on around an object quotes it."""
+def test_object_within_a_sentence_is_no_answer(text: str) -> None:
+    """The sentence continues around the object, so it is quoted as an example."""
     assert found(text) is None
 
 
@@ -136,8 +136,8 @@ def test_an_example_in_prose_is_no_answer(text: str) -> None:
         '```json\n{"answer": 2}\n```\nFor example, the second line was left out.',
     ],
 )
-def test_an_answer_in_prose_is_taken(text: str) -> None:
-    """What begins a line, or follows a colon, is offered as the answer."""
+def test_object_offered_in_prose_is_the_answer(text: str) -> None:
+    """It begins a line or follows a colon."""
     assert found(text) == ANSWER
 
 
@@ -148,8 +148,8 @@ def test_an_answer_in_prose_is_taken(text: str) -> None:
     OBJECTS,
     PROSE,
 )
-def test_no_example_is_an_answer(word: str, before: str, value: dict[str, Any], after: str) -> None:
-    """Whatever stands around it."""
+def test_announced_example_is_no_answer(word: str, before: str, value: dict[str, Any], after: str) -> None:
+    """This holds whatever stands around it."""
     assert found(f"So {before.strip()} {word} {json.dumps(value)}{after}") is None
 
 
@@ -162,8 +162,8 @@ SCHEMA = {
 
 @settings(deadline=None)
 @given(st.sampled_from(OPEN_CLOSE), PROSE, PROSE)
-def test_reasoning_gives_an_answer_only_when_it_is_all_of_it(marks: tuple[str, str], before: str, after: str) -> None:
-    """All of the reasoning, or all that follows its last mark."""
+def test_answer_in_reasoning_must_be_all_of_it(marks: tuple[str, str], before: str, after: str) -> None:
+    """It is the whole reasoning, or all that follows its last mark."""
     text = json.dumps(ANSWER)
     assert answer_in_reasoning(f" \n{text}\n", SCHEMA) == text
     assert answer_in_reasoning(f"{before}{marks[1]}\n{text}", SCHEMA) == text
@@ -178,8 +178,8 @@ def test_reasoning_gives_an_answer_only_when_it_is_all_of_it(marks: tuple[str, s
     st.text(alphabet=" \n\t", min_size=1, max_size=50),
     st.text(min_size=1, max_size=5),
 )
-def test_only_white_space_may_follow_a_padded_object(value: dict[str, Any], space: str, more: str) -> None:
-    """Anything else means that the answer went on."""
+def test_padded_object_may_be_followed_only_by_white_space(value: dict[str, Any], space: str, more: str) -> None:
+    """Other text means that the answer continued."""
     text = json.dumps(value)
     assert padded_object(text + space) == text
     assert padded_object(text) is None

@@ -48,7 +48,7 @@ def obedient(body: dict[str, Any]) -> bytes:
 
 
 def serving(answer: Answer) -> RawServer:
-    """Yield a server of one model, `m`, with these completions."""
+    """Return a server of one model, `m`, with these completions."""
     server: RawServer
 
     def talk(line: Line) -> None:
