@@ -1,4 +1,4 @@
-"""The documents of a file and their cost, for tests of files that hold many."""
+"""Helpers for tests of files with many documents: their documents and their memory use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def documents_of(path: Path, counts: ListingCounts | None = None, **config: Any)
 
 
 def in_folder_of_input(tmp_path: Path) -> Iterator[None]:
-    """The body of a fixture: inputs are relative to the current directory, in its folder `in`."""
+    """Make inputs relative to the current directory, in its folder `in`, as the body of a fixture."""
     here = Path.cwd()
     os.chdir(tmp_path)
     Path("in").mkdir()
@@ -36,7 +36,7 @@ def in_folder_of_input(tmp_path: Path) -> Iterator[None]:
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
-    """Return the most memory that Python holds for a call."""
+    """Return the peak Python memory of a call in bytes."""
     tracemalloc.start()
     try:
         call()

@@ -1,4 +1,4 @@
-"""Office files made from the XML of their parts, for what no library writes."""
+"""Office files built from the XML of their parts, for content that no library writes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _DECLARED = " ".join(f'xmlns:{prefix}="{address}"' for prefix, address in _SPACE
 
 
 def part(element: str, content: str = "", attributes: str = "") -> str:
-    """A part of this root element, in which all usual prefixes are declared."""
+    """Return a part with this root element, in which all usual prefixes are declared."""
     return f'<?xml version="1.0" encoding="UTF-8"?><{element} {_DECLARED} {attributes}>{content}</{element}>'
 
 
 def relations(targets: Mapping[str, tuple[str, str]]) -> str:
-    """A part of relations: id → (last word of the type, target)."""
+    """Return a relations part: id → (last word of the type, target)."""
     space = "http://schemas.openxmlformats.org/package/2006/relationships"
     each = "".join(
         f'<Relationship Id="{id}" Type="{OFFICE}/{kind}" Target="{target}"/>' for id, (kind, target) in targets.items()
@@ -42,7 +42,7 @@ def relations(targets: Mapping[str, tuple[str, str]]) -> str:
 
 
 def office(parts: Mapping[str, str | bytes], main: str) -> bytes:
-    """An office file of these parts."""
+    """Return an office file of these parts."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("_rels/.rels", relations({"rId1": ("officeDocument", main)}))
@@ -64,12 +64,12 @@ def word(body: str, beside: Mapping[str, tuple[str, str]] | None = None, **more:
 
 
 def p(*runs: str, properties: str = "") -> str:
-    """A paragraph of WordprocessingML; what does not begin with `<` is the text of a run."""
+    """Return a WordprocessingML paragraph; content that does not begin with `<` is the text of a run."""
     return f"<w:p>{properties and f'<w:pPr>{properties}</w:pPr>'}{''.join(map(run, runs))}</w:p>"
 
 
 def run(text: str) -> str:
-    """A run with this text, or the XML as it stands."""
+    """Return a run with this text, or with literal XML."""
     return text if text.startswith("<") else f'<w:r><w:t xml:space="preserve">{text}</w:t></w:r>'
 
 

@@ -1,4 +1,4 @@
-"""Archives are folders of documents: read as streams, one member at a time, and never unpacked."""
+"""Archives are folders of documents: they are read as streams, one member at a time, and never unpacked to disk."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def zipped(files: Files, *special: zipfile.ZipInfo, method: int = zipfile.ZIP_DE
 
 
 def packed(form: str, files: Files) -> bytes:
-    """An archive of this form."""
+    """Return an archive of this form."""
     if form == "zip":
         return zipped(files)
     pack: dict[str, Callable[[bytes], bytes]] = {"tar": bytes, "tar.zst": zstandard.compress}
@@ -66,14 +66,14 @@ def packed(form: str, files: Files) -> bytes:
 def entries(
     data: bytes, name: str, *, counts: ListingCounts | None = None, input: str = "in", **more: Any
 ) -> list[Entry]:
-    """The entries of an archive of these bytes."""
+    """Return the entries of an archive with these bytes."""
     Path("in", name).write_bytes(data)
     config = InputConfig(uri=(InputSource(input),), **more)
     return list(load_entries(config, output=None, counts=counts or ListingCounts()))
 
 
 def read(found: Sequence[Entry]) -> dict[str, bytes | str]:
-    """The bytes of each entry, or the reason that it has none."""
+    """Return the bytes of each entry, or the reason why it has none."""
     texts: dict[str, bytes | str] = {}
     for entry in found:
         try:
@@ -84,8 +84,8 @@ def read(found: Sequence[Entry]) -> dict[str, bytes | str]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_member_is_a_document(form: str) -> None:
-    """Its id is `path!/member`, its lines are `path!/member#N`; it may be compressed itself; others are counted."""
+def test_archive_member_is_a_document(form: str) -> None:
+    """Its id is `path!/member`, its lines are `path!/member#N`; it may be compressed; other members are counted."""
     files = {
         "a.txt": b"x",
         "sub/b.md": b"y" * 600_000,
@@ -116,7 +116,7 @@ def test_a_member_is_a_document(form: str) -> None:
     assert found[0].uri == f"in/A.{form}!/a.txt"
 
 
-def test_an_archive_in_an_archive_can_fail() -> None:
+def test_nested_archive_can_fail() -> None:
     """With `unsupported: fail` it is one failed document."""
     assert read(entries(zipped({"b.tar": tar({"c.txt": b""})}), "a.zip", unsupported="fail")) == {
         "a.zip!/b.tar": "unsupported_format"
@@ -124,8 +124,8 @@ def test_an_archive_in_an_archive_can_fail() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_name_never_leads_outside(form: str) -> None:
-    """Roots and dots are dropped from names: nothing but the archive is read, whatever its members are called."""
+def test_member_name_cannot_leave_the_archive(form: str) -> None:
+    """Roots and dots are removed from names, so only the archive is read."""
     names = ["../../etc/passwd.txt", "/etc/shadow.txt", "a/../../b.txt", "./c.txt", "//d.txt", "e/./f.txt"]
     found = read(entries(packed(form, {name: name.encode() for name in names}), f"a.{form}"))
     clean = ["etc/passwd.txt", "etc/shadow.txt", "a/b.txt", "c.txt", "d.txt", "e/f.txt"]
@@ -133,8 +133,8 @@ def test_a_name_never_leads_outside(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_name_that_is_too_long_is_refused(form: str) -> None:
-    """A member with a name of 30 kB is one failed document under a short id, and no glob hangs on it."""
+def test_too_long_member_name_is_refused(form: str) -> None:
+    """A name of 30 kB is one failed document under a short id, and does not slow down globs."""
     names = ["a" * 30_000 + ".txt", "b/" * 15_000 + "c.txt.gz", "d" * 30_000]
     data = packed(form, {**dict.fromkeys(names, b"x"), "e.txt": b"y"})
     found = entries(data, f"a.{form}", include=["*a*a*a*a*.txt*", "*.gz", "e.txt"], exclude=["*a*a*a*a*a*b"])
@@ -144,8 +144,8 @@ def test_a_name_that_is_too_long_is_refused(form: str) -> None:
         found[0].read()
 
 
-def test_links_and_devices_are_passed_over() -> None:
-    """They are counted, and what they point to is not read."""
+def test_links_and_devices_are_skipped() -> None:
+    """They are counted, and their targets are not read."""
     kinds = {tarfile.SYMTYPE: "s", tarfile.LNKTYPE: "l", tarfile.CHRTYPE: "c", tarfile.FIFOTYPE: "f"}
     special = []
     for kind, name in kinds.items():
@@ -178,10 +178,10 @@ def test_links_and_devices_are_passed_over() -> None:
     ],
 )
 @pytest.mark.parametrize("input", ["in", "in/a.zip", "in/*.zip"])
-def test_include_and_exclude_hold_for_members(
+def test_include_and_exclude_apply_to_members(
     include: list[str], exclude: list[str], expected: list[str], input: str
 ) -> None:
-    """As for the files of a folder `a.zip!`; hidden members count only by name; a wanted archive is wanted whole."""
+    """The archive counts as a folder `a.zip!`; hidden members need their name; a wanted archive is wanted whole."""
     if (input == "in/*.zip" and include != ["**"]) or (input == "in/a.zip" and exclude == ["*.zip"]):
         return
     names = (".h.txt", "a.txt", "b.md", "x/c.txt", "_x/d.txt", "__MACOSX/._a.txt")
@@ -190,8 +190,8 @@ def test_include_and_exclude_hold_for_members(
     assert sorted(entry.id for entry in found) == [f"a.zip!/{name}" for name in expected]
 
 
-def test_a_zip_is_read_however_it_was_made() -> None:
-    """Stored or deflated, with a comment, behind other bytes, with sizes after the data, and in the large format."""
+def test_each_kind_of_zip_is_read() -> None:
+    """It may be stored or deflated, have a comment, leading bytes or trailing sizes, or be in the large format."""
     files = {"a.txt": b"x" * 5000, "b.txt": os.urandom(900_000)}
     expected = {f"a.zip!/{name}": data for name, data in files.items()}
     commented = io.BytesIO(zipped(files))
@@ -210,7 +210,7 @@ def test_a_zip_is_read_however_it_was_made() -> None:
 
 
 class _Unseekable(io.RawIOBase):
-    """A pipe, for what writes sizes behind the data."""
+    """A pipe, which makes the writer put sizes after the data."""
 
     def __init__(self, out: io.BytesIO) -> None:
         self._out = out
@@ -223,7 +223,7 @@ class _Unseekable(io.RawIOBase):
 
 
 def _large(data: bytes, count: int) -> bytes:
-    """The archive with the end records of one that is larger than 4 GiB."""
+    """Return the archive with the end records of one larger than 4 GiB."""
     at = len(data) - 22
     size, offset = struct.unpack_from("<2L", data, at + 12)
     record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
@@ -232,8 +232,8 @@ def _large(data: bytes, count: int) -> bytes:
     return data[:at] + record + locator + tail
 
 
-def test_a_zip_names_its_members_in_several_ways() -> None:
-    """UTF-8 that says so, UTF-8 that does not, and the code page of DOS."""
+def test_zip_member_names_are_decoded() -> None:
+    """They may be UTF-8 with or without the flag, or in the DOS code page."""
     said = zipped({"ü.txt": b"1"})
     plain = zipped({"xx.txt": b"2"}).replace(b"xx.txt", "ü.txt".encode())
     dos = zipped({"x.txt": b"3"}).replace(b"x.txt", "ü.txt".encode("cp437"))
@@ -241,16 +241,16 @@ def test_a_zip_names_its_members_in_several_ways() -> None:
         assert read(entries(data, "a.zip")) == {"a.zip!/ü.txt": text}
 
 
-def test_a_member_of_a_zip_has_a_version() -> None:
-    """Its size, checksum and time: what is unchanged need not be read, also when the archive was made anew."""
+def test_zip_member_has_a_version() -> None:
+    """It consists of size, checksum and time, so unchanged members are skipped even in a rebuilt archive."""
     first, second = (zipped({"a.txt": b"x", other: b"y"}) for other in ("b.txt", "c.txt"))
     versions = [{entry.id: entry.version for entry in entries(data, "a.zip")} for data in (first, second)]
     assert versions[0]["a.zip!/a.txt"] == versions[1]["a.zip!/a.txt"] is not None
     assert versions[0]["a.zip!/a.txt"] != versions[0]["a.zip!/b.txt"]
 
 
-def test_a_member_of_a_tar_has_the_version_of_the_archive() -> None:
-    """It says nothing of itself that could be trusted."""
+def test_tar_member_has_the_version_of_the_archive() -> None:
+    """A tar has no trustworthy data about a member."""
     Path("in/a.tar").write_bytes(tar({"a.txt": b"x"}))
     os.utime("in/a.tar", ns=(0, 5))
     config = InputConfig(uri=(InputSource("in"),))
@@ -258,8 +258,8 @@ def test_a_member_of_a_tar_has_the_version_of_the_archive() -> None:
     assert entry.version == f"{Path('in/a.tar').stat().st_size}-5"
 
 
-def test_a_broken_member_is_one_failed_document() -> None:
-    """Its checksum tells; the others are read. An encrypted one needs a password, one packed oddly another tool."""
+def test_broken_member_is_one_failed_document() -> None:
+    """A checksum detects it, and the others are read; encrypted or oddly packed members fail with advice."""
     data = bytearray(zipped({"a.txt": b"alpha" * 20, "b.txt": b"beta", "c.txt": b"c"}, method=zipfile.ZIP_STORED))
     data[data.index(b"alphaalpha")] ^= 1
     found = read(entries(bytes(data), "a.zip"))
@@ -272,8 +272,8 @@ def test_a_broken_member_is_one_failed_document() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_cut_archive_keeps_what_was_read(form: str) -> None:
-    """One failed document stands for what is lost; a zip, whose directory is at its end, is lost whole."""
+def test_truncated_archive_keeps_members_before_the_cut(form: str) -> None:
+    """One failed document stands for the rest; a zip, whose directory is at its end, is lost whole."""
     noise = random.Random(7)
     files = {f"{n:03}.txt": noise.randbytes(3000) for n in range(400)}
     data = packed(form, files)
@@ -283,8 +283,8 @@ def test_a_cut_archive_keeps_what_was_read(form: str) -> None:
     assert len(found) == 0 if form == "zip" else 100 < len(found) <= 202
 
 
-def test_a_tar_that_breaks_between_two_members_is_found_out() -> None:
-    """Without an end mark, or with a damaged header, it is not taken for whole."""
+def test_tar_truncated_between_members_is_detected() -> None:
+    """Without an end mark, or with a damaged header, it does not count as whole."""
     data = tar({"a.txt": b"x" * 512, "b.txt": b"y" * 512})
     for broken in (data[:1024], data[:1024] + b"\x01" * 512 + data[1536:], data[:1536], b""):
         found = read(entries(broken, "a.tar"))
@@ -292,8 +292,8 @@ def test_a_tar_that_breaks_between_two_members_is_found_out() -> None:
         assert len(found) == (2 if broken else 1)
 
 
-def test_what_is_too_large_fails_alone() -> None:
-    """By its size where that is told, by its bytes where it lies; what follows is read."""
+def test_too_large_member_fails_alone() -> None:
+    """The size is taken from the header or by reading, and the following members are read."""
     files = {"a.txt": b"x" * 101, "b.txt": b"y" * 100, "c.txt.gz": gzip.compress(b"z" * 200_000)}
     for form in FORMS:
         assert read(entries(packed(form, files), "a." + form, max_document_bytes=100, input=f"in/a.{form}")) == {
@@ -311,7 +311,7 @@ def test_what_is_too_large_fails_alone() -> None:
 
 @pytest.mark.parametrize("form", ["zip", "tar", "tar.zst"])
 def test_memory_does_not_grow_with_the_archive(form: str) -> None:
-    """Ten times the members take no more memory."""
+    """Ten times the members need no more memory."""
     peaks = []
     for count in (300, 3000):
         name = f"a{count}.{form}"
@@ -327,7 +327,7 @@ def test_memory_does_not_grow_with_the_archive(form: str) -> None:
 
 
 def test_bombs_stop_at_the_limit() -> None:
-    """Members and headers that unpack to very much take no memory."""
+    """Members and headers that unpack to a huge size need no memory."""
     big = bytes(64 << 20)
     info = tarfile.TarInfo("b.txt")
     info.pax_headers = {"comment": "x" * (64 << 20)}
@@ -354,8 +354,8 @@ def test_bombs_stop_at_the_limit() -> None:
 
 
 @pytest.mark.parametrize("size", [-512, -10240, 0o77777777777])
-def test_a_hostile_size_ends_the_archive(size: int) -> None:
-    """A member whose size leads backwards, or beyond the end, is no endless loop."""
+def test_hostile_member_size_ends_the_archive(size: int) -> None:
+    """A size that leads backwards or beyond the end causes no endless loop."""
     info = tarfile.TarInfo("a.txt")
     info.pax_headers = {"size": str(size)}
     data = tar({"b.txt": b"x"}, info)
@@ -367,8 +367,8 @@ _MEMBERS = {"a.txt": b"alpha " * 40, "b/c.jsonl": b'{"text": "x"}\n' * 9, "d.csv
 
 @settings(deadline=None)
 @given(st.sampled_from(FORMS), st.data())
-def test_any_damage_is_survived(form: str, draw: st.DataObject) -> None:
-    """Whatever is overwritten, doubled or cut: entries that are read or fail, and an end."""
+def test_any_damage_gives_entries_or_failures(form: str, draw: st.DataObject) -> None:
+    """Bytes are overwritten, duplicated or cut, and the listing always ends."""
     data = bytearray(packed(form, _MEMBERS))
     for _ in range(draw.draw(st.integers(1, 6))):
         at = draw.draw(st.integers(0, len(data)))
@@ -380,8 +380,8 @@ def test_any_damage_is_survived(form: str, draw: st.DataObject) -> None:
 
 @settings(deadline=None)
 @given(st.sampled_from(FORMS), st.binary(max_size=1500))
-def test_any_bytes_as_an_archive(form: str, data: bytes) -> None:
-    """What is no archive is one failed document."""
+def test_arbitrary_bytes_as_an_archive(form: str, data: bytes) -> None:
+    """Bytes that are no archive are one failed document."""
     for entry in entries(data, f"a.{form}", input=f"in/a.{form}"):
         with suppress(DocumentError):
             entry.read()

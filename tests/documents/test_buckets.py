@@ -1,4 +1,4 @@
-"""Inputs in an object store, held against a real S3 server."""
+"""Inputs in an object store, tested against a real S3 server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = [f"{n:02}.txt" for n in range(12)]
 
 @pytest.fixture
 def store(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> RemoteStore:
-    """An empty prefix; the environment says where the server is."""
+    """Yield an empty prefix; the environment has the server's address."""
     for name, value in s3.env.items():
         monkeypatch.setenv(name, value)
     return RemoteStore.open(f"s3://{bucket}/in", storage={})
@@ -45,8 +45,8 @@ def put(store: RemoteStore, files: Mapping[str, bytes]) -> None:
         list(pool.map(lambda item: store.put(*item), files.items()))
 
 
-def test_a_prefix_is_a_folder(store: RemoteStore) -> None:
-    """Ids are below the prefix, uris are whole, the ETag is the version; lines and members are found."""
+def test_prefix_is_read_like_a_folder(store: RemoteStore) -> None:
+    """Ids are relative to the prefix, URIs are whole, the ETag is the version; lines and members are found."""
     etag = store.put("a/b.txt", b"x")
     put(store, {"c.jsonl": b'{"n":1}\n', "d.zip": packed("zip", {"e.txt": b"z", "f.csv": b"text\nt\n"})})
     put(store, {"g.tar.zst": packed("tar.zst", {"h.txt": b"t" * 99})})
@@ -63,15 +63,15 @@ def test_a_prefix_is_a_folder(store: RemoteStore) -> None:
 
 
 @pytest.mark.parametrize("name", ["with space", "hash#1", "per%cent", "%41", "ünï/ço", "a+b?", "~[x]", "..x"])
-def test_a_key_may_have_any_name(store: RemoteStore, name: str) -> None:
-    """What a URL would encode is part of the id."""
+def test_key_may_have_any_name(store: RemoteStore, name: str) -> None:
+    """Characters that a URL would encode are kept in the id."""
     store.put(f"{name}.txt", b"x")
     found = entries(str(store.address), include=("**", "..x.txt"))
     assert {id: entry.read() for id, entry in found.items()} == {f"{name}.txt": b"x"}
 
 
-def test_patterns_hold_for_keys(store: RemoteStore) -> None:
-    """Globs, include and exclude as for files; hidden names are left out; a folder's placeholder is none."""
+def test_patterns_apply_to_keys(store: RemoteStore) -> None:
+    """These are globs, include and exclude; hidden names and a folder's placeholder are left out."""
     put(store, dict.fromkeys(("a/1.txt", "a/2.md", "b/3.txt", "_c/4.txt", "b/.5.txt", "b/d/6.txt"), b"x"))
     root = str(store.address)
     assert list(entries(root)) == ["a/1.txt", "a/2.md", "b/3.txt", "b/d/6.txt"]
@@ -80,8 +80,8 @@ def test_patterns_hold_for_keys(store: RemoteStore) -> None:
     assert list(entries(f"{root}/b/**")) == ["3.txt", "d/6.txt"]
 
 
-def test_an_object_is_an_input(store: RemoteStore) -> None:
-    """Alone, under its own name; several inputs in one run have names."""
+def test_single_object_is_an_input(store: RemoteStore) -> None:
+    """Its id is its own name; several inputs of a run have names."""
     put(store, {"a.txt": b"1", "b/c.txt": b"2"})
     root = str(store.address)
     assert list(entries(f"{root}/a.txt")) == ["a.txt"]
@@ -89,21 +89,21 @@ def test_an_object_is_an_input(store: RemoteStore) -> None:
     assert list(found) == ["all/a.txt", "all/b/c.txt", "some/c.txt"]
 
 
-def test_an_empty_prefix_has_no_documents(store: RemoteStore) -> None:
-    """A store knows no empty folders: nothing is there, and nothing is wrong."""
+def test_empty_prefix_has_no_documents(store: RemoteStore) -> None:
+    """A store has no empty folders, so this is no error."""
     assert entries(f"{store.address}/nothing/here") == {}
 
 
-def test_the_output_is_left_out(store: RemoteStore) -> None:
-    """An output below the input gives no documents; as the input itself it is refused."""
+def test_output_below_the_input_is_left_out(store: RemoteStore) -> None:
+    """As the input itself it is refused."""
     put(store, {"a.txt": b"x", "out/results/1.jsonl": b"{}\n", "outer.txt": b"y"})
     assert list(entries(str(store.address), output=f"{store.address}/out")) == ["a.txt", "outer.txt"]
     with pytest.raises(ConfigError, match="is the output as well"):
         entries(str(store.address), output=f"{store.address}/")
 
 
-def test_a_listing_is_not_a_list(store: RemoteStore) -> None:
-    """The first entry is there after a page; the rest is listed as it is pulled."""
+def test_listing_is_lazy(store: RemoteStore) -> None:
+    """The first entry is available after one page, and further pages are listed on demand."""
     put(store, {f"{n:04}.txt": b"x" for n in range(1500)})
     found = pulled(str(store.address))
     assert next(found).id == "0000.txt"
@@ -111,8 +111,8 @@ def test_a_listing_is_not_a_list(store: RemoteStore) -> None:
     assert [entry.id for entry in found][-1] == "9999.txt"
 
 
-def test_an_object_that_was_replaced_is_read_as_it_is(store: RemoteStore) -> None:
-    """Between its listing and its turn it may grow; a member of an archive that is gone fails."""
+def test_replaced_object_is_read_in_its_current_state(store: RemoteStore) -> None:
+    """It may grow between its listing and its turn; a missing member of an archive fails."""
     put(store, {"a.txt": b"old", "b.zip": packed("zip", {"c.txt": b"old"})})
     found = entries(str(store.address))
     put(store, {"a.txt": b"new and longer", "b.zip": packed("zip", {"d.txt": b"new"})})
@@ -126,8 +126,8 @@ def test_an_object_that_was_replaced_is_read_as_it_is(store: RemoteStore) -> Non
     assert (error.value.reason, error.value.again) == ("document_unreadable", False)
 
 
-def test_an_object_larger_than_the_limit_is_not_fetched(store: RemoteStore) -> None:
-    """Its size is known from the listing."""
+def test_too_large_object_is_not_fetched(store: RemoteStore) -> None:
+    """The listing has its size."""
     store.put("a.txt", b"x" * 2000)
     (entry,) = pulled(str(store.address), max_document_bytes=1000)
     with pytest.raises(DocumentError) as error:
@@ -135,8 +135,8 @@ def test_an_object_larger_than_the_limit_is_not_fetched(store: RemoteStore) -> N
     assert error.value.reason == "document_too_large"
 
 
-def test_wrong_credentials_and_buckets_are_said_at_once(s3: S3Server, store: RemoteStore) -> None:
-    """Before anything is read: exit 2, naming the place and no key."""
+def test_wrong_credentials_or_bucket_are_exit_2(s3: S3Server, store: RemoteStore) -> None:
+    """The error names the place but no key, before any document is read."""
     with pytest.raises(ConfigError, match=r"s3://no-such-bucket-x cannot be listed.*need an existing bucket"):
         pulled("s3://no-such-bucket-x")
     with pytest.raises(ConfigError, match="need credentials") as error:
@@ -147,8 +147,8 @@ def test_wrong_credentials_and_buckets_are_said_at_once(s3: S3Server, store: Rem
 
 
 @pytest.mark.parametrize("status", [301, 400])
-def test_a_wrong_region_is_said_at_once(status: int) -> None:
-    """As the clouds say it: exit 2 for input and output, naming where the region is set."""
+def test_wrong_region_is_exit_2(status: int) -> None:
+    """The error of each cloud names the setting, for input and output."""
     with answering(reply(b"<Error><Code>Wrong</Code></Error>", status)) as server:
         keys = {"access_key_id": "key", "secret_access_key": "secret"}
         storage = {"endpoint": server.url, "retry_for_s": 1, **keys}
@@ -158,8 +158,8 @@ def test_a_wrong_region_is_said_at_once(status: int) -> None:
             scan(OutputConfig("s3://bucket/out", storage=storage))
 
 
-def test_a_store_that_goes_away_is_tried_later(bucket: str) -> None:
-    """A listing that breaks off ends the run with 3; a document that could not be fetched is tried by the next run."""
+def test_broken_listing_or_read_is_retried_by_the_next_run(bucket: str) -> None:
+    """A listing that breaks off ends the run with 3; an unread document is left."""
     with s3_server() as server:
         options = {name.lower().removeprefix("aws_"): value for name, value in server.env.items()}
         options = {"endpoint": options.pop("endpoint_url"), **options, "retry_for_s": 1}
@@ -178,8 +178,8 @@ def test_a_store_that_goes_away_is_tried_later(bucket: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.tar"])
-def test_an_archive_whose_store_goes_away_is_tried_later(s3: S3Server, store: RemoteStore, name: str) -> None:
-    """The run ends with 3, and nothing is said against the archive; what was read before stands."""
+def test_store_outage_within_an_archive_is_retried_by_the_next_run(s3: S3Server, store: RemoteStore, name: str) -> None:
+    """The run ends with 3, the archive does not fail, and earlier results remain."""
     lines = b'{"text": "%s"}\n' % (b"x" * 1000)
     data = lines * 9000 if name == "a.jsonl" else packed("tar", {f"{n}.txt": lines for n in range(6000)})
     store.put(name, data)
@@ -197,8 +197,8 @@ def test_an_archive_whose_store_goes_away_is_tried_later(s3: S3Server, store: Re
             list(found)
 
 
-def test_what_is_unchanged_is_not_fetched_again(place: Place, s3: S3Server, store: RemoteStore) -> None:
-    """A second run lists and asks nothing; a changed object is done, and so is a new one."""
+def test_unchanged_object_is_not_fetched_again(place: Place, s3: S3Server, store: RemoteStore) -> None:
+    """A second run only lists; changed and new objects are done."""
     place.env.update(s3.env)
     place.configure({"input.uri": str(store.address)})
     put(store, {name: f"[[doc:{name}]] text".encode() for name in NAMES})
@@ -214,8 +214,8 @@ def test_what_is_unchanged_is_not_fetched_again(place: Place, s3: S3Server, stor
     assert "done already               13" in dry
 
 
-def test_a_run_over_unchanged_objects_is_one_listing(place: Place, s3: S3Server, store: RemoteStore) -> None:
-    """No object is fetched, and none asked about; of a changed input only what has changed is."""
+def test_run_over_unchanged_objects_sends_only_a_listing(place: Place, s3: S3Server, store: RemoteStore) -> None:
+    """No object is fetched or queried, and of a changed input only the changed objects are fetched."""
     put(store, {name: f"[[doc:{name}]] text".encode() for name in NAMES})
     with FaultProxy(s3.port) as tap:
         place.env.update({**s3.env, "AWS_ENDPOINT_URL": tap.endpoint})
@@ -231,8 +231,8 @@ def test_a_run_over_unchanged_objects_is_one_listing(place: Place, s3: S3Server,
         assert tap.count("GET", ".txt") == 1
 
 
-def test_a_run_over_a_bucket_that_is_not_there(place: Place, s3: S3Server) -> None:
-    """Exit 2, with a message that says what is needed."""
+def test_run_over_a_missing_bucket_is_exit_2(place: Place, s3: S3Server) -> None:
+    """The message says what is needed."""
     place.env.update(s3.env)
     place.configure({"input.uri": "s3://no-such-bucket-x/in"})
     ran = place.run(code=2)

@@ -1,4 +1,4 @@
-"""Files that hold far more than they weigh: one failed document that says so, and what came before stays."""
+"""Files that expand far beyond their size: one failed document that explains it, after the documents read before."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _in_tmp_path = pytest.fixture(autouse=True)(in_folder_of_input)
 
 
 def read(name: str, data: bytes, **more: Any) -> list[tuple[str, Any]]:
-    """Each entry of a file with its size, or reason and message."""
+    """Return each entry of a file with its size, or with its reason and message."""
     Path("in", name).write_bytes(data)
     found = []
     for entry in load_entries(InputConfig(uri=(InputSource("in"),), **more), output=None, counts=ListingCounts()):
@@ -32,7 +32,7 @@ def read(name: str, data: bytes, **more: Any) -> list[tuple[str, Any]]:
     return found
 
 
-def test_members_that_overlap_are_a_broken_archive() -> None:
+def test_overlapping_members_are_a_broken_archive() -> None:
     """Two thousand members on one stream are not unpacked two thousand times; the first one is a document."""
     started = time.process_time()
     found = read("a.zip", overlapping_zip())
@@ -45,20 +45,20 @@ def test_members_that_overlap_are_a_broken_archive() -> None:
 
 
 @pytest.mark.parametrize("columns", [1_000_000, 10_001])
-def test_a_table_has_a_limit_of_columns(columns: int) -> None:
+def test_table_with_too_many_columns_fails(columns: int) -> None:
     """The whole file is one failed document that names the setting."""
     ((id, (reason, message)),) = read("a.csv", wide_table(columns), max_document_bytes=20_000_000)
     assert (id, reason) == ("a.csv", "document_too_expensive")
     assert f"{columns} columns, more than 10000 (input.limits.columns)" in message
 
 
-def test_the_limit_of_columns_is_a_setting() -> None:
-    """A wider table is read when it is allowed."""
+def test_limit_of_columns_is_configurable() -> None:
+    """A wider table is read if the setting allows it."""
     assert len(read("a.csv", wide_table(10_001), limits={"columns": 20_000})) == 20
 
 
-def test_a_record_counts_with_the_names_of_its_columns() -> None:
-    """Its cells are few, its names are not: it is too large as a whole, and the others of another file are not."""
+def test_record_size_includes_its_column_names() -> None:
+    """A record with few cells and huge names is too large; other records are not affected."""
     found = read("a.csv", wide_table(1000, rows=2), max_document_bytes=9000)
     assert [(id, reason[0]) for id, reason in found] == [
         ("a.csv#1", "document_too_large"),
@@ -68,8 +68,8 @@ def test_a_record_counts_with_the_names_of_its_columns() -> None:
     assert [size for _, size in read("a.csv", wide_table(1000, rows=2), max_document_bytes=20_000)] > [9000, 9000]
 
 
-def test_a_table_does_not_multiply_its_header_for_ever() -> None:
-    """Records that are fifty times the file end it, behind the records that came before."""
+def test_table_expansion_is_bounded() -> None:
+    """Records of fifty times the file's size end it, after the records before them."""
     data = wide_table(9000, rows=40_000, name_chars=60)
     found = read("a.csv", data)
     assert found[-1][1][0] == "document_too_expensive"
@@ -79,7 +79,7 @@ def test_a_table_does_not_multiply_its_header_for_ever() -> None:
     assert FREE_UNPACKED_BYTES < made < FREE_UNPACKED_BYTES + 50 * len(data) + 1_000_000
 
 
-def test_a_wide_table_of_ordinary_records_is_read() -> None:
+def test_wide_sparse_table_is_read() -> None:
     """Five hundred sparse columns and thousands of rows are no attack."""
     names = ",".join(f"column_name_number_{number:04}" for number in range(500))
     data = f"text,{names}\n".encode() + (b"some text" + b"," * 500 + b"\n") * 8000
@@ -87,8 +87,8 @@ def test_a_wide_table_of_ordinary_records_is_read() -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.tar.gz"])
-def test_a_bomb_is_not_unpacked_to_its_end(name: str) -> None:
-    """What unpacks to hundreds of times its size is given up behind the first 64 MB."""
+def test_decompression_bomb_is_abandoned(name: str) -> None:
+    """A stream that expands to hundreds of times its size is given up after the first 64 MB."""
     bomb = gzip_of_zeros(1 << 28) if name != "a.tar.gz" else tar_of_empty_members(400_000)
     before = {"a.jsonl.gz": gzip.compress(b'{"text":"x"}\n'), "a.csv.gz": gzip.compress(b"text\nx\n")}.get(name, b"")
     started = time.process_time()
@@ -103,7 +103,7 @@ def test_a_bomb_is_not_unpacked_to_its_end(name: str) -> None:
     assert time.process_time() - started < 25
 
 
-def test_an_archive_has_limits_of_members_and_bytes() -> None:
+def test_archive_has_limits_on_members_and_bytes() -> None:
     """Members up to the limit are documents, then one failure names the setting."""
     data = tar_of_empty_members(5)
     found = read("a.tar.gz", data, limits={"members": 3})

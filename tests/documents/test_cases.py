@@ -1,4 +1,4 @@
-"""The small inputs of `tests/data/documents`: each has its right value in a test, here or beside its format."""
+"""The small inputs of `tests/data/documents`: each has its expected value here or in the test of its format."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ SPOKEN = "東京電力の社長が辞任を発表した。"
         ("names/_report.txt", {"_report.txt": "Acme appoints Jane Doe.\n"}, (), {}),
     ],
 )
-def test_a_case_has_its_value(
+def test_case_has_its_expected_documents(
     case: str, expected: dict[str, str], notes: tuple[str, ...], ignored: dict[str, int]
 ) -> None:
-    """Its texts by their ids, the notes of its first document, and what is counted as skipped."""
+    """Texts by id, notes of the first document, and the counts of skipped parts are compared."""
     counts = ListingCounts()
     entries = list(load_entries(InputConfig(uri=(InputSource(str(CASES / case)),)), output=None, counts=counts))
     found = [decode(entry, entry.read(), text_field="text") for entry in entries]
@@ -46,7 +46,7 @@ def test_a_case_has_its_value(
     assert counts.ignored == ignored
 
 
-def test_no_case_is_forgotten() -> None:
+def test_every_case_file_is_used() -> None:
     """Each file is named in a test of its format or in this one."""
     tests = "".join(path.read_text("utf-8") for path in TESTS.glob("test_*.py"))
     forgotten = [str(path) for path in CASES.rglob("*") if path.is_file() and path.name not in tests]

@@ -1,4 +1,4 @@
-"""A slow library is given up after its share of a document's CPU time, and the visible text is read instead."""
+"""A slow library is stopped after its share of a document's CPU time, and the visible text is read instead."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pipeline.documents.helpers.cpu_share import OverShareError, cpu_share
 from pipeline.documents.helpers.pool import POOL
 
 
-def test_a_block_ends_at_its_share_of_the_limit() -> None:
-    """The share is a part of the remaining CPU time, and the timer is off after the block."""
+def test_block_ends_at_its_share_of_the_cpu_time() -> None:
+    """The share is taken from the remaining CPU time, and the timer is off after the block."""
     signal.setitimer(signal.ITIMER_PROF, 60)
     try:
         with pytest.raises(OverShareError), cpu_share(0.001):
@@ -23,14 +23,14 @@ def test_a_block_ends_at_its_share_of_the_limit() -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def test_without_a_limit_there_is_no_share() -> None:
-    """Outside of a helper process nothing is set."""
+def test_no_timer_without_a_cpu_limit() -> None:
+    """Outside a helper process no timer is set."""
     with cpu_share(0.5):
         assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] == 0
 
 
-def test_a_large_ordinary_page_is_read() -> None:
-    """Its main text takes longer to find than half of the limit; the whole visible text is read in the rest."""
+def test_large_ordinary_page_is_read() -> None:
+    """Finding its main text takes over half of the limit, so the whole visible text is read in the rest."""
     words = "The company said on Monday that profit rose, and the board proposed a dividend. " * 6
     body = "".join(f"<p>{words}<a href=/x{n}>note {n}</a> <b>bold</b></p>" for n in range(4_000))
     page = f"<html><head><title>Annual report</title></head><body><nav>Home</nav>{body}</body></html>"

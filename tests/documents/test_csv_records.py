@@ -1,4 +1,4 @@
-"""Records in CSV, however they are written: dialects, titles, damaged quotes; a damaged record costs one record."""
+"""CSV records of every kind: dialects, title lines, damaged quotes; a damaged record costs only itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Found = list[tuple[str, str]]
 
 
 def read(path: Path, counts: ListingCounts | None = None, **more: Any) -> Found:
-    """Number and text of each document, or the reason that it has none."""
+    """Return number and text of each document, or the reason why it has none."""
     config = InputConfig(uri=(InputSource(str(path)),), **more)
     found = []
     for entry in load_entries(config, output=None, counts=counts or ListingCounts()):
@@ -55,8 +55,8 @@ BAD = "!document_unreadable"
         ("18_no_header.csv", [("", BAD)]),
     ],
 )
-def test_a_case_is_read_whole(case: str, expected: Found) -> None:
-    """Each record is a document with its own text, or fails; a file without the column fails once."""
+def test_csv_case_has_all_its_records(case: str, expected: Found) -> None:
+    """Each record is a document or fails; a file without the text column fails once."""
     assert read(CASES / case) == expected
 
 
@@ -83,20 +83,20 @@ def test_a_case_is_read_whole(case: str, expected: Found) -> None:
         ("id,text\n", []),
     ],
 )
-def test_records_are_found_however_they_are_written(tmp_path: Path, data: str, expected: Found) -> None:
-    """A damaged one fails alone; nothing is missing."""
+def test_csv_records_of_every_style_are_found(tmp_path: Path, data: str, expected: Found) -> None:
+    """A damaged record fails alone, and none is missing."""
     assert read(put(tmp_path, data)) == expected
 
 
-def test_what_stands_above_a_header_is_counted(tmp_path: Path) -> None:
-    """Once for the file."""
+def test_lines_above_the_header_are_counted(tmp_path: Path) -> None:
+    """They are counted once per file."""
     counts = ListingCounts()
     assert read(put(tmp_path, "A\nB\nid,text\n1,a\n"), counts) == [("1", "a")]
     assert counts.ignored == {"(lines above a header)": 1}
 
 
-def test_the_dialect_may_be_set(tmp_path: Path) -> None:
-    """Quotes, escapes and the delimiter; wrong values are refused with the setting."""
+def test_csv_dialect_is_configurable(tmp_path: Path) -> None:
+    """Quote, escape and delimiter can be set; wrong values are refused with the setting."""
     path = put(tmp_path, "text:id\n~a:b~:1\n~c$~d~:2\n")
     assert read(path, csv={"quotechar": "~", "escapechar": "$", "delimiter": ":"}) == [("1", "a:b"), ("2", "c~d")]
     assert read(put(tmp_path, "id\ttext\n1\ta, b\n", "a.tsv")) == [("1", "a, b")]
@@ -109,8 +109,8 @@ def test_the_dialect_may_be_set(tmp_path: Path) -> None:
             InputConfig(csv=wrong)
 
 
-def test_an_unclosed_quote_in_a_large_file_costs_one_record(tmp_path: Path) -> None:
-    """Also where more follows than a document may have; a long text with many lines is still one record."""
+def test_unclosed_quote_in_a_large_file_costs_one_record(tmp_path: Path) -> None:
+    """The rest may exceed a document's limit; a long text of many lines is still one record."""
     lines = [f"{n},record {n}\n" for n in range(20_000)]
     lines[100] = '100,"record 100\n'
     found = read(put(tmp_path, "id,text\n" + "".join(lines)), max_document_bytes=10_000)
@@ -134,7 +134,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from
     escapechar=st.sampled_from([None, "\\"]),
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
 )
-def test_any_records_come_back(
+def test_any_csv_records_are_read_back(
     tmp_path_factory: pytest.TempPathFactory,
     cells: list[tuple[str, str]],
     delimiter: str,
@@ -144,7 +144,7 @@ def test_any_records_come_back(
     escapechar: str | None,
     encoding: str,
 ) -> None:
-    """In any dialect that the settings name."""
+    """This holds in any dialect that the settings can name."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=end, quotechar=quotechar,
                         escapechar=escapechar, doublequote=escapechar is None)  # fmt: skip
@@ -160,10 +160,10 @@ PROSE = st.text("abc ", min_size=1, max_size=12).map(lambda text: f"x{text}")
 
 @settings(deadline=None, max_examples=100)
 @given(texts=st.lists(PROSE, min_size=2, max_size=8), data=st.data())
-def test_a_lost_quote_costs_one_record(
+def test_lost_quote_costs_one_record(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject
 ) -> None:
-    """Of quoted records, whichever quote is lost: all others come back, under their own numbers."""
+    """Whichever quote is lost, all other quoted records are read under their own numbers."""
     lines = [f'"{at}","{text}{at}"' for at, text in enumerate(texts)]
     which = data.draw(st.integers(0, len(lines) - 1))
     at = data.draw(st.sampled_from([at for at, char in enumerate(lines[which]) if char == '"']))
@@ -174,8 +174,8 @@ def test_a_lost_quote_costs_one_record(
     assert all(found[str(n)] == f"{text}{n - 1}" for n, text in enumerate(texts, 1) if n - 1 != which)
 
 
-def test_a_record_is_its_cells_as_canonical_json(tmp_path: Path) -> None:
-    """Which its hash is made of: an upgrade must not change it."""
+def test_csv_record_bytes_are_canonical_json(tmp_path: Path) -> None:
+    """The hash is made of them, so an upgrade must not change them."""
     config = InputConfig(uri=(InputSource(str(put(tmp_path, "text,b\nx,1\n"))),))
     (entry,) = load_entries(config, output=None, counts=ListingCounts())
     assert entry.read() == json.dumps({"b": "1", "text": "x"}, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Full submissions to EDGAR: each document of a filing, described by the header of the filing."""
+"""Full EDGAR submissions: each document of a filing, with metadata from the filing's header."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def submission(folder: Path, *parts: str, header: str = HEADER, end: str = "</SE
     return path
 
 
-def test_each_document_of_a_filing_is_one(tmp_path: Path) -> None:
-    """Pages, XML and plain text; what is uuencoded and XBRL data are counted."""
+def test_each_readable_part_of_a_filing_is_a_document(tmp_path: Path) -> None:
+    """These are pages, XML and plain text; uuencoded files and XBRL data are counted."""
     picture = bytes(range(256)) * 4
     page = "<html><head><title>8-K</title></head><body><div>Acme&nbsp;reports.</div><div>Item 2.02</div></body></html>"
     path = submission(
@@ -86,8 +86,8 @@ def test_each_document_of_a_filing_is_one(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_file_within_a_text_is_counted_in_its_record(tmp_path: Path) -> None:
-    """The text around it is read; a sentence that only begins like one is text."""
+def test_uuencoded_file_within_a_text_is_counted(tmp_path: Path) -> None:
+    """The text around it is read; a sentence that only begins like such a file is text."""
     text = f"Before.\n{uuencoded(b'x' * 100)}\nbegin 644 reasons\nto stay calm.\nAfter."
     (found,) = documents_of(submission(tmp_path, part("EX-99", text)))
     assert isinstance(found, Document)
@@ -103,15 +103,15 @@ def test_a_file_within_a_text_is_counted_in_its_record(tmp_path: Path) -> None:
         "\n\n" + HEADER,
     ],
 )
-def test_older_submissions_are_known(tmp_path: Path, start: str) -> None:
-    """In the envelope that EDGAR used, too."""
+def test_older_submission_envelope_is_recognised(tmp_path: Path, start: str) -> None:
+    """EDGAR once wrapped submissions in an envelope."""
     (found,) = documents_of(submission(tmp_path, part("10-K", "Old filing."), header=start, end=""))
     assert isinstance(found, Document)
     assert (found.text, found.metadata["company"]) == ("Old filing.", "Acme & Sons Inc.")
 
 
-def test_the_header_knows_who_files_about_whom() -> None:
-    """The company is the one that a filing is about, in both spellings of a header."""
+def test_metadata_names_the_subject_company() -> None:
+    """The company is the one that a filing is about, in both header formats."""
     owner = "REPORTING-OWNER:\n\n\tOWNER DATA:\n\t\tCOMPANY CONFORMED NAME:\tDoe Jane\n\t\tCENTRAL INDEX KEY:\t1\n\n"
     issuer = "ISSUER:\n\n\tCOMPANY DATA:\n\t\tCOMPANY CONFORMED NAME:\tAcme\n\t\tCENTRAL INDEX KEY:\t2\n"
     expected = {"filed_by": "Doe Jane", "company": "Acme", "cik": "2"}
@@ -122,8 +122,8 @@ def test_the_header_knows_who_files_about_whom() -> None:
     assert header_metadata(two)["company"] == "Acme; Beta"
 
 
-def test_an_ordinary_text_stays_one(tmp_path: Path) -> None:
-    """Only what begins as a submission does is one."""
+def test_ordinary_text_is_no_submission(tmp_path: Path) -> None:
+    """Only a file that begins as a submission is one."""
     (tmp_path / "a.txt").write_text("The tag <SEC-DOCUMENT> begins a submission.")
     (found,) = documents_of(tmp_path / "a.txt")
     assert isinstance(found, Document)
@@ -140,14 +140,14 @@ def test_an_ordinary_text_stays_one(tmp_path: Path) -> None:
         ("data/article-1.txt", True),
     ],
 )
-def test_an_object_is_opened_twice_only_if_its_name_says_so(uri: str, expected: bool) -> None:
-    """A request for each text of a bucket would halve the speed of the listing."""
+def test_object_is_probed_only_if_its_name_suggests_a_submission(uri: str, expected: bool) -> None:
+    """A request for each text of a bucket would halve the listing speed."""
     file = ListedFile(uri.rpartition("/")[2], "id", uri, None, 1, lambda: pytest.fail("opened"))
     assert is_looked_at(FORMATS[".txt"], file) is expected
 
 
-def test_a_submission_under_another_name_in_a_bucket_fails_clearly() -> None:
-    """It is not read as one text."""
+def test_submission_under_another_name_in_a_bucket_fails() -> None:
+    """It is not read as a single text."""
     data = (HEADER + part("8-K", "x")).encode()
     with pytest.raises(DocumentError) as error:
         decode(Entry("id", "s3://b/a.txt", None, 1, "text", lambda: data), data, text_field="text")
@@ -158,21 +158,21 @@ def test_a_submission_under_another_name_in_a_bucket_fails_clearly() -> None:
 # damage
 
 
-def test_a_cut_submission_fails_behind_its_documents(tmp_path: Path) -> None:
-    """As a download that broke off leaves it."""
+def test_truncated_submission_fails_after_its_documents(tmp_path: Path) -> None:
+    """An interrupted download leaves such a file."""
     path = submission(tmp_path, part("8-K", "One."), part("EX-99", "Two.", sequence=2).partition("</TEXT>")[0], end="")
     found = documents_of(path)
     texts = [each if isinstance(each, str) else each.text for each in found]
     assert texts == ["One.", f"{path.name}: document_unreadable"]
 
 
-def test_a_submission_without_documents_fails(tmp_path: Path) -> None:
+def test_submission_without_documents_fails(tmp_path: Path) -> None:
     """A header alone is no filing."""
     assert documents_of(submission(tmp_path)) == ["0000320193-26-000106.txt: document_unreadable"]
 
 
-def test_a_long_document_fails_alone_and_is_not_held(tmp_path: Path) -> None:
-    """The others are read."""
+def test_too_long_part_fails_alone(tmp_path: Path) -> None:
+    """It is not held in memory, and the other parts are read."""
     long = [part("EX-99", "x" * 3_000_000), part("EX-98", "y\n" * 1_000_000)]
     path = submission(tmp_path, part("8-K", "One."), *long, part("EX-97", "Four."))
     tracemalloc.start()
@@ -187,8 +187,8 @@ def test_a_long_document_fails_alone_and_is_not_held(tmp_path: Path) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["text", "page", "xml", "picture", "both"]), min_size=1, max_size=6))
-def test_each_part_is_a_document_or_counted(tmp_path_factory: pytest.TempPathFactory, kinds: list[str]) -> None:
-    """Each planted word comes out once, and the sum is that of the parts."""
+def test_each_part_is_a_document_or_is_counted(tmp_path_factory: pytest.TempPathFactory, kinds: list[str]) -> None:
+    """Each planted word appears once, and the counts add up to the number of parts."""
     bodies = {
         "text": "{}", "page": "<html><body><p>{}</p></body></html>",
         "xml": "<XML>\n<?xml version='1.0'?><a>{}</a>\n</XML>",

@@ -53,19 +53,19 @@ GERMAN = "Die Gesellschaft kündigt größere Änderungen für Müller an. Der �
         (POLISH, "cp1250"),
     ],
 )
-def test_an_encoding_is_guessed(text: str, encoding: str) -> None:
-    """Text that is not UTF-8 is read in its most likely encoding, and the record names that encoding."""
+def test_encoding_is_guessed(text: str, encoding: str) -> None:
+    """Text that is not UTF-8 is read in its most likely encoding, which the record notes."""
     assert to_text(text.encode(encoding)) == (text, (f"encoding_guessed:{encoding}",))
 
 
 def test_a_guess_considers_non_ascii_text_late_in_a_document() -> None:
-    """A long text may be plain ASCII for its first megabyte."""
+    """A long text may be plain ASCII in its first megabyte."""
     text = "An ordinary line.\n" * 60_000 + RUSSIAN
     assert to_text(text.encode("cp1251")) == (text, ("encoding_guessed:cp1251",))
 
 
-def test_a_declaration_beats_a_guess() -> None:
-    """A declared encoding is used, unless the text is valid UTF-8."""
+def test_declared_encoding_overrides_a_guess() -> None:
+    """It is used unless the text is valid UTF-8."""
     assert to_text("Zürich".encode("iso8859_15"), declared="ISO-8859-15") == ("Zürich", ("encoding:iso8859-15",))
     assert to_text("Zürich".encode(), declared="iso-8859-1") == ("Zürich", ())
     assert to_text(b"Z\xfcrich", declared="latin1") == ("Zürich", ("encoding:cp1252",))
@@ -76,8 +76,8 @@ NOT_ENCODINGS = ["idna", "punycode", "zlib", "hex", "undefined", "rot13", "utf-7
 
 @settings(deadline=None)
 @given(st.binary(max_size=60), st.sampled_from(NOT_ENCODINGS))
-def test_a_wrong_declaration_does_no_harm(data: bytes, declared: str) -> None:
-    """A declaration that names no text encoding, or an unknown codec, is ignored."""
+def test_invalid_declaration_is_ignored(data: bytes, declared: str) -> None:
+    """It names no text encoding, or an unknown codec."""
     try:
         expected = to_text(data)
     except DocumentError:
@@ -113,14 +113,14 @@ def test_any_bytes_are_decoded_or_refused(data: bytes, declared: str | None) -> 
         ("41_utf8_german_cut_in_last_character.txt", "Die Gesellschaft kündigt größere Änder", ("invalid_bytes:2",)),
     ],
 )
-def test_a_file_that_once_failed(name: str, beginning: str, notes: tuple[str, ...]) -> None:
-    """Files that an earlier version garbled or refused."""
+def test_files_that_an_earlier_version_garbled(name: str, beginning: str, notes: tuple[str, ...]) -> None:
+    """They are read correctly now."""
     decoded = decode_text((CASES / name).read_bytes(), "text")
     assert decoded.text.startswith(beginning)
     assert decoded.notes == notes
 
 
-def test_characters_without_width_are_no_text() -> None:
+def test_zero_width_characters_are_no_content() -> None:
     """A file of zero-width spaces is empty."""
     with pytest.raises(DocumentError) as error:
         decode_text((CASES / "34_only_zero_width.txt").read_bytes(), "text")
@@ -133,8 +133,8 @@ def test_characters_without_width_are_no_text() -> None:
     st.integers(0, 2**32),
     st.sampled_from(["lose", "change"]),
 )
-def test_one_bad_byte_leaves_the_rest_of_utf8_as_it_is(text: str, seed: int, damage: str) -> None:
-    """The bad bytes become U+FFFD, and their number is noted; nothing else changes."""
+def test_invalid_byte_does_not_change_the_rest_of_utf8(text: str, seed: int, damage: str) -> None:
+    """Invalid bytes become U+FFFD, and their number is noted."""
     data = bytearray((text * 2).encode())
     rng = random.Random(seed)
     at = rng.choice([at for at, byte in enumerate(data) if byte >= 0x80])
@@ -167,19 +167,19 @@ def test_one_bad_byte_leaves_the_rest_of_utf8_as_it_is(text: str, seed: int, dam
         ("utf-16le", "Zürich".encode("utf-16-le"), "Zürich", "utf-16-le"),
     ],
 )
-def test_a_label_means_its_superset(label: str, data: bytes, text: str, encoding: str) -> None:
-    """A label is read as browsers read it: as the superset of the encoding that it names."""
+def test_encoding_label_means_its_superset(label: str, data: bytes, text: str, encoding: str) -> None:
+    """Labels are interpreted as browsers do."""
     assert to_text(data, declared=label) == (text, (f"encoding:{encoding}",))
 
 
 @pytest.mark.parametrize("declared", ["us-ascii", "utf-8", "gb2312"])
-def test_a_declaration_that_does_not_fit_gives_way_to_a_guess(declared: str) -> None:
-    """A text with many bytes that are invalid in its declared encoding is read in its most likely encoding."""
+def test_mismatched_declaration_gives_way_to_a_guess(declared: str) -> None:
+    """Text with many bytes invalid in its declared encoding is read in its most likely one."""
     text = RUSSIAN * 4
     assert to_text(text.encode("cp1251"), declared=declared) == (text, ("encoding_guessed:cp1251",))
 
 
-def test_utf7_is_a_charset_of_mail_only() -> None:
+def test_utf7_is_accepted_only_in_mail() -> None:
     """UTF-7 can hide markup, so a web page may not declare it."""
     data = "Zürich".encode("utf-7")
     assert to_text(data, declared="utf-7", mail=True) == ("Zürich", ("encoding:utf-7",))
@@ -196,7 +196,7 @@ def test_iso2022_jp_matches_the_python_codec(text: str) -> None:
 
 
 def entries(folder: Path, encoding: str | dict[str, str]) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """The text and the notes of each document of a folder, by id."""
+    """Return text and notes of each document of a folder, by id."""
     config = InputConfig(uri=(InputSource(str(folder)),), encoding=encoding)
     found = {}
     for entry in load_entries(config, output=None, counts=ListingCounts()):
@@ -208,8 +208,8 @@ def entries(folder: Path, encoding: str | dict[str, str]) -> dict[str, tuple[str
     return found
 
 
-def test_the_configuration_may_name_the_encoding(tmp_path: Path) -> None:
-    """For all text files or by glob, in files with one or many documents; mail declares its own encoding."""
+def test_encoding_is_configurable(tmp_path: Path) -> None:
+    """It applies to all text files or by glob, but mail keeps its declared encoding."""
     word = "Größe"
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "a.txt").write_bytes(word.encode("cp437"))

@@ -65,8 +65,8 @@ def one(folder: Path, text: str | bytes) -> Document:
 # vocabularies
 
 
-def test_an_rss_item_is_a_document(tmp_path: Path) -> None:
-    """Its title and content are the text, without a teaser that repeats it; the rest is metadata."""
+def test_rss_item_is_a_document(tmp_path: Path) -> None:
+    """Title and content are the text, without a repeated teaser; the rest is metadata."""
     found = one(tmp_path, RSS % ITEM)
     assert found.id == "feed.xml#id-1"
     assert found.uri.endswith("feed.xml#1")
@@ -79,7 +79,7 @@ def test_an_rss_item_is_a_document(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_an_atom_entry_is_a_document(tmp_path: Path) -> None:
+def test_atom_entry_is_a_document(tmp_path: Path) -> None:
     """Its content may be a page within the feed."""
     found = one(tmp_path, ATOM)
     assert found.id == "feed.xml#urn:1"
@@ -90,7 +90,7 @@ def test_an_atom_entry_is_a_document(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_an_item_of_rss_1_is_a_document(tmp_path: Path) -> None:
+def test_rss_1_item_is_a_document(tmp_path: Path) -> None:
     """It stands beside its channel, and its address is its identifier."""
     found = one(tmp_path, RDF)
     assert found.id == "feed.xml#https://daily.example/1"
@@ -98,7 +98,7 @@ def test_an_item_of_rss_1_is_a_document(tmp_path: Path) -> None:
     assert found.metadata == {"title": "Bank", "guid": "https://daily.example/1", "source": "The Daily"}
 
 
-def test_a_news_message_holds_news_items(tmp_path: Path) -> None:
+def test_news_message_has_news_items(tmp_path: Path) -> None:
     """Each is a document; packages are counted."""
     items = "".join(
         f"<newsItem guid='urn:{n}'><contentMeta><headline>H{n}</headline></contentMeta><contentSet>"
@@ -114,7 +114,7 @@ def test_a_news_message_holds_news_items(tmp_path: Path) -> None:
     assert counts.ignored == {"(packageItem)": 1}
 
 
-def test_elements_of_its_own_are_metadata_or_text(tmp_path: Path) -> None:
+def test_unknown_item_elements_are_metadata_or_text(tmp_path: Path) -> None:
     """A short value is metadata under its own name; prose belongs to the text."""
     item = "<item><title>T</title><x:ticker>ACME</x:ticker><x:story>" + "A long story. " * 20 + "</x:story></item>"
     found = one(tmp_path, RSS % item)
@@ -125,8 +125,8 @@ def test_elements_of_its_own_are_metadata_or_text(tmp_path: Path) -> None:
 # identity
 
 
-def test_an_item_keeps_its_id_when_the_feed_moves_on(tmp_path: Path) -> None:
-    """It is known by its identifier, not by its place; without one, or with a useless one, by its place."""
+def test_item_keeps_its_id_when_the_feed_changes(tmp_path: Path) -> None:
+    """Its identifier counts; without a usable one it has a positional id."""
     items = [f"<item><guid>https://daily.example/{n}</guid><title>T{n}</title></item>" for n in range(4)]
     before = read(tmp_path, RSS % "".join(items[1:3]))
     after = read(tmp_path, RSS % "".join(items[:3]))
@@ -143,16 +143,16 @@ def test_an_item_keeps_its_id_when_the_feed_moves_on(tmp_path: Path) -> None:
     assert [each.id for each in found if isinstance(each, Document)] == [f"feed.xml#{n}" for n in range(1, 5)]
 
 
-def test_the_id_of_an_item_is_not_that_of_its_author(tmp_path: Path) -> None:
-    """Atom has `id` on several levels, and a page in an item may hold anything."""
+def test_item_id_is_not_taken_from_nested_elements(tmp_path: Path) -> None:
+    """Atom has `id` on several levels, and a page in an item may contain any element."""
     feed = "<feed><id>feed</id><entry><source><id>other</id></source><id>own</id><title>T</title></entry></feed>"
     assert one(tmp_path, feed).id == "feed.xml#own"
     item = "<item><description><![CDATA[<guid>no</guid>]]></description><guid><![CDATA[own&amp;1]]></guid></item>"
     assert one(tmp_path, RSS % item).id == "feed.xml#own&1"
 
 
-def test_an_item_depends_on_nothing_behind_it(tmp_path: Path) -> None:
-    """A picture of the feed that follows the items, or stands between them, changes none."""
+def test_item_does_not_depend_on_later_elements(tmp_path: Path) -> None:
+    """A picture of the feed after or between items does not change them."""
     items = [f"<item><guid>{n}</guid><title>T{n}</title></item>" for n in range(3)]
     picture = "<image><title>Logo</title></image>"
     one, two = (read(tmp_path, RSS % text) for text in (picture.join(items), "".join(items) + picture))
@@ -162,8 +162,8 @@ def test_an_item_depends_on_nothing_behind_it(tmp_path: Path) -> None:
     assert all(each.metadata["source"] == "The Daily" for each in one if isinstance(each, Document))
 
 
-def test_an_identifier_that_cannot_be_read_is_none(tmp_path: Path) -> None:
-    """In another encoding than UTF-8 two of them could look alike."""
+def test_undecodable_identifier_is_ignored(tmp_path: Path) -> None:
+    """In an encoding other than UTF-8 two identifiers could look alike."""
     items = "".join(f"<item><guid>статья {n}</guid><title>Привет, мир</title></item>" for n in "аб")
     found = read(tmp_path, (RSS.replace("UTF-8", "windows-1251") % items).encode("cp1251"))
     assert [each.id for each in found if isinstance(each, Document)] == ["feed.xml#1", "feed.xml#2"]
@@ -172,8 +172,8 @@ def test_an_identifier_that_cannot_be_read_is_none(tmp_path: Path) -> None:
 # damage
 
 
-def test_one_broken_item_harms_no_other(tmp_path: Path) -> None:
-    """Unescaped markup, a missing end tag, a bare ampersand: repaired, noted, and read."""
+def test_broken_item_affects_no_other(tmp_path: Path) -> None:
+    """Unescaped markup, a missing end tag or a bare ampersand is repaired, noted and read."""
     items = [
         "<item><guid>1</guid><title>R&D <br> up</title><description>x < y</description></item>",
         "<item><guid>2</guid><title>never closed<item>",
@@ -193,16 +193,16 @@ def test_one_broken_item_harms_no_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "cut", ["</rss>", "</channel></rss>", "</item></channel></rss>", "title></item></channel></rss>"]
 )
-def test_a_feed_that_is_cut_fails_behind_its_items(tmp_path: Path, cut: str) -> None:
-    """What was read stays; the file has a failure of its own."""
+def test_truncated_feed_fails_after_its_items(tmp_path: Path, cut: str) -> None:
+    """Items before the cut are read, and the file has a failure of its own."""
     whole = RSS % "".join(f"<item><guid>{n}</guid><title>T{n}</title></item>" for n in range(3))
     found = read(tmp_path, whole.removesuffix(cut))
     assert found[-1] == "feed.xml: document_unreadable"
     assert len(found) == (4 if "item" not in cut else 3)
 
 
-def test_a_long_item_fails_alone(tmp_path: Path) -> None:
-    """No more than the limit is held of it."""
+def test_too_long_item_fails_alone(tmp_path: Path) -> None:
+    """No more than the limit is held in memory."""
     items = [f"<item><guid>{n}</guid><title>{'x' * size}</title></item>" for n, size in enumerate([5, 3_000_000, 5])]
     (tmp_path / "feed.xml").write_text(RSS % "".join(items))
     tracemalloc.start()
@@ -214,8 +214,8 @@ def test_a_long_item_fails_alone(tmp_path: Path) -> None:
     assert documents_of(tmp_path / "feed.xml", max_document_bytes=2000)[1] == "feed.xml#1: document_too_large"
 
 
-def test_a_feed_without_items_is_counted(tmp_path: Path) -> None:
-    """A day without news is no failure, and not silent."""
+def test_feed_without_items_is_counted(tmp_path: Path) -> None:
+    """It is no failure, but the report has it."""
     (tmp_path / "feed.xml").write_text(RSS % "")
     counts = ListingCounts()
     assert documents_of(tmp_path / "feed.xml", counts) == []
@@ -225,8 +225,8 @@ def test_a_feed_without_items_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "piece", ["<", "<!--", "<![CDATA[", "<?", "<item>", "<item", "<a b='", "</item>", "<guid>", "&"]
 )
-def test_a_hostile_feed_is_split_in_linear_time(tmp_path: Path, piece: str) -> None:
-    """Whatever never closes: every byte belongs to an item, or the file fails."""
+def test_hostile_feed_is_split_in_linear_time(tmp_path: Path, piece: str) -> None:
+    """Elements are never closed: every byte belongs to an item, or the file fails."""
     (tmp_path / "feed.xml").write_text("<rss><item>" + piece * (400_000 // len(piece)))
     assert list(entries(tmp_path / "feed.xml"))
 
@@ -239,8 +239,8 @@ def test_a_hostile_feed_is_split_in_linear_time(tmp_path: Path, piece: str) -> N
     [("windows-1251", "cp1251"), ("utf-16", "utf-16"), ("", "utf-16-le"), ("shift_jis", "cp932"), ("utf-8", "cp1251"),
      ("iso-2022-jp", "iso2022_jp"), ("", "utf-8-sig")],
 )  # fmt: skip
-def test_a_feed_is_split_in_any_encoding(tmp_path: Path, declared: str, codec: str) -> None:
-    """Declared, marked or neither."""
+def test_feed_is_split_in_any_encoding(tmp_path: Path, declared: str, codec: str) -> None:
+    """It may be declared, marked by a BOM, or neither."""
     words = "日本経済新聞の記事" if "jp" in codec or codec == "cp932" else "Центральный банк повысил ставку"
     items = "".join(f"<item><guid>{n}</guid><title>{words} {n}</title></item>" for n in range(3))
     text = RSS.replace('encoding="UTF-8"', f'encoding="{declared}"' if declared else "") % items
@@ -248,14 +248,14 @@ def test_a_feed_is_split_in_any_encoding(tmp_path: Path, declared: str, codec: s
     assert [each.text for each in found if isinstance(each, Document)] == [f"{words} {n}" for n in range(3)]
 
 
-def test_an_encoding_can_be_set(tmp_path: Path) -> None:
-    """It is stronger than what the file declares."""
+def test_configured_encoding_overrides_the_declared_one(tmp_path: Path) -> None:
+    """It applies to the whole feed."""
     found = read(tmp_path, (RSS % "<item><title>Привет</title></item>").encode("cp866"), encoding="cp866")
     assert [each.text for each in found if isinstance(each, Document)] == ["Привет"]
 
 
-def test_a_feed_is_read_packed_and_in_archives(tmp_path: Path) -> None:
-    """Its items are found there, too."""
+def test_feed_is_read_compressed_and_in_archives(tmp_path: Path) -> None:
+    """Its items have their usual ids."""
     found = read(tmp_path, gzip.compress((RSS % ITEM).encode()), name="a.rss.gz")
     assert [each.id for each in found if isinstance(each, Document)] == ["a.rss.gz#id-1"]
 
@@ -281,8 +281,8 @@ MARKUP = [b"<a>", b"</a>", b"<!--", b"-->", b"<![CDATA[", b"]]>", b"<?", b"?>", 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(MARKUP), max_size=30), st.integers(1, 9))
-def test_the_scanner_gives_every_byte_and_the_same_tags(pieces: list[bytes], size: int) -> None:
-    """However the bytes come."""
+def test_scanner_output_does_not_depend_on_chunks(pieces: list[bytes], size: int) -> None:
+    """It yields every byte and the same tags however the bytes arrive."""
     data = b"".join(pieces)
     slow = list(Scanner(Slow(data, size)).parts())  # type: ignore[arg-type]
     assert b"".join(part.data if isinstance(part, Tag) else part for part in slow) == data
@@ -308,10 +308,10 @@ PLACES = {
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(sorted(PLACES)), max_size=8), min_size=1, max_size=4), st.booleans())
-def test_each_planted_word_comes_out_once(
+def test_each_planted_word_appears_once(
     tmp_path_factory: pytest.TempPathFactory, items: list[list[str]], broken: bool
 ) -> None:
-    """In the text or in the metadata of its own item, wherever it stands, also in a broken item."""
+    """It is in the text or metadata of its own item, even of a broken one."""
     numbers = iter(range(1000))
     planted = [[(place, f"planted{next(numbers)}x") for place in item] for item in items]
     feed = RSS % "".join(
@@ -334,10 +334,10 @@ def test_each_planted_word_comes_out_once(
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 5), st.data())
-def test_any_damage_is_a_document_or_a_failure(
+def test_any_damage_gives_documents_or_failures(
     tmp_path_factory: pytest.TempPathFactory, cuts: int, data: st.DataObject
 ) -> None:
-    """Nothing else is raised; items before the damage are read."""
+    """No other exception is raised, and items before the damage are read."""
     feed = bytearray((RSS % (ITEM * 3).replace("id-1", html.escape("id"))).encode())
     for _ in range(cuts):
         at = data.draw(st.integers(0, len(feed) - 1))
@@ -345,8 +345,8 @@ def test_any_damage_is_a_document_or_a_failure(
     assert read(tmp_path_factory.mktemp("feed"), bytes(feed))
 
 
-def test_repeated_lines_are_left_out_once() -> None:
-    """A teaser that the article holds, a headline that is its first line; nothing that only looks alike."""
+def test_repeated_teaser_and_headline_are_left_out() -> None:
+    """Only true repetitions are removed, not similar lines."""
     assert without_repeats(["A b c…", "own"], ["A b c d", "A b c d"]) == "own\n\nA b c d"
     assert without_repeats(["A b", "A b"], []) == "A b"
     assert without_repeats(["A"], ["Apple pie"]) == "A\n\nApple pie"

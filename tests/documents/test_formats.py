@@ -1,4 +1,4 @@
-"""What the bytes of each format mean: pages, PDFs, messages and tables."""
+"""Decoding of each format: pages, PDFs, messages and tables."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def problem(form: str, data: bytes) -> tuple[str, str]:
 
 
 def records(folder: Path, data: bytes, **more: object) -> list[Entry]:
-    """The entries of a CSV file."""
+    """Return the entries of a CSV file."""
     (folder / "a.csv").write_bytes(data)
     config = InputConfig(uri=(InputSource(str(folder / "a.csv")),), **more)  # type: ignore[arg-type]
     return list(load_entries(config, output=None, counts=ListingCounts()))
 
 
 def read(entries: list[Entry]) -> list[tuple[str, object]]:
-    """Id and cells of each entry, or the reason that it has none."""
+    """Return id and cells of each entry, or the reason why it has none."""
     found: list[tuple[str, object]] = []
     for entry in entries:
         try:
@@ -55,8 +55,8 @@ def read(entries: list[Entry]) -> list[tuple[str, object]]:
 # pages
 
 
-def test_a_page_gives_its_article() -> None:
-    """The main text without menu and footer; title, date and site are metadata."""
+def test_html_page_gives_its_article() -> None:
+    """The main text has no menu or footer; title, date and site are metadata."""
     found = document("html", page("Acme rises", PROFIT, OUTLOOK).encode())
     assert PROFIT in found.text
     assert OUTLOOK in found.text
@@ -66,8 +66,8 @@ def test_a_page_gives_its_article() -> None:
     assert found.notes == ()
 
 
-def test_a_page_without_an_article_gives_its_words() -> None:
-    """A line for each block, without scripts, styles, comments and the head; entities are resolved."""
+def test_html_page_without_an_article_gives_its_visible_text() -> None:
+    """Each block is a line, without scripts, styles, comments and head; entities are resolved."""
     text = "<title>T &amp; U</title><style>p{}</style><script>if(a<b)x()</script>"
     text += "<p>a &lt; <b>b</b></p><!-- <p>c --><p>d"
     assert read_page(text) == ("a < b\nd", {"title": "T & U"})
@@ -76,8 +76,8 @@ def test_a_page_without_an_article_gives_its_words() -> None:
     assert problem("html", b"<html><body><img src=x></body></html>")[0] == "document_empty"
 
 
-def test_a_page_says_its_encoding() -> None:
-    """What is not UTF-8 is read as the page declares."""
+def test_html_page_declares_its_encoding() -> None:
+    """It applies if the page is not UTF-8."""
     text = page("Türkiye", "Merkez Bankası faizi artırdı ve piyasalar olumlu tepki gösterdi. " * 3)
     data = text.replace("<head>", '<head><meta charset="iso-8859-9">').encode("iso-8859-9")
     found = document("html", data)
@@ -94,8 +94,8 @@ def test_a_page_says_its_encoding() -> None:
         ("13_sec_style_div_font.html", "Item 1. The registrant discloses matter number 1 in", ()),
     ],
 )
-def test_a_page_of_an_archive(name: str, text: str, notes: tuple[str, ...]) -> None:
-    """Declared late or wrongly, in UTF-16 without a mark, and a filing that is no article."""
+def test_archived_html_pages_are_decoded(name: str, text: str, notes: tuple[str, ...]) -> None:
+    """Cases are late or wrong declarations, UTF-16 without a mark, and a filing that is no article."""
     found = document("html", (CASES / "html" / name).read_bytes())
     assert text in found.text
     assert found.notes == notes
@@ -106,23 +106,23 @@ def test_a_page_of_an_archive(name: str, text: str, notes: tuple[str, ...]) -> N
 @pytest.mark.parametrize(
     "piece", ["<", "<!--", "<script>", "<div>", "</", "&", "<a <", "-->", pytest.param("<p>x", marks=pytest.mark.slow)]
 )
-def test_a_hostile_page_takes_linear_time(piece: str) -> None:
-    """A million characters of what is never closed are gone through in a moment."""
+def test_hostile_html_takes_linear_time(piece: str) -> None:
+    """A million characters of unclosed elements are processed quickly."""
     read_page(piece * (1_000_000 // len(piece)))
 
 
 # PDFs
 
 
-def test_a_pdf_gives_the_text_of_its_pages() -> None:
-    """In their order; what the file says of itself is metadata."""
+def test_pdf_gives_the_text_of_its_pages() -> None:
+    """They are in order, and the file's properties are metadata."""
     found = document("pdf", pdf([PROFIT, OUTLOOK], title="Acme"))
     assert found.text == f"{PROFIT}\n\n{OUTLOOK}"
     assert found.metadata == {"pages": 2, "title": "Acme", "date": "2024-05-06T07:08:09+00:00"}
 
 
-def test_a_pdf_without_a_text_layer_is_empty() -> None:
-    """The message says what it needs."""
+def test_pdf_without_a_text_layer_is_empty() -> None:
+    """The message says that it needs OCR."""
     needed = (
         "the PDF has no text layer on its 2 pages: add a text layer by OCR, for example with `ocrmypdf in.pdf out.pdf`"
     )
@@ -138,14 +138,14 @@ def test_a_pdf_without_a_text_layer_is_empty() -> None:
         ("05_hyphenated_line_end.pdf", "chief finan-\ncial officer", ()),
     ],
 )
-def test_what_a_pdf_shows_is_its_text(name: str, text: str, notes: tuple[str, ...]) -> None:
-    """Values of form fields and free-text annotations, too; pages without text are counted."""
+def test_pdf_text_includes_forms_and_annotations(name: str, text: str, notes: tuple[str, ...]) -> None:
+    """Values of form fields and free-text annotations are read; pages without text are counted."""
     found = document("pdf", (CASES / "pdf" / name).read_bytes())
     assert text in found.text
     assert found.notes == notes
 
 
-def test_a_pdf_whose_fonts_name_no_characters_is_noted_or_unreadable() -> None:
+def test_pdf_with_unmapped_fonts_is_noted_or_unreadable() -> None:
     """The text would be garbage: control characters, or letters of many scripts."""
     some = "The company \\001\\002\\003\\004\\005\\006 said so"
     assert document("pdf", pdf([some])).notes == ("low_text_quality",)
@@ -157,8 +157,8 @@ def test_a_pdf_whose_fonts_name_no_characters_is_noted_or_unreadable() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["RC4-128", "AES-256"])
-def test_an_encrypted_pdf_needs_its_password(algorithm: str) -> None:
-    """One that opens without is read; another is unreadable, and the message says why."""
+def test_encrypted_pdf_needs_its_password(algorithm: str) -> None:
+    """One that opens without a password is read; the message for others says why they fail."""
     for password in ("", "secret"):
         writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf([PROFIT]))))
         writer.encrypt(password, owner_password="owner", algorithm=algorithm)
@@ -171,8 +171,8 @@ def test_an_encrypted_pdf_needs_its_password(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no pdf", b"%PDF-1.4\n", pdf([PROFIT])[:300]])
-def test_a_broken_pdf_is_unreadable(data: bytes) -> None:
-    """One failed document, whatever the library stumbles over."""
+def test_broken_pdf_is_unreadable(data: bytes) -> None:
+    """It is one failed document, whatever error the library raises."""
     reason, message = problem("pdf", data)
     assert reason == "document_unreadable"
     assert "Acme" not in message
@@ -181,8 +181,8 @@ def test_a_broken_pdf_is_unreadable(data: bytes) -> None:
 # tables
 
 
-def test_a_record_is_a_document(tmp_path: Path) -> None:
-    """Numbered from 1 without the header; cells may hold quotes, commas and line ends; blank lines are none."""
+def test_csv_record_is_a_document(tmp_path: Path) -> None:
+    """Records are numbered from 1 without the header; cells may have quotes, commas and line ends."""
     data = b'title,text\r\na,"x, ""y""\r\nz"\r\n\r\nb,w\r\n'
     found = records(tmp_path, data)
     assert [(entry.id, entry.format) for entry in found] == [("a.csv#1", "csv"), ("a.csv#2", "csv")]
@@ -196,14 +196,14 @@ def test_a_record_is_a_document(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
-def test_another_separator_is_found_by_the_text_field(tmp_path: Path, separator: str) -> None:
-    """Where a comma gives no text field, what gives one separates."""
+def test_csv_separator_is_detected_by_the_text_field(tmp_path: Path, separator: str) -> None:
+    """If a comma gives no text field, the separator that gives one is used."""
     data = f'id{separator}"text"\n1{separator}a, b\n'.encode()
     assert read(records(tmp_path, data)) == [("a.csv#1", {"id": "1", "text": "a, b"})]
 
 
-def test_a_record_of_the_wrong_length(tmp_path: Path) -> None:
-    """Missing cells are empty, blank ones too many are nothing, others fail the record."""
+def test_csv_record_of_the_wrong_length(tmp_path: Path) -> None:
+    """Missing cells are empty, blank extra ones are ignored, other extra ones fail the record."""
     found = records(tmp_path, b"text,b\nx\ny,1,,\nz,1,2\n")
     assert read(found) == [
         ("a.csv#1", {"b": "", "text": "x"}),
@@ -212,19 +212,19 @@ def test_a_record_of_the_wrong_length(tmp_path: Path) -> None:
     ]
 
 
-def test_a_record_may_have_an_id(tmp_path: Path) -> None:
-    """The column of `id_field`, as in lines of JSON; a missing one leaves the positional id."""
+def test_csv_record_may_have_an_id(tmp_path: Path) -> None:
+    """It is in the column of `id_field`; without a value the record has its positional id."""
     assert [entry.id for entry in records(tmp_path, b"text,key\nx,k\ny,\n", id_field="key")] == ["k", "a.csv#2"]
 
 
-def test_a_table_without_the_text_field(tmp_path: Path) -> None:
-    """Each record is unreadable; the message names the setting and the columns that there are."""
+def test_csv_without_the_text_field_is_unreadable(tmp_path: Path) -> None:
+    """The message names the setting and the existing columns."""
     (entry,) = records(tmp_path, b"a,b\n1,2\n")
     with pytest.raises(DocumentError, match=r"'text' is missing: set `input.text_field` .* has the columns a, b$"):
         decode(entry, entry.read(), text_field="text")
 
 
-def test_an_object_without_the_text_field() -> None:
+def test_json_object_without_the_text_field_is_unreadable() -> None:
     """The message names the setting and at most 20 keys, each cut to 40 characters."""
     many = {f"key{number}": number for number in range(25)}
     data = json.dumps({"x" * 50: 1, **many}).encode()
@@ -235,24 +235,24 @@ def test_an_object_without_the_text_field() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
-def test_a_table_in_any_encoding(tmp_path: Path, encoding: str) -> None:
-    """The mark or the first bytes say what it is; a guess is noted."""
+def test_csv_encoding_is_detected(tmp_path: Path, encoding: str) -> None:
+    """A mark or the first bytes decide, and a guess is noted."""
     (entry,) = records(tmp_path, "text,ort\nGrüße,Zürich\n".encode(encoding))
     decoded = decode(entry, entry.read(), text_field="text")
     assert (decoded.text, decoded.metadata) == ("Grüße", {"ort": "Zürich"})
     assert decoded.notes == (("encoding_guessed:cp1252",) if encoding == "cp1252" else ())
 
 
-def test_a_table_may_change_its_encoding(tmp_path: Path) -> None:
-    """A record that is not what the file began as is guessed for itself."""
+def test_csv_may_change_its_encoding(tmp_path: Path) -> None:
+    """A record that is invalid in the file's encoding is guessed by itself."""
     plain = b"text\n" + b"An ordinary line.\n" * 100_000
     found = records(tmp_path, plain + b"Z\xfcrich\n")
     last = decode(found[-1], found[-1].read(), text_field="text")
     assert (last.id, last.text, last.notes) == ("a.csv#100001", "Zürich", ("encoding_guessed:cp1252",))
 
 
-def test_a_record_that_is_too_long_fails_alone(tmp_path: Path) -> None:
-    """No more than the limit is held of it; the next one is read."""
+def test_too_long_csv_record_fails_alone(tmp_path: Path) -> None:
+    """No more than the limit is held in memory, and the next record is read."""
     long = "x" * 300_000
     data = f'text\n{long}\na\n"{long}\n""{long}"\nb\n'.encode()
     assert read(records(tmp_path, data, max_document_bytes=1000)) == [
@@ -265,13 +265,13 @@ def test_a_record_that_is_too_long_fails_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"text\n", b"text"])
-def test_a_table_without_records(tmp_path: Path, data: bytes) -> None:
-    """It has no documents, and nothing is wrong with it."""
+def test_csv_without_records_has_no_documents(tmp_path: Path, data: bytes) -> None:
+    """It is no failure."""
     assert records(tmp_path, data) == []
 
 
-def test_what_is_no_table_is_one_failed_document(tmp_path: Path) -> None:
-    """Binary data behind the name of a table."""
+def test_binary_data_as_csv_is_one_failed_document(tmp_path: Path) -> None:
+    """It has the suffix of a table."""
     assert read(records(tmp_path, bytes(range(256)) * 50)) == [("a.csv", "document_unreadable")]
 
 
@@ -285,7 +285,7 @@ def test_what_is_no_table_is_one_failed_document(tmp_path: Path) -> None:
 def test_a_missing_extra_fails_the_documents_that_need_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, library: str, extra: str
 ) -> None:
-    """The others are read; the message names the command that installs it, and the way round it."""
+    """The others are read; the message names the install command and an alternative."""
     for number in range(5):
         (tmp_path / f"a{number}.txt").write_text("x")
     (tmp_path / name).write_bytes(b"x")
@@ -299,8 +299,8 @@ def test_a_missing_extra_fails_the_documents_that_need_it(
     assert error.value.reason == "unsupported_format"
 
 
-def test_an_extra_that_every_document_needs_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing could be read: the settings must change first."""
+def test_missing_extra_for_all_documents_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No document could be read, so the installation must change first."""
     (tmp_path / "a.pdf").write_bytes(b"x")
     (tmp_path / "b.pdf.gz").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
@@ -315,7 +315,7 @@ def test_an_extra_that_every_document_needs_ends_the_run(tmp_path: Path, monkeyp
 
 
 def _joined(pieces: str, most: int) -> st.SearchStrategy[bytes]:
-    """Bytes of these pieces, separated by a bar, and of any text, in any order."""
+    """Return bytes of these pieces separated by a bar, and of any text, in any order."""
     each = st.sampled_from(pieces.split("|")) | st.text(max_size=5)
     return st.lists(each, max_size=most).map(lambda chosen: "".join(chosen).encode("utf-8", "replace"))
 
@@ -331,7 +331,7 @@ _TABLES = _joined('"|,|\n|\r|a|text|;|\x00|\ufeff', 60)
 
 @st.composite
 def _damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """The bytes with pieces of them overwritten, doubled or cut out."""
+    """Return the bytes with pieces overwritten, duplicated or removed."""
     data = bytearray(whole)
     for _ in range(draw(st.integers(1, 5))):
         at = draw(st.integers(0, len(data)))
@@ -340,7 +340,7 @@ def _damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 
 
 def _check(form: str, data: bytes) -> None:
-    """Whatever the bytes, there is a document that can be written as a record, or a DocumentError."""
+    """Assert that the bytes give a document that can be written as a record, or a DocumentError."""
     try:
         found = document(form, data)
     except DocumentError as error:
@@ -352,15 +352,15 @@ def _check(form: str, data: bytes) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=300) | _PAGES | _damaged(page("Acme", PROFIT, OUTLOOK).encode()))
-def test_any_bytes_as_a_page(data: bytes) -> None:
-    """A document or a DocumentError."""
+def test_any_bytes_as_an_html_page(data: bytes) -> None:
+    """They give a document or a DocumentError."""
     _check("html", data)
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=300) | _damaged(pdf([PROFIT, OUTLOOK], title="Acme")))
 def test_any_bytes_as_a_pdf(data: bytes) -> None:
-    """A document or a DocumentError."""
+    """They give a document or a DocumentError."""
     _check("pdf", data)
 
 
@@ -368,14 +368,14 @@ def test_any_bytes_as_a_pdf(data: bytes) -> None:
 @given(st.binary(max_size=300) | _MAILS | _damaged(mail(("text/plain", "a"), ("text/html", page("t", PROFIT)))))
 @example(b"Content-Type: text/plain; charset=idna\r\n\r\n\xff")
 def test_any_bytes_as_a_message(data: bytes) -> None:
-    """A document or a DocumentError."""
+    """They give a document or a DocumentError."""
     _check("mail", data)
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=200) | _TABLES)
-def test_any_bytes_as_a_table(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    """Records or failed ones, numbered without a gap, and an end."""
+def test_any_bytes_as_a_csv_table(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    """They give records or failed ones, numbered without a gap, and the listing ends."""
     found = records(tmp_path_factory.getbasetemp(), data, max_document_bytes=50)
     ids = [entry.id for entry in found if "#" in entry.id]
     assert ids == [f"a.csv#{number}" for number in range(1, len(ids) + 1)]
@@ -386,8 +386,8 @@ def test_any_bytes_as_a_table(tmp_path_factory: pytest.TempPathFactory, data: by
             assert error.reason in ("document_unreadable", "document_too_large")
 
 
-def test_one_bad_byte_in_a_record_of_a_table_leaves_the_rest(tmp_path: Path) -> None:
-    """UTF-8 stays UTF-8, in the record and in the file."""
+def test_invalid_byte_in_a_csv_record_does_not_change_the_rest(tmp_path: Path) -> None:
+    """The record and the file still count as UTF-8."""
     data = "text,ort\nGrüße aus Köln,Zürich\nÜbernahme für 5 €,Köln\n".encode().replace(b"K\xc3\xb6ln,", b"K\xc3ln,")
     assert [decode(entry, entry.read(), text_field="text").text for entry in records(tmp_path, data)] == [
         "Grüße aus K\ufffdln", "Übernahme für 5 €",

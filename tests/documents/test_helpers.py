@@ -1,4 +1,4 @@
-"""Helper processes: what a document may cost, and what becomes of a helper whatever happens around it."""
+"""Decoder processes (helpers): the limits on a document's cost, and how a helper ends."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def pids(pool: HelperPool) -> list[int]:
 
 
 def children() -> set[int]:
-    """The processes whose parent this one is, zombies included."""
+    """Return the child processes of this one, zombies included."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -65,7 +65,7 @@ def children() -> set[int]:
 
 
 def wait_until_gone(pid: int) -> None:
-    """Wait for a process of somebody else to end."""
+    """Wait for a process of another parent to end."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -76,24 +76,24 @@ def wait_until_gone(pid: int) -> None:
         os.close(descriptor)
 
 
-def test_a_document_over_its_cpu_time_fails_and_the_next_is_decoded(pool: HelperPool) -> None:
-    """The helper is ended by its CPU time, not by the clock, and another one takes its place."""
+def test_document_over_its_cpu_time_fails(pool: HelperPool) -> None:
+    """The helper is ended by CPU time, not by the clock, and another one decodes the next document."""
     with pytest.raises(DocumentError, match=r"more than 0.5 s of CPU time \(input.limits.cpu_s\)") as error:
         decode(pool, "mail", SLOW, cpu_s=0.5)
     assert (error.value.reason, error.value.again) == ("document_too_expensive", False)
     assert decode(pool, "mail", MAIL) == RATES
 
 
-def test_a_document_over_its_memory_fails_and_the_next_is_decoded(pool: HelperPool) -> None:
-    """A limit of memory is the document's: the helper says so, and goes on or is replaced."""
+def test_document_over_its_memory_fails(pool: HelperPool) -> None:
+    """The helper reports it and continues or is replaced, and the next document is decoded."""
     with pytest.raises(DocumentError, match=r"more than 60 MB of memory \(input.limits.memory_mb\)") as error:
         decode(pool, "html", LARGE, memory_mb=60)
     assert error.value.reason == "document_too_expensive"
     assert decode(pool, "html", PAGE, memory_mb=60).startswith("The bank held its rates")
 
 
-def test_a_helper_is_used_again(pool: HelperPool) -> None:
-    """Documents in a row go to one process, of any heavy format, and their problems do not end it."""
+def test_helper_is_reused(pool: HelperPool) -> None:
+    """Documents in a row of any heavy format go to one process, and their failures do not end it."""
     decode(pool, "mail", MAIL)
     (first,) = pids(pool)
     for form, data in (("pdf", b"%PDF-1.4\n"), ("html", b" "), ("mail", b"\0")):
@@ -104,8 +104,8 @@ def test_a_helper_is_used_again(pool: HelperPool) -> None:
     assert pids(pool) == [first]
 
 
-def test_a_helper_that_is_killed_is_replaced(pool: HelperPool) -> None:
-    """A document is decoded by another helper when the first one dies of something else."""
+def test_killed_helper_is_replaced(pool: HelperPool) -> None:
+    """The document is decoded by another helper."""
     decode(pool, "mail", MAIL)
     os.kill(pids(pool)[0], signal.SIGKILL)
     assert decode(pool, "mail", MAIL) == RATES
@@ -113,7 +113,7 @@ def test_a_helper_that_is_killed_is_replaced(pool: HelperPool) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_for_the_run_do_not_end_a_helper(pool: HelperPool, number: int) -> None:
-    """Who signals the whole group lets documents in flight finish: the run decides when its helpers end."""
+    """A signal to the whole process group lets documents in flight finish; the run ends its helpers."""
     decode(pool, "mail", MAIL)
     (first,) = pids(pool)
     os.kill(first, number)
@@ -122,7 +122,7 @@ def test_signals_for_the_run_do_not_end_a_helper(pool: HelperPool, number: int) 
 
 
 def test_many_threads_share_the_helpers() -> None:
-    """No more helpers than allowed, each reply to the thread that asked, no zombie and no descriptor left."""
+    """There are no more helpers than allowed, replies reach the right thread, and no zombie or descriptor is left."""
     pool, found = HelperPool(2), []
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
@@ -145,8 +145,8 @@ def test_many_threads_share_the_helpers() -> None:
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
-def test_a_fork_starts_helpers_of_its_own(pool: HelperPool) -> None:
-    """A process that is forked off does not speak to the helpers of its parent."""
+def test_forked_process_starts_its_own_helpers(pool: HelperPool) -> None:
+    """It does not use the helpers of its parent."""
     decode(pool, "mail", MAIL)
     child = os.fork()
     if child == 0:
@@ -169,8 +169,8 @@ def script(code: str, **environment: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_helper_ends_with_its_parent(busy: bool, number: int) -> None:
-    """Whether it waits or decodes for a minute, and whatever ends the parent."""
+def test_helper_ends_with_its_parent(busy: bool, number: int) -> None:
+    """This holds whether it waits or decodes, and whatever ends the parent."""
     code = (
         "import threading, test_helpers as t; from pipeline.documents.helpers.pool import HelperPool\n"
         "pool = HelperPool(1); t.decode(pool, 'mail', t.MAIL)\n"
@@ -203,8 +203,8 @@ def ticks(pid: int) -> int:
     return int(values[11]) + int(values[12])
 
 
-def test_a_helper_has_no_secret_in_its_environment() -> None:
-    """A library that hostile bytes take over finds no key in there."""
+def test_helper_environment_has_no_secret() -> None:
+    """A library exploited by hostile bytes finds no key there."""
     code = (
         "import test_helpers as t; from pipeline.documents.helpers.pool import HelperPool\n"
         "pool = HelperPool(1); t.decode(pool, 'mail', t.MAIL)\n"
@@ -216,8 +216,8 @@ def test_a_helper_has_no_secret_in_its_environment() -> None:
     assert "secret" not in told
 
 
-def test_light_documents_pay_nothing() -> None:
-    """Reading text, JSON, JSON Lines and CSV starts no process and imports no library of the heavy formats."""
+def test_light_formats_start_no_helper() -> None:
+    """Text, JSON, JSON Lines and CSV import no library of the heavy formats."""
     code = (
         "import json, os, tempfile; from pathlib import Path\n"
         "from pipeline.config import InputConfig, InputSource\n"
@@ -245,23 +245,21 @@ def test_light_documents_pay_nothing() -> None:
         ({"memory_mb": 1}, "limits.memory_mb: got 1.0, need a number of MB from 16"),
     ],
 )
-def test_a_wrong_limit_is_refused(limits: dict[str, float], message: str) -> None:
-    """An unknown name or a number out of range names the key and what is accepted."""
+def test_invalid_limit_is_refused(limits: dict[str, float], message: str) -> None:
+    """An unknown name or a number out of range gets an error with the key and the accepted values."""
     with pytest.raises(ConfigError) as error:
         InputConfig(limits=limits)
     assert message in str(error.value)
 
 
 def test_limits_have_defaults() -> None:
-    """What is not given keeps its default."""
+    """A limit that is not given has its default."""
     assert limits_of({}) == InputLimits()
     assert limits_of({"cpu_s": 5, "columns": 7}) == InputLimits(cpu_s=5.0, columns=7)
 
 
-def test_a_helper_that_cannot_be_started_is_this_machines_trouble(
-    pool: HelperPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the errno: no document is the cause, and the next one is decoded once the machine is well again."""
+def test_helper_that_cannot_start_is_no_document_failure(pool: HelperPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For any errno, and the next document is decoded once the machine has recovered."""
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/nonexistent/python")
         for _ in range(3):
@@ -272,6 +270,6 @@ def test_a_helper_that_cannot_be_started_is_this_machines_trouble(
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOENT])
-def test_machine_trouble_is_a_shortage(number: int) -> None:
-    """A run does the document once more with nothing else in flight, and then leaves it."""
+def test_helper_start_failure_is_a_shortage(number: int) -> None:
+    """A run repeats the document with no other in flight, and then leaves it."""
     assert "cannot be started" in (shortage_of(MachineTroubleError(number, "cannot be started")) or "")

@@ -1,4 +1,4 @@
-"""Records in JSON, however they are written: lines, arrays, lists inside of objects, pretty-printed, concatenated."""
+"""JSON records of every kind: lines, arrays, lists inside objects, pretty-printed and concatenated objects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Found = list[tuple[str, str]]
 
 
 def read(path: Path, **more: Any) -> Found:
-    """Id and text of each document, or the reason that it has none."""
+    """Return id and text of each document, or the reason why it has none."""
     config = InputConfig(uri=(InputSource(str(path)),), **more)
     found = []
     for entry in load_entries(config, output=None, counts=ListingCounts()):
@@ -51,7 +51,7 @@ def put(folder: Path, name: str, data: bytes | str) -> Path:
         ("11_nan_value.jsonl", {}, [("#1", "first")]),
     ],
 )
-def test_a_case_is_read_whole(case: str, more: dict[str, Any], expected: Found) -> None:
+def test_json_case_has_all_its_records(case: str, more: dict[str, Any], expected: Found) -> None:
     """Each record is a document with its own text."""
     assert read(CASES / case, **more) == [(case + id, text) for id, text in expected]
 
@@ -87,7 +87,7 @@ def test_a_case_is_read_whole(case: str, more: dict[str, Any], expected: Found) 
         ),
     ],
 )
-def test_records_are_found_however_they_are_written(tmp_path: Path, name: str, data: str, expected: Found) -> None:
+def test_json_records_of_every_style_are_found(tmp_path: Path, name: str, data: str, expected: Found) -> None:
     """A damaged record fails alone, and a file that is not JSON at all fails once."""
     assert read(put(tmp_path, name, data)) == expected
 
@@ -103,8 +103,8 @@ def test_records_are_found_however_they_are_written(tmp_path: Path, name: str, d
         ('{"id": 2, "text": "x"', "!document_unreadable"),
     ],
 )
-def test_a_broken_element_fails_alone(tmp_path: Path, broken: str, expected: str) -> None:
-    """Those behind it are read, with their own numbers, also when they are many and long."""
+def test_broken_element_fails_alone(tmp_path: Path, broken: str, expected: str) -> None:
+    """Later elements are read under their own numbers, even many long ones."""
     behind = [{"id": n, "text": "y" * 3000} for n in range(3, 60)]
     data = f'[{{"id": 1, "text": "x"}}, {broken}, {json.dumps(behind)[1:-1]}]'
     found = read(put(tmp_path, "a.json", data))
@@ -112,16 +112,16 @@ def test_a_broken_element_fails_alone(tmp_path: Path, broken: str, expected: str
     assert found[2:] == [(f"a.json#{n}", "y" * 3000) for n in range(3, 60)]
 
 
-def test_an_element_that_is_too_large_fails_alone(tmp_path: Path) -> None:
-    """Whether it is broken or not."""
+def test_too_large_element_fails_alone(tmp_path: Path) -> None:
+    """It may also be broken."""
     for large in ('{"text": "%s"}' % ("z" * 300_000), '{"text": "%s" "n": 1}' % ("z" * 300_000)):
         data = f'[{{"text": "x"}}, {large}, {{"text": "y"}}]'
         found = read(put(tmp_path, "a.json", data), max_document_bytes=100_000)
         assert found == [("a.json#1", "x"), ("a.json#2", "!document_too_large"), ("a.json#3", "y")]
 
 
-def test_documents_may_be_a_list_in_an_object(tmp_path: Path) -> None:
-    """`records_field` names it, by a dotted path; without such a list the file fails, once."""
+def test_records_field_names_a_list_in_an_object(tmp_path: Path) -> None:
+    """It is a dotted path; a file without such a list fails once."""
     articles = [{"text": "x", "n": 1}, {"text": "y"}]
     path = put(tmp_path, "a.json", json.dumps({"meta": {"n": [1, {}]}, "data": {"a.b": articles, "more": 1}}))
     assert read(path, records_field="data.a.b") == [("a.json#1", "x"), ("a.json#2", "y")]
@@ -133,8 +133,8 @@ def test_documents_may_be_a_list_in_an_object(tmp_path: Path) -> None:
     ]
 
 
-def test_a_text_may_be_deep_in_a_record(tmp_path: Path) -> None:
-    """A name with dots comes first; a path may lead through a list; what is beside the text is metadata."""
+def test_text_field_may_be_a_nested_path(tmp_path: Path) -> None:
+    """A name with dots comes first; a path may lead through a list; fields beside the text are metadata."""
     record = {"a.b": "x", "a": {"b": "y", "c": {"d": ["p", "q"]}}, "ps": [{"t": "1", "n": 0}, {"t": "2"}, {"n": 3}]}
     path = put(tmp_path, "a.json", json.dumps(record))
     for field, text in (("a.b", "x"), ("a.c.d", "p\n\nq"), ("ps.t", "1\n\n2")):
@@ -147,8 +147,8 @@ def test_a_text_may_be_deep_in_a_record(tmp_path: Path) -> None:
     assert read(path, id_field="meta.id") == [("k1", "x")]
 
 
-def test_odd_numbers_are_null_and_noted(tmp_path: Path) -> None:
-    """NaN, infinities and numbers out of range: no record can hold them. Trailing commas inside are noted as well."""
+def test_nan_and_infinite_numbers_become_null(tmp_path: Path) -> None:
+    """No record can hold them; they are noted, as trailing commas are."""
     path = put(tmp_path, "a.json", '{"text": "x", "a": NaN, "b": [-Infinity, 1e999], "c": 1,}')
     config = InputConfig(uri=(InputSource(str(path)),))
     (entry,) = load_entries(config, output=None, counts=ListingCounts())
@@ -158,8 +158,8 @@ def test_odd_numbers_are_null_and_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [3, 3_000])
-def test_an_array_in_an_archive_is_read(tmp_path: Path, size: int) -> None:
-    """A member of a tar is read once only; what was looked at is not lost."""
+def test_array_in_an_archive_is_read(tmp_path: Path, size: int) -> None:
+    """A tar member is read only once, so probed bytes must not be lost."""
     records = [{"text": f"{n} " + "x" * 100} for n in range(size)]
     data = json.dumps(records).encode()
     out = io.BytesIO()
@@ -196,7 +196,7 @@ RECORDS = st.lists(st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3), 
     suffix=st.sampled_from(["json", "jsonl"]),
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
 )
-def test_any_records_come_back(
+def test_any_json_records_are_read_back(
     tmp_path_factory: pytest.TempPathFactory,
     records: list[dict[str, Any]],
     texts: st.DataObject,
@@ -206,7 +206,7 @@ def test_any_records_come_back(
     suffix: str,
     encoding: str,
 ) -> None:
-    """Every record in every shape is a document, in order."""
+    """Every record in every style is a document, in order."""
     if (suffix == "jsonl" and shape == "list") or (encoding == "utf-16" and suffix == "jsonl" and shape == "array"):
         return
     wanted = [texts.draw(TEXTS) for _ in records]
@@ -228,7 +228,7 @@ def test_any_records_come_back(
 def test_damage_to_one_record_costs_one_record(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], cut: st.DataObject, shape: str
 ) -> None:
-    """A record that loses a character is read, or fails; all others are read, and their numbers are the same."""
+    """A record that loses a character is read or fails; all others are read under the same numbers."""
     indent = 1 if shape == "pretty" else None
     texts = [f"{at}{text}" for at, text in enumerate(texts)]
     dumped = [json.dumps({"n": at, "text": text}, indent=indent) for at, text in enumerate(texts)]
@@ -248,7 +248,7 @@ def test_damage_to_one_record_costs_one_record(
 
 
 def test_hostile_arrays_take_linear_time(tmp_path: Path) -> None:
-    """Elements without end, broken ones by the thousand, deep ones, and white space."""
+    """Cases are endless elements, thousands of broken ones, deep ones, and white space."""
     for data in (
         "[" + '{"a":1,' * 300_000,
         "[" + '{"a":1 "b"},' * 100_000 + "]",
@@ -264,8 +264,8 @@ def test_hostile_arrays_take_linear_time(tmp_path: Path) -> None:
         assert time.process_time() - started < 8, data[:20]
 
 
-def test_an_array_is_not_held_in_memory(tmp_path: Path) -> None:
-    """Ten times the elements take no more memory."""
+def test_array_is_not_held_in_memory(tmp_path: Path) -> None:
+    """Ten times the elements need no more memory."""
     import tracemalloc
 
     peaks = []
@@ -280,7 +280,7 @@ def test_an_array_is_not_held_in_memory(tmp_path: Path) -> None:
     assert peaks[1] < peaks[0] * 1.3
 
 
-def test_a_records_field_is_not_empty() -> None:
+def test_empty_records_field_is_refused() -> None:
     """Null means that the file itself is the list."""
     with pytest.raises(ConfigError, match="records_field"):
         InputConfig(records_field="")

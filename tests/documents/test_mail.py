@@ -1,4 +1,4 @@
-"""What the text of a message is: a tree of parts in which only alternatives are a choice."""
+"""The text of a mail message: a tree of parts in which only alternatives are a choice."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def message(part: str) -> bytes:
     return f"MIME-Version: 1.0\r\n{part}".encode()
 
 
-def test_an_html_body_beside_a_plain_footer_is_read() -> None:
-    """A mailing list adds its footer as a part of its own."""
+def test_html_body_beside_a_plain_footer_is_read() -> None:
+    """A mailing list adds its footer as a separate part."""
     found = case("01_html_body_plus_mailman_plain_footer.eml").text
     assert found.startswith(HEADING + BODY + "\n\n____")
     assert "News mailing list" in found
 
 
-def test_a_forwarded_message_is_read_with_its_headers() -> None:
-    """The forwarded message is the text, and its headers say whose it is."""
+def test_forwarded_message_is_read_with_its_headers() -> None:
+    """They tell who wrote it."""
     forwarded = "Subject: Results Q1\nFrom: ceo@acme.example\nDate: Sun, 2 Mar 2025 09:00:00 +0100\n\n"
     assert case("02_plain_fyi_forwarding_html_only_rfc822.eml").text == f"{HEADING}FYI, see below.\n\n{forwarded}{BODY}"
 
@@ -79,19 +79,19 @@ def test_a_forwarded_message_is_read_with_its_headers() -> None:
         ("17_multipart_without_boundary_parameter.eml", HEADING + "Acme appoints Jane Doe."),
     ],
 )
-def test_an_odd_boundary_is_found(name: str, text: str) -> None:
-    """A boundary that is folded, or that only the body shows."""
+def test_unusual_boundary_is_found(name: str, text: str) -> None:
+    """It may be folded, or appear only in the body."""
     assert case(name).text == text
 
 
-def test_labels_mean_what_mail_programs_read() -> None:
-    """GBK below the label gb2312, and the signs of Windows below shift_jis."""
+def test_charset_labels_mean_their_mail_supersets() -> None:
+    """GBK is read under the label gb2312, and Windows characters under shift_jis."""
     assert "朱镕基总理访问" in case("06_declared_gb2312_but_gbk_characters.eml").text
     assert "①㈱東京電力の髙橋社長は～10％増と発表した。" in case("07_declared_shift_jis_with_cp932_characters.eml").text
 
 
-def test_headers_may_be_raw() -> None:
-    """UTF-8 and Latin-1 in headers are decoded, in the text and in the metadata."""
+def test_raw_8_bit_headers_are_decoded() -> None:
+    """UTF-8 and Latin-1 are decoded in the text and in the metadata."""
     found = case("15_raw_utf8_headers.eml")
     assert found.text.startswith("Subject: Größe der Übernahme\nFrom: Jürgen Müller <a@example.com>\n")
     assert found.metadata == {
@@ -114,12 +114,12 @@ def test_headers_may_be_raw() -> None:
     ],
 )
 def test_encoded_words_are_decoded(header: str, text: str) -> None:
-    """Also where two of them share a character, and with labels that mean more."""
+    """Two words may share a character, and labels mean their supersets."""
     assert decode_mail(f"Subject: {header}\r\n\r\nx".encode(), "text").metadata["subject"] == text
 
 
-def test_a_message_gives_all_its_texts() -> None:
-    """Parts of a mixed message in their order; headers are metadata, too; attachments are counted."""
+def test_message_gives_all_its_text_parts() -> None:
+    """Parts of a mixed message are in order; headers are metadata too; attachments are counted."""
     data = mail(
         ("text/html", page("no", PROFIT)),
         ("text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable", "Gr=FC=DFe\r\nEnde"),
@@ -136,8 +136,8 @@ def test_a_message_gives_all_its_texts() -> None:
     }  # fmt: skip
 
 
-def test_of_alternatives_the_plain_text_is_read() -> None:
-    """It says the same as the page."""
+def test_plain_alternative_is_preferred() -> None:
+    """It has the same content as the HTML part."""
     assert text_of(message(multipart("alternative", plain("Rates rise by two."), html("<p>Rates rise by two.")))) == (
         "Rates rise by two."
     )
@@ -152,15 +152,15 @@ def test_of_alternatives_the_plain_text_is_read() -> None:
         "  \r\n",
     ],
 )
-def test_a_notice_instead_of_the_text_loses(notice: str) -> None:
-    """A plain part that only says where the text is."""
+def test_plain_notice_without_content_is_ignored(notice: str) -> None:
+    """It only says where the text is, so the HTML part is read."""
     body = f"<p>{PROFIT}</p><p>{OUTLOOK}</p>"
     assert text_of(message(multipart("alternative", plain(notice), html(body)))) == f"{PROFIT}\n{OUTLOOK}"
     assert text_of(message(multipart("alternative", plain("Does not show HTML."), html("Rates rise")))) == "Rates rise"
 
 
-def test_plain_html_plain_is_read_as_it_stands() -> None:
-    """A page between two plain parts, as Apple Mail writes it."""
+def test_html_between_plain_parts_is_read_in_order() -> None:
+    """Apple Mail writes such messages."""
     data = message(multipart("mixed", plain("Hello,"), html(f"<p>{PROFIT}"), plain("Regards")))
     assert text_of(data) == f"Hello,\n\n{PROFIT}\n\nRegards"
     inner = multipart(
@@ -172,16 +172,16 @@ def test_plain_html_plain_is_read_as_it_stands() -> None:
     )
 
 
-def test_a_message_in_seven_bits_is_read() -> None:
-    """Old Japanese mail looks like ASCII and is not."""
+def test_seven_bit_japanese_message_is_read() -> None:
+    """Old Japanese mail looks like ASCII."""
     head = b"Subject: x\r\nContent-Type: text/plain; charset=iso-2022-jp\r\n\r\n"
     assert text_of(head + "日本銀行".encode("iso2022_jp")) == "Subject: x\n\n日本銀行"
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "utf-16le", "utf-16-be"])
 @pytest.mark.parametrize("text", ["Zürich – 5 €", "日本銀行"])
-def test_a_part_in_utf16_is_read(charset: str, text: str) -> None:
-    """In base64, with and without a mark."""
+def test_utf16_part_is_read(charset: str, text: str) -> None:
+    """It is in base64, with and without a mark."""
     part = MIMEPart(policy.default)
     part.set_payload(text.encode(charset))
     encode_base64(part)
@@ -190,7 +190,7 @@ def test_a_part_in_utf16_is_read(charset: str, text: str) -> None:
 
 
 def test_flowed_lines_are_joined() -> None:
-    """By their trailing space, which goes with `delsp`; the signature's dashes are no such line."""
+    """A trailing space continues a line and is removed with `delsp`; the signature's dashes are no such line."""
     text = "one \ntwo\n\n> q1 \n> q2\n>> deeper \n> q3\n  stuffed\n-- \nme"
     assert unflowed(text) == "one two\n\n> q1 q2\n>> deeper \n> q3\n stuffed\n-- \nme"
     part = plain("日本 \r\n銀行", "; format=flowed; delsp=yes")
@@ -207,8 +207,8 @@ def test_flowed_lines_are_joined() -> None:
         ("application/x-pkcs7-mime; smime-type=signed-data; name=smime.p7m", "an opaque S/MIME part (smime.p7m)"),
     ],
 )
-def test_a_sealed_message_is_an_unsupported_format(header: str, name: str) -> None:
-    """It is not empty: its text is in a part that cannot be read, which the message names."""
+def test_encrypted_message_is_an_unsupported_format(header: str, name: str) -> None:
+    """It is not empty: the message names the part that cannot be read."""
     reason, told = problem(f"Subject: x\r\nContent-Type: {header}\r\n\r\nx".encode())
     assert reason == "unsupported_format"
     assert name in told
@@ -216,16 +216,16 @@ def test_a_sealed_message_is_an_unsupported_format(header: str, name: str) -> No
     assert (reason, "winmail.dat" in told) == ("unsupported_format", True)
 
 
-def test_what_is_no_message_is_unreadable() -> None:
-    """Without a header it is none; without words it is empty."""
+def test_file_without_headers_is_no_message() -> None:
+    """Without a header it is unreadable; without words it is empty."""
     assert problem(b"\n\njust words") == ("document_unreadable", "no message: it does not begin with a header")
     assert problem(b"Subject: x\r\n\r\n \r\n") == ("document_empty", "the message holds no text")
     reason, told = problem(b"Content-Type: application/pdf\r\n\r\nx")
     assert (reason, "1" in told) == ("document_empty", True)
 
 
-def test_a_deep_message_has_an_end() -> None:
-    """Parts in parts, deeper than any mail program writes."""
+def test_deeply_nested_message_is_bounded() -> None:
+    """The nesting is deeper than in any real mail."""
     part = plain("x")
     for number in range(150):
         part = f"Content-Type: multipart/mixed; boundary=b{number}\r\n\r\n--b{number}\r\n{part}\r\n--b{number}--\r\n"
@@ -242,8 +242,8 @@ def test_a_deep_message_has_an_end() -> None:
         "text/html",
     ],
 )
-def test_headers_are_read_like_the_library_reads_them(header: str) -> None:
-    """The simple parser finds what `email.policy.default` finds."""
+def test_headers_agree_with_the_standard_library(header: str) -> None:
+    """The simple parser returns the values of `email.policy.default`."""
     data = f"Content-Type: {header}\r\n\r\nx".encode()
     ours, theirs = (message_from_bytes(data, policy=each) for each in (POLICY, policy.default))
     for name in ("get_content_type", "get_boundary", "get_content_charset", "get_filename", "get_content_disposition"):
@@ -258,7 +258,7 @@ _NUMBERS = itertools.count()
 
 @st.composite
 def _tree(draw: st.DrawFn, depth: int = 3) -> tuple[MIMEPart, list[str]]:
-    """A part, and the words of its texts in their order, without those of lost alternatives."""
+    """Return a part, and the words of its texts in order, without those of unused alternatives."""
     number = f"{next(_NUMBERS)}."
     kinds = ["plain", "html", "attachment"] + (["mixed", "related", "alternative", "rfc822"] if depth else [])
     kind = draw(st.sampled_from(kinds))
@@ -293,8 +293,8 @@ def _tree(draw: st.DrawFn, depth: int = 3) -> tuple[MIMEPart, list[str]]:
 
 @settings(deadline=None, max_examples=60)
 @given(_tree())
-def test_every_text_that_is_no_lost_alternative_appears_in_order(tree: tuple[MIMEPart, list[str]]) -> None:
-    """Whatever the nesting of mixed, related, alternative and forwarded parts."""
+def test_all_texts_except_unused_alternatives_appear_in_order(tree: tuple[MIMEPart, list[str]]) -> None:
+    """This holds for any nesting of mixed, related, alternative and forwarded parts."""
     part, words = tree
     whole = EmailMessage(policy.default)
     whole["Subject"] = "top"
@@ -316,7 +316,7 @@ def test_every_text_that_is_no_lost_alternative_appears_in_order(tree: tuple[MIM
 
 
 def messages(folder: Path, **more: object) -> list[tuple[str, str]]:
-    """Id and text, or reason, of each message of a folder."""
+    """Return id and text, or reason, of each message of a folder."""
     config = InputConfig(uri=(InputSource(str(folder)),), **more)  # type: ignore[arg-type]
     found = []
     for entry in load_entries(config, output=None, counts=ListingCounts()):
@@ -335,8 +335,8 @@ MAILBOX = (
 
 
 @pytest.mark.parametrize("name", ["a.mbox", "a.eml", "a.mbox.gz"])
-def test_a_mailbox_is_a_file_of_many_messages(tmp_path: Path, name: str) -> None:
-    """Also when it is named like a message; a line of a text that begins with From does not begin a message."""
+def test_mailbox_is_split_into_messages(tmp_path: Path, name: str) -> None:
+    """It may have the suffix of a message; a text line that begins with From starts no message."""
     (tmp_path / name).write_bytes(gzip.compress(MAILBOX) if name.endswith(".gz") else MAILBOX)
     assert messages(tmp_path) == [
         (f"{name}#1", "Subject: one\n\nfirst text\n\nFrom here on it is the same text.\n\n"),
@@ -345,8 +345,8 @@ def test_a_mailbox_is_a_file_of_many_messages(tmp_path: Path, name: str) -> None
     ]
 
 
-def test_a_mailbox_named_eml_of_an_archive(tmp_path: Path) -> None:
-    """Three messages were one text once; a single message is not looked at twice."""
+def test_mailbox_named_eml_in_an_archive(tmp_path: Path) -> None:
+    """Its three messages are not one text, and a single message is not probed twice."""
     case_name = "11_mbox_of_three_messages_named_eml.eml"
     (tmp_path / "b.eml").write_bytes((CASES / case_name).read_bytes())
     (tmp_path / "c.eml").write_bytes(b"From: x\nSubject: y\n\nwords")
@@ -357,8 +357,8 @@ def test_a_mailbox_named_eml_of_an_archive(tmp_path: Path) -> None:
     ]
 
 
-def test_a_long_message_of_a_mailbox_fails_alone(tmp_path: Path) -> None:
-    """No more than the limit is held of it, also of a line without an end."""
+def test_too_long_message_of_a_mailbox_fails_alone(tmp_path: Path) -> None:
+    """No more than the limit is held in memory, even of an endless line."""
     data = MAILBOX.replace(b"second", b"x" * 300_000)
     (tmp_path / "a.mbox").write_bytes(data)
     assert [text[:12] for _, text in messages(tmp_path, max_document_bytes=1000)] == [
@@ -366,8 +366,8 @@ def test_a_long_message_of_a_mailbox_fails_alone(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_an_outlook_message_is_read() -> None:
-    """Its text below its headers, as of any message."""
+def test_outlook_message_is_read() -> None:
+    """Its text follows its headers, as in other messages."""
     found = decode_msg((CASES / "outlook.msg").read_bytes(), "text")
     sender = '"peterpan@neverland.com" <peterpan@neverland.com>'
     assert found.text == f"Subject: This is the subject\nFrom: {sender}\n\nThis is a message"
@@ -380,8 +380,8 @@ def test_an_outlook_message_is_read() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.data())
-def test_any_damage_to_an_outlook_message_is_its_own(data: st.DataObject) -> None:
-    """A document or a DocumentError."""
+def test_any_damage_to_an_outlook_message_gives_document_error_or_text(data: st.DataObject) -> None:
+    """No other exception is raised."""
     content = bytearray((CASES / "outlook.msg").read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content) - 1))

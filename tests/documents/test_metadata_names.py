@@ -1,4 +1,4 @@
-"""One table says which metadata each kind of document fills; prompts, documentation and decoders follow it."""
+"""One table lists the metadata of each kind of document; prompts, documentation and decoders follow it."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ OPEN = {"json", "csv", "tsv", "parquet"}
 """Formats that fill a name for each field or column."""
 
 
-def test_each_format_has_a_row() -> None:
-    """A new format adds its names, or is one of fields of its own."""
+def test_each_format_is_in_the_metadata_table() -> None:
+    """A new format adds its names, or has fields of its own."""
     assert set(BY_NAME) <= set(FILLED) | OPEN
 
 
 @pytest.mark.parametrize(("form", "data"), [("mail", MESSAGE), ("html", PAGE), ("text", b"x")])
-def test_a_decoder_fills_the_names_of_its_row(form: str, data: bytes) -> None:
-    """All of them, for a document that has everything, and no other."""
+def test_decoder_fills_exactly_the_listed_names(form: str, data: bytes) -> None:
+    """A document with all metadata has all names and no others."""
     found = decode(Entry("id", "uri", None, len(data), form, lambda: data), data, text_field="text")
     assert set(found.metadata) == set(FILLED[form])
 
 
-def test_prompts_may_name_all_of_them() -> None:
-    """Without a declaration in `variables`."""
+def test_prompts_may_use_all_metadata_names() -> None:
+    """They need no declaration in `variables`."""
     assert {name for names in FILLED.values() for name in names} <= set(METADATA) <= set(PLACEHOLDERS)
 
 
-def test_the_documentation_has_each_row() -> None:
-    """docs/inputs.md names exactly what the table has."""
+def test_documentation_lists_the_metadata_table() -> None:
+    """docs/inputs.md has exactly its names."""
     page = (Path(__file__).parents[2] / "docs" / "inputs.md").read_text("utf-8")
     rows = {tuple(re.findall(r"`(\w+)`", line)) for line in page.split("## Metadata")[1].split("\n##")[0].splitlines()}
     for names in FILLED.values():
@@ -48,8 +48,8 @@ def test_the_documentation_has_each_row() -> None:
 
 
 @pytest.mark.parametrize("name", ["from", "sender", "author"])
-def test_names_of_a_sender_mean_the_same_value(name: str) -> None:
-    """The value of whichever is there; a name's own value comes first."""
+def test_sender_names_are_aliases(name: str) -> None:
+    """A prompt gets the value of whichever exists; a name's own value comes first."""
     mail = Document("i", "u", "s", "text", {"from": "Anna", "sender": " "})
     assert rendered(f"${name}: $document", mail) == "Anna: text"
     both = Document("i", "u", "s", "text", {"from": "Anna", name: "Own"})

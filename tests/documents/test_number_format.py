@@ -56,12 +56,12 @@ from pipeline.documents.office.number_format import BUILT_IN, general, shown_num
         (1.2345678e142, "0.00000000E+00", "1.23456780E+142"),
     ],
 )
-def test_a_number_is_shown_by_its_format(value: float, code: str, text: str) -> None:
-    """Decimals, percent, currencies, signs, conditions, digits with texts between them, dates, durations."""
+def test_number_is_shown_by_its_format(value: float, code: str, text: str) -> None:
+    """Cases are decimals, percent, currencies, signs, conditions, literal texts, dates and durations."""
     assert shown_number(value, code) == text
 
 
-def test_dates_of_the_other_epoch() -> None:
+def test_dates_of_the_1904_epoch() -> None:
     """Workbooks of old Macs count from 1904."""
     assert shown_number(0, "yyyy-mm-dd", from_1904=True) == "1904-01-01"
 
@@ -71,8 +71,8 @@ _SETTINGS = settings(deadline=None, max_examples=100)
 
 @_SETTINGS
 @given(st.datetimes(datetime(1900, 3, 1), datetime(9999, 12, 30)))
-def test_every_second_is_shown_as_it_is(moment: datetime) -> None:
-    """Though the number holds it as a fraction of a day."""
+def test_every_second_is_shown_exactly(moment: datetime) -> None:
+    """The number has it as a fraction of a day."""
     moment = moment.replace(microsecond=0)
     value = (moment - datetime(1899, 12, 30)) / timedelta(days=1)
     assert shown_number(value, "yyyy-mm-dd hh:mm:ss") == moment.isoformat(" ")
@@ -80,8 +80,8 @@ def test_every_second_is_shown_as_it_is(moment: datetime) -> None:
 
 @_SETTINGS
 @given(st.floats(-1e300, 1e300))
-def test_a_number_without_a_format_keeps_its_digits(value: float) -> None:
-    """All that a workbook keeps."""
+def test_number_without_a_format_keeps_its_digits(value: float) -> None:
+    """All digits of the workbook are kept."""
     assert float(general(value)) == pytest.approx(value, rel=1e-14)
 
 
@@ -93,6 +93,6 @@ def test_a_number_without_a_format_keeps_its_digits(value: float) -> None:
     ),
 )
 @example(2.1e303, "[h]:mm:ss")
-def test_any_format_shows_something(value: float, code: str) -> None:
-    """Whatever it is: no value is lost, and none fails."""
+def test_any_format_gives_a_text(value: float, code: str) -> None:
+    """No value is lost, and no format raises."""
     assert shown_number(value, code) or not code.strip("; ")

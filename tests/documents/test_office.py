@@ -1,4 +1,4 @@
-"""Office files: every word that a reader sees comes out once and in order, whatever part it is in."""
+"""Office files: every visible word appears once and in order, whatever part it is in."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def saved(file: Any) -> bytes:
 # documents
 
 
-def test_a_document_of_a_library_gives_all_its_parts() -> None:
-    """Header, headings, lists with their numbers, tables with merged cells, footer, comments, properties."""
+def test_word_document_gives_all_its_parts() -> None:
+    """These are header, headings, numbered lists, merged table cells, footer, comments and properties."""
     file = docx.Document()
     file.core_properties.title, file.core_properties.author = "Annual report", "Jane Doe"
     file.core_properties.created = datetime(2026, 11, 28, 10)
@@ -124,14 +124,14 @@ CHECK = (
          "now", ()),
     ],
 )  # fmt: skip
-def test_what_a_reader_sees_is_the_text(body: str, text: str, notes: tuple[str, ...]) -> None:
-    """Tracked changes as if accepted, text boxes once, results of fields, form fields, symbols, formulas."""
+def test_word_text_is_what_a_reader_sees(body: str, text: str, notes: tuple[str, ...]) -> None:
+    """It has accepted changes, text boxes once, results of fields, form fields, symbols and formulas."""
     found = document(word(body))
     assert (found.text, found.notes) == (text, notes)
 
 
-def test_a_table_is_read_by_its_rows() -> None:
-    """Cells of several paragraphs and nested tables stay in their cell; a row of one cell keeps its lines."""
+def test_word_table_is_read_by_rows() -> None:
+    """Several paragraphs and nested tables stay in their cell; a row of one cell keeps its lines."""
     cell = "<w:tc><w:tcPr>{}</w:tcPr>{}</w:tc>".format
     inner = f"<w:tbl><w:tr>{cell('', p('i1'))}{cell('', p('i2'))}</w:tr></w:tbl>"
     wide = cell('<w:gridSpan w:val="2"/>', p("wide"))
@@ -143,8 +143,8 @@ def test_a_table_is_read_by_its_rows() -> None:
     assert document(word(f"<w:tbl>{rows}</w:tbl>")).text == "a b\ti1 i2\nwide\t\tz\nx\ny"
 
 
-def test_notes_stand_behind_the_text_with_their_marks() -> None:
-    """Footnotes and endnotes in the order of their marks; separators and notes without a mark are not shown."""
+def test_notes_follow_the_text_with_their_marks() -> None:
+    """Footnotes and endnotes are in the order of their marks; separators and unmarked notes are not shown."""
     note = "<w:{0} w:id='{1}'>{2}</w:{0}>".format
     body = p("one", "<w:r><w:footnoteReference w:id='7'/></w:r>", " two", "<w:r><w:footnoteReference w:id='3'/></w:r>")
     body += p("three", "<w:r><w:endnoteReference w:id='1'/></w:r>")
@@ -156,8 +156,8 @@ def test_notes_stand_behind_the_text_with_their_marks() -> None:
     assert document(word(body, beside)).text == "one[1] two[2]\nthree[e1]\n[1] first\n[2] second\nmore\n[e1] end"
 
 
-def test_headers_are_those_that_pages_show() -> None:
-    """Of the first page only with its switch, of even pages only with theirs, equal ones once."""
+def test_only_visible_page_headers_are_read() -> None:
+    """First-page and even-page headers need their switch, and equal ones appear once."""
     references = "".join(f"<w:headerReference w:type='{kind}' r:id='{kind}'/>" for kind in ("default", "first", "even"))
     beside = {f"{kind}.xml": ("header", part("w:hdr", p(kind))) for kind in ("default", "first", "even")}
     assert document(word(p("x") + f"<w:sectPr>{references}</w:sectPr>", beside)).text == "default\nx"
@@ -174,8 +174,8 @@ def test_headers_are_those_that_pages_show() -> None:
     assert document(saved(file)).text == "same\nx"
 
 
-def test_numbers_of_lists_are_counted() -> None:
-    """By levels, styles, formats and restarts; `1.a` names the level above, too."""
+def test_list_numbers_are_computed() -> None:
+    """They follow levels, styles, formats and restarts; `1.a` includes the level above."""
     level = "<w:lvl w:ilvl='{}'><w:start w:val='{}'/><w:numFmt w:val='{}'/><w:lvlText w:val='{}'/>{}</w:lvl>".format
     levels = level(0, 1, "decimal", "%1.", "<w:pStyle w:val='H1'/>") + level(1, 1, "lowerLetter", "%1.%2)", "")
     other = level(0, 4, "upperRoman", "Article %1", "") + level(1, 1, "bullet", "\uf0b7", "")
@@ -216,7 +216,7 @@ def test_numbers_of_lists_are_counted() -> None:
     assert document(word(body, beside)).text.splitlines() == labels
 
 
-def test_pages_within_a_document_are_read_and_files_counted() -> None:
+def test_embedded_pages_are_read_and_files_counted() -> None:
     """Some programs write the whole text as a page beside an empty body; embedded files are not read."""
     body = p("before") + "<w:altChunk r:id='page'/><w:altChunk r:id='other'/>" + p("after")
     beside = {
@@ -229,8 +229,8 @@ def test_pages_within_a_document_are_read_and_files_counted() -> None:
     assert found.notes == ("attachments_skipped:2",)
 
 
-def test_diagrams_and_charts_are_read_where_they_stand() -> None:
-    """A diagram is a part of its own; one that is missing is counted."""
+def test_diagrams_and_charts_are_read_in_place() -> None:
+    """A diagram is a separate part; a missing one is counted."""
 
     def point(text: str) -> str:
         return f"<dgm:pt><dgm:t><a:p><a:r><a:t>{text}</a:t></a:r></a:p></dgm:t></dgm:pt>"
@@ -244,7 +244,7 @@ def test_diagrams_and_charts_are_read_where_they_stand() -> None:
     assert found.notes == ("drawings_skipped:1",)
 
 
-def test_a_strict_document_is_read() -> None:
+def test_strict_open_xml_document_is_read() -> None:
     """Its namespaces differ in every part."""
     strict = "http://purl.oclc.org/ooxml/wordprocessingml/main"
     body = part("w:document", f"<w:body>{p('strict text')}</w:body>").replace(W, strict)
@@ -256,7 +256,7 @@ WORDS = st.text("abcdefghijklmnopqrstuvwxyzäß漢字", min_size=1, max_size=8)
 
 @st.composite
 def bodies(draw: st.DrawFn) -> tuple[str, list[str]]:
-    """A body of blocks in blocks, and its words in reading order."""
+    """Draw a body of nested blocks, and its words in reading order."""
     words: list[str] = []
 
     def fresh() -> str:
@@ -299,8 +299,8 @@ def bodies(draw: st.DrawFn) -> tuple[str, list[str]]:
 
 @_SETTINGS
 @given(bodies())
-def test_every_word_of_a_document_comes_out_once_and_in_order(made: tuple[str, list[str]]) -> None:
-    """In paragraphs, tables in tables, boxes, controls, fields and tracked changes, however they are nested."""
+def test_every_word_of_a_document_appears_once_and_in_order(made: tuple[str, list[str]]) -> None:
+    """Paragraphs, tables, boxes, controls, fields and tracked changes are nested in any way."""
     body, words = made
     from pipeline.documents.office import decode_office
 
@@ -311,7 +311,7 @@ def test_every_word_of_a_document_comes_out_once_and_in_order(made: tuple[str, l
 
 
 def deck() -> Any:
-    """A presentation of two slides with all that the library writes; the second one is hidden."""
+    """Return a presentation of two slides with every feature of the library; the second slide is hidden."""
     file = pptx.Presentation()
     file.core_properties.title, file.core_properties.author = "Deck", "Jane"
     file.core_properties.created = datetime(2026, 11, 28, 10)
@@ -335,8 +335,8 @@ def deck() -> Any:
     return file
 
 
-def test_a_presentation_gives_its_slides_with_their_notes() -> None:
-    """Shapes, tables, charts, groups; a hidden slide is read and noted."""
+def test_presentation_gives_its_slides_with_notes() -> None:
+    """Shapes, tables, charts and groups are read; a hidden slide is read and noted."""
     found = document(saved(deck()), "pptx")
     assert found.text.splitlines() == [
         *("Slide 1", "Title", "Body", "line", "broken", "x0\tx1", "x2\tx3"),
@@ -356,8 +356,8 @@ def test_a_presentation_gives_its_slides_with_their_notes() -> None:
     assert found.notes == ("hidden_slides:1", "speaker_notes_added")
 
 
-def test_slides_come_in_their_order_and_what_a_master_shows_once() -> None:
-    """Parts are numbered as they were made, not as they are shown; prompts of placeholders are not shown."""
+def test_slides_are_in_order_and_master_text_appears_once() -> None:
+    """Part numbers follow creation, not order; placeholder prompts are not shown."""
     file = deck()
     order = file.slides._sldIdLst
     order.append(order[0])
@@ -373,7 +373,7 @@ def test_slides_come_in_their_order_and_what_a_master_shows_once() -> None:
 
 
 def test_comments_on_slides_are_read_with_their_authors() -> None:
-    """Of the old kind, and of the new one, which keeps replies before the text that they reply to."""
+    """The new kind keeps replies before the text that they reply to; the old kind is read too."""
 
     def body(text: str) -> str:
         return f"<pc:txBody><a:p><a:r><a:t>{text}</a:t></a:r><a:r><a:t>!</a:t></a:r></a:p></pc:txBody>"
@@ -398,8 +398,8 @@ def test_comments_on_slides_are_read_with_their_authors() -> None:
 
 @_SETTINGS
 @given(st.lists(st.lists(WORDS, min_size=1, max_size=5), min_size=1, max_size=4), st.data())
-def test_every_word_of_a_presentation_comes_out_once_and_in_order(slides: list[list[str]], data: st.DataObject) -> None:
-    """In titles, boxes, groups of groups and tables, then in the notes of each slide."""
+def test_every_word_of_a_presentation_appears_once_and_in_order(slides: list[list[str]], data: st.DataObject) -> None:
+    """Titles, boxes, nested groups and tables come before the notes of each slide."""
     from pipeline.documents.office import decode_office
 
     file = pptx.Presentation()
@@ -429,8 +429,8 @@ def written(fill: Callable[[xlsxwriter.Workbook], None]) -> bytes:
     return out.getvalue()
 
 
-def test_a_workbook_gives_its_sheets_as_tables() -> None:
-    """Values as their cells show them, without empty rows and columns; what is hidden is read and noted."""
+def test_workbook_gives_its_sheets_as_tables() -> None:
+    """Values are as shown, without empty rows and columns; hidden content is read and noted."""
 
     def fill(file: xlsxwriter.Workbook) -> None:
         file.set_properties({"title": "Book", "author": "Ann", "created": datetime(2026, 11, 28, 10)})
@@ -461,8 +461,8 @@ def test_a_workbook_gives_its_sheets_as_tables() -> None:
     assert found.notes == ("comments_added:1", "hidden_columns:2", "hidden_rows:1", "hidden_sheets:1")
 
 
-def test_formulas_that_no_program_has_computed_are_shown_themselves() -> None:
-    """A library writes no values for them; an empty result is one."""
+def test_uncomputed_formulas_are_shown_as_formulas() -> None:
+    """A library writes no values for them; an empty result counts as computed."""
     file = openpyxl.Workbook()
     file.active.append([1, 2, "=A1+B1"])
     found = document(saved(file), "xlsx")
@@ -482,8 +482,8 @@ def test_formulas_that_no_program_has_computed_are_shown_themselves() -> None:
         ("<x:row><x:c s='1'><x:v>45989</x:v></x:c><x:c s='5'><x:v>nan</x:v></x:c></x:row>", "2025-11-28\tnan"),
     ],
 )
-def test_a_cell_is_shown_by_its_type(rows: str, text: str) -> None:
-    """Shared, inline and escaped texts, errors, dates, cells without and with places."""
+def test_cell_is_shown_by_its_type(rows: str, text: str) -> None:
+    """Cases are shared, inline and escaped texts, errors, dates, and cells with and without a position."""
     shared = "<x:si><x:r><x:t>東京</x:t></x:r><x:r><x:t> x</x:t></x:r><x:rPh><x:t>トウキョウ</x:t></x:rPh></x:si>"
     styles = "<x:cellXfs><x:xf/><x:xf numFmtId='14'/></x:cellXfs>"
     assert document(workbook(rows, styles=styles, shared=shared), "xlsx").text == f"Sheet: One\n{text}"
@@ -500,8 +500,8 @@ CELLS = st.one_of(
 
 @_SETTINGS
 @given(st.lists(st.lists(CELLS, min_size=1, max_size=6), min_size=1, max_size=8), st.booleans())
-def test_every_cell_comes_out_once_in_its_row_and_column(rows: list[list[Any]], streams: bool) -> None:
-    """By a writer that shares texts, and by one that does not."""
+def test_every_cell_appears_once_in_its_row_and_column(rows: list[list[Any]], streams: bool) -> None:
+    """One writer shares texts, the other does not."""
     from pipeline.documents.office import decode_office
 
     file = openpyxl.Workbook(write_only=streams)
@@ -529,8 +529,8 @@ def test_every_cell_comes_out_once_in_its_row_and_column(rows: list[list[Any]], 
 # what is no office file, or a hostile one
 
 
-def test_old_and_encrypted_files_are_named() -> None:
-    """With what to do about them, whatever their suffix is."""
+def test_old_and_encrypted_office_files_are_recognised() -> None:
+    """The message says what to do, whatever the suffix."""
     ole = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500)
     for stream, word_ in (
         ("EncryptedPackage", "encrypted"),
@@ -549,8 +549,8 @@ def test_old_and_encrypted_files_are_named() -> None:
     assert "OpenDocument" in problem(out.getvalue())[1]
 
 
-def test_a_file_of_another_kind_is_read_as_what_it_is() -> None:
-    """A document that is named like a workbook."""
+def test_office_file_with_a_wrong_suffix_is_read() -> None:
+    """A document is named like a workbook."""
     assert document(word(p("text")), "xlsx").text == "text"
 
 
@@ -566,13 +566,13 @@ def test_a_file_of_another_kind_is_read_as_what_it_is() -> None:
         (word("<w:p/>", {"i.png": ("image", "x")}), "document_empty"),
     ],
 )
-def test_a_broken_or_empty_file_fails(data: bytes, reason: str) -> None:
-    """A picture is no text; the message says what adds it."""
+def test_broken_or_empty_office_file_fails(data: bytes, reason: str) -> None:
+    """A picture is no text; the message says how to add text."""
     assert problem(data)[0] == reason
 
 
-def test_entities_are_refused() -> None:
-    """Those that multiply, and those that read files."""
+def test_xml_entities_in_office_files_are_refused() -> None:
+    """They multiply text, or read files."""
     doctype = "<!DOCTYPE w:document [<!ENTITY a 'aaaa'><!ENTITY b SYSTEM 'file:///etc/passwd'>]>"
     for entity in ("&a;", "&b;"):
         main = part("w:document", p(entity)).replace("?>", f"?>{doctype}", 1)
@@ -600,8 +600,8 @@ def test_entities_are_refused() -> None:
         (lambda: word("<w:tc><w:tcPr><w:gridSpan w:val='999999999'/></w:tcPr></w:tc>" + p("x")), (None,)),
     ],
 )
-def test_a_hostile_file_is_bounded(data: Callable[[], bytes], reasons: tuple[str | None, ...]) -> None:
-    """Deep elements, long texts, far cells, many empty rows, texts that all cells share."""
+def test_hostile_office_file_is_bounded(data: Callable[[], bytes], reasons: tuple[str | None, ...]) -> None:
+    """Cases are deep elements, long texts, distant cells, many empty rows, and texts shared by all cells."""
     packed = data()
     assert len(packed) < 5_000_000
     if None in reasons:
@@ -611,8 +611,8 @@ def test_a_hostile_file_is_bounded(data: Callable[[], bytes], reasons: tuple[str
 
 
 @pytest.mark.parametrize("suffix", [".doc", ".xls", ".ppt", ".odt", ".rtf", ".xlsb"])
-def test_an_old_format_is_counted_or_fails_with_advice(tmp_path: Path, suffix: str) -> None:
-    """As `input.unsupported` says."""
+def test_old_office_format_is_counted_or_fails_with_advice(tmp_path: Path, suffix: str) -> None:
+    """`input.unsupported` decides."""
     (tmp_path / f"a{suffix}").write_bytes(b"x")
     counts = ListingCounts()
     assert list(load_entries(InputConfig(uri=(InputSource(str(tmp_path)),)), output=None, counts=counts)) == []
@@ -637,8 +637,8 @@ _WHOLE = {
 
 @settings(deadline=None, max_examples=100)
 @given(st.sampled_from(sorted(_WHOLE)), st.randoms(use_true_random=False))
-def test_a_damaged_office_file_is_read_or_fails(form: str, random: Any) -> None:
-    """Elements and attributes that are missing, doubled, moved, or have other values: nothing raises another error."""
+def test_damaged_office_file_is_read_or_fails(form: str, random: Any) -> None:
+    """Elements and attributes are missing, duplicated, moved or changed, and no other exception is raised."""
     from pipeline.documents.office import decode_office
 
     out = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Archives and compressed files as other tools write them: padding, junk, old methods, links, backslashes."""
+"""Archives and compressed files of other tools: padding, junk, old methods, links, backslashes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def listed(path: Path, counts: ListingCounts | None = None) -> list[Entry]:
 
 
 def texts(path: Path, counts: ListingCounts | None = None) -> dict[str, bytes]:
-    """The bytes of each entry; DocumentError for one that cannot be read."""
+    """Return the bytes of each entry; DocumentError for an unreadable one."""
     return {entry.id: entry.read() for entry in listed(path, counts)}
 
 
@@ -65,13 +65,13 @@ def put(folder: Path, name: str, data: bytes) -> Path:
         ),
     ],
 )
-def test_a_case_is_read_whole(case: str, expected: dict[str, bytes]) -> None:
-    """Each document that the tools of its format find is found, with its content."""
+def test_archive_case_has_all_its_documents(case: str, expected: dict[str, bytes]) -> None:
+    """Each document that the format's own tools find is found, with its content."""
     assert texts(CASES / case) == expected
 
 
-def test_junk_behind_a_gzip_member_is_noted(tmp_path: Path) -> None:
-    """The text is that of the member, and the record says that something followed; padding is nothing."""
+def test_junk_after_a_gzip_member_is_noted(tmp_path: Path) -> None:
+    """The text is that of the member; padding is not noted."""
     (entry,) = listed(CASES / "gz/03_trailing_junk.txt.gz")
     document = decode(entry, entry.read(), text_field="text")
     assert (document.text, document.notes) == ("first part\n", ("trailing_bytes:4",))
@@ -93,14 +93,14 @@ PARTS = st.binary(max_size=300).map(lambda part: part.replace(b"<", b"("))
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
 @settings(deadline=None, max_examples=60)
 @given(parts=st.lists(PARTS, min_size=1, max_size=4), cut=st.integers(0, 60), data=st.data())
-def test_any_streams_come_back_or_fail(
+def test_concatenated_streams_are_read_or_fail(
     tmp_path_factory: pytest.TempPathFactory,
     pack: Callable[[bytes], bytes],
     parts: list[bytes],
     cut: int,
     data: st.DataObject,
 ) -> None:
-    """Several streams in one file are one text; a file that is cut in a stream is never taken for a whole one."""
+    """Several streams in one file are one text; a file cut within a stream never counts as whole."""
     suffix = {gzip.compress: "gz", bz2.compress: "bz2"}.get(pack, "xz")
     packed = [pack(part) for part in parts]
     whole = b"".join(packed)
@@ -136,17 +136,17 @@ def zip_of(*members: tuple[str, bytes, int], system: int = 3) -> bytes:
     before=st.binary(max_size=50),
     after=st.one_of(st.binary(max_size=50), st.integers(0, 200_000).map(bytes)),
 )
-def test_any_zip_comes_back(
+def test_any_zip_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, contents: list[tuple[bytes, int]], before: bytes, after: bytes
 ) -> None:
-    """By every method, with bytes before and behind the archive."""
+    """It may use every method and have bytes before and after the archive."""
     data = zip_of(*((f"{at}.txt", text, method) for at, (text, method) in enumerate(contents)))
     found = texts(put(tmp_path_factory.mktemp("a"), "a.zip", before + data + after))
     assert found == {f"a.zip!/{at}.txt": text for at, (text, _) in enumerate(contents)}
 
 
-def test_what_follows_a_zip_is_counted(tmp_path: Path) -> None:
-    """Padding is not; other bytes are, once for the archive."""
+def test_bytes_after_a_zip_are_counted(tmp_path: Path) -> None:
+    """They are counted once for the archive, except padding."""
     counts = ListingCounts()
     data = zip_of(("a.txt", b"x", 0))
     assert texts(put(tmp_path, "a.zip", data + bytes(100)), counts) == {"a.zip!/a.txt": b"x"}
@@ -155,7 +155,7 @@ def test_what_follows_a_zip_is_counted(tmp_path: Path) -> None:
     assert counts.ignored == {"(trailing bytes)": 1}
 
 
-def test_backslashes_separate_only_where_windows_wrote_them(tmp_path: Path) -> None:
+def test_backslashes_separate_only_in_archives_from_windows(tmp_path: Path) -> None:
     """On other systems a backslash is a character of a name."""
     for system, expected in ((0, "a.zip!/x/b.txt"), (3, "a.zip!/x\\b.txt")):
         data = zip_of(("x/b.txt", b"x", 0), system=system).replace(b"x/b.txt", b"x\\b.txt")
@@ -163,8 +163,8 @@ def test_backslashes_separate_only_where_windows_wrote_them(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.bz2", "tbz2", "tar.xz", "txz", "tar.zst"])
-def test_a_hard_link_is_the_member_it_names(tmp_path: Path, suffix: str) -> None:
-    """Also when the member itself is not wanted; a link to nothing is one failed document."""
+def test_hard_link_gives_its_target_member(tmp_path: Path, suffix: str) -> None:
+    """It works even if the target itself is not wanted; a dangling link is one failed document."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for name, text in ((".hidden.txt", b"first"), ("b.txt", b"second")):
@@ -187,8 +187,8 @@ def test_a_hard_link_is_the_member_it_names(tmp_path: Path, suffix: str) -> None
         found[f"{name}!/d.txt"].read()
 
 
-def test_many_hard_links_cannot_make_an_archive_expensive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond a limit of bytes that are read again, each further link fails alone."""
+def test_rereading_by_hard_links_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a limit of repeated bytes each further link fails alone."""
     from pipeline.documents.archives import tar
 
     monkeypatch.setattr(tar, "MAX_LINK_BYTES", 10_000)
@@ -210,8 +210,8 @@ def test_many_hard_links_cannot_make_an_archive_expensive(tmp_path: Path, monkey
     assert reasons == [3000, 3000, 3000] + ["document_too_expensive"] * 4
 
 
-def test_a_window_of_gigabytes_is_refused(tmp_path: Path) -> None:
-    """An lzma or xz stream says how much memory it needs; more than 128 MiB is not given."""
+def test_lzma_window_over_128_mib_is_refused(tmp_path: Path) -> None:
+    """The lzma or xz stream declares its memory use."""
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]
     data = lzma.compress(b"x" * 100, filters=filters)
     (entry,) = listed(put(tmp_path, "a.txt.xz", data))

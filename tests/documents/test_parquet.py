@@ -1,4 +1,4 @@
-"""Parquet files: each row is a document, read in a helper process, with the columns that metadata can hold."""
+"""Parquet files: each row is a document, read in a helper process, with metadata from suitable columns."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def reason(entry: Entry) -> tuple[str, str]:
     return error.value.reason, str(error.value)
 
 
-def test_each_row_is_a_document(tmp_path: Path) -> None:
-    """In the order of the row groups; vectors and bytes are left out, times are in UTC."""
+def test_parquet_row_is_a_document(tmp_path: Path) -> None:
+    """Rows are in the order of the row groups; vectors and bytes are left out, times are in UTC."""
     count = 100
     moment = pa.array([1_764_324_000_123_456_789] * count, pa.timestamp("ns", "Europe/Berlin"))
     table = pa.table(
@@ -90,8 +90,8 @@ def test_each_row_is_a_document(tmp_path: Path) -> None:
     assert found[7].notes == ("numbers_not_finite:1",)
 
 
-def test_fields_may_be_paths_and_texts_may_be_bytes(tmp_path: Path) -> None:
-    """Old writers do not say that a column is text; what is no UTF-8 is noted."""
+def test_parquet_fields_may_be_paths_and_bytes(tmp_path: Path) -> None:
+    """Old writers do not mark a column as text; invalid UTF-8 is noted."""
     table = pa.table({"page": [{"body": "a"}, {"body": "b"}], "key": ["k1", "k2"]})
     found = read(tmp_path / "a.parquet", saved(table), text_field="page.body", id_field="key")
     assert [(document.id, document.text) for document in found] == [("k1", "a"), ("k2", "b")]
@@ -101,15 +101,15 @@ def test_fields_may_be_paths_and_texts_may_be_bytes(tmp_path: Path) -> None:
     assert found_.notes == ("invalid_bytes:1",)
 
 
-def test_a_file_without_the_column_fails_once(tmp_path: Path) -> None:
-    """With the names of its columns."""
+def test_parquet_without_the_text_column_fails_once(tmp_path: Path) -> None:
+    """The message has the names of its columns."""
     (entry,) = entries(tmp_path / "a.parquet", saved(pa.table({"body": ["a"] * 9, "key": list(range(9))})))
     assert reason(entry)[0] == "document_unreadable"
     assert "this document has the columns body, key" in reason(entry)[1]
 
 
-def test_rows_without_text_fail_alone(tmp_path: Path) -> None:
-    """Null is no text, and neither is white space; a long one is too large."""
+def test_parquet_rows_without_text_fail_alone(tmp_path: Path) -> None:
+    """Null and white space are no text; a long text is too large."""
     found = entries(
         tmp_path / "a.parquet", saved(pa.table({"text": ["a", None, " ", "b" * 5000]})), max_document_bytes=4000
     )
@@ -123,8 +123,8 @@ def test_rows_without_text_fail_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", ["gz", "zip"])
-def test_a_packed_file_is_held_in_memory(tmp_path: Path, packed: str) -> None:
-    """Up to the size of a document: the format is read from its end."""
+def test_compressed_parquet_is_held_in_memory(tmp_path: Path, packed: str) -> None:
+    """It may be as large as a document, because the format is read from its end."""
     data = saved(pa.table({"text": ["a", "b"]}))
     if packed == "gz":
         path, content = tmp_path / "a.parquet.gz", gzip.compress(data)
@@ -139,8 +139,8 @@ def test_a_packed_file_is_held_in_memory(tmp_path: Path, packed: str) -> None:
     assert "unpack it" in reason(entry)[1]
 
 
-def test_a_damaged_file_gives_the_rows_before_the_damage(tmp_path: Path) -> None:
-    """And then one failed document under the id of the file."""
+def test_damaged_parquet_gives_the_rows_before_the_damage(tmp_path: Path) -> None:
+    """One failed document under the file's id follows."""
     data = saved(
         pa.table({"text": [f"text {n} " * 200 for n in range(900)]}),
         row_group_size=300,
@@ -159,8 +159,8 @@ def test_a_damaged_file_gives_the_rows_before_the_damage(tmp_path: Path) -> None
         assert reason(entry)[0] == "document_unreadable"
 
 
-def test_a_page_that_unpacks_to_much_more_fails_the_file(tmp_path: Path) -> None:
-    """The helper's memory is limited, and a run goes on."""
+def test_parquet_decompression_bomb_fails_the_file(tmp_path: Path) -> None:
+    """The helper's memory is limited, and the run continues."""
     table = pa.table({"text": ["a" * 60_000_000]})
     bomb = saved(table, compression="zstd", use_dictionary=False, write_statistics=False)
     assert len(bomb) < 10_000
@@ -169,8 +169,8 @@ def test_a_page_that_unpacks_to_much_more_fails_the_file(tmp_path: Path) -> None
     assert [document.text for document in read(tmp_path / "b.parquet", saved(pa.table({"text": ["next"]})))] == ["next"]
 
 
-def test_a_small_file_of_millions_of_rows_fails_after_some_of_them(tmp_path: Path) -> None:
-    """A column of equal values takes a few bytes, whatever the number of its rows."""
+def test_small_parquet_of_millions_of_rows_is_bounded(tmp_path: Path) -> None:
+    """A column of equal values takes a few bytes for any number of rows."""
     table = pa.table({"text": pa.DictionaryArray.from_arrays(pa.array([0] * 30_000, pa.int8()), pa.array(["a"]))})
     bomb = saved(table)
     assert len(bomb) < 2000
@@ -181,8 +181,8 @@ def test_a_small_file_of_millions_of_rows_fails_after_some_of_them(tmp_path: Pat
     assert reason(found[-1])[0] == "document_too_expensive"
 
 
-def test_a_helper_splits_one_file_after_the_other(tmp_path: Path) -> None:
-    """Its start takes longer than most files."""
+def test_helper_is_reused_for_several_parquet_files(tmp_path: Path) -> None:
+    """Its start takes longer than reading most files."""
     for number in range(3):
         (tmp_path / f"{number}.parquet").write_bytes(saved(pa.table({"text": ["a", "b"]})))
     SPLITTERS.close()
@@ -192,7 +192,7 @@ def test_a_helper_splits_one_file_after_the_other(tmp_path: Path) -> None:
     assert SPLITTERS.started == started + 1
 
 
-def test_a_reader_that_stops_early_ends_the_helper(tmp_path: Path) -> None:
+def test_early_stop_ends_the_helper(tmp_path: Path) -> None:
     """The rest of the file is not read."""
     (tmp_path / "a.parquet").write_bytes(saved(pa.table({"text": ["a" * 1000] * 5000})))
     config = InputConfig(uri=(InputSource(str(tmp_path / "a.parquet")),))
@@ -214,8 +214,8 @@ _CELLS = {
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), st.integers(0, 80), st.integers(1, 50), st.sampled_from(["zstd", "none", "snappy"]))
-def test_every_value_of_every_row_comes_out(data: st.DataObject, count: int, group: int, packing: str) -> None:
-    """However the rows are grouped and packed."""
+def test_every_parquet_value_is_read(data: st.DataObject, count: int, group: int, packing: str) -> None:
+    """Rows may be grouped and compressed in any way."""
     columns = {}
     for name, (kind, values) in _CELLS.items():
         cells = data.draw(st.lists(st.one_of(st.none(), values), min_size=count, max_size=count))
@@ -234,8 +234,8 @@ def test_every_value_of_every_row_comes_out(data: st.DataObject, count: int, gro
     assert found == expected
 
 
-def test_times_with_a_zone_are_in_utc() -> None:
-    """The zone's name is not kept: not every machine knows it."""
+def test_parquet_times_with_a_zone_are_in_utc() -> None:
+    """The zone's name is not kept, because not every machine knows it."""
     moment = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
     table = pa.table({"text": ["a"], "at": pa.array([moment], pa.timestamp("us", "America/New_York"))})
     ((row, _),) = rows(io.BytesIO(saved(table)), text_field="text", id_field=None)

@@ -1,4 +1,4 @@
-"""Files that are listed once and read later, whole or in parts: the documents and ids are those of a listing."""
+"""Planned files: listed once and read later, whole or in parts, with the documents and ids of a listing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ITEM = "<item><guid>g{0}</guid><title>T{0}</title><description>The text of item 
 
 
 def seen(entries: Iterator[Entry]) -> list[tuple[Any, ...]]:
-    """Return each entry as a run sees it, with its bytes or its problem."""
+    """Return each entry as a run uses it, with its bytes or its problem."""
     found = []
     for entry in entries:
         try:
@@ -114,8 +114,8 @@ def every_kind(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("part_bytes", [1, 200, 10**9])
-def test_every_kind_has_the_ids_of_a_listing(tmp_path: Path, part_bytes: int) -> None:
-    """Byte for byte, with uris, versions, sizes, notes and problems, whole or divided, under a name as well."""
+def test_planned_entries_equal_those_of_a_listing(tmp_path: Path, part_bytes: int) -> None:
+    """URIs, versions, sizes, notes and problems agree, whole or divided, also under an input name."""
     every_kind(tmp_path / "one")
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "more.jsonl").write_text('{"text": "More."}\n' * 30)
@@ -167,10 +167,10 @@ CELLS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(lines=LINES, end=st.sampled_from(["", "\n"]), bom=st.booleans(), part_bytes=st.integers(1, 400))
-def test_lines_are_divided_where_a_document_begins(
+def test_json_lines_are_divided_between_documents(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], end: str, bom: bool, part_bytes: int
 ) -> None:
-    """Whatever they contain: objects over several lines, several in a line, lines that are too long, and no JSON."""
+    """Cases are multi-line objects, several per line, too long lines, and text that is not JSON."""
     data = ("\ufeff" if bom else "") + "\n".join(['{"text": "first"}', *lines]) + end
     _same(tmp_path_factory, "l.jsonl", data.encode(), part_bytes)
 
@@ -187,10 +187,10 @@ def test_lines_are_divided_where_a_document_begins(
     part_bytes=119,
 )
 @given(cells=CELLS, bom=st.booleans(), part_bytes=st.integers(1, 400))
-def test_tables_are_divided_where_a_record_begins(
+def test_csv_tables_are_divided_between_records(
     tmp_path_factory: pytest.TempPathFactory, cells: list[str], bom: bool, part_bytes: int
 ) -> None:
-    """Whatever they contain: quoted line ends, quotes that are not closed, and records over the limit."""
+    """Cases are quoted line ends, unclosed quotes, and records over the limit."""
     data = ("\ufeff" if bom else "") + "text,n\n" + "".join(cells)
     _same(tmp_path_factory, "t.csv", data.encode(), part_bytes)
 
@@ -212,8 +212,8 @@ def io_bytes() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the kernel counts no reads")
-def test_a_part_reads_only_its_bytes(tmp_path: Path) -> None:
-    """For a table, it also reads the header."""
+def test_part_reads_only_its_bytes(tmp_path: Path) -> None:
+    """Of a table it also reads the header."""
     with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text"])
@@ -231,8 +231,8 @@ def test_a_part_reads_only_its_bytes(tmp_path: Path) -> None:
     assert io_bytes() - before < 220_000 + 2 * (1 << 18)
 
 
-def test_a_link_is_followed_again_only_where_the_listing_found_one(tmp_path: Path) -> None:
-    """A file that has become a link is gone, as it would be for a listing that refuses it."""
+def test_link_is_followed_only_if_the_listing_found_one(tmp_path: Path) -> None:
+    """A file that has become a link counts as removed."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "_real").mkdir()
     (tmp_path / "in" / "_real" / "a.txt").write_text("Real.")
@@ -252,8 +252,8 @@ def test_a_link_is_followed_again_only_where_the_listing_found_one(tmp_path: Pat
     assert [(entry[0], entry[5][0]) for entry in problems] == [("linked.txt", "document_unreadable")]
 
 
-def test_a_divided_file_that_has_changed_is_no_document(tmp_path: Path) -> None:
-    """Its numbers may mean other documents now; everything else is read first."""
+def test_changed_divided_file_is_not_read(tmp_path: Path) -> None:
+    """Its numbers may mean other documents now; all other files are read first."""
     (tmp_path / "a.jsonl").write_text('{"text": "One."}\n' * 10)
     (tmp_path / "z.txt").write_text("Z.")
     age(tmp_path)
@@ -266,8 +266,8 @@ def test_a_divided_file_that_has_changed_is_no_document(tmp_path: Path) -> None:
         next(entries)
 
 
-def test_lines_of_a_plan_are_read_back(tmp_path: Path) -> None:
-    """Any file name survives."""
+def test_plan_lines_are_read_back(tmp_path: Path) -> None:
+    """Any file name is preserved."""
     (tmp_path / os.fsdecode(b"\xff\x80 \n.txt")).write_text("x")
     (row,) = planned(config_of(tmp_path), 1)
     assert planned_file(row.to_line()) == row

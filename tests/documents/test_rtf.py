@@ -1,4 +1,4 @@
-"""The text of RTF, and of Outlook messages whose body is in RTF only."""
+"""The text of RTF, and of Outlook messages whose only body is RTF."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HTML_SIZE = 17
 
 
 def with_rtf_body(packed: bytes) -> bytes:
-    """The Outlook message with compressed RTF in place of its HTML body."""
+    """Return the Outlook message with compressed RTF in place of its HTML body."""
     assert len(packed) <= 64
     data = bytearray(OUTLOOK.read_bytes())
     at = data.index(b"This is a message")
@@ -35,8 +35,8 @@ def with_rtf_body(packed: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_a_message_with_an_rtf_body_only_is_read(compressed: bool) -> None:
-    """Below its headers, like any other."""
+def test_message_with_only_an_rtf_body_is_read(compressed: bool) -> None:
+    """The text follows the headers, as in other messages."""
     found = decode_msg(
         with_rtf_body(compress(rb"{\rtf1\ansicpg1251 \'cf\'f0\par next}", compressed=compressed)), "text"
     )
@@ -69,7 +69,7 @@ PAGE = rb"""{\rtf1\ansi\ansicpg1252\fromhtml1 \fbidi \deff0{\fonttbl{\f0\fswiss 
     ],
 )
 def test_rtf_gives_its_text(data: bytes, text: str) -> None:
-    """Code pages of fonts, Unicode with fallbacks, fields, tables and embedded pages; no markup."""
+    """Code pages, Unicode with fallbacks, fields, tables and embedded pages are read, without markup."""
     assert rtf_text(data) == text
 
 
@@ -79,14 +79,14 @@ def test_rtf_gives_its_text(data: bytes, text: str) -> None:
      rb"\bin9999999 x", rb"\u99999999 ", rb"\ansicpg99999 x"],
 )  # fmt: skip
 def test_hostile_rtf_takes_linear_time(data: bytes) -> None:
-    """Groups that never close, words without end, and numbers that are too large."""
+    """Cases are unclosed groups, endless words, and numbers that are too large."""
     rtf_text(data)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(["Wort", "ж", "日", "😀", "a b", "{", "}", "\\", "é"]), min_size=1, max_size=20))
-def test_each_character_comes_out_once(words: list[str]) -> None:
-    """Written as code units with a fallback, in a group of its own each."""
+def test_each_rtf_character_appears_once(words: list[str]) -> None:
+    """Characters are code units with a fallback, each in its own group."""
     units = "".join(
         "".join(
             rf"\u{unit}?" for unit in struct.unpack(f"<{len(word.encode('utf-16-le')) // 2}h", word.encode("utf-16-le"))
@@ -97,14 +97,14 @@ def test_each_character_comes_out_once(words: list[str]) -> None:
     assert rtf_text(f"{{\\rtf1 {units}}}".encode()).split("\n") == words
 
 
-def test_a_wrong_length_of_a_picture_does_not_end_the_text() -> None:
-    """Bytes that are said to be more than there are follow as text; those of a right length are left out."""
+def test_wrong_picture_length_does_not_end_the_text() -> None:
+    """With a length beyond the file the bytes are read as text; a right length is skipped."""
     assert "after" in rtf_text(rb"{\rtf1\ansi before {\pict\bin99999 xx} after}")
     assert rtf_text(rb"{\rtf1\ansi before {\pict\bin3 }}{} after}").split() == ["before", "after"]
 
 
-def test_bytes_that_are_no_character_are_noted() -> None:
-    """As in a text: U+FFFD, and how many."""
+def test_invalid_rtf_bytes_are_noted() -> None:
+    """They become U+FFFD and are counted, as in a plain text."""
     found = decode_msg(with_rtf_body(compress(rb"{\rtf1\ansicpg1252 a\'81b}", compressed=False)), "text")
     assert found.text.endswith("a\ufffdb")
     assert found.notes == ("invalid_bytes:1",)

@@ -1,4 +1,4 @@
-"""Entries go to worker processes as pickles, and are read there as they would be read here."""
+"""Entries are pickled for worker processes, and are read there as in the main process."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from pipeline.stores import OutageRetry
 
 
 def entries(folder: Path) -> dict[str, Entry]:
-    """The entries of a folder as a run lists them, by id."""
+    """Return the entries of a folder as a run lists them, by id."""
     outage_retry = OutageRetry(1.0, threading.Event(), time.monotonic)
     config = InputConfig(uri=str(folder))
     listed = load_entries(config, output=None, counts=ListingCounts(), outage_retry=outage_retry)
     return {entry.id: entry for entry in listed}
 
 
-def test_files_and_lines_are_read_as_here(tmp_path: Path) -> None:
-    """With their notes: plain and packed files, and the lines of a file of many documents."""
+def test_pickled_files_and_lines_are_read_the_same(tmp_path: Path) -> None:
+    """This covers plain and compressed files, and lines of a file of many documents, with their notes."""
     (tmp_path / "a.txt").write_text("text", encoding="utf-8")
     (tmp_path / "b.md.gz").write_bytes(gzip.compress(b"packed") + b"junk")
     (tmp_path / "c.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n', encoding="utf-8")
@@ -44,8 +44,8 @@ def test_files_and_lines_are_read_as_here(tmp_path: Path) -> None:
         assert getattr(there, "notes", ()) == getattr(here, "notes", ())
 
 
-def test_what_was_replaced_since_the_listing_is_noticed_there(tmp_path: Path) -> None:
-    """The file has another identity, and its newest version is read; a file that is gone is the document's failure."""
+def test_worker_notices_a_replaced_file(tmp_path: Path) -> None:
+    """Its newest version is read; a removed file is a failure of the document."""
     path = tmp_path / "a.txt"
     path.write_text("text", encoding="utf-8")
     (entry,) = entries(tmp_path).values()
@@ -58,8 +58,8 @@ def test_what_was_replaced_since_the_listing_is_noticed_there(tmp_path: Path) ->
         sent.read()
 
 
-def test_members_of_archives_stay_here(tmp_path: Path) -> None:
-    """They are read through the archive, which is open in this process."""
+def test_archive_members_are_not_pickled(tmp_path: Path) -> None:
+    """They are read through the archive, which is open in the main process."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("m.txt", "member")
     (entry,) = entries(tmp_path).values()

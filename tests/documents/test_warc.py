@@ -1,4 +1,4 @@
-"""Web archives: responses that are texts become documents, everything else is counted, damage is its record's own."""
+"""Web archives: text responses become documents, other records are counted, damage costs only its own record."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ URL = "https://daily.example/1"
 
 
 def record(body: bytes, kind: str = "response", *, url: str = URL, length: int | None = None, **headers: str) -> bytes:
-    """A WARC record."""
+    """Return a WARC record."""
     fields = {"WARC-Type": kind, "WARC-Target-URI": url, "WARC-Date": "2026-11-28T10:15:00Z"}
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     fields["Content-Length"] = str(len(body) if length is None else length)
@@ -35,7 +35,7 @@ def record(body: bytes, kind: str = "response", *, url: str = URL, length: int |
 
 
 def response(body: bytes, kind: str = "text/html", *, status: str = "200 OK", **headers: str) -> bytes:
-    """The block of a response."""
+    """Return the block of a response record."""
     fields = {"Content-Type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value)
     return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
@@ -47,7 +47,7 @@ def chunked(body: bytes, size: int = 100) -> bytes:
 
 
 def archive(folder: Path, *records: bytes, name: str = "a.warc") -> Path:
-    """An archive; a compressed one has a gzip member for each record, as crawlers write it."""
+    """Return an archive; a compressed one has a gzip member for each record, as crawlers write it."""
     packed = [gzip.compress(each) for each in records] if name.endswith(".gz") else records
     (folder / name).write_bytes(b"".join(packed))
     return folder / name
@@ -66,7 +66,7 @@ NAMES = pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
 
 @NAMES
 def test_each_text_response_is_a_document(tmp_path: Path, name: str) -> None:
-    """A page by its main text, with its address and date; other records are counted by their kind."""
+    """A page gives its main text with address and date; other records are counted by kind."""
     path = archive(
         tmp_path,
         record(b"software: x\r\n", "warcinfo"),
@@ -106,7 +106,7 @@ def test_each_text_response_is_a_document(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["", "gzip", "x-gzip", "deflate", "br", "zstd", "GZIP"])
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_a_body_is_read_as_a_browser_reads_it(tmp_path: Path, encoding: str, is_chunked: bool) -> None:
+def test_warc_body_is_decoded_like_in_a_browser(tmp_path: Path, encoding: str, is_chunked: bool) -> None:
     """Chunks are joined, and compression is undone."""
     text = b"Shares fell by three per cent. " * 50
     packers = {"": bytes, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstandard.compress}
@@ -116,8 +116,8 @@ def test_a_body_is_read_as_a_browser_reads_it(tmp_path: Path, encoding: str, is_
     assert texts(documents_of(archive(tmp_path, record(block)))) == [text.decode()]
 
 
-def test_an_unknown_encoding_is_its_own_problem(tmp_path: Path) -> None:
-    """The records around it are read; a body that is not compressed in spite of its header is read as it stands."""
+def test_unknown_content_encoding_fails_alone(tmp_path: Path) -> None:
+    """Other records are read; a body that is not compressed despite its header is read as it is."""
     path = archive(
         tmp_path,
         plain(1),
@@ -134,8 +134,8 @@ def test_an_unknown_encoding_is_its_own_problem(tmp_path: Path) -> None:
     assert found[-1] == "Text number 6."
 
 
-def test_a_truncated_record_is_noted(tmp_path: Path) -> None:
-    """As the crawler says, or as its compression shows."""
+def test_truncated_warc_record_is_noted(tmp_path: Path) -> None:
+    """The crawler or the compression shows the truncation."""
     packed = response(gzip.compress(b"A text. " * 500)[:-9], "text/plain", Content_Encoding="gzip")
     named = record(response(b"A text.", "text/plain"), WARC_Truncated="length")
     read = documents_of(archive(tmp_path, named, record(packed)))
@@ -143,8 +143,8 @@ def test_a_truncated_record_is_noted(tmp_path: Path) -> None:
     assert found == [("truncated:length",), ("truncated:content",)]
 
 
-def test_an_archive_without_its_extra_fails_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It alone, not the run."""
+def test_warc_without_its_extra_fails_with_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the archive fails, not the run."""
     monkeypatch.setitem(sys.modules, "warcio", None)
     archive(tmp_path, plain(1))
     (tmp_path / "b.txt").write_text("A text.")
@@ -155,8 +155,8 @@ def test_an_archive_without_its_extra_fails_with_the_command(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("at", [0, 3, 12, 40, -6, -2])
-def test_a_damaged_member_fails_alone(tmp_path: Path, at: int) -> None:
-    """One failure, whether its header, its data or its checksum is damaged; what follows is read."""
+def test_damaged_gzip_member_fails_alone(tmp_path: Path, at: int) -> None:
+    """Its header, data or checksum is damaged, and later members are read."""
     members = [bytearray(gzip.compress(plain(n))) for n in range(1, 6)]
     members[2][at] ^= 0xFF
     (tmp_path / "a.warc.gz").write_bytes(b"".join(members))
@@ -169,8 +169,8 @@ def test_a_damaged_member_fails_alone(tmp_path: Path, at: int) -> None:
 
 
 @pytest.mark.parametrize("length", [5, 500, -3])
-def test_a_wrong_length_fails_alone(tmp_path: Path, length: int) -> None:
-    """Reading goes on at the next record that begins."""
+def test_record_with_a_wrong_length_fails_alone(tmp_path: Path, length: int) -> None:
+    """Reading continues at the next record."""
     broken = record(response(b"Text of the wrong length.", "text/plain"), length=length)
     found = texts(documents_of(archive(tmp_path, plain(1), broken, *[plain(n) for n in range(3, 9)])))
     assert found[0] == "Text number 1."
@@ -179,8 +179,8 @@ def test_a_wrong_length_fails_alone(tmp_path: Path, length: int) -> None:
 
 
 @NAMES
-def test_a_cut_archive_fails_behind_its_records(tmp_path: Path, name: str) -> None:
-    """As a crawl that was stopped leaves it."""
+def test_truncated_warc_fails_after_its_records(tmp_path: Path, name: str) -> None:
+    """An interrupted crawl leaves such a file."""
     path = archive(tmp_path, plain(1), plain(2), plain(3), name=name)
     path.write_bytes(path.read_bytes()[:-40])
     assert texts(documents_of(path)) == ["Text number 1.", "Text number 2.", f"{name}: document_unreadable"]
@@ -188,10 +188,10 @@ def test_a_cut_archive_fails_behind_its_records(tmp_path: Path, name: str) -> No
 
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.sampled_from(["a.warc", "a.warc.gz"]))
-def test_any_damage_is_a_document_or_a_failure(
+def test_any_damage_gives_documents_or_failures(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str
 ) -> None:
-    """Nothing else is raised, and what comes well before the damage is read."""
+    """No other exception is raised, and records well before the damage are read."""
     path = archive(tmp_path_factory.mktemp("warc"), *[plain(n) for n in range(1, 5)], name=name)
     content = bytearray(path.read_bytes())
     at = data.draw(st.integers(len(content) // 2, len(content) - 1))
@@ -206,8 +206,8 @@ def test_any_damage_is_a_document_or_a_failure(
 @pytest.mark.parametrize(
     "packer", [lambda data: gzip.compress(data), lambda data: brotli.compress(data, quality=1)], ids=["gzip", "br"]
 )
-def test_a_body_that_unpacks_to_much_fails_alone(tmp_path: Path, packer: Any) -> None:
-    """No more than the limit is unpacked of it."""
+def test_warc_decompression_bomb_fails_alone(tmp_path: Path, packer: Any) -> None:
+    """No more than the limit is unpacked."""
     name = "gzip" if packer(b"x").startswith(b"\x1f\x8b") else "br"
     block = response(packer(bytes(50_000_000)), "text/plain", Content_Encoding=name)
     path = archive(tmp_path, record(block), plain(2))
@@ -219,8 +219,8 @@ def test_a_body_that_unpacks_to_much_fails_alone(tmp_path: Path, packer: Any) ->
     assert peak < 30_000_000
 
 
-def test_a_long_record_is_passed_over(tmp_path: Path) -> None:
-    """Not held: a video is counted, a long text fails alone."""
+def test_too_long_record_is_skipped(tmp_path: Path) -> None:
+    """It is not held in memory: a video is counted, a long text fails alone."""
     video = record(response(bytes(8_000_000), "video/mp4"))
     text = record(response(b"x" * 8_000_000, "text/plain"))
     path = archive(tmp_path, video, text, plain(3))
@@ -239,7 +239,7 @@ def test_a_long_record_is_passed_over(tmp_path: Path) -> None:
     [b"WARC/1.0\r\n" + b"a" * 3_000_000, b"WARC/1.0\r\nContent-Length: 99999999999999999999\r\n\r\n",
      b"WARC/1.0\r\n\r\n" * 5_000, b"x" * 3_000_000, b"", b"WARC/"],
 )  # fmt: skip
-def test_a_hostile_archive_fails(tmp_path: Path, data: bytes) -> None:
-    """Headers without end, lengths without content, and what is no archive."""
+def test_hostile_warc_fails(tmp_path: Path, data: bytes) -> None:
+    """Cases are endless headers, lengths without content, and files that are no archive."""
     (tmp_path / "a.warc").write_bytes(data)
     assert all("document_unreadable" in text for text in texts(documents_of(tmp_path / "a.warc")))

@@ -1,4 +1,4 @@
-"""XML documents: news, articles and any other vocabulary, well-formed or not, and what hostile ones cost."""
+"""XML documents: news, articles and other vocabularies, well-formed or not, and bounds for hostile ones."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def problem(data: bytes | str) -> tuple[str, str]:
 
 
 def test_nitf_gives_its_body_in_order() -> None:
-    """Headline, byline, dateline, paragraphs, captions, tables; a lead paragraph that is repeated once."""
+    """It has headline, byline, dateline, paragraphs, captions and tables; a repeated lead paragraph appears once."""
     found = document(NITF)
     assert found.text == (
         "Bank raises rates\nSecond line\nBy Anna B.\nFRANKFURT\nShort.\nThe bank raised\nCO2 at 5 euros.\nA caption.\n"
@@ -101,8 +101,8 @@ def test_nitf_gives_its_body_in_order() -> None:
         '<inlineData contenttype="text/html">&lt;p>Bank raises rates&lt;p>One.&lt;p>Two.</inlineData>',
     ],
 )
-def test_a_news_item_gives_its_headline_and_content(content: str) -> None:
-    """NITF, a page or text; what two elements hold is read once, what is elsewhere is counted."""
+def test_news_item_gives_its_headline_and_content(content: str) -> None:
+    """Content is NITF, a page or text; repeated content is read once, and remote content is counted."""
     found = document(NEWS_ITEM % (content + '<remoteContent href="a.jpg"/>'))
     assert found.text == "By Anna B.\n\nFRANKFURT\n\nA summary.\n\nBank raises rates\nOne.\nTwo."
     assert found.notes == ("attachments_skipped:1",)
@@ -113,8 +113,8 @@ def test_a_news_item_gives_its_headline_and_content(content: str) -> None:
     }  # fmt: skip
 
 
-def test_an_article_gives_title_abstract_and_sections() -> None:
-    """Tables with tabs, captions, a formula in one form; references are counted."""
+def test_article_gives_title_abstract_and_sections() -> None:
+    """Tables have tabs, a formula appears in one form, and references are counted."""
     found = document(ARTICLE)
     assert found.text == (
         "On E. coli\nA subtitle\n\nAn abstract.\n\nMethods\nSee [1], x2.\nTable 1\nCells.\na\tb\n1\t2\n"
@@ -144,8 +144,8 @@ def test_an_article_gives_title_abstract_and_sections() -> None:
         ("\n  <?xml version='1.0'?><a>late declaration</a>", "late declaration"),
     ],
 )  # fmt: skip
-def test_other_xml_gives_its_text(data: str, text: str) -> None:
-    """All of it in order: elements in a text within the line, others in lines of their own."""
+def test_unknown_xml_gives_all_its_text_in_order(data: str, text: str) -> None:
+    """Inline elements stay in their line, others have lines of their own."""
     assert document(data).text == text
 
 
@@ -159,15 +159,15 @@ def test_other_xml_gives_its_text(data: str, text: str) -> None:
         ("<a>Привет</a>", "utf-8-sig", ()),
     ],
 )
-def test_an_xml_document_says_its_encoding(text: str, encoding: str, notes: tuple[str, ...]) -> None:
-    """In its declaration or by a BOM; UTF-8 under a wrong declaration is UTF-8."""
+def test_xml_encoding_is_declared_or_marked(text: str, encoding: str, notes: tuple[str, ...]) -> None:
+    """UTF-8 under a wrong declaration is read as UTF-8."""
     found = document(text.encode(encoding))
     assert found.text == re.sub("<.*?>", "", text)
     assert found.notes == notes
 
 
-def test_damage_is_noted_and_what_ends_too_early_fails() -> None:
-    """A repair is noted; a file whose root element does not end is cut."""
+def test_damaged_xml_is_noted_and_truncated_xml_fails() -> None:
+    """A repair is noted; a file whose root element does not end is truncated."""
     assert document("<a><b>x</a>").notes == ("xml_repaired",)
     assert problem("<a><b>x</b>")[0] == "document_unreadable"
     assert problem("just words") == ("document_unreadable", "no XML: it has no element")
@@ -190,21 +190,21 @@ def bomb(levels: int, width: int) -> str:
         bomb(9, 10).replace("<a>", "<a><b c='&e8;'/>"),
     ],
 )
-def test_an_entity_bomb_is_too_expensive(data: str) -> None:
-    """Nested or repeated, in a text or an attribute."""
+def test_entity_bomb_is_document_too_expensive(data: str) -> None:
+    """It is nested or repeated, in a text or an attribute."""
     assert problem(data)[0] == "document_too_expensive"
 
 
 @pytest.mark.parametrize("damage", ["", "</b>"])
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "http://127.0.0.1:9/x"])
-def test_an_external_entity_is_refused(target: str, damage: str) -> None:
-    """No file is read and no request made, also for a document that is not well-formed."""
+def test_external_entity_is_refused(target: str, damage: str) -> None:
+    """No file is read and no request sent, also for malformed documents."""
     data = f'<!DOCTYPE a [<!ENTITY x SYSTEM "{target}">]><a>{damage}&x;</a>'
     assert problem(data) == ("document_unreadable", "it refers to an external entity, which is not read")
 
 
-def test_external_subsets_are_left_out() -> None:
-    """A DTD elsewhere is not read, and no reason to fail."""
+def test_external_dtd_is_not_read() -> None:
+    """Its absence is no failure."""
     subset = '<!ENTITY % p SYSTEM "file:///etc/passwd"> %p; <!ENTITY c "Co">'
     assert document(f'<!DOCTYPE a SYSTEM "http://127.0.0.1:9/x.dtd" [{subset}]><a>Acme &c;</a>').text == "Acme Co"
 
@@ -229,7 +229,7 @@ def test_external_subsets_are_left_out() -> None:
     ],
 )
 def test_hostile_xml_takes_linear_time(piece: str) -> None:
-    """Characters by the hundred thousand of what never closes."""
+    """Cases are hundreds of thousands of unclosed constructs."""
     started = time.process_time()
     for data in (piece * (200_000 // len(piece)), f"<a>{piece * (200_000 // len(piece))}</a>"):
         with suppress(DocumentError):
@@ -238,7 +238,7 @@ def test_hostile_xml_takes_linear_time(piece: str) -> None:
 
 
 def test_deep_nesting_loses_no_text() -> None:
-    """Elements below the deepest level are read as text of it."""
+    """Elements below the deepest level are read as text of that level."""
     data = "".join(f"<a>w{n} " for n in range(5000)) + "</a>" * 5000
     assert document(data).text.split() == [f"w{n}" for n in range(5000)]
 
@@ -265,8 +265,8 @@ ELEMENTS = st.recursive(
 
 @settings(max_examples=100, deadline=None)
 @given(ELEMENTS)
-def test_both_parsers_agree_on_what_is_well_formed(element: Element) -> None:
-    """The lenient one gives the same texts and elements as expat."""
+def test_lenient_parser_agrees_with_expat(element: Element) -> None:
+    """For well-formed XML it gives the same texts and elements."""
     text = written(element)
     strict, notes = parse_xml(text)
     assert notes == ()
@@ -295,8 +295,8 @@ JUNK = ["<p>", "</p>", "<b>", "</b>", "&", "<", ">", "<br>", "&nbsp;", "<x:y z=1
         max_size=15,
     )
 )
-def test_no_word_of_a_broken_document_is_lost(junk: Sequence[str]) -> None:
-    """Words between any pieces of markup come out once each, in order."""
+def test_every_word_of_broken_xml_appears_once(junk: Sequence[str]) -> None:
+    """Words between any pieces of markup appear in order."""
     words = [f"word{n}" for n in range(len(junk) + 1)]
     body = "".join(f" {word} {piece} " for word, piece in zip(words, [*junk, ""], strict=True))
     try:

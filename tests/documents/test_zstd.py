@@ -1,4 +1,4 @@
-"""Zstandard streams: what is whole, what is cut, and what is a bomb."""
+"""Zstandard streams: whole, truncated, and bombs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("data", [b"", b"a", b"ab" * 200_000, os.urandom(300_000)])
 def test_frames_of_each_kind_are_read(data: bytes) -> None:
-    """With and without checksum and size, one frame or several, and what others put between them."""
+    """Cases are with and without checksum and size, several frames, and skippable frames."""
     for whole in (packed(data), packed(data, write_checksum=True), packed(data, write_content_size=False)):
         assert read(whole) == data
         assert read(whole + SKIPPABLE + streamed(data) + whole) == data * 3
@@ -43,8 +43,8 @@ def test_frames_of_each_kind_are_read(data: bytes) -> None:
 
 
 @given(st.binary(max_size=2000), st.data())
-def test_a_cut_file_is_found_out(data: bytes, draw: st.DataObject) -> None:
-    """Wherever it was cut, but between two frames, reading to the end says so."""
+def test_truncated_zstd_is_detected(data: bytes, draw: st.DataObject) -> None:
+    """Reading to the end reports it, unless the cut is between two frames."""
     first, second = streamed(data), packed(data * 3)
     whole = first + SKIPPABLE + second
     cut = draw.draw(st.integers(1, len(whole) - 1))
@@ -56,14 +56,14 @@ def test_a_cut_file_is_found_out(data: bytes, draw: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=300), st.booleans())
-def test_any_bytes_are_read_or_are_damaged(data: bytes, frame: bool) -> None:
-    """Nothing but the errors that stand in the table of compressions comes out."""
+def test_any_zstd_bytes_are_read_or_are_damaged(data: bytes, frame: bool) -> None:
+    """Only the errors in the table of compressions are raised."""
     with suppress(OSError, EOFError, ZstdError):
         read((b"\x28\xb5\x2f\xfd" if frame else b"") + data)
 
 
-def test_a_bomb_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What unpacks to far more than any text does is given up, and takes no memory until then."""
+def test_zstd_bomb_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that expands far beyond any text is given up without using memory."""
     monkeypatch.setattr(zstd, "RATIO_FREE_BYTES", 1 << 20)
     bomb = packed(bytes(1 << 30))
     tracemalloc.start()
