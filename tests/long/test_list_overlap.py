@@ -1,4 +1,4 @@
-"""Rows without quotes that two windows both show: each is kept once, also where a window begins or ends in one."""
+"""Rows without quotes in the overlap of two windows are kept once, even if a window cuts one of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILLER = "Nobody counted what was left on the quay. "
 
 
 def size(text: str, before: Span, after: Span, *rows: list[str]) -> int:
-    """The number of repeated rows; a row is its sentence."""
+    """Return the number of repeated rows; a row is its sentence."""
     lists = [
         Listed(each, [{"payer": row[-11:-1].split("by ")[-1], "amount": float(row[9])} for row in each])
         for each in rows
@@ -24,16 +24,16 @@ def size(text: str, before: Span, after: Span, *rows: list[str]) -> int:
 @pytest.mark.parametrize(
     "cut", ["A fee of 6.00 EUR is borne ", "A fee of 6.00 EUR is borne by\f", "A fee of 6.00\f", "A fee of "]
 )
-def test_a_row_that_only_the_earlier_window_shows_whole_is_no_repetition(cut: str) -> None:
-    """The later window begins in it, and shows the same row once more after the shared text."""
+def test_row_cut_by_the_later_window_is_not_repeated(cut: str) -> None:
+    """The later window begins within it, and has an equal row after the shared text."""
     text = f"{FILLER}{cut}{ROW[len(cut) :]} {FILLER}{FILLER}{ROW} {FILLER}"
     start = text.index(cut) + len(cut)
     end = text.index(ROW, start)
     assert size(text, Span(0, end), Span(start, len(text)), [ROW], [ROW]) == 0
 
 
-def test_a_row_that_only_the_later_window_shows_whole_is_no_repetition() -> None:
-    """The earlier window ends in it, after the words that are looked for."""
+def test_row_cut_by_the_earlier_window_is_not_repeated() -> None:
+    """The earlier window ends within it, after the words that identify it."""
     row = "Brandt 001 bears a fee of 6.00 EUR in all of these cases."
     text = f"{FILLER}{row} {FILLER}{FILLER}{row} {FILLER}"
     start = text.index(row) + len(row) + 1
@@ -42,8 +42,8 @@ def test_a_row_that_only_the_later_window_shows_whole_is_no_repetition() -> None
     assert shared_size(*lists, spans=(Span(0, end), Span(start, len(text))), text=text) == 0
 
 
-def test_equal_rows_in_the_shared_text_are_repeated() -> None:
-    """As many as the shared text contains, also when a cut one precedes them."""
+def test_equal_rows_in_the_shared_text_are_repetitions() -> None:
+    """Their number is that of the shared text, even if a cut row precedes them."""
     text = f"{FILLER}{ROW} {ROW} {ROW} {FILLER}{OTHER} {FILLER}"
     middle = text.index(ROW) + 27
     end = text.index(OTHER)
@@ -53,8 +53,8 @@ def test_equal_rows_in_the_shared_text_are_repeated() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_rows_of_a_table_whose_names_occur_in_the_text_as_well_are_repeated(rows: int) -> None:
-    """A mention that is no row is not taken for a cut row."""
+def test_mention_outside_a_row_is_not_taken_for_a_cut_row(rows: int) -> None:
+    """The names of the table rows also occur in the running text."""
     names = ["Brandt 001", "Cole 002", "Ames 000", "Duarte 003"][:rows]
     table = "".join(f"{name}\t{number}.00\tcosts of the bank\n" for number, name in enumerate(names, start=5))
     text = f"Payer\tFee\tFor\nSato 009\t1.00\tcosts\n{table}\n{FILLER}{' and '.join(names)} agree. {FILLER}"

@@ -1,4 +1,4 @@
-"""One record from the answers about the windows of a document."""
+"""Merging: one record from the answers about the windows of a document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT = "." * 1000
 
 
 def compiled(properties: Mapping[str, Any], **more: Any) -> CompiledSchema:
-    """A closed schema in which all properties are required."""
+    """Return a closed schema in which all properties are required."""
     schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
     return compile_schema({**schema, **more}, where="agents/a.yaml: schema")
 
@@ -54,13 +54,13 @@ def of(field: Mapping[str, Any], *values: Any) -> Any:
         ({"type": "array", "items": STRING}, [["a", "b"], ["B", "c"]], ["a", "b", "c"]),
     ],
 )
-def test_each_rule_takes_its_value(rule: dict[str, Any], values: list[Any], expected: Any) -> None:
-    """Null, blank texts and the values of `x-empty` count as nothing while a window has something."""
+def test_each_merge_rule_gives_its_value(rule: dict[str, Any], values: list[Any], expected: Any) -> None:
+    """Null, blank texts and `x-empty` values are ignored if a window has another value."""
     assert of(rule, *values) == expected
 
 
-def test_items_with_one_key_become_one() -> None:
-    """The first form and place stay; what the first lacks comes from others; what differs is a conflict."""
+def test_items_with_equal_keys_are_merged() -> None:
+    """The first form and position are kept; missing fields come from others; differing values are conflicts."""
     item = {"type": "object", "properties": {"name": STRING, "n": {"type": ["integer", "null"]}}, "required": ["name"]}
     rows = {"type": "array", "items": item, "x-key": "name"}
     result = merged(
@@ -99,7 +99,7 @@ def test_items_with_one_key_become_one() -> None:
         ),
     ],
 )
-def test_parts_that_cannot_be_merged_fail_the_document(field: Any, values: list[Any], message: str) -> None:
+def test_unmergeable_parts_fail_the_document(field: Any, values: list[Any], message: str) -> None:
     """The message quotes no value."""
     with pytest.raises(DocumentError) as caught:
         of(field, *values)
@@ -111,7 +111,7 @@ PAID = "Halden Ltd pays 5.00 EUR."
 
 
 def quoting(text: str, span: tuple[int, int], *places: int) -> Part:
-    """A window that gives a row for the sentence at each of these places of the text."""
+    """Return a part with a row for the sentence at each of these positions of the text."""
     rows = [{"payer": "Halden Ltd", "q": PAID} for _ in places]
     evidence = [
         Evidence(path=f"/rows/{at}/q", start=place, end=place + len(PAID), match="exact", count=1)
@@ -122,13 +122,13 @@ def quoting(text: str, span: tuple[int, int], *places: int) -> Part:
 
 
 class TestRowsOfATable:
-    """`concat`: equal rows are one where two windows saw the same sentence, and there only."""
+    """`concat`: equal rows are merged only where two windows have the same sentence."""
 
     text = f"{PAID} {'x' * 74}{PAID} {PAID} {'y' * 100}"
     rules = compiled({"rows": {"type": "array", "items": ROW}}).merge_rules
 
-    def test_a_sentence_that_two_windows_saw_is_one_row(self) -> None:
-        """Two equal rows in the overlap are two, and each has its own place in the merged record."""
+    def test_sentence_in_two_windows_is_one_row(self) -> None:
+        """Two equal sentences in the overlap are two rows, each with its own position."""
         parts = [quoting(self.text, (0, 160), 0, 100, 126), quoting(self.text, (95, 252), 100, 126)]
         result = merge(self.rules, parts, text=self.text)
         assert (len(result.value["rows"]), result.absorbed) == (3, 2)
@@ -138,30 +138,30 @@ class TestRowsOfATable:
             ("/rows/2/q", 126, 1),
         ]
 
-    def test_a_row_that_the_first_window_missed_stays(self) -> None:
+    def test_row_missed_by_the_first_window_is_kept(self) -> None:
         """Its sentence is in the overlap as well."""
         parts = [quoting(self.text, (0, 160), 0, 126), quoting(self.text, (95, 252), 100, 126)]
         result = merge(self.rules, parts, text=self.text)
         assert [(each["start"], each["window"]) for each in result.evidence] == [(0, 1), (126, 1), (100, 2)]
         assert result.origins["/rows/2"] == (2, "/rows/0")
 
-    def test_a_row_of_the_lead_is_that_of_the_first_window(self) -> None:
-        """Each window is shown the beginning of the document, and some models answer from it."""
+    def test_row_quoted_from_the_lead_belongs_to_the_first_window(self) -> None:
+        """Each window includes the document's beginning, and some models answer from it."""
         spans = [(0, 60), (50, 130), (120, 190), (180, 252)]
         parts = [quoting(self.text, span, 0) for span in spans]
         result = merge(self.rules, parts, text=self.text)
         assert (len(result.value["rows"]), result.absorbed) == (1, 3)
 
-    def test_without_quotes_the_shared_text_bounds_what_is_repeated(self) -> None:
-        """It has the sentence once: of two equal rows of each window one is the same."""
+    def test_shared_text_limits_repetitions_without_quotes(self) -> None:
+        """It has the sentence once, so one of two equal rows per window is the same."""
         rules = compiled({"rows": {"type": "array", "items": {"type": "object", "properties": {"payer": STRING}}}})
         answer = {"rows": [{"payer": "Halden Ltd"}, {"payer": "Halden Ltd"}]}
         parts = [Part(0, 126, answer), Part(100, 252, answer)]
         assert merge(rules.merge_rules, parts, text=self.text).absorbed == 1
 
 
-def test_a_blank_window_has_a_number_and_no_answer() -> None:
-    """The rows of the ledger count it as well."""
+def test_blank_window_is_numbered_without_an_answer() -> None:
+    """Its span is in the record's rows."""
     parts = [Part(0, 10, {"s": None}), Part(10, 20, None), Part(20, 30, {"s": "a"})]
     result = merge(compiled({"s": STRING}).merge_rules, parts, text=TEXT)
     assert result.value == {"s": "a"}
@@ -169,8 +169,8 @@ def test_a_blank_window_has_a_number_and_no_answer() -> None:
     assert [tuple(span) for span in result.windows] == [(0, 10), (10, 20), (20, 30)]
 
 
-def test_a_cut_keeps_what_most_windows_gave() -> None:
-    """In the order of the document; a text is cut at white space."""
+def test_x_over_cut_keeps_the_most_frequent_items() -> None:
+    """They stay in document order; a text is cut at white space."""
     lists = {"type": "array", "items": STRING, "maxItems": 2, "x-over": "cut"}
     result = merged({"s": lists}, [{"s": ["a", "b"]}, {"s": ["c", "b"]}, {"s": ["c"]}])
     assert result.value == {"s": ["b", "c"]}
@@ -181,8 +181,8 @@ def test_a_cut_keeps_what_most_windows_gave() -> None:
     assert of(text, "one", "three four") == "one\n\nthree"
 
 
-def test_an_object_may_be_taken_whole() -> None:
-    """An address is not half of one and half of another; one of nothing but nulls counts as nothing."""
+def test_object_may_be_merged_as_a_whole() -> None:
+    """An address is not mixed from two windows; an object of only nulls counts as empty."""
     address = {"type": "object", "properties": {"street": STRING, "town": STRING}, "x-merge": "first"}
     assert of(address, None, {"street": "A 1"}, {"street": "B 2", "town": "Riga"}) == {"street": "A 1"}
     best = {**address, "x-merge": "best", "x-by": "n"}
@@ -190,16 +190,16 @@ def test_an_object_may_be_taken_whole() -> None:
     assert merged({"s": best, "n": {**NUMBER, "x-merge": "max"}}, answers).value["s"] == {"town": "Oslo"}
 
 
-def test_an_object_that_may_be_null_is_null_when_no_window_knows_its_parts() -> None:
-    """A window may leave its parts open; if no window knows them, the document does not fail."""
+def test_nullable_object_without_known_parts_is_null() -> None:
+    """If it is not nullable, the document fails."""
     issuer = {"type": "object", "properties": {"name": STRING}, "required": ["name"]}
     assert of({"anyOf": [issuer, {"type": "null"}]}, {"name": None}, None) is None
     with pytest.raises(DocumentError, match=r"\$\.s\.name: none of the 2 windows gave a value"):
         of(issuer, {"name": None}, {"name": None})
 
 
-def test_keys_are_folded_unless_they_are_to_match_exactly() -> None:
-    """Numbers by value; an item without its key stays apart and is counted."""
+def test_keys_are_folded_unless_x_key_match_is_exact() -> None:
+    """Numbers compare by value; an item without its key stays separate and is counted."""
     item = {"type": "object", "properties": {"name": STRING, "n": {"type": ["number", "null"]}}}
     rows = [{"name": "Halden", "n": 1}, {"name": "halden.", "n": 1.0}, {"n": 1}, {"name": " ", "n": 1}]
     answers = [{"s": [row]} for row in rows]
@@ -209,8 +209,8 @@ def test_keys_are_folded_unless_they_are_to_match_exactly() -> None:
     assert len(merged({"s": exact}, answers).value["s"]) == 3
 
 
-def test_maps_merge_by_name_and_messages_hide_their_names() -> None:
-    """A name comes from the document."""
+def test_maps_are_merged_by_name() -> None:
+    """Messages hide the names, because they come from the document."""
     field = {"type": "object", "additionalProperties": {"type": "number", "x-merge": "max"}}
     assert of(field, {"a": 1, "b": 2}, {"b": 3, "c": 4}) == {"a": 1, "b": 3, "c": 4}
     same = {"type": "object", "additionalProperties": {"type": "number", "x-merge": "same"}}
@@ -218,14 +218,14 @@ def test_maps_merge_by_name_and_messages_hide_their_names() -> None:
         of(same, {"secret": 1}, {"secret": 2})
 
 
-def test_what_breaks_the_schema_of_the_whole_fails_the_document() -> None:
-    """The result is checked against the agent's own schema, and the message names the place."""
+def test_merged_answer_must_match_the_whole_schema() -> None:
+    """Otherwise the document fails, and the message names the place."""
     with pytest.raises(DocumentError, match=r"^\$\.s: expected an array of at least 2 items, got an array of 1 items"):
         of({"type": "array", "items": STRING, "minItems": 2}, ["a"], ["a"])
 
 
-def test_the_record_shows_at_most_50_conflicts_with_3_others() -> None:
-    """It shows no more than 200 characters of a value, and the total number of conflicts."""
+def test_record_lists_at_most_50_conflicts_with_3_others() -> None:
+    """Values are cut to 200 characters, and the total number of conflicts is given."""
     properties = {f"f{at}": STRING for at in range(60)}
     answers = [dict.fromkeys(properties, f"{number} {'x' * 300}") for number in range(6)]
     record = merged(properties, answers).record()

@@ -40,7 +40,7 @@ FREE_SCALARS = SCALARS.filter(lambda field: field[0]["x-merge"] in {*REGROUPING,
 
 
 def row_of(fields: list[tuple[dict[str, Any], Any]]) -> tuple[dict[str, Any], Any]:
-    """The schema of a row with a name, which may be missing, and these fields; and its values."""
+    """Return the schema of a row with an optional name and these fields, and a strategy for its values."""
     properties = {"name": STRING, **{f"f{at}": schema for at, (schema, _) in enumerate(fields)}}
     values = {f"f{at}": value for at, (_, value) in enumerate(fields)}
     row = st.fixed_dictionaries({}, optional={"name": WORDS_OR_NULL, **values})
@@ -72,7 +72,7 @@ LISTS = UNIONS | st.one_of(
 
 @st.composite
 def cases(draw: st.DrawFn, fields: Any, *, fewest: int = 1) -> tuple[CompiledSchema, list[Part]]:
-    """A schema with some of the fields, also one level down, and the answers about windows that overlap."""
+    """Draw a schema with some of the fields, also one level down, and answers of overlapping windows."""
     own = draw(st.lists(fields, min_size=1, max_size=3))
     inner = draw(st.lists(fields, max_size=2))
     properties = {f"p{at}": schema for at, (schema, _) in enumerate(own)}
@@ -115,8 +115,8 @@ FREE_FIELD = FREE_SCALARS | UNIONS
 
 @FEW
 @given(case=cases(ANY_FIELD), seed=st.integers())
-def test_the_order_of_arrival_does_not_matter(case: tuple[CompiledSchema, list[Part]], seed: int) -> None:
-    """Values, conflicts, counts and places are the same."""
+def test_order_of_arrival_does_not_matter(case: tuple[CompiledSchema, list[Part]], seed: int) -> None:
+    """Values, conflicts, counts and positions are the same."""
     compiled, parts = case
     shuffled = random.Random(seed).sample(parts, len(parts))
     assert outcome(compiled, shuffled) == outcome(compiled, parts)
@@ -124,10 +124,10 @@ def test_the_order_of_arrival_does_not_matter(case: tuple[CompiledSchema, list[P
 
 @FEW
 @given(case=cases(ANY_FIELD), again=st.integers(0, 4), inside=st.booleans())
-def test_a_span_given_twice_or_within_another_counts_once(
+def test_repeated_or_contained_span_counts_once(
     case: tuple[CompiledSchema, list[Part]], again: int, inside: bool
 ) -> None:
-    """Also for `majority` and `sum`."""
+    """This includes `majority` and `sum`."""
     compiled, parts = case
     part = parts[again % len(parts)]
     other = Part(part.start + 5 * inside, part.end - 5 * inside, part.value)
@@ -136,8 +136,8 @@ def test_a_span_given_twice_or_within_another_counts_once(
 
 @FEW
 @given(case=cases(FREE_FIELD), again=st.integers(0, 4))
-def test_what_two_windows_say_alike_changes_nothing(case: tuple[CompiledSchema, list[Part]], again: int) -> None:
-    """Another window with the same answer, for `union` and the rules that take one of the values."""
+def test_repeated_answer_does_not_change_the_values(case: tuple[CompiledSchema, list[Part]], again: int) -> None:
+    """This holds for `union` and the rules that select one of the values."""
     compiled, parts = case
     part = parts[again % len(parts)]
     twice = [*parts, Part(part.start + 1, part.end + 1, part.value)]
@@ -146,8 +146,8 @@ def test_what_two_windows_say_alike_changes_nothing(case: tuple[CompiledSchema, 
 
 @FEW
 @given(case=cases(FREE_FIELD, fewest=2), at=st.integers(1, 4))
-def test_values_regroup_freely(case: tuple[CompiledSchema, list[Part]], at: int) -> None:
-    """Merging the merged beginning with the merged rest gives what merging all of them gives."""
+def test_merging_is_associative(case: tuple[CompiledSchema, list[Part]], at: int) -> None:
+    """Merging a merged beginning with a merged rest equals merging all windows."""
     compiled, parts = case
     at = min(at, len(parts) - 1)
     halves = [Part(some[0].start, some[-1].end, merged(compiled, some).value) for some in (parts[:at], parts[at:])]
@@ -155,7 +155,7 @@ def test_values_regroup_freely(case: tuple[CompiledSchema, list[Part]], at: int)
 
 
 def has_no_duplicates(value: Any, schema: Any) -> bool:
-    """Whether the union lists at the top and in `inner` stay as they are."""
+    """Return whether the union lists at the top and in `inner` have no duplicates."""
     lists = [
         (value[name], field)
         for name, field in schema["properties"].items()
@@ -177,8 +177,8 @@ def has_no_duplicates(value: Any, schema: Any) -> bool:
 
 @FEW
 @given(case=cases(ANY_FIELD))
-def test_one_window_gives_its_own_answer(case: tuple[CompiledSchema, list[Part]]) -> None:
-    """Unless one of its union lists names something twice."""
+def test_single_window_keeps_its_answer(case: tuple[CompiledSchema, list[Part]]) -> None:
+    """This holds unless one of its union lists has duplicates."""
     compiled, parts = case
     value = parts[0].value
     if has_no_duplicates(value, compiled.schema):
@@ -186,7 +186,7 @@ def test_one_window_gives_its_own_answer(case: tuple[CompiledSchema, list[Part]]
 
 
 def listed(value: Any) -> int:
-    """How many items the lists of an answer have, at the top and in `inner`."""
+    """Return the number of items in the lists of an answer, at the top and in `inner`."""
     if not isinstance(value, dict):
         return 0
     return sum(len(item) if isinstance(item, list) else listed(item) for item in value.values())
@@ -194,8 +194,8 @@ def listed(value: Any) -> int:
 
 @FEW
 @given(case=cases(ANY_FIELD))
-def test_a_result_keeps_the_schema_and_loses_no_item_uncounted(case: tuple[CompiledSchema, list[Part]]) -> None:
-    """What is not in the lists of the result is in `absorbed` or `dropped`."""
+def test_merged_result_is_valid_and_accounts_for_every_item(case: tuple[CompiledSchema, list[Part]]) -> None:
+    """Items absent from the lists of the result are in `absorbed` or `dropped`."""
     compiled, parts = case
     result = outcome(compiled, parts)
     if isinstance(result, Merged):

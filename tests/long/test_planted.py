@@ -1,4 +1,4 @@
-"""Planted facts, read window by window without a fault and merged: all of them, each once."""
+"""Planted facts, extracted window by window by a perfect reader and merged: all are found, each once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SENTENCE_BYTES = 140
 
 
 def part_of(text: str, span: Span, *, quotes: bool) -> Part:
-    """The window's answer with the places of its quotes."""
+    """Return the window's answer with the positions of its quotes."""
     answer = read(text[span.start : span.end], quotes=quotes)
     assert COMPILED[quotes].window.violation(answer) is None
     if not quotes:
@@ -47,7 +47,7 @@ def without_quotes(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def check(document: Planted, result: Merged) -> None:
-    """Recall 1, precision 1 and no duplicates; of fees the exact number of each."""
+    """Assert recall 1, precision 1 and no duplicates, and the exact number of each fee."""
     value = result.value
     assert (value["contract"], value["place"], value["due"]) == (document.contract, document.place, document.due)
     payments = without_quotes(value["payments"])
@@ -61,7 +61,7 @@ def check(document: Planted, result: Merged) -> None:
 @pytest.mark.parametrize("tokens", [300, 1000, 5000, 30_000])
 @pytest.mark.parametrize("overlap_share", [0, 4, 8, 20])
 def test_every_planted_fact_is_found_once(tokens: int, overlap_share: int, quotes: bool) -> None:
-    """Whatever the size of the windows and what they share; without an overlap cuts are at sentences only."""
+    """Windows and overlaps have any size; without an overlap cuts are only between sentences."""
     budget = tokens * 3
     overlap = budget // overlap_share if overlap_share else 0
     # a broken sentence is read where a window shows all of it
@@ -72,8 +72,8 @@ def test_every_planted_fact_is_found_once(tokens: int, overlap_share: int, quote
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_divided_windows_lose_and_repeat_nothing(seed: int) -> None:
-    """Windows that were refused or failed are halved, some of them twice."""
+def test_divided_windows_keep_each_fact_once(seed: int) -> None:
+    """Refused or failed windows are halved, some of them twice."""
     rng = random.Random(seed)
     document = plant(seed, chars=20_000)
     spans: list[Span] = []
@@ -89,8 +89,8 @@ def test_divided_windows_lose_and_repeat_nothing(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_windows_of_an_earlier_run_and_new_ones_go_together(seed: int) -> None:
-    """Some of the windows were answered at another size."""
+def test_windows_of_different_sizes_are_merged(seed: int) -> None:
+    """An earlier run answered some of them at another size."""
     rng = random.Random(seed)
     document = plant(seed, chars=20_000)
     laid = [span for span in cut(document.text, 5000, 600) if rng.random() < 0.5]

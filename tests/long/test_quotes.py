@@ -1,4 +1,4 @@
-"""Places of quotes: exact matches first, then folded ones; similar passages never match."""
+"""Positions of quotes: exact matches first, then folded ones; similar passages never match."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ NEWS = "Three ships reached Rotterdam; the first two were unloaded before noon, 
 
 
 def place_of(quote: str, text: str, **more: object) -> QuotePlace | None:
-    """The place of one quote."""
+    """Return the position of one quote."""
     return find_quotes([quote], text, **more)[0]  # type: ignore[arg-type]
 
 
 def found(quote: str, text: str, **more: object) -> tuple[str, str] | None:
-    """How a quote was found, and what stands at its place."""
+    """Return how a quote was matched, and the text at its position."""
     place = place_of(quote, text, **more)
     return None if place is None else (place.match, text[place.start : place.end])
 
 
 class TestExamples:
-    """The examples of the specification, and the rows of its rules."""
+    """The examples of the specification, and its rules."""
 
-    def test_a_quote_that_stands_there_is_exact(self) -> None:
-        """Its place is what `find` gives, its count what `count` gives."""
+    def test_literal_quote_is_an_exact_match(self) -> None:
+        """Position and count equal those of `find` and `count`."""
         assert place_of("the", "the cat, the dog") == QuotePlace(0, 3, "exact", 2)
 
     @pytest.mark.parametrize(
@@ -64,10 +64,8 @@ class TestExamples:
         ],
     )
     @pytest.mark.parametrize("around", [("", ""), ("before ", " after"), ("«\u00a0ﬁrst\n\n", "\u00a0»\n")])
-    def test_a_folded_quote_has_the_place_of_what_stands_there(
-        self, quote: str, there: str, around: tuple[str, str]
-    ) -> None:
-        """All of it and no more."""
+    def test_folded_match_has_the_extent_of_its_passage(self, quote: str, there: str, around: tuple[str, str]) -> None:
+        """It covers the whole passage and no more."""
         assert found(quote, there.join(around)) == ("folded", there)
 
     @pytest.mark.parametrize(
@@ -81,7 +79,7 @@ class TestExamples:
         ],
     )
     def test_punctuation_at_the_ends_and_the_first_capital_may_differ(self, quote: str) -> None:
-        """Models write a capital and a full stop when they quote the middle of a sentence."""
+        """Models add a capital and a full stop when they quote the middle of a sentence."""
         assert found(quote, NEWS) == ("edges", "the first two were unloaded before noon")
 
     @pytest.mark.parametrize(
@@ -103,33 +101,33 @@ class TestExamples:
             (" \n", "text here"),
         ],
     )
-    def test_nothing_similar_is_taken(self, quote: str, text: str) -> None:
-        """Other case, other punctuation inside, too few words, a part of a cluster, a blank quote."""
+    def test_similar_passages_do_not_match(self, quote: str, text: str) -> None:
+        """Cases are other case, other inner punctuation, too few words, part of a cluster, and a blank quote."""
         assert place_of(quote, text) is None
 
-    def test_exact_is_better_than_an_earlier_folded_place(self) -> None:
-        """The order of the rules decides, then the order of the text."""
+    def test_exact_match_wins_over_an_earlier_folded_one(self) -> None:
+        """The order of the rules comes before the order of the text."""
         assert place_of('a "b" c', 'a “b” c and a "b" c') == QuotePlace(12, 19, "exact", 1)
 
-    def test_equal_quotes_take_their_occurrences_in_order(self) -> None:
-        """In one form or another, and the first one when there are no more."""
+    def test_equal_quotes_match_successive_occurrences(self) -> None:
+        """They may have different forms; beyond the last occurrence the first one is repeated."""
         quotes = ["x y", "z", "x y", "x y", "x y"]
         assert [place and (place.start, place.count) for place in find_quotes(quotes, "x y, z, x  y, x y")] == [
             (0, 3), (5, 1), (8, 3), (14, 3), (0, 3),
         ]  # fmt: skip
 
-    def test_folded_occurrences_are_counted_too(self) -> None:
-        """Those that fold to the same are occurrences of one quote."""
+    def test_folded_occurrences_are_counted(self) -> None:
+        """Passages that fold to the same text are occurrences of one quote."""
         assert find_quotes(["x  y"] * 2, "x y x\ny x\u00a0y") == [
             QuotePlace(0, 3, "folded", 3), QuotePlace(4, 7, "folded", 3),
         ]  # fmt: skip
 
 
 class TestWhatTheModelSaw:
-    """Places are those of the whole text, whatever part of it was in the prompt."""
+    """Positions refer to the whole text, whichever part of it was in the prompt."""
 
-    def test_no_quote_reaches_from_one_part_into_the_next(self) -> None:
-        """Each side of a cut document for itself, with offsets of the whole text."""
+    def test_quote_does_not_span_two_parts(self) -> None:
+        """The two ends of a cut document are searched separately, with offsets of the whole text."""
         text = "alpha beta gamma delta"
         parts = [(0, 10), (17, 22)]
         assert place_of("delta", text, spans=parts) == QuotePlace(17, 22, "exact", 1)
@@ -139,8 +137,8 @@ class TestWhatTheModelSaw:
         assert place_of("beta delta", text, spans=parts) is None
 
     @pytest.mark.parametrize("token", ["<|im_end|>", "[INST]", "</s>", "<｜end｜>"])
-    def test_a_quote_may_be_copied_with_the_space_in_a_special_token(self, token: str) -> None:
-        """The model saw the space; the document has none."""
+    def test_quote_may_have_a_broken_special_token(self, token: str) -> None:
+        """The model's text had an added space that the document does not have."""
         text = f"< |x| >\n“{token}” and “{token}” end a message, 🙂 they say."
         shown, _ = break_special_tokens(text)
         quote = break_special_tokens(f'"{token}" and "{token}" end a message')[0]
@@ -151,8 +149,8 @@ class TestWhatTheModelSaw:
         assert match == "edges"
         assert there.endswith("” end a message")
 
-    def test_the_parts_of_a_cut_document_may_hold_special_tokens(self) -> None:
-        """Both shifts are undone."""
+    def test_parts_of_a_cut_document_may_have_special_tokens(self) -> None:
+        """Both shifts of positions are undone."""
         text = "one <|a|> two three four <|b|> five"
         parts = [(0, 13), (25, 35)]
         shown, _ = break_special_tokens(joined(text, parts))
@@ -164,8 +162,8 @@ ALPHABET = "ab é\u0301\u0323e-\n\r“”\"'’ﬁfi\u00ad\u200b\u00a0ガｶﾞ�
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=ALPHABET, max_size=14), st.text(alphabet=ALPHABET, min_size=1, max_size=6))
-def test_a_place_is_found_exactly_where_a_part_of_the_text_folds_to_the_quote(text: str, quote: str) -> None:
-    """Against all parts of the text: a place folds equal; without one no part that keeps clusters whole does."""
+def test_folded_match_is_found_exactly_if_one_exists(text: str, quote: str) -> None:
+    """Compared with all parts of the text that keep clusters whole."""
     place = place_of(quote, text)
     if place is None:
         assert quote not in text or is_blank(quote)
@@ -180,7 +178,7 @@ def test_a_place_is_found_exactly_where_a_part_of_the_text_folds_to_the_quote(te
 
 
 def _parts(text: str, line_end: LineEnd) -> set[str]:
-    """The folded forms of all parts of a text that divide no cluster, as they are within the text."""
+    """Return the folded forms of all parts of a text that divide no cluster."""
     whole = FoldedText(text, line_end)
     size = len(whole.text)
     return {whole.text[i:j].strip() for i in range(size) for j in range(i + 1, size + 1) if whole.span(i, j)}
@@ -197,7 +195,7 @@ WORDS = st.lists(
 
 @st.composite
 def planted(draw: st.DrawFn) -> tuple[str, str, int, int]:
-    """A quote, a text that holds it in another spelling, and the place of it."""
+    """Draw a quote, a text that contains it in another spelling, and its position."""
     quote = draw(WORDS)
     spelt = quote
     if draw(st.booleans()):
@@ -220,8 +218,8 @@ def planted(draw: st.DrawFn) -> tuple[str, str, int, int]:
 
 @settings(max_examples=200, deadline=None)
 @given(planted())
-def test_a_planted_quote_is_found_at_its_place(case: tuple[str, str, int, int]) -> None:
-    """Whatever admitted spelling it has in the text; the place begins and ends with it."""
+def test_planted_quote_is_found_at_its_position(case: tuple[str, str, int, int]) -> None:
+    """The text may spell it in any accepted way, and the match has exactly its extent."""
     quote, text, start, end = case
     place = place_of(quote, text)
     assert place is not None
@@ -231,8 +229,8 @@ def test_a_planted_quote_is_found_at_its_place(case: tuple[str, str, int, int]) 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, len(NEWS) - 13), st.integers(12, 60), st.data())
-def test_a_quote_with_one_other_letter_is_never_found(start: int, size: int, data: st.DataObject) -> None:
-    """However long the rest of it is."""
+def test_quote_with_one_different_letter_is_never_found(start: int, size: int, data: st.DataObject) -> None:
+    """The length of the rest does not matter."""
     quote = NEWS[start : start + size]
     letters = [number for number, char in enumerate(quote) if char.isalpha()]
     at = data.draw(st.sampled_from(letters))
@@ -243,8 +241,8 @@ def test_a_quote_with_one_other_letter_is_never_found(start: int, size: int, dat
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=20) | st.text(alphabet=ALPHABET, max_size=10))
-def test_folding_twice_changes_nothing(text: str) -> None:
-    """A folded text is its own folded form, so that a place folds to what its quote folds to."""
+def test_folding_is_idempotent(text: str) -> None:
+    """A matched passage therefore folds to the same text as its quote."""
     once = folded(text, LineEnd.SPACED)
     assert folded(once, LineEnd.SPACED) == once
 
@@ -264,8 +262,8 @@ def test_folding_twice_changes_nothing(text: str) -> None:
         ("ﬁ\u0301\u00ad\u200b", "ﬁ  x"),
     ],
 )
-def test_repeats_take_linear_time(unit: str, quote: str) -> None:
-    """Half a million characters that match almost everywhere, and twenty quotes."""
+def test_repetitive_text_takes_linear_time(unit: str, quote: str) -> None:
+    """Half a million characters match almost everywhere, for twenty quotes."""
     text = unit * (500_000 // len(unit))
     shown, _ = break_special_tokens(text)
     begun = time.process_time()

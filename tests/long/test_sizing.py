@@ -1,4 +1,4 @@
-"""The size of windows: the room of a request, and the bytes per token."""
+"""Window sizes: the room in a request, and the bytes per token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROSE = "The first two were unloaded before noon. " * 4000
 
 
 def counting(bytes_per_token: float, seen: list[int] | None = None) -> Callable[[str], int]:
-    """A tokenizer with this many bytes per token, which keeps the lengths of the texts it has counted."""
+    """A tokenizer with this many bytes per token that records the lengths of the texts it has counted."""
 
     def count(text: str) -> int:
         if seen is not None:
@@ -26,8 +26,8 @@ def counting(bytes_per_token: float, seen: list[int] | None = None) -> Callable[
     return count
 
 
-def test_the_room_is_what_the_context_leaves() -> None:
-    """Without the answer, the prompt, a re-ask, and what is before a window; shared by all copies of the text."""
+def test_room_is_the_rest_of_the_context() -> None:
+    """Answer, prompt, re-ask and lead are subtracted; several copies of the text share the room."""
     assert (ROOM.tokens, ROOM.whole_tokens, ROOM.most_tokens) == (5808, 5808, 6558)
     assert Room(context_length=8192, max_tokens=1024, prompt_tokens=610, reasks=False).tokens == 6558
     assert Room(context_length=8192, max_tokens=1024, prompt_tokens=610, before_bytes=301).tokens == 5808 - 101
@@ -35,8 +35,8 @@ def test_the_room_is_what_the_context_leaves() -> None:
     assert Room(context_length=None, max_tokens=1024, prompt_tokens=610).tokens is None
 
 
-def test_a_window_is_bounded_by_room_answer_and_setting() -> None:
-    """Nine tenths of the room; eight times the answer, at least 1,000; or `window_tokens`."""
+def test_window_size_is_the_smallest_of_three_bounds() -> None:
+    """They are nine tenths of the room; eight times the answer, at least 1,000; and `window_tokens`."""
     assert Sizer().size(ROOM, 3.0) == WindowSize(5227, 200, 3.0)
     small = Room(context_length=32768, max_tokens=100, prompt_tokens=0)
     assert Sizer().size(small, 3.0) == WindowSize(1000, 50, 3.0)
@@ -46,8 +46,8 @@ def test_a_window_is_bounded_by_room_answer_and_setting() -> None:
     assert Sizer().size(unknown, 3.0) == WindowSize(3000, 150, 3.0)
 
 
-def test_the_tokenizer_counts_three_samples_and_the_densest_decides() -> None:
-    """The beginning, the middle and the end; a text of digits at the end makes all windows smaller."""
+def test_densest_of_three_samples_decides() -> None:
+    """A text with digits at its end therefore gets smaller windows throughout."""
     seen: list[int] = []
     text = PROSE + "7 1 9 4 " * 1000
 
@@ -59,8 +59,8 @@ def test_the_tokenizer_counts_three_samples_and_the_densest_decides() -> None:
     assert seen == [4096, 4096, 4096]
 
 
-def test_without_a_tokenizer_the_server_s_own_counts_decide() -> None:
-    """From five on, the tenth percentile of the last 101, without dishonest ones; each endpoint for itself."""
+def test_servers_own_counts_decide_without_a_tokenizer() -> None:
+    """From five counts on it is the tenth percentile of the last 101 honest ones, per endpoint."""
     sizer = Sizer()
     for ratio in (4.0, 4.1, 4.2, 4.3, 100.0, 0.1):
         sizer.learn("a", 10_000, round(10_000 / ratio))
@@ -74,8 +74,8 @@ def test_without_a_tokenizer_the_server_s_own_counts_decide() -> None:
     assert sizer.bytes_per_token(PROSE, endpoint="b") == 3.0
 
 
-def test_a_server_without_a_tokenizer_is_asked_twice_at_most() -> None:
-    """Each endpoint for itself."""
+def test_server_without_a_tokenizer_gets_at_most_two_requests() -> None:
+    """Each endpoint counts separately."""
     asked: list[str] = []
 
     def none(text: str) -> None:
@@ -87,8 +87,8 @@ def test_a_server_without_a_tokenizer_is_asked_twice_at_most() -> None:
     assert len(asked) == 3
 
 
-def test_a_document_is_cut_only_when_it_does_not_fit() -> None:
-    """Below 0.8 of the room it is whole, from 1.25 on it is cut; in between the tokenizer counts all of it."""
+def test_document_is_split_only_if_it_does_not_fit() -> None:
+    """It is whole below 0.8 of the room and split from 1.25 on; in between the tokenizer counts all of it."""
     seen: list[int] = []
     sizer = Sizer()
     count = counting(4.0, seen)
@@ -104,15 +104,15 @@ def test_a_document_is_cut_only_when_it_does_not_fit() -> None:
     assert not sizer.sizing(PROSE[: 3 * 6600], ROOM, endpoint="c").is_cut  # nobody counts: asked whole
 
 
-def test_window_tokens_cuts_what_would_fit() -> None:
+def test_window_tokens_splits_documents_that_would_fit() -> None:
     """Recall falls with length."""
     sizing = Sizer(window_tokens=1000).sizing(PROSE[:8000], ROOM, endpoint="a", count=counting(4.0))
     assert sizing.is_cut
     assert sizing.size == WindowSize(1000, 50, 4.0)
 
 
-def test_a_room_without_space_for_a_window_is_warned_about() -> None:
-    """Such documents fail as with `fail`."""
+def test_too_small_room_causes_a_warning() -> None:
+    """Long documents then fail as with `overflow: fail`."""
     room = Room(context_length=2048, max_tokens=1024, prompt_tokens=154)
     assert too_small(room) == (
         "overflow: split: the prompt and max_tokens leave 120 tokens of the context of 2048 for a window, need 256"
@@ -122,8 +122,8 @@ def test_a_room_without_space_for_a_window_is_warned_about() -> None:
     assert too_small(ROOM) is None
 
 
-def test_a_refused_window_is_cut_by_the_numbers_of_the_refusal() -> None:
-    """The refusal gives the needed tokens or the context length; None when neither makes the window smaller."""
+def test_refused_window_is_resized_by_the_refusals_numbers() -> None:
+    """They are the needed tokens or the context length; None if neither makes the window smaller."""
     sizer = Sizer()
     size = sizer.size_after_refusal(ROOM, 15_681, needed_tokens=610 + 7840, bytes_per_token=3.0)
     assert size == WindowSize(5227, 200, 15_681 / 7840)
@@ -134,8 +134,8 @@ def test_a_refused_window_is_cut_by_the_numbers_of_the_refusal() -> None:
     assert sizer.size_after_refusal(ROOM, 15_000, needed_tokens=None, bytes_per_token=3.0) is None
 
 
-def test_check_shows_where_the_size_comes_from() -> None:
-    """The parts of the context, and the bound that decides."""
+def test_check_explains_the_window_size() -> None:
+    """It prints the parts of the context, and the bound that decides."""
     size = Sizer().size(ROOM, 3.0)
     assert size is not None
     assert size_text(ROOM, size, lead_chars=300) == (
@@ -158,8 +158,8 @@ def test_check_shows_where_the_size_comes_from() -> None:
     overlap=st.none() | st.integers(0, 2000),
     ratio=st.floats(0.5, 12),
 )
-def test_every_size_is_one_that_windows_accept(text: str, window: int, overlap: int | None, ratio: float) -> None:
-    """Whatever the settings and the tokens are."""
+def test_any_computed_size_is_valid_for_windows(text: str, window: int, overlap: int | None, ratio: float) -> None:
+    """This holds for any settings and token densities."""
     size = Sizer(window_tokens=window, overlap_tokens=overlap).size(ROOM, ratio)
     assert size is not None
     spans = cut(text, size.budget_bytes, size.overlap_bytes)

@@ -1,4 +1,4 @@
-"""Windows of long texts: no gap, none too large, good ends, and only what is missing beside those laid before."""
+"""Windows of long texts: no gap, none too large, good boundaries, and only the missing text beside earlier windows."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SIZES = st.tuples(st.integers(64, 2000), st.floats(0, 0.25)).map(lambda size: (s
 
 
 def size(text: str) -> int:
-    """The bytes of UTF-8."""
+    """Return the size in bytes of UTF-8."""
     return len(text.encode("utf-8", "surrogatepass"))
 
 
 @given(text=TEXTS, sizes=SIZES)
 @settings(max_examples=200, deadline=None)
 def test_windows_cover_the_text_and_none_is_too_large(text: str, sizes: tuple[int, int]) -> None:
-    """Starts and ends grow, two neighbours share no more than the overlap, and the same text is cut the same way."""
+    """Starts and ends grow, neighbours share at most the overlap, and the result is deterministic."""
     budget, overlap = sizes
     spans = cut(text, budget, overlap)
     assert covers(spans, len(text))
@@ -43,8 +43,8 @@ def test_windows_cover_the_text_and_none_is_too_large(text: str, sizes: tuple[in
 
 @given(text=TEXTS, sizes=SIZES)
 @settings(max_examples=100, deadline=None)
-def test_no_cluster_is_divided(text: str, sizes: tuple[int, int]) -> None:
-    """No window begins or ends before a mark that belongs to the character before it, if there is another place."""
+def test_no_cluster_is_split(text: str, sizes: tuple[int, int]) -> None:
+    """No window begins or ends before a combining mark if another position exists."""
     for span in cut(text, *sizes):
         for place in span:
             if not 0 < place < len(text) or not unicodedata.category(text[place]).startswith("M"):
@@ -53,16 +53,18 @@ def test_no_cluster_is_divided(text: str, sizes: tuple[int, int]) -> None:
             assert size(text[len(cluster) : place]) > sizes[0] // 8, (place, text[place - 3 : place + 3])
 
 
-def test_a_space_with_a_mark_is_no_boundary() -> None:
-    """White space that a combining mark belongs to stays with it."""
+def test_space_with_a_combining_mark_is_no_boundary() -> None:
+    """White space stays with its mark."""
     text = "x" * 48 + " \u0301" + "y" * 40
     assert [text[start:end][:1] for start, end in cut(text, 64, 0)] == ["x", " "]
 
 
 @given(text=TEXTS, sizes=SIZES, other=SIZES, seed=st.integers(0, 999))
 @settings(max_examples=200, deadline=None)
-def test_only_what_is_missing_is_cut(text: str, sizes: tuple[int, int], other: tuple[int, int], seed: int) -> None:
-    """With windows from before, of any size: the text is covered, and all of them stay that are in no other one."""
+def test_only_uncovered_text_gets_new_windows(
+    text: str, sizes: tuple[int, int], other: tuple[int, int], seed: int
+) -> None:
+    """With earlier windows of any size the text is covered, and all that are not within another one stay."""
     rng = random.Random(seed)
     laid = [span for span in cut(text, *other) if rng.random() < 0.5]
     spans = cut(text, *sizes, laid=laid)
@@ -75,8 +77,8 @@ def test_only_what_is_missing_is_cut(text: str, sizes: tuple[int, int], other: t
         assert new == []
 
 
-def test_windows_answered_before_are_not_cut_again() -> None:
-    """After a kill in mid-document the windows of the first run stay, and the others come out as they were."""
+def test_answered_windows_are_kept() -> None:
+    """After a kill the windows of the first run stay, and the others come out the same."""
     text = "".join(f"Line {number} of a long report.\n" for number in range(4000))
     spans = cut(text, 8000, 400)
     again = cut(text, 8000, 400, laid=spans[:5] + spans[7:])
@@ -85,8 +87,8 @@ def test_windows_answered_before_are_not_cut_again() -> None:
     assert len(again) <= len(spans) + 1
 
 
-def test_a_window_within_another_one_is_dropped() -> None:
-    """What a whole window has answered, its halves need not."""
+def test_window_within_another_one_is_dropped() -> None:
+    """If a whole window is answered, its halves are not needed."""
     text = "a b " * 1000
     halves = divide(text, Span(0, 4000), 100)
     assert halves is not None
@@ -97,22 +99,22 @@ def test_a_window_within_another_one_is_dropped() -> None:
     ("better", "worse"),
     [("\f", "# H\n"), ("\n# Heading\n", "\n\n"), ("\n\n", "\n"), ("\n", ". "), (". ", " "), ("。", ""), (" ", "")],
 )
-def test_the_best_boundary_wins(better: str, worse: str) -> None:
-    """A window ends at the better kind, though the worse one comes later."""
+def test_better_kind_of_boundary_wins(better: str, worse: str) -> None:
+    """It wins even if a worse boundary comes later."""
     text = "x" * 900 + better + "y" * 30 + worse + "z" * 900
     (_, end), _ = cut(text, 1000, 0)
     place = 900 + (1 if better.startswith("\n#") else len(better))
     assert end == place
 
 
-def test_a_page_is_as_good_as_a_form_feed() -> None:
-    """The start of a PDF's page, which the text does not show."""
+def test_page_start_equals_a_form_feed() -> None:
+    """The text does not show the page starts of a PDF."""
     text = "word " * 400
     assert cut(text, 1100, 0, page_starts=[0, 977, 1500])[0] == Span(0, 977)
 
 
-def test_windows_are_even() -> None:
-    """No last window is tiny: a text a little too large gives two halves."""
+def test_windows_have_even_sizes() -> None:
+    """No last window is tiny: a text slightly too large gives two halves."""
     text = "word " * 230
     sizes = [end - start for start, end in cut(text, 1000, 0)]
     assert max(sizes) < 1.6 * min(sizes)
@@ -120,8 +122,8 @@ def test_windows_are_even() -> None:
 
 @given(text=TEXTS, overlap=st.integers(0, 100))
 @settings(max_examples=100, deadline=None)
-def test_halves_cover_what_they_halve(text: str, overlap: int) -> None:
-    """They meet in the middle half, neither is the whole, and short windows are not divided."""
+def test_halves_cover_their_window(text: str, overlap: int) -> None:
+    """They meet in its middle half, neither is the whole, and short windows are not divided."""
     halves = divide(text, Span(0, len(text)), overlap)
     if halves is None:
         assert len(text) < 4 * LEAST_WINDOW_CHARS
@@ -140,13 +142,13 @@ def test_halves_cover_what_they_halve(text: str, overlap: int) -> None:
      ([(0, 5), (5, 9)], 9, True), ([(0, 5), (6, 9)], 9, False), ([(3, 9), (0, 4)], 9, True),
      ([(0, 9), (2, 3)], 9, True), ([(1, 9)], 9, False), ([(0, 9)], 10, False), ([(0, 11)], 10, False)],
 )  # fmt: skip
-def test_covers(spans: list[Span], chars: int, whole: bool) -> None:
-    """No gap at the beginning, in between or at the end, and nothing beyond it."""
+def test_covers_detects_gaps(spans: list[Span], chars: int, whole: bool) -> None:
+    """There must be no gap at the beginning, in between or at the end, and no excess."""
     assert covers(spans, chars) is whole
 
 
-def test_what_cannot_be_cut_is_refused() -> None:
-    """Sizes that leave no way forward, windows of another text, and too many of them."""
+def test_impossible_window_arguments_are_refused() -> None:
+    """Cases are sizes without progress, windows of another text, and too many windows."""
     for budget, overlap in ((63, 0), (100, 26), (100, -1)):
         with pytest.raises(ValueError, match=f"got {budget} and {overlap}"):
             cut("text", budget, overlap)
@@ -158,7 +160,7 @@ def test_what_cannot_be_cut_is_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("piece", ["word ", "x", "\n", " ", ". ", ".", "\"'", "\u0301", "é\n", "#", "\u200d", "。"])
-def test_ten_megabytes_take_seconds(piece: str) -> None:
-    """Whatever they repeat; there is no end of a search that the next one goes over again."""
+def test_cutting_takes_linear_time(piece: str) -> None:
+    """No search of a boundary repeats the text of the previous one, whatever the ten megabytes repeat."""
     text = piece * (10_000_000 // len(piece.encode()))
     assert covers(cut(text, 16_000, 800), len(text))

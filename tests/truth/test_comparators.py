@@ -1,4 +1,4 @@
-"""Which values agree, by each rule."""
+"""Comparison rules: which values agree under each rule."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ JSON = st.recursive(
         ("tokens", "…", "…", True),
     ],
 )
-def test_values(compare: str, first: Any, second: Any, *, agree: bool) -> None:
-    """Each rule decides alike in both directions."""
+def test_rules_are_symmetric(compare: str, first: Any, second: Any, *, agree: bool) -> None:
+    """Each rule gives the expected verdict in both directions."""
     rule = Comparator(compare)
     assert rule.agree(first, second) is agree
     assert rule.agree(second, first) is agree
 
 
-def test_tolerances() -> None:
-    """`abs`, `rel` and `at_least` bound what is close enough."""
+def test_tolerances_bound_the_difference() -> None:
+    """`abs`, `rel` and `at_least` define how close values must be."""
     assert Comparator("number", abs=10).agree(60, 70)
     assert not Comparator("number", abs=9).agree(60, 70)
     assert Comparator("number", rel=0.1).agree(95, 100)
@@ -64,8 +64,8 @@ def test_tolerances() -> None:
 
 @settings(deadline=None)
 @given(st.sampled_from(sorted(COMPARISONS)), JSON, JSON)
-def test_any_values(compare: str, first: Any, second: Any) -> None:
-    """Any value agrees with itself by any rule, and no pair of values raises."""
+def test_rules_accept_any_values(compare: str, first: Any, second: Any) -> None:
+    """Any value agrees with itself under any rule, and no pair of values raises."""
     rule = Comparator(compare)
     assert rule.agree(first, first)
     assert isinstance(rule.agree(first, second), bool)
@@ -73,20 +73,20 @@ def test_any_values(compare: str, first: Any, second: Any) -> None:
 
 @settings(deadline=None)
 @given(st.sampled_from(["exact", "text"]), JSON, JSON)
-def test_normal_forms(compare: str, first: Any, second: Any) -> None:
-    """Two values have the same normal form just when they agree."""
+def test_equal_normal_forms_mean_agreement(compare: str, first: Any, second: Any) -> None:
+    """Two values have the same normal form exactly if they agree."""
     rule = Comparator(compare)
     assert (rule.normal_form(first) == rule.normal_form(second)) is rule.agree(first, second)
     assert rule.normal_form(f" {first}!") == rule.normal_form(f"{first}!") or compare == "exact"
 
 
 @pytest.mark.parametrize("value", [None, "", " \n", []])
-def test_nothing(value: Any) -> None:
-    """Null, an empty list and a blank string say that the text says nothing."""
+def test_null_empty_list_and_blank_string_are_nothing(value: Any) -> None:
+    """Such a value says that the document has none."""
     assert not is_something(value)
 
 
 @pytest.mark.parametrize("value", [False, 0, "x", [0], {}])
-def test_something(value: Any) -> None:
-    """False and 0 are values."""
+def test_false_and_zero_are_values(value: Any) -> None:
+    """They count as statements."""
     assert is_something(value)

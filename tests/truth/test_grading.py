@@ -1,4 +1,4 @@
-"""Grades of documents: exact counts of the specification, and laws that hold for all gold and answers."""
+"""Grades of documents: exact counts of the specification, and laws for any gold and answers."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def _counts(grade: DocumentGrade, path: str) -> tuple[int, int, int]:
     return counts.tp, counts.fp, counts.fn
 
 
-def test_a_paired_list() -> None:
-    """An object of the same key is paired; the others count as missing and as invented."""
+def test_list_objects_are_paired_by_key() -> None:
+    """Unpaired objects count as missing or as invented."""
     grade = grade_document(BY_NAME, GOLD, ANSWER)
     assert _counts(grade, "companies") == (1, 1, 1)
     assert _counts(grade, "companies.name") == (1, 1, 1)
@@ -60,8 +60,8 @@ def test_a_paired_list() -> None:
     assert grade.totals == (2, 2, 1)
 
 
-def test_a_failed_document() -> None:
-    """A failed document has said nothing: all that gold names is missing."""
+def test_failed_document_misses_all_gold_values() -> None:
+    """It has no answer, so nothing is invented."""
     grade = grade_document(BY_NAME, GOLD, None)
     assert _counts(grade, "companies") == (0, 0, 2)
     assert _counts(grade, "companies.name") == (0, 0, 2)
@@ -69,8 +69,8 @@ def test_a_failed_document() -> None:
 
 
 @pytest.mark.parametrize(("incomplete", "expected"), [((), (1, 1, 1)), (("themes",), (1, 0, 1))])
-def test_a_multiset(incomplete: tuple[str, ...], expected: tuple[int, int, int]) -> None:
-    """A second equal item needs a second partner; what an incomplete list lacks is not invented."""
+def test_equal_items_need_separate_partners(incomplete: tuple[str, ...], expected: tuple[int, int, int]) -> None:
+    """Items beyond an incomplete gold list do not count as invented."""
     grade = grade_document(FIELDS, {"themes": ["a", "b"]}, {"themes": ["b", "b"]}, incomplete=incomplete)
     assert _counts(grade, "themes") == expected
 
@@ -79,30 +79,30 @@ def test_a_multiset(incomplete: tuple[str, ...], expected: tuple[int, int, int])
     ("answer", "expected"),
     [({"severity": None}, (0, 0, 0, 1, 1)), ({"severity": 3}, (0, 1, 0, 0, 0)), (None, (0, 0, 0, 0, 0))],
 )
-def test_a_judged_nothing(answer: dict[str, Any] | None, expected: tuple[int, ...]) -> None:
-    """Nothing is right for nothing, a value is invented, and a failed document is wrong without any count."""
+def test_gold_that_is_null(answer: dict[str, Any] | None, expected: tuple[int, ...]) -> None:
+    """A null answer is right, a value is invented, and a failed document is wrong without a count."""
     counts = grade_document(FIELDS, {"severity": None}, answer).fields["severity"]
     assert (counts.tp, counts.fp, counts.fn, counts.tn, counts.right) == expected
     assert counts.judged == 1
 
 
-def test_what_is_not_judged_counts_nowhere() -> None:
-    """A property that gold does not name, an unknown one, and free text change no count."""
+def test_unjudged_properties_do_not_count() -> None:
+    """These are properties absent from gold, unknown ones, and free text."""
     grade = grade_document(FIELDS, {"is_global": False, "summary": "x"}, {"is_global": True, "themes": ["a"]})
     assert set(grade.fields) == {"is_global"}
     unknown = grade_document(FIELDS, {"is_global": False}, {"is_global": True}, unknown=["is_global"])
     assert (dict(unknown.fields), unknown.unknown) == ({}, 1)
 
 
-def test_a_wrong_value_is_missing_and_invented() -> None:
-    """A value that differs counts twice, and false is something."""
+def test_wrong_value_counts_as_missing_and_invented() -> None:
+    """False counts as a value."""
     grade = grade_document(FIELDS, {"is_global": False}, {"is_global": True})
     assert _counts(grade, "is_global") == (0, 1, 1)
     assert grade.fields["is_global"].confusion == {("false", "true"): 1}
 
 
-def test_a_nested_object() -> None:
-    """Only the properties that gold names are judged; a null object says nothing of all of them."""
+def test_nested_object_is_graded_by_its_gold_properties() -> None:
+    """A null object means that none of its properties has a value."""
     answer = {"place": {"city": "Rome", "zip": "1"}}
     assert grade_document(FIELDS, {"place": {"city": "rome"}}, answer).totals == (1, 0, 0)
     assert grade_document(FIELDS, {"place": None}, answer).totals == (0, 2, 0)
@@ -127,15 +127,15 @@ OTHER = {"allOf": [{"$ref": "#/$defs/base"}, {"properties": {"city": {"type": "s
         ({"allOf": [{"$ref": "#/$defs/base"}, {"$ref": "#/$defs/other"}]}, ["id", "city"]),
     ],
 )
-def test_parts_of_all_of(schema: dict[str, Any], expected: list[str]) -> None:
-    """All properties of an `allOf` are fields, at any depth; one that contains itself ends as one value."""
+def test_all_of_properties_are_fields(schema: dict[str, Any], expected: list[str]) -> None:
+    """This holds at any depth; a recursive one ends as a single value."""
     defs = {"node": NODE, "base": BASE, "derived": DERIVED, "other": OTHER}
     fields = graded_fields({"type": "object", "$defs": defs, **schema}, {})
     assert [field.path for field in every_field(fields) if field.path] == expected
 
 
-def test_the_default_rules() -> None:
-    """Free text is off, and a recursive schema is one value where it repeats itself."""
+def test_default_rules_skip_free_text() -> None:
+    """A recursive schema is one value where it repeats itself."""
     assert [leaf.path for leaf in leaves(FIELDS) if leaf.comparator is None] == ["summary"]
     tree = {"$ref": "#/$defs/node"}
     node = {"type": "object", "properties": {"label": {"type": "string"}, "left": tree, "right": tree}}
@@ -156,8 +156,8 @@ def test_the_default_rules() -> None:
         ({"themes": {"comparee": "x"}}, "'comparee'.*compare"),
     ],
 )
-def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:
-    """A path or rule that cannot be meant is refused with the nearest one."""
+def test_invalid_grading_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    """The message suggests the nearest path or rule."""
     with pytest.raises(ConfigError, match=message):
         graded_fields(SCHEMA, settings)
 
@@ -180,8 +180,8 @@ BOTH = [FIELDS, BY_NAME]
 
 @settings(deadline=None, max_examples=60)
 @given(COMPLETE, st.sampled_from(BOTH))
-def test_an_answer_is_right_by_itself(output: dict[str, Any], fields: ObjectField) -> None:
-    """An output that is its own gold has an F1 of 1 or none; objects that say nothing, or no key, have no partner."""
+def test_answer_equal_to_gold_has_no_errors(output: dict[str, Any], fields: ObjectField) -> None:
+    """Objects without a key have no partner and are left out here."""
     output = copy.deepcopy(output)
     output["companies"] = [company for company in output["companies"] if company["name"]]
     assert grade_document(fields, output, output).totals[1:] == (0, 0)
@@ -189,8 +189,10 @@ def test_an_answer_is_right_by_itself(output: dict[str, Any], fields: ObjectFiel
 
 @settings(deadline=None, max_examples=60)
 @given(COMPLETE, COMPLETE, st.sampled_from(BOTH))
-def test_gold_and_answer_change_places(gold: dict[str, Any], answer: dict[str, Any], fields: ObjectField) -> None:
-    """Swapping a complete gold and an answer swaps missing and invented values of each field."""
+def test_swapping_gold_and_answer_swaps_missing_and_invented(
+    gold: dict[str, Any], answer: dict[str, Any], fields: ObjectField
+) -> None:
+    """This holds for each field of a complete gold."""
     there = grade_document(fields, gold, answer).fields
     back = grade_document(fields, answer, gold).fields
     assert {path: (c.tp, c.fp, c.fn) for path, c in there.items() if c.tp or c.fp or c.fn} == {
@@ -200,8 +202,8 @@ def test_gold_and_answer_change_places(gold: dict[str, Any], answer: dict[str, A
 
 @settings(deadline=None, max_examples=60)
 @given(COMPLETE, COMPLETE, st.randoms())
-def test_the_order_of_items_changes_nothing(gold: dict[str, Any], answer: dict[str, Any], rng: Any) -> None:
-    """The order in which a model wrote a list is no part of the grade."""
+def test_item_order_does_not_affect_the_grade(gold: dict[str, Any], answer: dict[str, Any], rng: Any) -> None:
+    """The order in which a model wrote a list is ignored."""
     shuffled = copy.deepcopy(answer)
     for name in ("companies", "themes"):
         rng.shuffle(shuffled[name])
@@ -210,8 +212,8 @@ def test_the_order_of_items_changes_nothing(gold: dict[str, Any], answer: dict[s
 
 @settings(deadline=None, max_examples=60)
 @given(COMPLETE, COMPLETE)
-def test_a_failure_never_raises_a_grade(gold: dict[str, Any], answer: dict[str, Any]) -> None:
-    """A document that turns failed has no more true positives, right values, or rightness than before."""
+def test_failure_never_improves_a_grade(gold: dict[str, Any], answer: dict[str, Any]) -> None:
+    """A failed document has no more true positives or right values than the same document done."""
     done = grade_document(FIELDS, gold, answer)
     failed = grade_document(FIELDS, gold, None)
     for path, counts in failed.fields.items():
@@ -224,8 +226,8 @@ def test_a_failure_never_raises_a_grade(gold: dict[str, Any], answer: dict[str, 
 
 @settings(deadline=None, max_examples=100)
 @given(st.dictionaries(st.tuples(st.integers(0, 5), st.integers(0, 5)), st.integers(1, 9)))
-def test_the_assignment_is_the_heaviest(weights: dict[tuple[int, int], int]) -> None:
-    """The assignment has the weight that trying all of them finds."""
+def test_assignment_has_the_maximum_weight(weights: dict[tuple[int, int], int]) -> None:
+    """It equals the best of all possible assignments."""
     pairs, approximate = assignment(weights)
     best = max(
         sum(weights.get((left, right), 0) for left, right in enumerate(order))
@@ -238,8 +240,10 @@ def test_the_assignment_is_the_heaviest(weights: dict[tuple[int, int], int]) -> 
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(PARTLY, max_size=5), st.lists(PARTLY, max_size=5))
-def test_partly_judged_objects_are_paired_best(golds: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
-    """No other pairing of partly judged objects has more agreeing leaves."""
+def test_pairing_of_partly_judged_objects_is_optimal(
+    golds: list[dict[str, Any]], answers: list[dict[str, Any]]
+) -> None:
+    """No other pairing has more agreeing leaves."""
     listed = FIELDS.properties["companies"]
     assert isinstance(listed, ObjectList)
     weight = {
@@ -267,8 +271,8 @@ def _place(items: list[dict[str, Any]], item: Any) -> int:
     return next(place for place, other in enumerate(items) if other is item)
 
 
-def test_a_list_of_thousands_is_approximated() -> None:
-    """Beyond the exact method's size the pairs are greedy and marked; equal objects are paired first."""
+def test_long_lists_are_paired_greedily() -> None:
+    """Beyond the limit of the exact method the counts are marked approximate; equal objects are paired first."""
     size = MOST_EXACT + 50
     gold = {"companies": [{"ticker": "A", "sentiment": "positive"}] * size}
     answer = {"companies": [{"ticker": "A", "sentiment": "negative"}] * size}
@@ -278,8 +282,8 @@ def test_a_list_of_thousands_is_approximated() -> None:
     assert (equal.tp, equal.approximate) == (size, False)
 
 
-def test_a_list_of_scalars_is_a_leaf() -> None:
-    """Lists of single values count in the totals; lists of objects do not, their properties do."""
+def test_scalar_list_is_a_leaf() -> None:
+    """It counts in the totals, while for lists of objects their properties count."""
     assert isinstance(FIELDS.properties["themes"], ScalarList)
     assert grade_document(FIELDS, {"themes": ["a"]}, {"themes": ["a"]}).totals == (1, 0, 0)
 
@@ -299,8 +303,8 @@ ROWS = st.fixed_dictionaries(
 
 @given(gold=ROWS, predicted=ROWS, unknown=st.sets(st.sampled_from(["rows.a", "rows.in.b"])))
 @settings(max_examples=100)
-def test_quick_weights_are_those_of_grading(gold: Any, predicted: Any, unknown: set[str]) -> None:
-    """The values of a pair that agree are counted as the grade of that pair counts them."""
+def test_quick_weights_equal_full_grading(gold: Any, predicted: Any, unknown: set[str]) -> None:
+    """The quick count of a pair's agreeing values equals the grade of that pair."""
     schema = {"properties": {"rows": {"type": "array", "items": {"type": "object", **NESTED_ROW}}}}
     field = graded_fields(schema, {}).properties["rows"]
     assert isinstance(field, ObjectList)
@@ -309,8 +313,8 @@ def test_quick_weights_are_those_of_grading(gold: Any, predicted: Any, unknown: 
     assert LeafWeights(field.item, unknown)(gold, predicted) == grading._weigh(field.item, gold, predicted)
 
 
-def test_hundreds_of_objects_without_a_key_are_graded_in_a_second() -> None:
-    """Every pair is possible, as they share values of few kinds; it took 16 s."""
+def test_grading_of_hundreds_of_keyless_objects_is_bounded() -> None:
+    """Every pair is possible, because they share few distinct values; a naive method took 16 s."""
     schema = {"properties": {"rows": {"type": "array", "items": {"type": "object", **ROW}}}}
     gold = {"rows": [{"a": f"v{n}", "n": n % 7, "k": "xy"[n % 2]} for n in range(600)]}
     answer = {"rows": [{"a": f"w{n}", "n": n % 7, "k": "xy"[n % 2]} for n in range(600)]}

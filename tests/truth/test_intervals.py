@@ -1,4 +1,4 @@
-"""Intervals of shares and of precision, recall and F1: their exact numbers, which are the same on every machine."""
+"""Confidence intervals of shares, precision, recall and F1: exact numbers, equal on every machine."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def _rounded(estimate: Estimate) -> tuple[float | None, ...]:
     ("right", "total", "low", "high"),
     [(10, 10, 0.7225, 1), (9, 10, 0.5958, 0.9821), (90, 100, 0.8256, 0.9448), (0, 10, 0, 0.2775)],
 )
-def test_wilson(right: int, total: int, low: float, high: float) -> None:
-    """The interval of a share of documents has its published digits."""
+def test_wilson_interval_has_its_published_values(right: int, total: int, low: float, high: float) -> None:
+    """The bounds are rounded to four digits."""
     assert tuple(round(bound, 4) for bound in wilson(right, total)) == (low, high)
 
 
-def test_documents_needed() -> None:
-    """The number of documents that a gate needs: 35 of 35 is the first that is surely over 0.9."""
+def test_documents_needed_for_a_gate() -> None:
+    """35 of 35 is the first result that is surely over 0.9."""
     assert documents_needed(1, 0.9) == 35
     assert documents_needed(0.95, 0.9) == 139
     assert documents_needed(0.93, 0.9) == 385
@@ -54,8 +54,8 @@ def test_documents_needed() -> None:
         ([(17, 3, 3), (18, 2, 2), (16, 4, 4), (16, 4, 4)], 10, 0.82),
     ],
 )
-def test_documents_needed_as_measured(kinds: list[Triple], times: int, bound: float) -> None:
-    """A third more documents than advised pass the gate and a third less do not, however many values each has."""
+def test_measured_number_of_needed_documents_is_accurate(kinds: list[Triple], times: int, bound: float) -> None:
+    """A third more documents pass the gate and a third fewer do not, however many values each has."""
     measured = estimates(kinds * times)["f1"]
     advised = documents_needed_as_measured(measured, bound)
     assert advised is not None
@@ -66,15 +66,15 @@ def test_documents_needed_as_measured(kinds: list[Triple], times: int, bound: fl
         assert (low >= bound) is passes
 
 
-def test_documents_with_many_values_need_fewer_than_a_share_would() -> None:
-    """Wilson's interval counts documents that are right or wrong as a whole."""
+def test_documents_with_many_values_are_needed_in_smaller_number() -> None:
+    """Wilson's interval counts each document only as right or wrong."""
     measured = estimates([(17, 3, 3), (18, 2, 2), (16, 4, 4), (16, 4, 4)] * 10)["f1"]
     assert (documents_needed_as_measured(measured, 0.82) or 0) < (documents_needed(measured.value or 0, 0.82) or 0) / 5
     assert documents_needed_as_measured(measured, 0.9) is None
 
 
-def test_five_documents() -> None:
-    """Two added documents widen the interval of a small sample."""
+def test_interval_of_a_small_sample_is_widened() -> None:
+    """Two added documents widen it."""
     found = estimates([(2, 0, 0), (1, 1, 0), (0, 1, 1), (3, 0, 1), (1, 0, 0)])
     assert _rounded(found["f1"]) == (0.7778, 0.365, 0.9219)
     assert _rounded(found["precision"]) == (0.7778, 0.3509, 0.9375)
@@ -91,20 +91,20 @@ def test_five_documents() -> None:
         ([(0, 0, 0)], (None, None, None)),
     ],
 )
-def test_f1(documents: list[Triple], expected: tuple[float | None, ...]) -> None:
-    """Ten of ten are not "100 % to 100 %", and nothing to count is null, never 0 or 1."""
+def test_f1_interval(documents: list[Triple], expected: tuple[float | None, ...]) -> None:
+    """Ten right of ten do not give "100 % to 100 %", and no counts give null, never 0 or 1."""
     assert _rounded(estimates(documents)["f1"]) == expected
 
 
-def test_paired_difference_of_ten() -> None:
-    """Two documents that differ show nothing."""
+def test_two_differing_documents_are_too_few() -> None:
+    """The paired difference of ten documents proves nothing."""
     found = change([(WRONG, RIGHT)] * 2 + [(RIGHT, RIGHT)] * 8, "f1")
     assert (round(found.value or 0, 4), found.low, round(found.high or 0, 4), found.differing) == (0.2, 0, 0.5, 2)
     assert verdict_of(found, min_documents=1) == "too_few"
 
 
-def test_paired_difference_of_forty() -> None:
-    """Eight of forty documents that became right are shown as better."""
+def test_eight_improved_documents_of_forty_are_better() -> None:
+    """The verdict needs the configured minimum of documents."""
     found = change([(WRONG, WRONG)] * 2 + [(WRONG, RIGHT)] * 8 + [(RIGHT, RIGHT)] * 30, "f1")
     assert [round(number or 0, 4) for number in (found.value, found.low, found.high)] == [0.2, 0.075, 0.325]
     assert (found.differing, verdict_of(found, min_documents=30)) == (8, "better")
@@ -115,8 +115,8 @@ def test_paired_difference_of_forty() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(COUNTS, max_size=12))
-def test_a_value_lies_in_its_interval(documents: list[Triple]) -> None:
-    """Low <= value <= high, between 0 and 1, wherever the value is defined."""
+def test_value_lies_within_its_interval(documents: list[Triple]) -> None:
+    """0 <= low <= value <= high <= 1 wherever the value is defined."""
     for estimate in estimates(documents).values():
         if estimate.value is not None:
             assert estimate.low is not None
