@@ -1,4 +1,4 @@
-"""The attacks of attacks.py: what is evil in each, and how a run may end that meets it."""
+"""The attacks of attacks.py: the evil document or reply of each, and the allowed ends of a run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ EXPENSIVE = "document_too_expensive"
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """An evil document, or a server's evil reply to one, and the ends that are allowed.
+    """An evil document, or a server's evil reply to one, and the allowed ends.
 
-    `reasons`: what the evil document may fail with (None: it may as well be done). `reply`: what an evil server sends
-    to the requests for `page`, or else to those for this document, in this `dialect`. `settings`: more of `input`.
+    `reasons`: allowed reasons of the evil document (None: it may also be done). `reply`: the evil reply to requests for
+    `page`, or else for this document, in this `dialect`. `settings`: further settings of `input`.
     """
 
     name: str
@@ -72,7 +72,7 @@ _FILES = (
         "evil.parquet",
         files.parquet_of_equal_rows,
         EXPENSIVE,
-        limits={"cpu_s": 2, "unpacked_bytes": 3_000_000},  # what is free by default would only make it longer
+        limits={"cpu_s": 2, "unpacked_bytes": 3_000_000},  # the default would only make it longer
     ),
     _attack("parquet_page", "evil.parquet", files.parquet_of_a_page, *UNREADABLE),
     _attack("xml_entities", "evil.xml", files.xml_of_entities, *UNREADABLE),

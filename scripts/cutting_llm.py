@@ -77,14 +77,14 @@ class CuttingLLM:
         is_verification = max_tokens == 1 or len(names) > 1
         with self._lock:
             self.verification_requests += is_verification
-        read = self._read(texts, self.context - max_tokens)
+        read_tokens = self._read(texts, self.context - max_tokens)
         with self._lock:
             if names and not is_verification:
                 self.answers += 1
                 if self.answers > self.shrink_after and self.context != self.shrunk:
                     self.context = self.shrunk
-                    read = self._read(texts, self.context - max_tokens)
-                (self.cut.add if read < count(texts) else self.cut.discard)(names[0])
+                    read_tokens = self._read(texts, self.context - max_tokens)
+                (self.cut.add if read_tokens < count(texts) else self.cut.discard)(names[0])
         shape = (body.get("response_format") or {}).get("json_schema", {}).get("schema")
         content = "{" if max_tokens == 1 else answer_for(texts[-1], shape) if shape else "ok"
         finish = "length" if max_tokens == 1 else "stop"
@@ -92,10 +92,10 @@ class CuttingLLM:
         answer = {"id": "x", "object": "chat.completion", "model": MODEL, "choices": [choice]}
         if self.ollama:
             answer["system_fingerprint"] = "fp_ollama"
-        tokens = self._reported(texts, read)
+        tokens = self._reported(texts, read_tokens)
         return answer if tokens is None else {**answer, "usage": {"prompt_tokens": tokens, "completion_tokens": 9}}
 
-    def _reported(self, texts: list[str], read: int) -> int | None:
+    def _reported(self, texts: list[str], read_tokens: int) -> int | None:
         """Return the prompt tokens that the answer reports."""
         if self.counts == "gateway":
             return count(texts) + len(texts)
@@ -103,8 +103,8 @@ class CuttingLLM:
             with self._lock:
                 cached = json.dumps(texts) in self._cached
                 self._cached.add(json.dumps(texts))
-            return 1 if cached else read
-        return {"none": None, "zero": 0}.get(self.counts, read)
+            return 1 if cached else read_tokens
+        return {"none": None, "zero": 0}.get(self.counts, read_tokens)
 
     def _read(self, texts: list[str], room: int) -> int:
         """Return how many tokens of the prompt the model reads."""

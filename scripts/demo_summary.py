@@ -16,7 +16,7 @@ LABEL = 18
 
 
 def grade(out: Path) -> str | None:
-    """Return F1 with its interval from an output's eval.json; None without one."""
+    """Return F1 with its interval from an output's eval.json; None if it has none."""
     try:
         f1 = json.loads((out / "eval.json").read_text(encoding="utf-8"))["outputs"][0]["overall"]["f1"]
         return f"F1 {f1['value']:.2f} ({f1['low']:.2f} to {f1['high']:.2f})"
@@ -33,7 +33,7 @@ def counts(out: Path) -> tuple[int, int, Any]:
 
 
 def long_document(out: Path) -> Iterator[str]:
-    """Yield what became of the document that was read in windows; nothing without an output."""
+    """Yield the result of the document that was read in windows; no line without an output."""
     try:
         lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
         record = json.loads(lines[-1])
@@ -49,7 +49,7 @@ def long_document(out: Path) -> Iterator[str]:
 
 
 def built_in_agent(out: Path) -> str | None:
-    """Return the grade of a built-in agent, whose name is that of its output's folder; None without an output."""
+    """Return the grade of a built-in agent, named like its output's folder; None without an output."""
     if not out.is_dir():
         return None
     try:
@@ -62,11 +62,11 @@ def built_in_agent(out: Path) -> str | None:
 
 
 def summary(out: Path, *, builtin: Sequence[Path], long: Path | None, command: str) -> Iterator[str]:
-    """Yield the lines; the last three say what came out, where it is, and what to do next.
+    """Yield the lines; the last three are the result, its place, and the next commands.
 
-    `builtin` are the graded outputs of the built-in agents, `long` that of the long document, `command` the start.
+    `builtin`: the graded outputs of the built-in agents. `long`: that of the long document. `command`: the pipeline.
     """
-    done, found, judged = counts(out)
+    done_count, found_count, judged = counts(out)
     agents = [line for line in map(built_in_agent, builtin) if line is not None]
     for number, text in enumerate(agents):
         yield _line("" if number else "Built-in agents", text)
@@ -76,7 +76,9 @@ def summary(out: Path, *, builtin: Sequence[Path], long: Path | None, command: s
         yield _line("" if number else "Long document", text)
     if agents or long is not None:
         yield ""
-    yield _line("What came out", f"{done} records of {found} documents, {grade(out)} on {judged} judged documents")
+    yield _line(
+        "What came out", f"{done_count} records of {found_count} documents, {grade(out)} on {judged} judged documents"
+    )
     yield _line("Where", f"{out}/results.jsonl; to look at: {out}/report.html")
     yield _line("What next", f"{command} errors {out} (why some failed); {command} init news (your documents)")
 
@@ -91,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("out", type=Path, help="the output of the demonstration")
     parser.add_argument("--builtin", type=Path, nargs="*", default=[], help="the graded outputs of the built-in agents")
     parser.add_argument("--long", type=Path, help="the output of the long document")
-    parser.add_argument("--command", default="pipeline", help="how the pipeline is started here")
+    parser.add_argument("--command", default="pipeline", help="the command that starts the pipeline")
     options = parser.parse_args(arguments)
     try:
         print("\n".join(summary(options.out, builtin=options.builtin, long=options.long, command=options.command)))

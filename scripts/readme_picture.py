@@ -63,34 +63,34 @@ def highlights(lines: Sequence[str], quotes: Sequence[str]) -> Iterator[tuple[in
                 column = line.find(quote, column + len(quote))
 
 
-def column_of(title: str, lines: Sequence[str], quotes: Sequence[str], *, left: float) -> Iterator[str]:
+def column_of(title: str, lines: Sequence[str], quotes: Sequence[str], *, x: float) -> Iterator[str]:
     """Yield the SVG elements of one column."""
-    yield f'<text class="head" x="{left:g}" y="{PAD + 12}">{escape(title)}</text>'
+    yield f'<text class="head" x="{x:g}" y="{PAD + 12}">{escape(title)}</text>'
     top = PAD + 2 * LINE
     for number, column, length in highlights(lines, quotes):
-        place = f'x="{left + column * CHARACTER - 2:g}" y="{top + number * LINE - 1:g}"'
+        place = f'x="{x + column * CHARACTER - 2:g}" y="{top + number * LINE - 1:g}"'
         yield f'<rect {place} width="{length * CHARACTER + 4:g}" height="{LINE - 1}" rx="3" fill="#ffe58a"/>'
     for number, line in enumerate(lines):
         if line:
             size = f'textLength="{len(line) * CHARACTER:g}" lengthAdjust="spacingAndGlyphs"'
-            place = f'x="{left:g}" y="{top + number * LINE + 12:g}"'
+            place = f'x="{x:g}" y="{top + number * LINE + 12:g}"'
             yield f'<text {place} {size} xml:space="preserve">{escape(line)}</text>'
 
 
 def picture(record: Mapping[str, Any], text: str, quotes: Sequence[str]) -> str:
     """Return the SVG."""
-    left, right = document_lines(text), record_lines(record)
+    left_column, right = document_lines(text), record_lines(record)
     middle = 2 * PAD + COLUMNS["document"] * CHARACTER
     width = middle + COLUMNS["record"] * CHARACTER + PAD
-    height = 3 * PAD + (max(len(left), len(right)) + 1) * LINE
+    height = 3 * PAD + (max(len(left_column), len(right)) + 1) * LINE
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height}" role="img">',
             "<title>A document and the record it became; the quotes that were checked are highlighted</title>",
             f"<style>{STYLE}</style>",
             f'<rect width="{width:g}" height="{height}" rx="8" fill="#ffffff" stroke="#d1d9e0"/>',
-            *column_of(record["id"], left, quotes, left=PAD),
-            *column_of(f"output, by {record['model']['name']}", right, quotes, left=middle),
+            *column_of(record["id"], left_column, quotes, x=PAD),
+            *column_of(f"output, by {record['model']['name']}", right, quotes, x=middle),
             "</svg>\n",
         ]
     )

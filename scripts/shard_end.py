@@ -1,11 +1,10 @@
-"""What the end of a shard costs beside a large output, a large set of shards, and many past runs.
+"""Measure the end of a shard beside a large output, in a large set of shards, and after many past runs.
 
     python scripts/shard_end.py --records 1000000 --set 4000 --past 1000
 
-Prints the seconds from SIGTERM to the exit of a shard beside that many records of its siblings, the seconds
-of a whole run of one shard of a large set whose siblings have ended, and the requests of a nightly run on an S3 server
-after many nights. Records, entries and summaries are cloned from those of a real run; the runs that are measured are
-real processes.
+Prints the seconds from SIGTERM to the exit of a shard beside that many records of its siblings, the seconds of a whole
+run of one shard of a large set whose siblings have ended, and the requests of a nightly run on an S3 server after many
+nights. Records, entries and summaries are copies of a real run's; the measured runs are real processes.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class Place:
         (folder / "pipeline.yaml").write_text(json.dumps(settings))
 
     def add(self, name: str) -> None:
-        """Add a document that has been there for an hour."""
+        """Add a document with a modification time an hour ago."""
         path = self.folder / "inbox" / name
         path.write_text(f"[[doc:{name}]] A text.")
         os.utime(path, (time.time() - 3600,) * 2)
@@ -94,12 +93,12 @@ def beside_records(place: Place, server: FakeLLM, records: int) -> float:
         with path.open("a") as stream:
             for number in range(records // SHARDS):
                 stream.write(line.replace(f'"id":"{document_id}"', f'"id":"{path.name}-{number}"', 1) + "\n")
-    server.faults = lambda seen, _: Fault("hang") if seen.document.startswith("new") else None
+    server.faults = lambda request, _: Fault("hang") if request.document.startswith("new") else None
     for number in range(20):
         place.add(f"new{number}.txt")
     server.requests.clear()
     child = place.start("--shard", f"0/{SHARDS}")
-    while not any(seen.document.startswith("new") for seen in server.chats()):
+    while not any(request.document.startswith("new") for request in server.chats()):
         time.sleep(0.05)
         assert child.poll() is None
     begun = time.monotonic()
@@ -151,10 +150,10 @@ def add_nights(store: RemoteStore, past: int, *, first: int = 2) -> None:
 
     `first`: the number of the first of these runs.
     """
-    key = max(found.key for found in store.list("runs"))
-    (entry_key,) = [found.key for found in store.list(".runs") if "run." in found.key]
+    key = max(stored.key for stored in store.list("runs"))
+    (entry_key,) = [stored.key for stored in store.list(".runs") if "run." in stored.key]
     summary, entry = json.loads(store.get(key)), json.loads(store.get(entry_key))
-    part_key = min(found.key for found in store.list("results"))
+    part_key = min(stored.key for stored in store.list("results"))
     line = json.loads(store.get(part_key))
     *texts, row = map(json.loads, store.get(f"manifests/{part_key}").splitlines()[1:])
 
@@ -165,7 +164,7 @@ def add_nights(store: RemoteStore, past: int, *, first: int = 2) -> None:
         head = {"v": 1, "part": name, "bytes": len(data)}
         store.put(name, data)
         rows = (head, *texts, [document_id, run, *row[2:]])
-        store.put(f"manifests/{name}", b"".join(json.dumps(each).encode() + b"\n" for each in rows))
+        store.put(f"manifests/{name}", b"".join(json.dumps(row).encode() + b"\n" for row in rows))
         store.put(f"runs/night-{run:06d}.json", json.dumps({**summary, "run": run, "run_id": f"n{run}"}).encode())
 
     with ThreadPoolExecutor(8) as pool:
@@ -189,20 +188,22 @@ def main() -> int:
     parser.add_argument("--set", type=int, default=4000)
     parser.add_argument("--past", type=int, default=1000)
     parser.add_argument("--only-nights", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="shard-end-") as name, FakeLLM(("llama3.1",)) as server:
         folders = [Path(name, part) for part in ("records", "set", "nights")]
         for folder in folders:
             folder.mkdir()
-        nights(folders[2], server, asked.past)
-        if asked.only_nights:
+        nights(folders[2], server, options.past)
+        if options.only_nights:
             return 0
-        seconds = beside_records(Place(folders[0], server.url), server, asked.records)
+        seconds = beside_records(Place(folders[0], server.url), server, options.records)
         print(
-            f"{asked.records:,} records: {seconds:.1f} s from SIGTERM to the exit of one of {SHARDS} shards (grace 1 s)"
+            f"{options.records:,} records: {seconds:.1f} s from SIGTERM to the exit of 1 of {SHARDS} shards (grace 1 s)"
         )
-        one, last = in_large_set(Place(folders[1], server.url), asked.set)
-        print(f"{asked.set:,} shards: {one:.1f} s for a run with one sibling left, {last:.1f} s for the last one")
+        middle_s, last_s = in_large_set(Place(folders[1], server.url), options.set)
+        print(
+            f"{options.set:,} shards: {middle_s:.1f} s for a run with one sibling left, {last_s:.1f} s for the last one"
+        )
     return 0
 
 

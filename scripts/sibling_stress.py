@@ -1,12 +1,12 @@
-"""Shards of one output that start and end together, again and again, on a file system that delays every call.
+"""Stress test: shards of one output that start and end together, repeatedly, on a file system that delays every call.
 
     python scripts/sibling_stress.py --shards 32 --rounds 10
 
-Each shard is a real run in a process of its own. Before each open, listing, rename and removal in the output it sleeps
-for a random time (an audit hook of the interpreter, nothing is patched), so that siblings act between any two of its
-steps. Half of the rounds divide the documents by another number of shards, some documents fail and are repaired in the
-next round, and a killed run's half-written files lie about. Exit code 0: every shard of every round ended with 0 and
-every document was done once.
+Each shard is a real run in its own process. Before each open, listing, rename and removal in the output it sleeps for a
+random time (by an audit hook of the interpreter, without patches), so that siblings act between any two of its steps.
+Half of the rounds use another number of shards, some documents fail and are repaired in the next round, and the output
+contains half-written files of a killed run. Exit code 0: every shard of every round ended with 0 and every document was
+done once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _AGENT = {
 def stress(
     folder: Path, server_url: str, *, output: str, shards: int, rounds: int, delay_s: float, env: Mapping[str, str]
 ) -> list[str]:
-    """Return what went wrong, a line each; `output` is a folder's name or an object store's address."""
+    """Run the rounds; return the faults, a line each. `output`: a folder's name or an object store's address."""
     _configure(folder, server_url, output)
     parent = subprocess.Popen(
         [sys.executable, __file__, "--serve", output, str(delay_s)],
@@ -84,7 +84,7 @@ def _configure(folder: Path, server_url: str, output: str) -> None:
 
 
 def _documents(folder: Path, number: int, shards: int) -> None:
-    """A new document for each shard; every third one fails in this round and is repaired in the next."""
+    """Write a new document for each shard; every third one fails in this round and is repaired in the next."""
     hour_ago = time.time() - 3600 + number
     for index in range(shards):
         for of, text in ((number, "[[fault:http_400]]" if index % 3 == 0 else "Plain."), (number - 1, "Repaired.")):
@@ -96,8 +96,8 @@ def _documents(folder: Path, number: int, shards: int) -> None:
 
 def repeated(lines: Sequence[Mapping[str, object]]) -> list[str]:
     """Return the documents whose same content has more than one line."""
-    counted = Counter((line["id"], line["sha256"]) for line in lines)
-    return [f"{id}: {count} lines" for (id, _), count in counted.items() if count > 1]
+    counts = Counter((line["id"], line["sha256"]) for line in lines)
+    return [f"{id}: {count} lines" for (id, _), count in counts.items() if count > 1]
 
 
 def _serve(output: str, delay_s: float) -> None:

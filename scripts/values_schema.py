@@ -1,6 +1,6 @@
-"""The parts of the chart's values.schema.json that others define: the pipeline's config, and objects of Kubernetes.
+"""Generate parts of the chart's values.schema.json: the pipeline's config, and the objects of Kubernetes.
 
-It must not touch what is written by hand there: everything but `pipelineConfig` and the definitions named `io.k8s…`.
+Only `pipelineConfig` and the definitions named `io.k8s…` are generated; all other parts must not change.
 """
 
 from __future__ import annotations
@@ -70,70 +70,78 @@ _STRICTER: dict[str, list[dict[str, Any]]] = {
         {"properties": {"nameservers": {"maxItems": 3, "items": _ADDRESS}, "searches": {"maxItems": 32}}},
     ],
 }
-"""What the API server refuses beyond the published schemas, for the objects that values hold."""
+"""Rules of the API server beyond the published schemas, for the objects in the values."""
 
 
 def completed(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of the values with `pipelineConfig`, and each definition it refers to, as they are now."""
-    known = json.loads((files("kubernetes_validate") / KUBERNETES).read_text(encoding="utf-8"))["$defs"]
-    ours = {name: each for name, each in schema["definitions"].items() if not name.startswith(_PREFIX)}
+    """Return the schema of the values with `pipelineConfig`, and each definition that it refers to."""
+    definitions = json.loads((files("kubernetes_validate") / KUBERNETES).read_text(encoding="utf-8"))["$defs"]
+    own_definitions = {
+        name: definition for name, definition in schema["definitions"].items() if not name.startswith(_PREFIX)
+    }
     config = {
-        key: each for key, each in config_schema().items() if key in ("type", "additionalProperties", "properties")
+        key: value for key, value in config_schema().items() if key in ("type", "additionalProperties", "properties")
     }
     properties = {**schema["properties"], "pipelineConfig": config}
-    theirs: dict[str, Any] = {}
-    wanted = sorted(_named([ours, properties]))
-    while wanted:
-        name = wanted.pop()
-        if name not in theirs:
+    kubernetes_definitions: dict[str, Any] = {}
+    queue = sorted(_named([own_definitions, properties]))
+    while queue:
+        name = queue.pop()
+        if name not in kubernetes_definitions:
             rules = {"allOf": _STRICTER[name]} if name in _STRICTER else {}
-            theirs[name] = {**_closed(known[name]), **rules}
-            wanted += _named(theirs[name])
-    return {**schema, "properties": properties, "definitions": {**ours, **dict(sorted(theirs.items()))}}
+            kubernetes_definitions[name] = {**_closed(definitions[name]), **rules}
+            queue += _named(kubernetes_definitions[name])
+    return {
+        **schema,
+        "properties": properties,
+        "definitions": {**own_definitions, **dict(sorted(kubernetes_definitions.items()))},
+    }
 
 
 def _named(node: Any) -> Iterator[str]:
-    """Yield the names of the definitions of Kubernetes that are referred to."""
+    """Yield the names of the referenced definitions of Kubernetes."""
     if isinstance(node, list):
-        for each in node:
-            yield from _named(each)
+        for value in node:
+            yield from _named(value)
     elif isinstance(node, dict):
         name = str(node.get("$ref", "")).rpartition("/")[2]
         if name.startswith(_PREFIX):
             yield name
-        for each in node.values():
-            yield from _named(each)
+        for value in node.values():
+            yield from _named(value)
 
 
 def _closed(node: Any) -> Any:
-    """Return a definition without its prose, with references that lead into our schema."""
+    """Return a definition without descriptions, with references into this schema."""
     if isinstance(node, list):
-        return [_closed(each) for each in node]
+        return [_closed(item) for item in node]
     if not isinstance(node, dict):
         return node.replace("#/$defs/", "#/definitions/") if isinstance(node, str) else node
     prose = {
-        key for key, each in node.items() if key.startswith("x-kubernetes") or (key, type(each)) == ("description", str)
+        key
+        for key, value in node.items()
+        if key.startswith("x-kubernetes") or (key, type(value)) == ("description", str)
     }
-    return {key: _closed(each) for key, each in node.items() if key not in prose}
+    return {key: _closed(value) for key, value in node.items() if key not in prose}
 
 
 def as_text(schema: dict[str, Any]) -> str:
-    """Return what the file holds: what is written by hand as a person would, each of the others on one line."""
-    made = {**schema["definitions"], "pipelineConfig": schema["properties"]["pipelineConfig"]}
-    lines = {name: each for name, each in made.items() if name == "pipelineConfig" or name.startswith(_PREFIX)}
+    """Return the file's text: generated parts on one line each, all others indented."""
+    entries = {**schema["definitions"], "pipelineConfig": schema["properties"]["pipelineConfig"]}
+    lines = {name: value for name, value in entries.items() if name == "pipelineConfig" or name.startswith(_PREFIX)}
     short = {
         **schema,
         "properties": {**schema["properties"], "pipelineConfig": "@pipelineConfig"},
         "definitions": {name: f"@{name}" if name in lines else each for name, each in schema["definitions"].items()},
     }
     text = json.dumps(short, indent=2) + "\n"
-    for name, each in lines.items():
-        text = text.replace(f'"@{name}"', json.dumps(each, ensure_ascii=False))
+    for name, line in lines.items():
+        text = text.replace(f'"@{name}"', json.dumps(line, ensure_ascii=False))
     return text
 
 
 def main() -> int:
-    """Complete the file and return 0."""
+    """Generate the file and return 0."""
     SCHEMA.write_text(as_text(completed(json.loads(SCHEMA.read_text(encoding="utf-8")))), encoding="utf-8")
     return 0
 

@@ -1,4 +1,4 @@
-"""A faithful, fault-injecting fake of an Ollama and a vLLM server, for tests and for trying agents offline."""
+"""A faithful, fault-injecting fake of an Ollama and a vLLM server, for tests and for offline trials of agents."""
 
 from fake_llm.faults import Fault as Fault
 from fake_llm.server import FakeLLM as FakeLLM

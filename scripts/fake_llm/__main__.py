@@ -1,6 +1,6 @@
-"""A faithful, fault-injecting fake of an Ollama and a vLLM server, for tests and for trying agents offline.
+"""A faithful, fault-injecting fake of an Ollama and a vLLM server, for tests and for offline trials of agents.
 
-It must not be taken for a model: its answers fit the schema and mean nothing.
+It is no model: its answers fit the schema, but have no meaning.
 """
 
 from __future__ import annotations
@@ -30,42 +30,46 @@ def arguments() -> argparse.Namespace:
     """Return the command line."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
-    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="of each completion")
-    parser.add_argument("--slots", type=int, default=0, help="completions at a time; 0: no limit")
-    parser.add_argument("--model", action="append", help="repeatable; default: llama3.1")
-    parser.add_argument("--context", type=int, default=8192, metavar="TOKENS")
-    parser.add_argument("--api-key", default=None)
-    parser.add_argument("--thinking", action="store_true", help="a model that thinks before it answers")
-    parser.add_argument("--truncates", action="store_true", help="an Ollama that cuts long prompts silently")
+    parser.add_argument("--port", type=int, default=0, help="port on the host (default: a free one)")
     parser.add_argument(
-        "--restart-s", type=float, default=1.0, metavar="SECONDS", help="how long a killed server is gone"
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 in a container (default: 127.0.0.1)"
     )
-    parser.add_argument("--request-log", type=Path, default=None, metavar="FILE", help="a JSON line for each chat")
+    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="latency of each completion")
+    parser.add_argument("--slots", type=int, default=0, help="completions at a time (default: 0, no limit)")
+    parser.add_argument("--model", action="append", help="model name, repeatable (default: llama3.1)")
+    parser.add_argument("--context", type=int, default=8192, metavar="TOKENS", help="context length (default: 8192)")
+    parser.add_argument("--api-key", default=None, help="key that requests must send")
+    parser.add_argument("--thinking", action="store_true", help="simulate a model that thinks before it answers")
+    parser.add_argument(
+        "--truncates", action="store_true", help="simulate an Ollama that truncates long prompts without an error"
+    )
+    parser.add_argument("--restart-s", type=float, default=1.0, metavar="SECONDS", help="downtime of a killed server")
+    parser.add_argument(
+        "--request-log", type=Path, default=None, metavar="FILE", help="write a JSON line for each chat"
+    )
     return parser.parse_args()
 
 
 def main() -> int:
     """Run the server until SIGTERM or SIGINT and return the exit code."""
-    asked = arguments()
+    options = arguments()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context(asked.request_log.open("a", encoding="utf-8")) if asked.request_log else None
+        log = stack.enter_context(options.request_log.open("a", encoding="utf-8")) if options.request_log else None
         server = stack.enter_context(
             FakeLLM(
-                asked.model or ["llama3.1"],
-                asked.context,
-                latency_s=asked.latency,
-                slots=asked.slots,
-                api_key=asked.api_key,
-                port=asked.port,
-                host=asked.host,
-                thinking=asked.thinking,
-                truncates=asked.truncates,
-                restart_s=asked.restart_s,
+                options.model or ["llama3.1"],
+                options.context,
+                latency_s=options.latency,
+                slots=options.slots,
+                api_key=options.api_key,
+                port=options.port,
+                host=options.host,
+                thinking=options.thinking,
+                truncates=options.truncates,
+                restart_s=options.restart_s,
                 keep_requests=False,
                 log=log,
             )

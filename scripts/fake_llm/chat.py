@@ -1,6 +1,6 @@
-"""What both dialects of the fake server speak of: a chat that was asked, a completion that answers it, and tokens.
+"""The concepts that the dialects of the fake server share: chats, completions and tokens.
 
-It must not know any wire format but JSON.
+It must not know any wire format except JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the fake server pretends to be; `context` in tokens."""
+    """Properties of the simulated server; `context` in tokens."""
 
     models: tuple[str, ...]
     context: int
@@ -43,7 +43,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A completion that was asked for; `max_tokens` None means until it is done, `schema` None free text."""
+    """A requested completion. `max_tokens` None: no limit. `schema` None: free text."""
 
     model: str
     prompt: str
@@ -63,7 +63,7 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the model says; `finish` None means that the run broke off."""
+    """The model's answer; `finish` None: generation was interrupted."""
 
     content: str | None
     finish: str | None = "stop"
@@ -75,13 +75,13 @@ class Completion:
 
     @property
     def tokens(self) -> int:
-        """Return how many tokens were generated."""
+        """The number of generated tokens."""
         return count_tokens((self.content or "") + (self.reasoning or ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time of one completion went, in nanoseconds; `total` is the sum of the four."""
+    """Durations of one completion in nanoseconds; `total` is the sum of the four."""
 
     queue: int = 0
     load: int = 0
@@ -90,12 +90,12 @@ class Timing:
 
     @property
     def total(self) -> int:
-        """Return the time from the request to its answer."""
+        """The time from the request to its answer."""
         return self.queue + self.load + self.prompt + self.generation
 
 
 class Dialect(Protocol):
-    """One wire format: what is served beside chats, how a chat is read, and how answers and errors look."""
+    """A wire format: pages other than chats, parsing of chats, rendering of answers and errors."""
 
     def serves(self, path: str) -> bool:
         """Return whether a path belongs to this dialect."""
@@ -104,7 +104,7 @@ class Dialect(Protocol):
         """Return the answer to anything that is not a chat."""
 
     def parse(self, body: object, *, path: str, request_id: str) -> Chat:
-        """Return what is asked by a decoded body, or by the bytes of one that is not JSON, or raises Refusal."""
+        """Parse a decoded body, or the bytes of one that is not JSON; raise Refusal."""
 
     def render(self, chat: Chat, completion: Completion, *, timing: Timing) -> Reply:
         """Return the answer as it goes over the wire."""
@@ -136,7 +136,7 @@ def json_bytes(value: object) -> bytes:
 
 
 def decoded(body: bytes) -> Any:
-    """Return the JSON value of a body, or its bytes."""
+    """Return the JSON value of a body, else its bytes."""
     try:
         return json.loads(body)
     except ValueError:
@@ -153,7 +153,7 @@ def text_of(content: object) -> str:
 
 
 def texts_of(messages: object) -> tuple[str, str]:
-    """Return all texts of a conversation joined, and the last one that a user said."""
+    """Return all texts of a conversation joined, and the last one of the user."""
     texts, last = [], ""
     for message in messages if isinstance(messages, list) else []:
         text = text_of(message.get("content")) if isinstance(message, dict) else ""
@@ -164,7 +164,7 @@ def texts_of(messages: object) -> tuple[str, str]:
 
 
 def document_of(body: object) -> tuple[str, str]:
-    """Return the id of the document in a chat request and the text that holds it; two empty strings for no chat."""
+    """Return the id of the document in a chat request and the text with it; two empty strings for other requests."""
     if not isinstance(body, dict):
         return "", ""
     text = texts_of(body["messages"])[1] if "messages" in body else text_of(body.get("prompt"))
@@ -185,7 +185,7 @@ def cut_to_fit(completion: Completion, max_tokens: int | None) -> Completion:
 
 
 def pieces(text: str, *, size: int = 6) -> Sequence[str]:
-    """Return a text as the few characters at a time that a model streams."""
+    """Return a text in pieces of a few characters, as a model streams it."""
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 

@@ -1,6 +1,6 @@
-"""What can be made to go wrong: a table of faults by name, and the markers that put them into a document's text.
+"""The table of faults by name, and the markers in a document's text that trigger them.
 
-It must not decide when a fault happens: that is a marker's or a test's business.
+It must not decide when a fault happens: a marker or a test does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault by name; `seconds`: between two dripped bytes, of `slow`, or until a killed server is back."""
+    """One fault by name; `seconds`: the pause between two bytes, the delay of `slow`, or the downtime after `kill`."""
 
     name: str
     seconds: float = 0.0
@@ -37,7 +37,7 @@ class Fault:
 
 
 def marked_fault(text: str, n: int) -> Fault | None:
-    """Return the fault that a text asks for on its n-th request (from 1); counted ones come one after the other."""
+    """Return the fault that a text requests for its n-th request (from 1); faults with counts follow each other."""
     used = 0
     for name, times in dict.fromkeys(MARKER.findall(text)):
         if not times:
@@ -49,7 +49,7 @@ def marked_fault(text: str, n: int) -> Fault | None:
 
 
 def status_reply(name: str, dialect: Dialect) -> Reply:
-    """Return the answer of a fault that is nothing but a status and a body."""
+    """Return the answer of a fault that consists of a status and a body."""
     if name in PAGES:
         return PAGES[name]
     if name == "http_404_url":
@@ -110,23 +110,23 @@ def hang(peer: Peer, _: float) -> None:
 
 
 def close(peer: Peer, _: float) -> None:
-    """Close before any byte."""
+    """Close the connection before the first byte."""
     peer.close()
 
 
 def reset(peer: Peer, _: float) -> None:
-    """Resets before any byte."""
+    """Reset the connection before the first byte."""
     peer.reset()
 
 
 def half_body(peer: Peer, _: float) -> None:
-    """Announces more than it sends, then closes."""
+    """Announce more bytes than are sent, then close."""
     peer.send(head_of(Reply(), length=1000) + b'{"model":"m","created_at":"2026-08-21T10:11:12Z","mess')
     peer.close()
 
 
 def drip(peer: Peer, seconds: float, *, head: bytes) -> None:
-    """Send a byte now and then for ever."""
+    """Send a byte from time to time, for ever."""
     peer.send(head)
     while True:
         peer.pause(seconds or DRIP_S)
@@ -134,15 +134,15 @@ def drip(peer: Peer, seconds: float, *, head: bytes) -> None:
 
 
 def huge(peer: Peer, _: float) -> None:
-    """Send a body that no client should hold."""
+    """Send a body that is too large to keep in memory."""
     peer.send(head_of(Reply(), length=HUGE_BYTES))
     block = b" " * 1048576
-    for _sent in range(0, HUGE_BYTES, len(block)):
+    for _offset in range(0, HUGE_BYTES, len(block)):
         peer.send(block)
 
 
 def endless(peer: Peer, _: float) -> None:
-    """Send chunks as fast as it can, for ever."""
+    """Send chunks as fast as possible, for ever."""
     peer.send(head_of(Reply(), length=None))
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     while True:
@@ -170,7 +170,7 @@ def parsed(text: str) -> Any:
 
 
 def wrong_type(text: str) -> str:
-    """Return JSON that breaks the schema: the first property has another type."""
+    """Return JSON that violates the schema: the first property has a wrong type."""
     value = parsed(text)
     if not isinstance(value, dict) or not value:
         return '[["unexpected"]]'
@@ -179,13 +179,13 @@ def wrong_type(text: str) -> str:
 
 
 def not_a_number(text: str) -> str:
-    """Return the text with its first number, or a property more, being NaN."""
-    mended, count = re.subn(r"(?<=: )-?\d[\d.eE+-]*", "NaN", text, count=1)
-    return mended if count else text.rstrip("}") + ', "score": NaN}'
+    """Return the text with NaN as its first number, or as an additional property."""
+    replaced, count = re.subn(r"(?<=: )-?\d[\d.eE+-]*", "NaN", text, count=1)
+    return replaced if count else text.rstrip("}") + ', "score": NaN}'
 
 
 def duplicate_key(text: str) -> str:
-    """Return an object whose first key comes twice, the later one right."""
+    """Return an object that has its first key twice; the second value is right."""
     value = parsed(text)
     if not isinstance(value, dict) or not value:
         return '{"answer": null, "answer": "ok"}'
@@ -241,19 +241,19 @@ AHEAD: Mapping[str, bytes] = {
         for status in (429, 504)
     },
 }
-"""Sent ahead of the right answer: interim responses, or a gateway's own answer, so that the right one comes late."""
+"""Sent ahead of the right answer: interim responses, or a gateway's own answer, so that the right one arrives late."""
 STATUSES = frozenset(ERRORS) | frozenset(PAGES) | {"http_404_model", "http_404_url", "http_429_date"}
 DISPLACED = frozenset(AHEAD) | {"doubled"}
 NAMES = STATUSES | frozenset(TRANSPORT) | frozenset(TEXTS) | frozenset(COMPLETIONS) | frozenset(CONTROLS) | DISPLACED
 
 
 def displaced(reply: Reply, name: str) -> Reply:
-    """Return the reply with something ahead of it or behind it on its connection; unchanged for another fault."""
+    """Return the reply with bytes before or after it on its connection; unchanged for other faults."""
     return replace(reply, before=AHEAD.get(name, b""), copies=2 if name == "doubled" else 1)
 
 
 def faulty(completion: Completion, name: str, *, chat: Chat) -> Completion:
-    """Return the completion with a fault of the model put into it; unchanged for a fault of another kind."""
+    """Return the completion with a fault of the model; unchanged for other kinds of faults."""
     text = completion.content or ""
     if name in TEXTS:
         return replace(completion, content=TEXTS[name](text))
@@ -265,5 +265,5 @@ def faulty(completion: Completion, name: str, *, chat: Chat) -> Completion:
 
 
 def half_window(context: int) -> int:
-    """Return how many prompt tokens Ollama keeps when it cuts silently."""
+    """Return the prompt tokens that Ollama keeps of a truncated prompt."""
     return context - max((context - 4) // 2, 1)

@@ -1,6 +1,6 @@
-"""The Ollama dialect of the fake server, as wire/ollama.md describes version 0.32.9.
+"""The Ollama dialect of the fake server, modelled on version 0.32.9.
 
-It must not do what depends on time, slots or faults: it reads requests and writes answers.
+It parses requests and renders answers; time, slots and faults are the server's.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class Ollama:
-    """Reads and writes the Ollama wire format; `loaded` says which models are loaded."""
+    """Parser and renderer of the Ollama wire format; `loaded`: the loaded models."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -71,23 +71,23 @@ class Ollama:
         return self.url_not_found()
 
     def parse(self, body: object, *, path: str, request_id: str) -> Chat:
-        """Return what is asked, or raises Refusal."""
+        """Parse a chat request; raise Refusal."""
         del request_id
-        asked = self._decoded(body)
-        model = str(asked.get("model") or "")
+        fields = self._decoded(body)
+        model = str(fields.get("model") or "")
         generate = path == "/api/generate"
         if not model and not generate:
             raise Refusal(self.error(400, "model is required"))
         if tagged(model) not in self._names:
             raise Refusal(self.model_not_found(model))
-        options = asked.get("options") or {}
+        options = fields.get("options") or {}
         if not isinstance(options, dict):
             raise Refusal(self.error(400, "json: cannot unmarshal string into Go struct field ChatRequest.options"))
-        self._check(asked, options)
-        texts = texts_of(asked.get("messages"))
-        prompt = f"{asked.get('system') or ''}\n{text_of(asked.get('prompt'))}" if generate else texts[0]
-        document = text_of(asked.get("prompt")) if generate else texts[1]
-        empty = not asked.get("prompt") if generate else not asked.get("messages")
+        self._check(fields, options)
+        texts = texts_of(fields.get("messages"))
+        prompt = f"{fields.get('system') or ''}\n{text_of(fields.get('prompt'))}" if generate else texts[0]
+        document = text_of(fields.get("prompt")) if generate else texts[1]
+        empty = not fields.get("prompt") if generate else not fields.get("messages")
         context = max(4, min(int(options.get("num_ctx") or self._settings.context), self._settings.context))
         chat = Chat(
             model=model,
@@ -96,16 +96,16 @@ class Ollama:
             prompt_tokens=count_tokens(prompt),
             context=context,
             max_tokens=None if int(options.get("num_predict", -1)) < 0 else int(options["num_predict"]),
-            schema=JSON_MODE if asked.get("format") == "json" else asked.get("format") or None,
-            thinks=self._settings.thinking and asked.get("think") is not False,
-            stream=asked.get("stream") is not False,
+            schema=JSON_MODE if fields.get("format") == "json" else fields.get("format") or None,
+            thinks=self._settings.thinking and fields.get("think") is not False,
+            stream=fields.get("stream") is not False,
             generate=generate,
-            preload=("unload" if asked.get("keep_alive") == 0 else "load") if empty else "",
+            preload=("unload" if fields.get("keep_alive") == 0 else "load") if empty else "",
         )
-        return self._fitted(chat, truncate=asked.get("truncate") is not False)
+        return self._fitted(chat, truncate=fields.get("truncate") is not False)
 
     def render(self, chat: Chat, completion: Completion, *, timing: Timing) -> Reply:
-        """Return the answer as it goes over the wire."""
+        """Render the answer."""
         if completion.breaks_off and not chat.stream:
             return self.error(500, "an error was encountered while running the model: unexpected EOF")
         last = self._final(chat, completion, timing=timing)
@@ -117,7 +117,7 @@ class Ollama:
         if completion.breaks_off:
             lines.append({"error": "an error was encountered while running the model: unexpected EOF"})
         elif last["done"]:
-            lines.append({**last, **self._said(chat, content="")})
+            lines.append({**last, **self._message(chat, content="")})
         lines = [last] if completion.no_choices else lines
         body = b"".join(json_bytes(line) + b"\n" for line in lines)
         return Reply(200, body, "application/x-ndjson", streamed=True)
@@ -142,22 +142,22 @@ class Ollama:
             400, json.dumps({"error": {**inner, "n_prompt_tokens": tokens, "n_ctx": context}}, separators=(",", ":"))
         )
 
-    def _decoded(self, asked: object) -> dict[str, Any]:
-        if isinstance(asked, bytes):
-            wrong = f"invalid character {chr(asked[0])!r} looking for beginning of value" if asked else ""
-            cut = asked[:1] in (b"{", b"[") and not asked.rstrip().endswith((b"}", b"]"))
+    def _decoded(self, body: object) -> dict[str, Any]:
+        if isinstance(body, bytes):
+            wrong = f"invalid character {chr(body[0])!r} looking for beginning of value" if body else ""
+            cut = body[:1] in (b"{", b"[") and not body.rstrip().endswith((b"}", b"]"))
             raise Refusal(self.error(400, "unexpected EOF" if cut else wrong or "missing request body"))
-        if not isinstance(asked, dict) or not isinstance(asked.get("messages", []), list):
+        if not isinstance(body, dict) or not isinstance(body.get("messages", []), list):
             kind = "ChatRequest.messages of type []api.Message"
             raise Refusal(self.error(400, f"json: cannot unmarshal string into Go struct field {kind}"))
-        return asked
+        return body
 
-    def _check(self, asked: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        think, keep_alive, schema = asked.get("think"), asked.get("keep_alive"), asked.get("format")
+    def _check(self, body: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        think, keep_alive, schema = body.get("think"), body.get("keep_alive"), body.get("format")
         if think not in (None, True, False, "high", "medium", "low", "max"):
             raise Refusal(self.error(400, f'invalid think value: "{think}" (must be {THINK_VALUES})'))
         if think and not self._settings.thinking:
-            raise Refusal(self.error(400, f'"{asked.get("model")}" does not support thinking'))
+            raise Refusal(self.error(400, f'"{body.get("model")}" does not support thinking'))
         if isinstance(keep_alive, str) and not re.fullmatch(r"-?([\d.]+(ns|us|ms|s|m|h))+|0", keep_alive):
             raise Refusal(self.error(400, f'time: missing unit in duration "{keep_alive}"'))
         for name, kind in OPTION_TYPES.items():
@@ -165,8 +165,8 @@ class Ollama:
             if isinstance(value, bool) or not isinstance(value, int if kind == "integer" else (int, float)):
                 raise Refusal(self.error(500, f'option "{name}" must be of type {kind}'))
         if schema not in (None, "", "json") and not isinstance(schema, dict):
-            seen = json.dumps(json.dumps(schema))
-            raise Refusal(self.error(500, f'invalid format: {seen}; expected "json" or a valid JSON Schema object'))
+            quoted = json.dumps(json.dumps(schema))
+            raise Refusal(self.error(500, f'invalid format: {quoted}; expected "json" or a valid JSON Schema object'))
         for part in schemas_in(schema):
             self._check_reference(part, schema)
 
@@ -184,23 +184,23 @@ class Ollama:
             return chat
         if not (truncate and self._settings.truncates):
             raise Refusal(self.context_exceeded(chat.prompt_tokens, context=chat.context))
-        kept = half_window(chat.context)
-        tail = chat.prompt[-4 * (kept - 4) :]
-        return replace(chat, prompt=chat.prompt[:16] + tail, document_text=tail, prompt_tokens=kept)
+        kept_tokens = half_window(chat.context)
+        tail = chat.prompt[-4 * (kept_tokens - 4) :]
+        return replace(chat, prompt=chat.prompt[:16] + tail, document_text=tail, prompt_tokens=kept_tokens)
 
-    def _said(self, chat: Chat, *, content: str | None, thinking: str | None = None) -> dict[str, Any]:
+    def _message(self, chat: Chat, *, content: str | None, thinking: str | None = None) -> dict[str, Any]:
         thought = {"thinking": thinking} if thinking else {}
         if chat.generate:
             return {"response": content, **thought}
         return {"message": {"role": "assistant", "content": content, **thought}}
 
     def _chunk(self, chat: Chat, *, content: str, thinking: str | None = None) -> dict[str, Any]:
-        said = self._said(chat, content=content, thinking=thinking)
-        return {"model": chat.model, "created_at": now(), **said, "done": False}
+        message = self._message(chat, content=content, thinking=thinking)
+        return {"model": chat.model, "created_at": go_time(), **message, "done": False}
 
     def _final(self, chat: Chat, completion: Completion, *, timing: Timing) -> dict[str, Any]:
-        said = self._said(chat, content=completion.content, thinking=completion.reasoning)
-        answer = {"model": chat.model, "created_at": now(), **({} if completion.no_choices else said)}
+        message = self._message(chat, content=completion.content, thinking=completion.reasoning)
+        answer = {"model": chat.model, "created_at": go_time(), **({} if completion.no_choices else message)}
         if completion.finish not in ("stop", "length", "load", "unload"):
             return {**answer, "done": False}
         answer |= {"done": True, "done_reason": completion.finish}
@@ -222,24 +222,24 @@ class Ollama:
         return json_reply({"version": VERSION})
 
     def _tags(self) -> Reply:
-        return json_reply({"models": [self._listed(name) | {"modified_at": now()} for name in self._names]})
+        return json_reply({"models": [self._listed(name) | {"modified_at": go_time()} for name in self._names]})
 
     def _ps(self) -> Reply:
         loaded = self.loaded.listed()
         more = {"size_vram": 5137025024}
         rows = [
-            self._listed(name) | more | {"context_length": each.context, "expires_at": at_time(each.expires_at)}
-            for name, each in loaded
+            self._listed(name) | more | {"context_length": resident.context, "expires_at": at_time(resident.expires_at)}
+            for name, resident in loaded
             if name in self._names
         ]
         return json_reply({"models": rows})
 
     def _show(self, body: bytes) -> Reply:
         try:
-            asked = self._decoded(decoded(body))
+            fields = self._decoded(decoded(body))
         except Refusal as refusal:
             return refusal.reply
-        model = str(asked.get("model") or asked.get("name") or "")
+        model = str(fields.get("model") or fields.get("name") or "")
         if not model:
             return self.error(400, "model is required")
         if tagged(model) not in self._names:
@@ -254,7 +254,7 @@ class Ollama:
                 "details": details(),
                 "model_info": info,
                 "capabilities": self._capabilities(),
-                "modified_at": now(),
+                "modified_at": go_time(),
             }
         )
 
@@ -269,7 +269,7 @@ class Ollama:
 
 
 def details() -> dict[str, Any]:
-    """Return what a model says of itself."""
+    """Return the details of a model."""
     family = {"parent_model": "", "format": "gguf", "family": "llama", "families": ["llama"]}
     return {**family, "parameter_size": "8.0B", "quantization_level": "Q4_K_M"}
 
@@ -279,7 +279,7 @@ def tagged(name: str) -> str:
     return name if not name or ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-def now() -> str:
+def go_time() -> str:
     """Return the time as Go prints it."""
     return at_time(time.time())
 

@@ -1,6 +1,6 @@
-"""Ollama's OpenAI protocol, /v1, as recorded of version 0.33.0-rc2: it keeps half of the window without a word.
+"""Ollama's OpenAI protocol, /v1, as recorded from version 0.33.0-rc2, which truncates long prompts without an error.
 
-It must not do what depends on time, slots or faults: it reads requests and writes answers.
+It parses requests and renders answers; time, slots and faults are the server's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class OllamaV1:
-    """Reads and writes the OpenAI protocol as Ollama does; the context is the server's own, whatever is asked."""
+    """Parser and renderer of the OpenAI protocol as Ollama implements it; requests cannot change the context."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -41,7 +41,7 @@ class OllamaV1:
         return self.url_not_found()
 
     def parse(self, body: object, *, path: str, request_id: str) -> Chat:
-        """Return what is asked, or raises Refusal."""
+        """Parse a chat request; raise Refusal."""
         del path
         if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
             raise Refusal(self.error(400, "invalid request body"))
@@ -64,16 +64,16 @@ class OllamaV1:
         )
         if chat.prompt_tokens < chat.context:
             return chat
-        kept = half_window(chat.context)
-        tail = chat.prompt[-4 * (kept - 4) :]
-        return replace(chat, prompt=chat.prompt[:16] + tail, document_text=tail, prompt_tokens=kept)
+        kept_tokens = half_window(chat.context)
+        tail = chat.prompt[-4 * (kept_tokens - 4) :]
+        return replace(chat, prompt=chat.prompt[:16] + tail, document_text=tail, prompt_tokens=kept_tokens)
 
     def render(self, chat: Chat, completion: Completion, *, timing: Timing) -> Reply:
-        """Return the answer as it goes over the wire."""
+        """Render the answer."""
         del timing
         if completion.breaks_off:
             return self.error(500, "an error was encountered while running the model: unexpected EOF")
-        asked, said = completion.prompt_tokens, completion.tokens
+        prompt_tokens, answer_tokens = completion.prompt_tokens, completion.tokens
         message = {"role": "assistant", "content": completion.content}
         message |= {"reasoning": completion.reasoning} if completion.reasoning else {}
         return Reply(
@@ -86,7 +86,11 @@ class OllamaV1:
                     "model": chat.model,
                     "system_fingerprint": "fp_ollama",
                     "choices": [{"index": 0, "message": message, "finish_reason": completion.finish}],
-                    "usage": {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said},
+                    "usage": {
+                        "prompt_tokens": prompt_tokens,
+                        "completion_tokens": answer_tokens,
+                        "total_tokens": prompt_tokens + answer_tokens,
+                    },
                 }
             ),
         )

@@ -1,9 +1,9 @@
 """Long documents with planted payments, and a perfect reader of one prompt, for tests of `overflow: split`.
 
 document = planted(seed=3, payments=40, chars=60_000)
-FakeLLM(planted=True)          # lists exactly the payments that stand whole in the part that it is asked about
+FakeLLM(planted=True)          # lists exactly the payments that are complete in the part in its prompt
 
-It must not know the document: the reader sees one prompt, as a model does.
+The reader must not know the document: it sees one prompt, as a model does.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Planted:
 
 
 def sentence(number: int, rng: random.Random) -> tuple[str, dict[str, Any]]:
-    """Return one payment as a sentence, and as the item that a reader makes of it."""
+    """Return one payment as a sentence, and as the item that a reader extracts from it."""
     payer = rng.choice(PAYERS)
     cents = rng.randint(100, 9_999_999)
     day = f"20{rng.randint(10, 25)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
@@ -113,7 +113,7 @@ def _filler(rng: random.Random, chars: int, kinds: Sequence[str]) -> str:
 
 
 def found_in(text: str) -> list[dict[str, Any]]:
-    """Return the payments that a text contains whole, in their order."""
+    """Return the payments that a text contains completely, in order."""
     return [
         {"id": id, "payer": " ".join(payer.split()), "amount": float(amount.replace(",", "")), "quote": match[0]}
         for match in _PAYMENT.finditer(text)
@@ -122,7 +122,7 @@ def found_in(text: str) -> list[dict[str, Any]]:
 
 
 def part_of(prompt: str) -> str:
-    """Return the part of a document that a prompt asks about."""
+    """Return the part of a document in a prompt."""
     return prompt.rpartition(PART)[2] if PART in prompt else prompt
 
 
@@ -137,12 +137,12 @@ def reader(prompt: str, schema: Mapping[str, Any] | None) -> str:
     return json.dumps({"title": title, "payments": found_in(part)}, ensure_ascii=False)
 
 
-def counting(answer: Callable[[str, Any], str], seen: list[str]) -> Callable[[str, Any], str]:
-    """Return an answer function that keeps the parts it was asked about."""
+def counting(answer: Callable[[str, Any], str], parts: list[str]) -> Callable[[str, Any], str]:
+    """Return the answer function, extended to add the part in each prompt to `parts`."""
 
-    def counted(prompt: str, schema: Mapping[str, Any] | None) -> str:
+    def recording(prompt: str, schema: Mapping[str, Any] | None) -> str:
         if PART in prompt:
-            seen.append(part_of(prompt))
+            parts.append(part_of(prompt))
         return answer(prompt, schema)
 
-    return counted
+    return recording

@@ -1,6 +1,6 @@
-"""Which models an Ollama has loaded, with what context, and until when another client keeps them.
+"""The models that an Ollama has loaded, their contexts, and until when another client keeps them.
 
-It must not wait or answer: the server asks it what is loaded and what a request has to wait for.
+It must not wait or answer: the server does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ KEEP_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A loaded model; `kept_until`: another client renews it until then, and no other context is loaded meanwhile."""
+    """A loaded model; `kept_until`: another client renews it until then, so no other context can be loaded."""
 
     context: int
     expires_at: float
@@ -29,7 +29,7 @@ class Residents:
         self._lock = threading.Lock()
 
     def get(self, model: str) -> int:
-        """Return the context of a loaded model, 0 for one that is not loaded."""
+        """Return the context of a loaded model, 0 if it is not loaded."""
         with self._lock:
             return self._models[model].context if model in self._models else 0
 
@@ -40,22 +40,22 @@ class Residents:
             self._models[model] = Resident(context, now + (kept_s or KEEP_S), now + kept_s)
 
     def drop(self, model: str) -> None:
-        """Unloads a model, whoever keeps it."""
+        """Unload a model, whichever client keeps it."""
         with self._lock:
             self._models.pop(model, None)
 
     def clear(self) -> None:
-        """Unloads all models."""
+        """Unload all models."""
         with self._lock:
             self._models.clear()
 
     def is_kept_from(self, model: str, context: int) -> bool:
         """Return whether a request with this context has to wait for another client's model to expire."""
         with self._lock:
-            found = self._models.get(model)
-        return found is not None and found.context != context and time.time() < found.kept_until
+            resident = self._models.get(model)
+        return resident is not None and resident.context != context and time.time() < resident.kept_until
 
     def listed(self) -> list[tuple[str, Resident]]:
-        """Return what is loaded, that which expires last first."""
+        """Return the loaded models, the last to expire first."""
         with self._lock:
             return sorted(self._models.items(), key=lambda item: -item[1].expires_at)

@@ -1,6 +1,6 @@
-"""Makes an instance of a JSON Schema that depends on nothing but the schema and a document's text.
+"""Generate an instance of a JSON Schema from the schema and a document's text, always the same one.
 
-It must not be used to judge whether an instance is valid: it knows only what extraction schemas use.
+It supports the keywords that extraction schemas use, and must not be used for validation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PATTERNS = ("ABC", "abc", "A", "a", "EUR", "US", "us", "2024-05-17", "2024", "Q1
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """Where the generator stands: the document, a number drawn from it, the property's name, how deep."""
+    """State of the generator: the document, a number derived from it, the property's name, the depth."""
 
     root: Mapping[str, Any]
     document_text: str
@@ -52,7 +52,7 @@ def answer_for(document_text: str, schema: Mapping[str, Any]) -> str:
 
 
 def quote_from(prompt: str) -> str:
-    """Return a passage that stands in the document of a prompt, free of markers."""
+    """Return a passage of the document in a prompt, without markers."""
     fenced = FENCED.findall(prompt)
     text = fenced[-1][1] if fenced else prompt
     lines = (part.strip() for line in text.splitlines() for part in re.split(r"\[\[.*?\]\]|[<>`|]", line))
@@ -83,7 +83,7 @@ def instance(schema: object, seed: Seed) -> Any:
 
 
 def type_of(schema: Mapping[str, Any], seed: Seed) -> str:
-    """Return the type to make; null, where it is allowed, ends a recursion."""
+    """Return the type to generate; null, if allowed, ends a recursion."""
     kind = schema.get("type")
     if isinstance(kind, list):
         return "null" if seed.depth > DEEP and "null" in kind else str(kind[0])
@@ -100,17 +100,17 @@ def branch(branches: list[Any], seed: Seed) -> Any:
 
 
 def merged(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema with its allOf branches laid over it."""
+    """Return a schema merged with its allOf branches."""
     result: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
     for part in schema["allOf"]:
         for key, value in part.items():
-            both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-            result[key] = {**result[key], **value} if both else value
+            are_mappings = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+            result[key] = {**result[key], **value} if are_mappings else value
     return result
 
 
 def resolve(pointer: str, root: Mapping[str, Any]) -> Any:
-    """Return what a local reference points at; KeyError if nothing is there."""
+    """Return the target of a local reference; KeyError if it does not exist."""
     if not pointer.startswith("#"):
         raise KeyError(pointer)
     target: Any = root
@@ -134,16 +134,16 @@ def an_object(schema: Mapping[str, Any], seed: Seed) -> dict[str, Any]:
 
 
 def an_array(schema: Mapping[str, Any], seed: Seed) -> list[Any]:
-    """Return an array of as few items as allowed, but one if it may."""
+    """Return an array of as few items as allowed, but of one if possible."""
     least = int(schema.get("minItems", 0))
-    many = max(least, 0 if seed.depth > DEEP else min(1, int(schema.get("maxItems", 1))))
+    count = max(least, 0 if seed.depth > DEEP else min(1, int(schema.get("maxItems", 1))))
     fixed: list[Any] = schema.get("prefixItems", [])
-    kinds = [fixed[i] if i < len(fixed) else schema.get("items", {}) for i in range(many)]
+    kinds = [fixed[i] if i < len(fixed) else schema.get("items", {}) for i in range(count)]
     return [instance(kind, seed.inner(seed.number + i, seed.name)) for i, kind in enumerate(kinds)]
 
 
 def a_string(schema: Mapping[str, Any], seed: Seed) -> str:
-    """Return a string: a passage of the document where a quote is wanted."""
+    """Return a string: a passage of the document for a quote."""
     least, most = int(schema.get("minLength", 0)), int(schema.get("maxLength", 1_000_000))
     if "pattern" in schema:
         fits = (text for text in PATTERNS if least <= len(text) <= most and re.search(schema["pattern"], text))
@@ -158,7 +158,7 @@ def a_string(schema: Mapping[str, Any], seed: Seed) -> str:
 
 
 def a_number(schema: Mapping[str, Any], seed: Seed) -> int | float:
-    """Return a number inside its bounds, whole whenever a whole one fits."""
+    """Return a number inside its bounds, an integer if one fits."""
     step = schema.get("multipleOf", 1) if schema.get("type") == "integer" else schema.get("multipleOf")
     low = schema.get("minimum", schema.get("exclusiveMinimum"))
     high = schema.get("maximum", schema.get("exclusiveMaximum"))

@@ -1,6 +1,6 @@
-"""The fake server itself: which request gets which answer or fault, in which turn and after how long.
+"""The fake server: the answer or fault of each request, its turn, and its latency.
 
-It must not know how an answer looks on the wire: that is a dialect's business.
+It must not know the wire format of an answer: a dialect does.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Faults = Callable[["Seen", int], "Fault | None"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request as it arrived: `n` counts the chats of its document from 1 (0: not a chat), `at` is Unix time."""
+    """A received request. `n` counts the chats of its document from 1 (0: no chat). `at`: Unix time."""
 
     path: str
     method: str
@@ -67,7 +67,7 @@ class Seen:
 
 
 class FakeLLM:
-    """A server to be used as a context manager; its attributes may be changed while it runs, from any thread."""
+    """The server as a context manager; any thread may change its attributes while it runs."""
 
     def __init__(
         self,
@@ -98,20 +98,29 @@ class FakeLLM:
         vllm = VLLM(settings, lambda: self._slots.gauges)
         spoken: dict[str, Dialect] = {"ollama": self._ollama, "ollama_v1": OllamaV1(settings), "vllm": vllm}
         self._dialects: list[Dialect] = [spoken[name] for name in sorted(dialects)]
-        self.latency_s, self.load_s, self.restart_s = latency_s, load_s, restart_s
-        self.api_key, self.faults, self.enforce_schema = api_key, faults, enforce_schema
+        self.latency_s = latency_s
+        self.load_s = load_s
+        self.restart_s = restart_s
+        self.api_key = api_key
+        self.faults = faults
+        self.enforce_schema = enforce_schema
         self.answer = reader if planted else answer
         self.thinks_without_content = thinks_without_content
         self.draining = False
         self.requests: list[Seen] = []
         self.max_in_flight = 0
         self.loads = 0
-        self._keep_requests, self._log = keep_requests, log
-        self._slot_count, self._slots = slots, Slots(slots)
-        self._lock, self._loading, self._changing = threading.Lock(), threading.Lock(), threading.RLock()
-        self._asked: Counter[str] = Counter()
+        self._keep_requests = keep_requests
+        self._log = log
+        self._slot_count = slots
+        self._slots = Slots(slots)
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._changing = threading.RLock()
+        self._chats: Counter[str] = Counter()
         self._in_flight = 0
-        self._closed, self._bouncing = threading.Event(), threading.Event()
+        self._closed = threading.Event()
+        self._bouncing = threading.Event()
         self._listener = Listener(self._serve, port=port, idle_s=idle_s, host=host)
         self.port = self._listener.port
         self.url = f"http://127.0.0.1:{self.port}"
@@ -129,21 +138,21 @@ class FakeLLM:
             self._listener.close()
 
     def chats(self) -> list[Seen]:
-        """Return the chat requests seen so far, in the order of their arrival."""
-        return [seen for seen in self.requests.copy() if seen.n]
+        """Return the chat requests so far, in the order of arrival."""
+        return [request for request in self.requests.copy() if request.n]
 
     @property
     def max_running(self) -> int:
-        """Return how many completions were worked on at a time, at most, since the server came up."""
+        """The most completions at a time since the server started."""
         return self._slots.most
 
     @property
     def connections(self) -> int:
-        """Return how many connections are open now."""
+        """The number of open connections."""
         return self._listener.connections
 
     def down(self) -> None:
-        """Close the listener and cuts every open connection; the model is no longer loaded."""
+        """Close the listener and cut every open connection; unload all models."""
         with self._changing:
             old, self._slots = self._slots, Slots(self._slot_count)
             old.abandon()
@@ -151,11 +160,11 @@ class FakeLLM:
             self._ollama.loaded.clear()
 
     def keep(self, context: int, seconds: float, *, model: str = "llama3.1") -> None:
-        """Load a model for another client, which keeps it: requests with another context get no byte meanwhile."""
+        """Load a model for another client: requests with another context get no byte while that client keeps it."""
         self._ollama.loaded.put(tagged(model), context, kept_s=seconds)
 
     def release(self, *, model: str = "llama3.1") -> None:
-        """Unloads a model, whoever keeps it."""
+        """Unload a model, whichever client keeps it."""
         self._ollama.loaded.drop(tagged(model))
 
     def up(self) -> None:
@@ -165,7 +174,7 @@ class FakeLLM:
                 self._listener.up()
 
     def kill(self, restart_s: float | None = None) -> None:
-        """Go down at once and comes back by itself; does nothing while it is already on its way."""
+        """Go down at once and come back after a pause; do nothing during such a pause."""
         with self._lock:
             if self._bouncing.is_set():
                 return
@@ -186,19 +195,19 @@ class FakeLLM:
         with self._lock:
             n = 0
             if is_chat:
-                self._asked[document] += 1
-                n = self._asked[document]
-            seen = Seen(request.path, request.method, request.headers, body, document, time.time(), n)
+                self._chats[document] += 1
+                n = self._chats[document]
+            seen_request = Seen(request.path, request.method, request.headers, body, document, time.time(), n)
             if self._keep_requests:
-                self.requests.append(seen)
+                self.requests.append(seen_request)
         if not self._authorized(request):
             reply: Reply | None = Reply(401, b'{"error":"Unauthorized"}')
         elif is_chat:
-            with self._counted():
-                reply = self._chat(seen, peer, dialect=dialect, text=text)
+            with self._in_flight_counted():
+                reply = self._chat(seen_request, peer, dialect=dialect, text=text)
         else:
             reply = dialect.page(request)
-        # Sent after the count went down: a client may ask again before this thread runs on.
+        # Sent after the count went down: a client may send its next request before this thread continues.
         if reply:
             peer.reply(reply, head_only=request.method == "HEAD")
 
@@ -207,7 +216,7 @@ class FakeLLM:
         return not (self.api_key and guarded) or request.headers.get("authorization") == f"Bearer {self.api_key}"
 
     @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _in_flight_counted(self) -> Iterator[None]:
         with self._lock:
             self._in_flight += 1
             self.max_in_flight = max(self.max_in_flight, self._in_flight)
@@ -217,12 +226,12 @@ class FakeLLM:
             with self._lock:
                 self._in_flight -= 1
 
-    def _chat(self, seen: Seen, peer: Peer, *, dialect: Dialect, text: str) -> Reply | None:
+    def _chat(self, request: Seen, peer: Peer, *, dialect: Dialect, text: str) -> Reply | None:
         try:
-            fault = self._fault(seen, text)
+            fault = self._fault(request, text)
         except ValueError as error:
             return dialect.error(501, str(error))
-        self._note(seen, fault)
+        self._log_request(request, fault)
         name = fault.name if fault else "draining" if self.draining else ""
         if fault and name in TRANSPORT:
             TRANSPORT[name](peer, fault.seconds)
@@ -231,33 +240,33 @@ class FakeLLM:
             self.kill(fault.seconds)
             peer.pause(None)
         try:
-            chat = self._accepted(seen, name, dialect=dialect)
+            chat = self._accepted(request, name, dialect=dialect)
         except Refusal as refusal:
             return refusal.reply
         slow_s = (fault.seconds or SLOW_S) if fault and name == "slow" else 0.0
-        completion, timing = self._complete(chat, peer, name=name, slow_s=slow_s, path=seen.path)
+        completion, timing = self._complete(chat, peer, name=name, slow_s=slow_s, path=request.path)
         reply = dialect.render(chat, completion, timing=timing)
         return displaced(reply, name) if name in DISPLACED else reply
 
     @staticmethod
-    def _accepted(seen: Seen, name: str, *, dialect: Dialect) -> Chat:
+    def _accepted(request: Seen, name: str, *, dialect: Dialect) -> Chat:
         if name == "http_404_model":
-            raise Refusal(dialect.model_not_found(model_in(seen)))
+            raise Refusal(dialect.model_not_found(model_in(request)))
         if name in STATUSES:
             raise Refusal(status_reply(name, dialect))
-        chat = dialect.parse(seen.body, path=seen.path, request_id=seen.headers.get("x-request-id", ""))
+        chat = dialect.parse(request.body, path=request.path, request_id=request.headers.get("x-request-id", ""))
         if name == "context":
             raise Refusal(dialect.context_exceeded(max(chat.prompt_tokens, chat.context + 1), context=chat.context))
         return chat
 
-    def _fault(self, seen: Seen, text: str) -> Fault | None:
-        fault = marked_fault(text, seen.n) if "[[fault:" in text else None
-        return fault or (self.faults(seen, seen.n) if self.faults else None)
+    def _fault(self, request: Seen, text: str) -> Fault | None:
+        fault = marked_fault(text, request.n) if "[[fault:" in text else None
+        return fault or (self.faults(request, request.n) if self.faults else None)
 
-    def _note(self, seen: Seen, fault: Fault | None) -> None:
+    def _log_request(self, request: Seen, fault: Fault | None) -> None:
         if self._log is None:
             return
-        line = {"document": seen.document, "path": seen.path, "at": seen.at, "n": seen.n}
+        line = {"document": request.document, "path": request.path, "at": request.at, "n": request.n}
         with self._lock:
             self._log.write(json.dumps({**line, "fault": fault.name if fault else None}) + "\n")
             self._log.flush()
@@ -289,7 +298,7 @@ class FakeLLM:
             with self._loading:
                 if loaded.get(model) == chat.context or loaded.is_kept_from(model, chat.context):
                     continue
-                # A client that goes away meanwhile aborts the load, as in Ollama.
+                # A client that disconnects meanwhile aborts the load, as in Ollama.
                 peer.pause(self.load_s)
                 loaded.put(model, chat.context)
                 self.loads += 1
@@ -311,6 +320,6 @@ class FakeLLM:
         return replace(cut_to_fit(replace(completion, reasoning=None), chat.max_tokens), reasoning=thought)
 
 
-def model_in(seen: Seen) -> str:
-    """Return the model that a request names."""
-    return str(seen.body.get("model", "")) if isinstance(seen.body, dict) else ""
+def model_in(request: Seen) -> str:
+    """Return the model name in a request."""
+    return str(request.body.get("model", "")) if isinstance(request.body, dict) else ""

@@ -1,6 +1,6 @@
-"""How many completions a server works on at a time: slots that are given out first come, first served.
+"""The slots of a server, which limit its completions at a time; first come, first served.
 
-It must not drop a request: who waits is served or, after `abandon`, let go.
+It must not drop a request: a waiting one is served or, after `abandon`, released.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 
 class Slots:
-    """Turns for at most `count` at a time, in the order in which they were asked for; 0 means no limit."""
+    """Turns for at most `count` at a time, in the order of arrival; 0 means no limit."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -24,12 +24,12 @@ class Slots:
 
     @property
     def gauges(self) -> tuple[int, int]:
-        """Return how many run and how many wait."""
+        """The numbers of running and waiting completions."""
         return self._running, len(self._waiting)
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for a slot and holds it for the block."""
+        """Wait for a slot and keep it for the block."""
         self._take()
         try:
             yield
@@ -37,7 +37,7 @@ class Slots:
             self._give()
 
     def abandon(self) -> None:
-        """Let everybody go who waits, now and later."""
+        """Release all waiting threads, now and later."""
         with self._lock:
             self._abandoned = True
             for event in self._waiting:
@@ -50,12 +50,12 @@ class Slots:
                 self._running += 1
                 self.most = max(self.most, self._running)
                 return
-            mine = threading.Event()
-            self._waiting.append(mine)
-        mine.wait()
+            turn = threading.Event()
+            self._waiting.append(turn)
+        turn.wait()
 
     def _give(self) -> None:
-        # A slot is handed to the next one directly, so that no newcomer can overtake.
+        # A slot goes directly to the next in the queue, so that no newcomer can overtake.
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().set()

@@ -1,6 +1,6 @@
-"""A small threaded HTTP/1.1 keep-alive server over raw sockets, fast, and able to break every rule of HTTP on demand.
+"""A small, fast, threaded HTTP/1.1 keep-alive server over raw sockets that can break every rule of HTTP on demand.
 
-It must not know what a model is: who answers what is the handler's business.
+It must not know about models: a handler creates the answers.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Gone(ConnectionError):
-    """The client went away, or the server was taken down."""
+    """The client disconnected, or the server was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came; header names are in lower case, `path` is without the query."""
+    """A received request; header names are in lower case, `path` has no query."""
 
     method: str
     path: str
@@ -36,9 +36,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer; `streamed` sends the body in small chunks that split lines and characters.
+    """An answer. `streamed`: send the body in small chunks that split lines and characters.
 
-    `before` is sent ahead of it; `copies` of it are sent, the further ones together with the end of the first.
+    `before`: bytes to send before it. `copies`: how often it is sent, further ones together with the end of the first.
     """
 
     status: int = 200
@@ -61,7 +61,7 @@ def head_of(reply: Reply, *, length: int | None) -> bytes:
 
 
 def parts_of(reply: Reply) -> list[bytes]:
-    """Return an answer as the pieces in which it is sent."""
+    """Return the pieces in which an answer is sent."""
     if not reply.streamed:
         return [head_of(reply, length=len(reply.body)) + reply.body]
     chunks = (reply.body[start : start + 61] for start in range(0, len(reply.body), 61))
@@ -69,7 +69,7 @@ def parts_of(reply: Reply) -> list[bytes]:
 
 
 class Peer:
-    """One connection as its handler sees it; used by one thread only, except `cut`."""
+    """A connection as its handler sees it; for one thread only, except `cut`."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -94,7 +94,7 @@ class Peer:
         return Request(method, target.partition("?")[0], headers, self._body(headers))
 
     def reply(self, reply: Reply, *, head_only: bool = False) -> None:
-        """Send a whole answer."""
+        """Send a complete answer."""
         if head_only:
             self.send(head_of(reply, length=len(reply.body)))
             return
@@ -106,18 +106,18 @@ class Peer:
         self.send(last + b"".join(parts_of(reply)) * (reply.copies - 1))
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are; raise Gone if the client has gone."""
+        """Send bytes as they are; raise Gone if the client has disconnected."""
         try:
             self._sock.sendall(data)
         except OSError as error:
             raise Gone(str(error)) from error
 
     def pause(self, seconds: float | None) -> None:
-        """Wait (None: for ever); raise Gone as soon as the client closes or the server is taken down."""
+        """Wait (None: for ever); raise Gone as soon as the client closes or the server stops."""
         until = None if seconds is None else time.monotonic() + seconds
         while True:
-            left = None if until is None else max(0.0, until - time.monotonic())
-            if not self._readable(left):
+            left_s = None if until is None else max(0.0, until - time.monotonic())
+            if not self._readable(left_s):
                 return
             self._fill()
 
@@ -128,7 +128,7 @@ class Peer:
         raise Gone("reset")
 
     def cut(self) -> None:
-        """End the connection from any thread; whoever waits on it gets Gone."""
+        """End the connection from any thread; a thread that waits on it gets Gone."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -174,7 +174,7 @@ class Peer:
 
 
 class Listener:
-    """Accepts connections on one port of 127.0.0.1 (or of `host`), a thread each; can be taken down and up again."""
+    """Accept connections on one port of 127.0.0.1 (or of `host`), a thread each; can be stopped and started again."""
 
     def __init__(
         self, handler: Callable[[Request, Peer], None], *, port: int = 0, idle_s: float = 0.0, host: str = "127.0.0.1"
@@ -186,20 +186,20 @@ class Listener:
         self._peers: set[Peer] = set()
         self._ended = threading.Condition(self._lock)
         self._accepting: threading.Thread | None = None
-        # It never listens. While it is bound, no other program can take the port of a server that is down.
+        # This socket never listens. While it is bound, no other program can take the port of a stopped server.
         self._holder = self._bound(port)
         self.port: int = self._holder.getsockname()[1]
         self._sock = self._bound(self.port)
 
     def up(self) -> None:
-        """Start to listen."""
+        """Start listening."""
         if self._accepting is None:
             self._sock.listen(BACKLOG)
             self._accepting = threading.Thread(target=self._accept, args=(self._sock,), daemon=True)
             self._accepting.start()
 
     def down(self, *, grace_s: float = 2.0) -> None:
-        """Refuse new connections, cuts the open ones and waits until their threads have noticed."""
+        """Refuse new connections, cut the open ones, and wait until their threads have noticed."""
         if self._accepting is None:
             return
         accepting, self._accepting = self._accepting, None
@@ -215,11 +215,11 @@ class Listener:
 
     @property
     def connections(self) -> int:
-        """How many are open now."""
+        """The number of open connections."""
         return len(self._peers)
 
     def close(self) -> None:
-        """Take the server down for good."""
+        """Stop the server for good."""
         self.down()
         self._sock.close()
         self._holder.close()
@@ -238,7 +238,7 @@ class Listener:
             except TimeoutError:
                 continue
             except OSError:
-                # Taken down, or out of descriptors: the first ends the loop, the second must not spin.
+                # Stopped, or out of descriptors: the first ends the loop, the second must not spin.
                 time.sleep(0.01)
                 continue
             sock.settimeout(None)

@@ -1,6 +1,6 @@
-"""The vLLM dialect of the fake server, as wire/vllm.md and its recordings describe version 0.32.0.
+"""The vLLM dialect of the fake server, modelled on recordings of version 0.32.0.
 
-It must not do what depends on time, slots or faults: it reads requests and writes answers.
+It parses requests and renders answers; time, slots and faults are the server's.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ VERSION = "0.32.0"
 FINGERPRINT = f"vllm-{VERSION}-bb6525e1"
 CHAT = "/v1/chat/completions"
 SPECIAL_TOKENS = frozenset({"<end_of_utterance>", "<fake_token_around_image>"})
-"""Those of SmolVLM's tokenizer that have no common shape: one id each."""
+"""Special tokens of SmolVLM's tokenizer without a common shape: one id each."""
 TAIL = dict.fromkeys(
     ("prompt_logprobs", "prompt_token_ids", "prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics")
 )
 
 
 class VLLM:
-    """Reads and writes the vLLM wire format; `gauges` tells how many requests run and wait."""
+    """Parser and renderer of the vLLM wire format; `gauges` returns the numbers of running and waiting requests."""
 
     def __init__(self, settings: Settings, gauges: Callable[[], tuple[int, int]]) -> None:
         self._settings = settings
@@ -54,12 +54,12 @@ class VLLM:
         return self.url_not_found()
 
     def parse(self, body: object, *, path: str, request_id: str) -> Chat:
-        """Return what is asked, or raises Refusal."""
+        """Parse a chat request; raise Refusal."""
         del path
         return read_chat(body, self._settings, request_id=request_id or f"{next(self._numbers):016x}")
 
     def render(self, chat: Chat, completion: Completion, *, timing: Timing) -> Reply:
-        """Return the answer as it goes over the wire."""
+        """Render the answer."""
         del timing
         usage = usage_of(completion)
         if chat.stream:
@@ -132,28 +132,33 @@ class VLLM:
 
     def _tokenize(self, body: bytes) -> Reply:
         try:
-            asked = an_object(decoded(body))
-            model(asked, self._settings)
-            text = texts(asked["messages"])[0] if "messages" in asked else str(asked.get("prompt", ""))
+            fields = an_object(decoded(body))
+            model(fields, self._settings)
+            text = texts(fields["messages"])[0] if "messages" in fields else str(fields.get("prompt", ""))
         except Refusal as refusal:
             return refusal.reply
         count = count_tokens(text)
-        if "messages" not in asked:
+        if "messages" not in fields:
             count = 1 if text in SPECIAL_TOKENS else max(2, count)
-        told = {
+        reply = {
             "count": count,
             "max_model_len": self._settings.context,
             "tokens": list(range(count)),
             "token_strs": None,
         }
-        return Reply(200, json_bytes(told))
+        return Reply(200, json_bytes(reply))
 
 
 def usage_of(completion: Completion) -> dict[str, Any]:
     """Return the token counts of a completion."""
-    asked, said = completion.prompt_tokens, completion.tokens
+    prompt_tokens, answer_tokens = completion.prompt_tokens, completion.tokens
     details = dict.fromkeys(("prompt_tokens_details", "completion_tokens_details"))
-    return {"prompt_tokens": asked, "total_tokens": asked + said, "completion_tokens": said, **details}
+    return {
+        "prompt_tokens": prompt_tokens,
+        "total_tokens": prompt_tokens + answer_tokens,
+        "completion_tokens": answer_tokens,
+        **details,
+    }
 
 
 def choice_of(completion: Completion) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Reads a chat request as vLLM 0.32.0 does, with the refusals that wire/vllm.md and its recordings tell.
+"""Parse a chat request as vLLM 0.32.0 does, with the refusals of its recordings.
 
-It must not answer anything but refusals.
+It must not create answers other than refusals.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def unknown_model(model: str, settings: Settings) -> Reply:
 
 
 def overflow(context: int) -> Reply:
-    """Return the 400 of a prompt that does not fit; the true length is not told."""
+    """Return the 400 of a prompt that is too long, without its true length."""
     least = context + 1
     message = (
         f"This model's maximum context length is {context} tokens. However, your prompt contains at least {least} "
@@ -64,16 +64,16 @@ def overflow(context: int) -> Reply:
 
 
 def read_chat(body: object, settings: Settings, *, request_id: str) -> Chat:
-    """Return what is asked, or raises Refusal."""
-    asked = an_object(body)
-    if "messages" not in asked:
-        seen = f"'input': '<dict of {len(asked)} items>'"
-        missing = f"{{'type': 'missing', 'loc': 'body.messages', 'msg': 'Field required', {seen}}}"
+    """Parse a chat request; raise Refusal."""
+    fields = an_object(body)
+    if "messages" not in fields:
+        input_text = f"'input': '<dict of {len(fields)} items>'"
+        missing = f"{{'type': 'missing', 'loc': 'body.messages', 'msg': 'Field required', {input_text}}}"
         raise invalid(missing, param="body.messages")
-    served = model(asked, settings)
-    schema, choices = constraint(asked)
-    prompt, document = texts(asked["messages"])
-    check(asked)
+    served = model(fields, settings)
+    schema, choices = constraint(fields)
+    prompt, document = texts(fields["messages"])
+    check(fields)
     tokens = count_tokens(prompt)
     return Chat(
         model=served,
@@ -81,46 +81,46 @@ def read_chat(body: object, settings: Settings, *, request_id: str) -> Chat:
         document_text=document,
         prompt_tokens=tokens,
         context=settings.context,
-        max_tokens=room(asked, tokens, limit=settings.context),
+        max_tokens=room(fields, tokens, limit=settings.context),
         schema=schema,
         choices=choices,
         thinks=settings.thinking,
-        stream=asked.get("stream") is True,
-        include_usage=bool((asked.get("stream_options") or {}).get("include_usage")),
+        stream=fields.get("stream") is True,
+        include_usage=bool((fields.get("stream_options") or {}).get("include_usage")),
         request_id=request_id,
     )
 
 
 def refuse(message: str, *, param: str | None = None) -> Refusal:
-    """Return a 400 in vLLM's words."""
+    """Return a 400 with a message of vLLM."""
     return Refusal(error_reply(400, message, param=param))
 
 
 def invalid(violation: str, *, param: str) -> Refusal:
-    """Return a 400 in the words of the request model's validation."""
+    """Return a 400 with a message of the request model's validation."""
     return Refusal(error_reply(400, f"1 validation error:\n  {violation}", param=param, kind="Bad Request"))
 
 
-def an_object(asked: object) -> dict[str, Any]:
+def an_object(body: object) -> dict[str, Any]:
     """Return the request's object; bytes are a body that was not JSON."""
-    if isinstance(asked, dict):
-        return asked
-    if not isinstance(asked, bytes):
+    if isinstance(body, dict):
+        return body
+    if not isinstance(body, bytes):
         raise invalid("{'type': 'model_attributes_type', 'loc': 'body'}", param="body")
     try:
-        json.loads(asked)
+        json.loads(body)
     except json.JSONDecodeError as error:
-        at, why = f"body.{error.pos}", f"{{'error': '{error.msg}'}}"
-        told = f"'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {why}"
-        raise invalid(f"{{'type': 'json_invalid', 'loc': '{at}', {told}}}", param=at) from error
+        at, context = f"body.{error.pos}", f"{{'error': '{error.msg}'}}"
+        detail = f"'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {context}"
+        raise invalid(f"{{'type': 'json_invalid', 'loc': '{at}', {detail}}}", param=at) from error
     except ValueError:
         pass
     raise Refusal(Reply(400, json_bytes({"detail": "There was an error parsing the body"})))
 
 
-def model(asked: Mapping[str, Any], settings: Settings) -> str:
-    """Return the model asked for: the first one served if none is named."""
-    name = str(asked.get("model") or settings.models[0])
+def model(fields: Mapping[str, Any], settings: Settings) -> str:
+    """Return the requested model: the first one if none is named."""
+    name = str(fields.get("model") or settings.models[0])
     if name not in settings.models:
         raise Refusal(unknown_model(name, settings))
     return name
@@ -143,51 +143,53 @@ def texts(messages: Any) -> tuple[str, str]:
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
-        wanted = "TextEncodeInput must be Union[TextInputSequence, Tuple[InputSequence, InputSequence]]"
-        raise refuse(wanted) from error
+        message_text = "TextEncodeInput must be Union[TextInputSequence, Tuple[InputSequence, InputSequence]]"
+        raise refuse(message_text) from error
     return prompt, document
 
 
-def check(asked: Mapping[str, Any]) -> None:
+def check(fields: Mapping[str, Any]) -> None:
     """Raise Refusal for a parameter out of bounds."""
-    heat = asked.get("temperature")
+    heat = fields.get("temperature")
     if heat is not None and not (isinstance(heat, (int, float)) and 0 <= heat <= 2):
         message = f"temperature must be in [0, 2], got {heat}. (parameter=temperature, value={heat})"
         raise refuse(message, param="temperature")
-    if asked.get("stream_options") and not asked.get("stream"):
+    if fields.get("stream_options") and not fields.get("stream"):
         raise refuse("Stream options can only be defined when `stream=True`.", param="stream_options")
 
 
-def room(asked: Mapping[str, Any], tokens: int, *, limit: int) -> int:
-    """Return how many tokens may be generated: what is asked, silently clamped to what is left."""
+def room(fields: Mapping[str, Any], tokens: int, *, limit: int) -> int:
+    """Return the limit of the answer in tokens: the requested one, silently clamped to the rest of the context."""
     if tokens > limit:
         raise Refusal(overflow(limit))
-    given = [asked[key] for key in ("max_completion_tokens", "max_tokens") if asked.get(key) is not None]
-    wanted = int(given[0]) if given else limit
-    if wanted > limit:
-        told = f"Please request fewer output tokens. (parameter=max_tokens, value={wanted})"
-        message = f"max_tokens={wanted} cannot be greater than max_model_len={limit}. {told}"
+    limits = [fields[key] for key in ("max_completion_tokens", "max_tokens") if fields.get(key) is not None]
+    requested = int(limits[0]) if limits else limit
+    if requested > limit:
+        advice = f"Please request fewer output tokens. (parameter=max_tokens, value={requested})"
+        message = f"max_tokens={requested} cannot be greater than max_model_len={limit}. {advice}"
         raise refuse(message, param="max_tokens")
-    left = min(wanted, limit - tokens)
-    if left < 1:
-        message = f"max_tokens must be at least 1, got {left}. (parameter=max_tokens, value={left})"
+    granted = min(requested, limit - tokens)
+    if granted < 1:
+        message = f"max_tokens must be at least 1, got {granted}. (parameter=max_tokens, value={granted})"
         raise refuse(message, param="max_tokens")
-    return left
+    return granted
 
 
-def constraint(asked: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
-    """Return the schema and the choices that bind the answer."""
-    wanted, outputs = asked.get("response_format") or {}, asked.get("structured_outputs") or {}
-    kind = wanted.get("type", "text")
+def constraint(fields: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
+    """Return the schema and the choices that constrain the answer."""
+    response_format, outputs = fields.get("response_format") or {}, fields.get("structured_outputs") or {}
+    kind = response_format.get("type", "text")
     if kind not in ("text", "json_object", "json_schema"):
         wrong = "{'type': 'literal_error', 'msg': \"Input should be 'text', 'json_object' or 'json_schema'\"}"
         raise invalid(wrong, param="body.response_format")
     if kind != "text" and outputs:
-        told = f"{{'json': {outputs.get('json')}}}"
-        raise refuse(f"You can only use one kind of structured outputs constraint but multiple are specified: {told}")
+        constraints = f"{{'json': {outputs.get('json')}}}"
+        raise refuse(
+            f"You can only use one kind of structured outputs constraint but multiple are specified: {constraints}"
+        )
     if kind == "json_object":
         return JSON_MODE, ()
-    schema = json_schema(wanted) if kind == "json_schema" else outputs.get("json")
+    schema = json_schema(response_format) if kind == "json_schema" else outputs.get("json")
     if schema:
         refused = refused_grammar(marshal.dumps(dict(schema), 2))
         if refused:
@@ -195,30 +197,30 @@ def constraint(asked: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, tupl
     return schema, tuple(outputs.get("choice", ()))
 
 
-def json_schema(wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+def json_schema(response_format: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the schema inside a response_format."""
-    given = wanted.get("json_schema")
-    if not given:
-        told = "(parameter=response_format)"
-        message = f"When response_format type is 'json_schema', the 'json_schema' field must be provided. {told}"
+    named_schema = response_format.get("json_schema")
+    if not named_schema:
+        parameter = "(parameter=response_format)"
+        message = f"When response_format type is 'json_schema', the 'json_schema' field must be provided. {parameter}"
         raise refuse(message, param="response_format")
-    if "name" not in given:
+    if "name" not in named_schema:
         at = "body.response_format.json_schema.name"
         raise invalid(f"{{'type': 'missing', 'loc': '{at}', 'msg': 'Field required'}}", param=at)
-    if not isinstance(given.get("schema"), dict):
+    if not isinstance(named_schema.get("schema"), dict):
         raise refuse("You must use one kind of structured outputs constraint but none are specified: {}")
-    return given["schema"]  # type: ignore[no-any-return]
+    return named_schema["schema"]  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=64)
 def refused_grammar(packed: bytes) -> str:
-    """Return why no grammar can be made of a schema (marshalled: a key that is cheap to make), or an empty string."""
-    root = marshal.loads(packed)  # made by `constraint`, never taken from a request as it came
-    return next((why for part in schemas_in(root) if (why := refused_keyword(part, root))), "")
+    """Return the reason why a schema (marshalled, as a cheap cache key) has no grammar, or an empty string."""
+    root = marshal.loads(packed)  # created by `constraint`, never bytes of a request
+    return next((refusal for part in schemas_in(root) if (refusal := refused_keyword(part, root))), "")
 
 
 def refused_keyword(part: Mapping[str, Any], root: Any) -> str:
-    """Return what is wrong with the keywords of one schema, or an empty string."""
+    """Return the fault of one schema's keywords, or an empty string."""
     unknown = [key for key in UNIMPLEMENTED if part.get(key)]
     if unknown:
         return f"Grammar error: Unimplemented keys: {json.dumps(unknown)}"

@@ -1,6 +1,6 @@
-"""The chart's backfill tried on this machine: an archive, a fake server, a player of the Job controller, random kills.
+"""Run the chart's backfill on this machine: an archive, a fake server, a simulated Job controller, random kills.
 
-It must not be taken for a proof that a cluster runs it: see pod.py and controller.py for what is played.
+It does not replace a test on a cluster: pod.py and controller.py describe what they simulate.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from s3_server import s3_server
 
 from job_trial.controller import Status, run_job
 from job_trial.pod import Cluster, Manifest, Pod, namespace, start_pod
-from job_trial.sites import Bucket, Site, Volumes, counted
+from job_trial.sites import Bucket, Site, Volumes, lines_by_document
 
 CHART = Path(__file__).resolve().parents[2] / "config" / "helm" / "extraction-pipeline"
 EXAMPLE = """example:
@@ -52,24 +52,24 @@ AGENT = {
 
 @dataclass(slots=True)
 class Kills:
-    """The trouble of a trial: `left` pods are evicted or deleted (SIGTERM, then SIGKILL) or die of SIGKILL alone."""
+    """Kills of a trial: `remaining` pods are evicted or deleted (SIGTERM, then SIGKILL) or killed by SIGKILL alone."""
 
     rng: random.Random
-    left: int
+    remaining: int
     every_s: float
     next_at: float = field(default_factory=time.monotonic)
-    met: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, running: Sequence[Pod]) -> None:
         """Kill at most one pod, when it is time."""
         alive = [pod for pod in running if pod.kill_at is None]
-        if not self.left or time.monotonic() < self.next_at or not alive:
+        if not self.remaining or time.monotonic() < self.next_at or not alive:
             return
-        self.left -= 1
+        self.remaining -= 1
         self.next_at = time.monotonic() + self.rng.uniform(0, 2 * self.every_s)
         pod = self.rng.choice(alive)
         kind = self.rng.choice(("evicted", "evicted in haste", "deleted", "killed"))
-        self.met[kind] += 1
+        self.counts[kind] += 1
         if kind == "killed":
             pod.process.kill()
         else:
@@ -79,7 +79,7 @@ class Kills:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Where a trial takes place, whom it asks, and how large it is."""
+    """The folder, the places, the server and the size of a trial."""
 
     root: Path
     site: Site
@@ -92,8 +92,8 @@ class Trial:
         """Return the cluster that the chart's objects make, and the Job; `more` are values by their dotted key."""
         values = {**self._values(), **{key.replace("__", "."): value for key, value in more.items()}}
         manifests = render(values)
-        (job,) = [each for each in manifests if each["kind"] == "Job"]
-        return Cluster([*manifests, *self.site.others()], self.root, self.site.claims()), job
+        (job,) = [manifest for manifest in manifests if manifest["kind"] == "Job"]
+        return Cluster([*manifests, *self.site.objects()], self.root, self.site.claims()), job
 
     def _values(self) -> dict[str, Any]:
         return {
@@ -120,14 +120,14 @@ class Trial:
             raise SystemExit(f"job_trial: no plan: {pod.log.read_text(encoding='utf-8')}")
 
     def archive(self, count: int) -> list[str]:
-        """Return the ids of the documents that it writes, a thousand to a folder."""
+        """Write the documents, a thousand to a folder; return their ids."""
         ids = [f"{n // 1000:03}/d{n:06}.txt" for n in range(count)]
         self.site.put({document_id: f"[[doc:{document_id}]] Text of an archive." for document_id in ids})
         return ids
 
     def lines(self) -> Counter[str]:
-        """Return how many lines of results each document has."""
-        return counted(self.site.results())
+        """Return the number of result lines of each document."""
+        return lines_by_document(self.site.results())
 
     def report(self) -> Any:
         """Return the merged report."""
@@ -139,18 +139,18 @@ def render(values: Mapping[str, Any]) -> list[Manifest]:
     helm = find_helm()
     if helm is None:
         raise SystemExit("job_trial: no helm, see scripts/helm.py")
-    given = [flag for key, value in values.items() for flag in ("--set-json", f"{key}={json.dumps(value)}")]
-    ran = subprocess.run([helm, "template", "trial", str(CHART), *given], capture_output=True, text=True, check=False)
+    flags = [flag for key, value in values.items() for flag in ("--set-json", f"{key}={json.dumps(value)}")]
+    ran = subprocess.run([helm, "template", "trial", str(CHART), *flags], capture_output=True, text=True, check=False)
     if ran.returncode:
         raise SystemExit(f"job_trial: {ran.stderr}")
-    return [each for each in yaml.safe_load_all(ran.stdout) if each]
+    return [manifest for manifest in yaml.safe_load_all(ran.stdout) if manifest]
 
 
-def wrong(trial: Trial, ids: Sequence[str], status: Status) -> list[str]:
-    """Return what is not as it must be after a Job that has done these documents."""
+def faults_of(trial: Trial, ids: Sequence[str], status: Status) -> list[str]:
+    """Return the faults of an output after a Job that has done these documents."""
     lines, report = trial.lines(), trial.report()
     counts, missing = report["run"]["counts"], report["missing_shards"]
-    told = {
+    faults = {
         f"the Job ended with {status.reason}, failed {status.failed}": status.reason != "Complete",
         f"{len(set(ids) - set(lines))} documents have no result": bool(set(ids) - set(lines)),
         f"{len(set(lines) - set(ids))} results are of no document": bool(set(lines) - set(ids)),
@@ -160,12 +160,12 @@ def wrong(trial: Trial, ids: Sequence[str], status: Status) -> list[str]:
         or counts["found"] != len(ids),
         f"the output counts {report['output']}": report["output"]["done"] != len(ids),
     }
-    return [text for text, is_wrong in told.items() if is_wrong]
+    return [text for text, is_wrong in faults.items() if is_wrong]
 
 
 def documents_of(server: FakeLLM) -> list[str]:
-    """Return the documents that the server was asked about, in order; a preflight is about none."""
-    return [seen.document for seen in server.chats() if seen.document.endswith(".txt")]
+    """Return the documents of the requests in order; a preflight has none."""
+    return [request.document for request in server.chats() if request.document.endswith(".txt")]
 
 
 def arguments() -> argparse.Namespace:
@@ -173,57 +173,57 @@ def arguments() -> argparse.Namespace:
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
     parser.add_argument("--s3", action="store_true", help="documents and output in SeaweedFS, not in volumes")
-    parser.add_argument("--shards", type=int, default=16)
-    parser.add_argument("--chunks", type=int, default=0, help="of a plan, instead of shards")
-    parser.add_argument("--parallelism", type=int, default=8)
-    parser.add_argument("--documents", type=int, default=20000)
-    parser.add_argument("--kills", type=int, default=40)
-    parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two kills, on average")
-    parser.add_argument("--seed", type=int, default=1, help="the choice of kills comes from it")
-    parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files here")
+    parser.add_argument("--shards", type=int, default=16, help="completions of the Job (default: 16)")
+    parser.add_argument("--chunks", type=int, default=0, help="chunks of a plan, instead of shards")
+    parser.add_argument("--parallelism", type=int, default=8, help="pods at a time (default: 8)")
+    parser.add_argument("--documents", type=int, default=20000, help="documents of the archive (default: 20000)")
+    parser.add_argument("--kills", type=int, default=40, help="pods to kill (default: 40)")
+    parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="mean time between two kills")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the choice of kills")
+    parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files in this folder")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Try it and return 0 when nothing was wrong, else 1."""
-    asked = arguments()
-    root = asked.keep or Path(tempfile.mkdtemp(prefix="job-trial-"))
+    """Run the trial; return 0 if no fault was found, else 1."""
+    options = arguments()
+    root = options.keep or Path(tempfile.mkdtemp(prefix="job-trial-"))
     root.mkdir(parents=True, exist_ok=True)
     try:
         with ExitStack() as stack:
             server = stack.enter_context(FakeLLM(("llama3.1",), api_key="trial-key"))
-            site = Bucket(stack.enter_context(s3_server()), "tests/trial") if asked.s3 else Volumes(root.resolve())
-            trial = Trial(root.resolve(), site, server.url, asked.shards, asked.parallelism, asked.chunks)
-            return tried(trial, server, asked)
+            site = Bucket(stack.enter_context(s3_server()), "tests/trial") if options.s3 else Volumes(root.resolve())
+            trial = Trial(root.resolve(), site, server.url, options.shards, options.parallelism, options.chunks)
+            return run_trial(trial, server, options)
     finally:
-        if asked.keep is None:
+        if options.keep is None:
             shutil.rmtree(root, ignore_errors=True)
 
 
-def tried(trial: Trial, server: FakeLLM, asked: argparse.Namespace) -> int:
-    """Return 0 when the backfill with its kills, and a second one in peace, are as they must be; says what was met."""
-    ids = trial.archive(asked.documents)
-    kills = Kills(random.Random(asked.seed), asked.kills, asked.every)
-    read_only, more = namespace() is not None, {"backfill__backoffLimitPerIndex": asked.kills}
-    where = type(trial.site).__name__.lower()
+def run_trial(trial: Trial, server: FakeLLM, options: argparse.Namespace) -> int:
+    """Run a backfill with kills, then a second one without; print the counts, and return 0 if no fault was found."""
+    ids = trial.archive(options.documents)
+    kills = Kills(random.Random(options.seed), options.kills, options.every)
+    read_only, more = namespace() is not None, {"backfill__backoffLimitPerIndex": options.kills}
+    site_name = type(trial.site).__name__.lower()
     if trial.chunks:
         trial.plan()
     share = f"{trial.chunks} chunks" if trial.chunks else f"{trial.shards} shards"
     size = f"{share}, {trial.parallelism} at a time"
-    print(f"{len(ids)} documents, {where}, {size}, read-only root: {read_only}")
+    print(f"{len(ids)} documents, {site_name}, {size}, read-only root: {read_only}")
     started = time.monotonic()
     status = run_job(*trial.job(**more), trouble=kills, read_only=read_only, limit_s=HOUR_S)
     took_s, asked_for = time.monotonic() - started, len(documents_of(server))
     ends = Counter(f"exit {code}, {action}" for _, code, action in status.ends)
-    print(f"{status.reason} in {took_s:.0f} s; {dict(kills.met)}; ends of pods: {dict(ends)}; {asked_for} requests")
-    found = wrong(trial, ids, status)
+    print(f"{status.reason} in {took_s:.0f} s; {dict(kills.counts)}; ends of pods: {dict(ends)}; {asked_for} requests")
+    faults = faults_of(trial, ids, status)
     server.requests.clear()
-    again = run_job(*trial.job(backfill__revision=2, **more), read_only=read_only, limit_s=HOUR_S)
-    seen = documents_of(server)
-    found += [f"the second run asked {len(seen)} times"] if seen else []
-    found += wrong(trial, ids, again)
-    print("\n".join(found) or "each document once, the report adds up, and a second run asked nothing")
-    return 1 if found else 0
+    second_status = run_job(*trial.job(backfill__revision=2, **more), read_only=read_only, limit_s=HOUR_S)
+    requested_ids = documents_of(server)
+    faults += [f"the second run sent {len(requested_ids)} requests"] if requested_ids else []
+    faults += faults_of(trial, ids, second_status)
+    print("\n".join(faults) or "each document once, the report adds up, and a second run sent no request")
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

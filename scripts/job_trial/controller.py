@@ -1,8 +1,8 @@
-"""The Job controller of Kubernetes, played on one machine: the pods of an Indexed Job, restarted as its policy says.
+"""Simulate the Job controller of Kubernetes on one machine: the pods of an Indexed Job, restarted by its policy.
 
-It must not be taken for a cluster: nothing is scheduled, no image is pulled, no API server is asked. What it does is
-what the manifest says: `parallelism` pods at a time, the lowest indexes first; an exit code or a disruption is held
-against podFailurePolicy, rule by rule; what no rule names counts against backoffLimitPerIndex; a pod is replaced when
+It is no cluster: it schedules nothing, pulls no image and calls no API server. It does what the manifest
+defines: `parallelism` pods at a time, the lowest indexes first; an exit code or a disruption is
+matched with podFailurePolicy, rule by rule; any other one counts against backoffLimitPerIndex; a pod is replaced when
 it has ended (podReplacementPolicy Failed, which a policy implies), never before; more than maxFailedIndexes end the Job
 at once, and indexes that have not begun never run. A pod that is deleted counts as one failure (exit 143), an evicted
 one does not, and one that ends because the Job was suspended counts neither. The back-off between two pods of an index
@@ -20,7 +20,7 @@ from job_trial.pod import Cluster, Manifest, Pod, start_pod
 
 Action = Literal["Ignore", "Count", "FailIndex", "FailJob"]
 Trouble = Callable[[Sequence[Pod]], None]
-"""Is shown the running pods at each turn, and may evict, delete or kill some."""
+"""Called with the running pods at each turn; may evict, delete or kill some."""
 
 TURN_S = 0.02
 MAX_BACKOFF_S = 360.0
@@ -28,7 +28,7 @@ MAX_BACKOFF_S = 360.0
 
 @dataclass(slots=True)
 class Index:
-    """What became of one completion index."""
+    """The state of one completion index."""
 
     failures: int = 0
     ignored: int = 0
@@ -38,7 +38,7 @@ class Index:
 
 @dataclass(slots=True)
 class Status:
-    """What became of the Job: `reason` is None until it has ended; `ends` are (index, exit code, action) in order."""
+    """The state of the Job: `reason` is None until it has ended; `ends` are (index, exit code, action) in order."""
 
     indexes: list[Index]
     reason: str | None = None
@@ -46,13 +46,13 @@ class Status:
 
     @property
     def completed(self) -> list[int]:
-        """Return the indexes that succeeded."""
-        return [n for n, each in enumerate(self.indexes) if each.state == "succeeded"]
+        """The indexes that succeeded."""
+        return [n for n, index in enumerate(self.indexes) if index.state == "succeeded"]
 
     @property
     def failed(self) -> list[int]:
-        """Return the indexes that failed for good."""
-        return [n for n, each in enumerate(self.indexes) if each.state == "failed"]
+        """The indexes that failed for good."""
+        return [n for n, index in enumerate(self.indexes) if index.state == "failed"]
 
 
 def no_trouble(_: Sequence[Pod]) -> None:
@@ -69,9 +69,9 @@ def run_job(
     read_only: bool = False,
     limit_s: float = 600.0,
 ) -> Status:
-    """Return the Job's status at its end; what still runs then is ended first. TimeoutError after `limit_s`.
+    """Run the Job; return its status after all pods have ended. TimeoutError after `limit_s`.
 
-    `suspended`: spec.suspend as it is now; the running pods of a suspended Job get SIGTERM, and none is started.
+    `suspended`: returns the current spec.suspend; the running pods of a suspended Job get SIGTERM, and none is started.
     """
     spec, name = job["spec"], job["metadata"]["name"]
     status = Status([Index() for _ in range(spec["completions"])])
@@ -91,7 +91,7 @@ def run_job(
             time.sleep(TURN_S)
             for pod, code in [(pod, code) for pod in running if (code := pod.poll()) is not None]:
                 running.remove(pod)
-                _note(status, pod, code, spec=spec, backoff_s=backoff_s)
+                _record(status, pod, code, spec=spec, backoff_s=backoff_s)
             status.reason = status.reason or _reason(status, spec)
     finally:
         _end(running, spec["template"]["spec"]["terminationGracePeriodSeconds"])
@@ -100,11 +100,13 @@ def run_job(
 
 def _due(status: Status, places: int) -> list[int]:
     now = time.monotonic()
-    return [n for n, each in enumerate(status.indexes) if each.state == "waiting" and now >= each.not_before][:places]
+    return [n for n, index in enumerate(status.indexes) if index.state == "waiting" and now >= index.not_before][
+        :places
+    ]
 
 
-def _note(status: Status, pod: Pod, code: int, *, spec: Manifest, backoff_s: float) -> None:
-    """Record a pod's end in its index, and in the Job when the policy says so."""
+def _record(status: Status, pod: Pod, code: int, *, spec: Manifest, backoff_s: float) -> None:
+    """Record a pod's end in its index, and in the Job if the policy ends it."""
     index = status.indexes[pod.index]
     if code == 0:
         index.state = "succeeded"
@@ -114,7 +116,7 @@ def _note(status: Status, pod: Pod, code: int, *, spec: Manifest, backoff_s: flo
         status.ends.append((pod.index, code, "Ignore"))
         index.state = "waiting"
         return
-    action = judged(spec.get("podFailurePolicy"), code, evicted=pod.evicted)
+    action = action_of(spec.get("podFailurePolicy"), code, evicted=pod.evicted)
     status.ends.append((pod.index, code, action))
     index.state = "waiting"
     if action == "FailJob":
@@ -130,10 +132,14 @@ def _note(status: Status, pod: Pod, code: int, *, spec: Manifest, backoff_s: flo
             index.state = "failed"
 
 
-def judged(policy: Manifest | None, code: int, *, evicted: bool) -> Action:
+def action_of(policy: Manifest | None, code: int, *, evicted: bool) -> Action:
     """Return the action of the first rule that fits a failed pod; Count when none does."""
     for rule in (policy or {}).get("rules", ()):
-        conditions = [each["type"] for each in rule.get("onPodConditions", ()) if each.get("status", "True") == "True"]
+        conditions = [
+            condition["type"]
+            for condition in rule.get("onPodConditions", ())
+            if condition.get("status", "True") == "True"
+        ]
         if (evicted and "DisruptionTarget" in conditions) or _fits(rule.get("onExitCodes"), code):
             action: Action = rule["action"]
             return action

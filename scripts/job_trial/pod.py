@@ -1,9 +1,9 @@
-"""A pod of a rendered manifest as a child process of this machine: its files, its variables, its command, its end.
+"""Run a pod of a rendered manifest as a child process on this machine: files, variables, command, exit code.
 
-It must not decide when a pod starts or what its end means: controller.py does. What differs from a container:
+It must not decide when a pod starts or what its end means: controller.py does. Differences from a container:
 
-- Paths are moved. The place of a mount is a folder below the pod's own, and every path of a mount that stands at the
-  start of a word is rewritten to it: in the command, in the variables and in the mounted ConfigMaps.
+- Paths are moved. The place of a mount is a folder below the pod's own, and every path of a mount at the start
+  of a word is rewritten to it: in the command, in the variables and in the mounted ConfigMaps.
 - The processes share the machine's kernel, network, user and Python; the image is the Python that runs this. Where
   Linux allows it (`unshare --mount --pid`), all but the pod's writable mounts is read-only, and the image's entrypoint
   is PID 1 of a namespace, for which the kernel drops a signal that has no handler.
@@ -41,24 +41,24 @@ _DOCKERFILE = Path(__file__).resolve().parents[2] / "config" / "docker" / "Docke
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What pods find around them: the rendered objects, the folder of all pods, and where claims lead."""
+    """The surroundings of pods: the rendered objects, the folder of all pods, and the folders of claims."""
 
     manifests: Sequence[Manifest]
     root: Path
     claims: Mapping[str, Path] = field(default_factory=dict)
 
     def data(self, kind: str, name: str) -> dict[str, bytes]:
-        """Return the files of a ConfigMap or a Secret; KeyError when there is none of this name."""
-        for each in self.manifests:
-            if (each["kind"], each["metadata"]["name"]) == (kind, name):
-                data = each["data"].items()
+        """Return the files of a ConfigMap or a Secret; KeyError when none has this name."""
+        for manifest in self.manifests:
+            if (manifest["kind"], manifest["metadata"]["name"]) == (kind, name):
+                data = manifest["data"].items()
                 return {key: base64.b64decode(v) if kind == "Secret" else v.encode() for key, v in data}
         raise KeyError(f"{kind} {name}: not among the rendered objects")
 
 
 @dataclass(slots=True)
 class Pod:
-    """A pod that was started. `evicted`: it has the condition DisruptionTarget. `kill_at`: when SIGKILL follows.
+    """A started pod. `evicted`: it has the condition DisruptionTarget. `kill_at`: the time of the SIGKILL.
 
     `suspended`: the controller has deleted it because its Job was suspended.
     """
@@ -85,16 +85,16 @@ class Pod:
                 os.kill(self._main_pid(), signal.SIGTERM)
 
     def _main_pid(self) -> int:
-        """Return the process that the kubelet signals: PID 1 of the pod's namespace, once it is there."""
+        """Return the process that the kubelet signals: PID 1 of the pod's namespace, once it exists."""
         pid = self.process.pid
         if self.process.args[0] != "unshare":  # type: ignore[index]
             return pid
         children = Path(f"/proc/{pid}/task/{pid}/children")
         for _ in range(STARTS_WITHIN_MS):
             with suppress(OSError):
-                found = children.read_text(encoding="utf-8").split()
-                if found and _is_container(int(found[0])):
-                    return int(found[0])
+                pids = children.read_text(encoding="utf-8").split()
+                if pids and _is_container(int(pids[0])):
+                    return int(pids[0])
             time.sleep(0.001)
         return pid
 
@@ -118,7 +118,7 @@ def _is_container(pid: int) -> bool:
 def start_pod(
     cluster: Cluster, template: Manifest, *, job: str, index: int, read_only: bool, indexed: bool = True
 ) -> Pod:
-    """Return the pod of a Job's template, started as the kubelet would; `indexed`: the Job gives its pods an index."""
+    """Start the pod of a Job's template as the kubelet would; `indexed`: the Job gives its pods an index."""
     name = f"{job}-{index}-{secrets.token_hex(3)}"
     folder = cluster.root / "pods" / name
     spec = template["spec"]
@@ -135,7 +135,7 @@ def start_pod(
         own["JOB_COMPLETION_INDEX"] = str(index)
     env = {**own, **variables(cluster, container, metadata)}
     words = [expanded(word, env) for word in (*container.get("command", entrypoint()), *container.get("args", ()))]
-    writable = [moved(each["mountPath"], places) for each in container["volumeMounts"] if not each.get("readOnly")]
+    writable = [moved(mount["mountPath"], places) for mount in container["volumeMounts"] if not mount.get("readOnly")]
     shell = [*in_read_only_root(writable)] if read_only else []
     log = cluster.root / "logs" / f"{name}.log"
     log.parent.mkdir(exist_ok=True)
@@ -152,9 +152,9 @@ def start_pod(
 
 
 def mounted(cluster: Cluster, spec: Manifest, folder: Path) -> dict[str, Path]:
-    """Return mount path -> place on this machine, with the files of ConfigMaps and Secrets put there."""
-    volumes = {each["name"]: each for each in spec["volumes"]}
-    mounts = [(each["mountPath"], volumes[each["name"]]) for each in spec["containers"][0]["volumeMounts"]]
+    """Create the mounts with the files of ConfigMaps and Secrets; return mount path → folder on this machine."""
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    mounts = [(mount["mountPath"], volumes[mount["name"]]) for mount in spec["containers"][0]["volumeMounts"]]
     places = {}
     for path, volume in mounts:
         claim = volume.get("persistentVolumeClaim")
@@ -197,20 +197,22 @@ def _files(cluster: Cluster, volume: Manifest) -> Iterator[tuple[str, bytes]]:
 
 
 def moved(text: str, places: Mapping[str, Path]) -> str:
-    """Return the text with each path of a mount, where a word starts with it, led to its place."""
+    """Return the text with each path of a mount at the start of a word replaced by its folder."""
     longest_first = "|".join(re.escape(path) for path in sorted(places, key=len, reverse=True))
-    return re.sub(rf"(?<![\w./:-])({longest_first})(?![\w.-])", lambda found: str(places[found[1]]), text)
+    return re.sub(rf"(?<![\w./:-])({longest_first})(?![\w.-])", lambda match: str(places[match[1]]), text)
 
 
 def variables(cluster: Cluster, container: Manifest, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return the container's environment; a reference to a Secret's key or to the pod's own fields is resolved."""
-    found = {}
+    """Return the container's environment; references to a Secret's key or to the pod's own fields are resolved."""
+    env = {}
     for source in container.get("envFrom", ()):
         data = cluster.data("Secret", source["secretRef"]["name"])
-        found.update({name: value.decode() for name, value in data.items()})
-    for each in container.get("env", ()):
-        found[each["name"]] = each["value"] if "value" in each else _resolved(cluster, each["valueFrom"], metadata)
-    return found
+        env.update({name: value.decode() for name, value in data.items()})
+    for variable in container.get("env", ()):
+        env[variable["name"]] = (
+            variable["value"] if "value" in variable else _resolved(cluster, variable["valueFrom"], metadata)
+        )
+    return env
 
 
 def _resolved(cluster: Cluster, source: Manifest, metadata: Mapping[str, Any]) -> str:
@@ -222,31 +224,31 @@ def _resolved(cluster: Cluster, source: Manifest, metadata: Mapping[str, Any]) -
         return str(metadata[path.partition(".")[2]])
     match = _FIELD.fullmatch(path)
     if match is None:
-        raise KeyError(f"fieldPath: got {path!r}, which this player does not know")
+        raise KeyError(f"fieldPath: got {path!r}, which this simulation does not know")
     return str(metadata[match[1]][match[2]])
 
 
 def expanded(text: str, env: Mapping[str, str]) -> str:
     """Return the text with each $(NAME) of the environment replaced, as the kubelet does."""
-    return re.sub(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)", lambda found: env.get(found[1], found[0]), text)
+    return re.sub(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)", lambda match: env.get(match[1], match[0]), text)
 
 
 @functools.cache
 def entrypoint() -> tuple[str, ...]:
-    """Return the entrypoint of the image, without its init where this machine has none."""
+    """Return the entrypoint of the image, without its init process if this machine has none."""
     text = _DOCKERFILE.read_text(encoding="utf-8")
     words = json.loads(text.rpartition("\nENTRYPOINT ")[2].partition("\n")[0])
     return tuple(words if shutil.which(words[0]) else words[-1:])
 
 
 def path_of_image() -> str:
-    """Return the PATH of the image: where this Python and the installed command are, then the system's."""
+    """Return the PATH of the image: the folder of this Python and the installed command, then the system's."""
     return f"{Path(sys.executable).parent}:/usr/bin:/bin"
 
 
 @functools.cache
 def namespace() -> str | None:
-    """Return the command that lets a process have a read-only root of its own, or None where there is none."""
+    """Return the command that gives a process its own read-only root, or None on a machine without one."""
     for command in _NAMESPACES if sys.platform == "linux" else ():
         words = [*command.split(), "sh", "-c", "mount -o remount,ro,bind /"]
         try:
@@ -260,7 +262,7 @@ def namespace() -> str | None:
 def in_read_only_root(writable: Sequence[str]) -> list[str]:
     """Return the words before a command that make everything but these folders read-only for it."""
     command = namespace()
-    if command is None or not all(os.access(each, os.W_OK) for each in writable):
+    if command is None or not all(os.access(path, os.W_OK) for path in writable):
         return []
-    quoted = " ".join(f"'{each}'" for each in writable)
+    quoted = " ".join(f"'{path}'" for path in writable)
     return [*command.split(), "sh", "-c", _READ_ONLY.format(writable=quoted), "sh"]

@@ -1,4 +1,4 @@
-"""Where a trial's documents and results are: two volumes, or a bucket of an S3 server; and the chart's values for each.
+"""The places of a trial's documents and results: two volumes, or a bucket of an S3 server; and the chart's values.
 
 It must not start a pod or judge a result.
 """
@@ -26,13 +26,13 @@ UPLOADS = 16
 
 
 class Site(Protocol):
-    """What a trial needs of a place: its values, what the cluster has for them, and a look at the output."""
+    """A place for documents and results: the chart's values, the cluster's objects, and access to the output."""
 
     def values(self) -> dict[str, Any]: ...
 
     def claims(self) -> dict[str, Path]: ...
 
-    def others(self) -> Sequence[Manifest]: ...
+    def objects(self) -> Sequence[Manifest]: ...
 
     def put(self, texts: Mapping[str, str]) -> None: ...
 
@@ -57,11 +57,11 @@ class Volumes:
         }
 
     def claims(self) -> dict[str, Path]:
-        """Return where the claims lead."""
+        """Return the folders of the claims."""
         return {"archive": self.root / "archive", "trial-extraction-pipeline-data": self.root / "data"}
 
-    def others(self) -> Sequence[Manifest]:
-        """Return no objects: none are needed."""
+    def objects(self) -> Sequence[Manifest]:
+        """Return no objects, as none are needed."""
         return ()
 
     def put(self, texts: Mapping[str, str]) -> None:
@@ -91,7 +91,7 @@ class Bucket:
     prefix: str
 
     def values(self) -> dict[str, Any]:
-        """Return the values that name both. Parts are short: what a killed pod had not yet written is asked again."""
+        """Return the values that name both. Parts are short, as the unwritten part of a killed pod is done again."""
         return {
             "pipelineConfig.input": {"uri": f"s3://{self.prefix}/archive"},
             "pipelineConfig.output": {"uri": f"s3://{self.prefix}/out", "part_seconds": 2},
@@ -99,11 +99,11 @@ class Bucket:
         }
 
     def claims(self) -> dict[str, Path]:
-        """Return no claims: none are needed."""
+        """Return no claims, as none are needed."""
         return {}
 
-    def others(self) -> Sequence[Manifest]:
-        """Return the Secret, which is in the cluster already."""
+    def objects(self) -> Sequence[Manifest]:
+        """Return the Secret that the cluster already contains."""
         data = {name: base64.b64encode(value.encode()).decode() for name, value in self.server.env.items()}
         return [{"kind": "Secret", "metadata": {"name": "s3-credentials"}, "data": data}]
 
@@ -121,8 +121,8 @@ class Bucket:
     def results(self) -> Iterator[bytes]:
         """Yield the content of each part of the results."""
         store = self._store("out")
-        for found in store.list("results"):
-            yield store.get(found.key)
+        for stored in store.list("results"):
+            yield store.get(stored.key)
 
     def _store(self, name: str) -> RemoteStore:
         env = self.server.env
@@ -135,6 +135,6 @@ class Bucket:
         return RemoteStore.open(f"s3://{self.prefix}/{name}", storage=storage)
 
 
-def counted(files: Iterable[bytes]) -> Counter[str]:
-    """Return how many lines each document has in these files; every line must be whole."""
+def lines_by_document(files: Iterable[bytes]) -> Counter[str]:
+    """Return the number of lines of each document in these files; every line must be complete."""
     return Counter(json.loads(line)["id"] for data in files for line in data.splitlines())

@@ -1,10 +1,10 @@
-"""A million documents in a thousand chunks: planned, run by a few slots with kills, and checked. About an hour.
+"""Trial of a million documents in a thousand chunks: plan, run by a few slots with kills, check. About an hour.
 
     python scripts/million --keep /tmp/million                  1,000,000 documents, 1,000 chunks, 2 slots
     python scripts/million --documents 2000 --chunks 10         a minute
 
-Each chunk is a real `pipeline run --chunk I`; some of them are ended by SIGKILL and run again, as a scheduler does. The
-model server is as cheap as can be. With --keep, the same command resumes after an interruption.
+Each chunk is a real `pipeline run --chunk I`; some of them get a SIGKILL and run again, as under a scheduler. The model
+server costs as little as possible. With --keep, the same command resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _PIPELINE = str(Path(sys.executable).with_name("pipeline"))
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The end of one command. `tail_s`: from the last answer to the exit; `disk`: most bytes in TMPDIR."""
+    """The end of one command. `tail_s`: seconds from the last answer to the exit. `disk`: most bytes in TMPDIR."""
 
     chunk: int
     code: int
-    answered: int
+    answers: int
     seconds: float
     cpu_s: float
     tail_s: float
@@ -90,7 +90,7 @@ class Trial:
         (self.root / "pipeline.yaml").write_text(json.dumps(settings))
 
     def run(self, chunk: int, port: int, *, is_killed: bool) -> Run:
-        """Run a chunk, or end it by SIGKILL in the middle; return its costs."""
+        """Run a chunk, or kill it in the middle; return its costs."""
         stats(port, reset=True)
         end_at = random.Random(chunk).randrange(1, max(2, self.documents // self.chunks)) if is_killed else 0
         command = ["run", "--quiet", "--chunk", str(chunk)]
@@ -117,14 +117,14 @@ class Trial:
                 time.sleep(0.02 if end_at else 0.1)
         ended = time.monotonic()
         child.returncode = os.waitstatus_to_exitcode(status)
-        seen: dict[str, Any] = stats(port, reset=True) if port else {"last": ended, "answered": 0}
+        server_stats: dict[str, Any] = stats(port, reset=True) if port else {"last": ended, "answered": 0}
         cpu_s = usage.ru_utime + usage.ru_stime
-        tail_s = ended - seen["last"] if seen["answered"] else 0.0
+        tail_s = ended - server_stats["last"] if server_stats["answered"] else 0.0
         memory_mb = usage.ru_maxrss / 1024
-        return Run(chunk, child.returncode, seen["answered"], ended - begun, cpu_s, tail_s, memory_mb, disk)
+        return Run(chunk, child.returncode, server_stats["answered"], ended - begun, cpu_s, tail_s, memory_mb, disk)
 
     def work(self, chunks: SimpleQueue[int], port: int) -> None:
-        """Run chunks until none is left; one that ended badly is put back, once more at most than it was killed."""
+        """Run chunks until none is left; a failed one is put back, at most twice."""
         while True:
             try:
                 chunk = chunks.get_nowait()
@@ -136,30 +136,32 @@ class Trial:
                 chunks.put(chunk)
 
     def results(self) -> Iterator[int]:
-        """Yield the number of the document of each line of the results."""
+        """Yield the document's number of each result line."""
         for path in sorted((self.root / "out").glob("results*.jsonl")):
             with path.open("rb") as stream:
                 for line in stream:
-                    found = _ID.search(line)
-                    assert found is not None
-                    yield int(found[1]) * FILE_DOCUMENTS + int(found[2]) - 1
+                    match = _ID.search(line)
+                    assert match is not None
+                    yield int(match[1]) * FILE_DOCUMENTS + int(match[2]) - 1
 
 
 def check(trial: Trial) -> list[str]:
-    """Print the counts and costs, and return what is wrong."""
+    """Print counts and costs; return the faults."""
     lines = bytearray(trial.documents)
     for number in trial.results():
         lines[number] = min(255, lines[number] + 1)
-    asked = (trial.root / "asked.bin").read_bytes()
+    request_counts = (trial.root / "asked.bin").read_bytes()
     killed = [end for end in trial.ends if end.code == -signal.SIGKILL]
     failed = [end for end in trial.ends if end.code not in (0, -signal.SIGKILL)]
-    done = [end for end in trial.ends if end.code == 0]
-    requests = sum(asked)
-    print(f"{len(done)} chunks ended with 0, {len(killed)} commands were killed, {len(failed)} failed", flush=True)
+    finished = [end for end in trial.ends if end.code == 0]
+    requests = sum(request_counts)
+    print(f"{len(finished)} chunks ended with 0, {len(killed)} commands were killed, {len(failed)} failed", flush=True)
     print(f"{trial.documents:,} documents: {lines.count(0)} lost, {sum(n > 1 for n in lines)} doubled in the results")
-    print(f"{requests:,} requests, {requests - trial.documents} more than documents; {asked.count(0)} never requested")
+    print(
+        f"{requests:,} requests, {requests - trial.documents} more than documents; {request_counts.count(0)} never sent"
+    )
     for name in ("seconds", "cpu_s", "tail_s", "memory_mb", "disk"):
-        values = sorted(getattr(end, name) for end in done)
+        values = sorted(getattr(end, name) for end in finished)
         print(f"{name}: median {statistics.median(values):.2f}, most {values[-1]:.2f}, sum {sum(values):,.0f}")
     return [
         text
@@ -168,14 +170,14 @@ def check(trial: Trial) -> list[str]:
             "documents are doubled in the results": any(n > 1 for n in lines),
             f"{len(failed)} commands failed": bool(failed),
             "more documents were sent again than were in flight": requests - trial.documents > IN_FLIGHT * len(killed),
-            "chunks did not end": len({end.chunk for end in done}) != trial.chunks,
+            "chunks did not end": len({end.chunk for end in finished}) != trial.chunks,
         }.items()
         if is_wrong
     ]
 
 
-def after(trial: Trial) -> list[str]:
-    """Measure the commands that read the whole output; return what is wrong."""
+def measure_readers(trial: Trial) -> list[str]:
+    """Measure the commands that read the whole output; return the faults."""
     wrong = []
     commands = (
         ("report", "out"),
@@ -196,43 +198,43 @@ def after(trial: Trial) -> list[str]:
     return wrong
 
 
-def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=1_000_000)
-    parser.add_argument("--chunks", type=int, default=1000)
+    parser.add_argument("--documents", type=int, default=1_000_000, help="documents (default: 1,000,000)")
+    parser.add_argument("--chunks", type=int, default=1000, help="chunks of the plan (default: 1000)")
     parser.add_argument("--slots", type=int, default=2, help="commands at the same time")
-    parser.add_argument("--kills", type=int, default=20, help="commands that are ended by SIGKILL")
-    parser.add_argument("--seed", type=int, default=1, help="of the choice of the killed ones")
-    parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files here")
-    return parser.parse_args(given)
+    parser.add_argument("--kills", type=int, default=20, help="commands that get a SIGKILL")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the choice of killed commands")
+    parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files in this folder")
+    return parser.parse_args(words)
 
 
 def main() -> int:
-    """Run the trial; return 0 when nothing is wrong, else 1."""
-    asked = arguments()
+    """Run the trial; return 0 if no fault was found, else 1."""
+    options = arguments()
     with ExitStack() as stack:
-        root = asked.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="million-")))
-        kills = set(random.Random(asked.seed).sample(range(asked.chunks), min(asked.kills, asked.chunks)))
-        trial = Trial(root.resolve(), asked.documents, asked.chunks, kills)
+        root = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="million-")))
+        kills = set(random.Random(options.seed).sample(range(options.chunks), min(options.kills, options.chunks)))
+        trial = Trial(root.resolve(), options.documents, options.chunks, kills)
         trial.fill()
         if not (trial.root / "out" / "plan.json").exists():
-            end = trial.command("plan", "--chunks", str(asked.chunks))
+            end = trial.command("plan", "--chunks", str(options.chunks))
             print(f"plan: exit {end.code}, {end.seconds:.1f} s, {end.memory_mb:.0f} MB, TMPDIR {end.disk / 1e6:.1f} MB")
-        done = {end.chunk for end in trial.ends if end.code == 0}
+        finished_chunks = {end.chunk for end in trial.ends if end.code == 0}
         chunks: SimpleQueue[int] = SimpleQueue()
-        for chunk in range(asked.chunks):
-            if chunk not in done:
+        for chunk in range(options.chunks):
+            if chunk not in finished_chunks:
                 chunks.put(chunk)
         begun = time.monotonic()
-        ports = stack.enter_context(started(trial.root / "asked.bin", asked.slots))
+        ports = stack.enter_context(started(trial.root / "asked.bin", options.slots))
         slots = [threading.Thread(target=trial.work, args=(chunks, port)) for port in ports]
         for slot in slots:
             slot.start()
         for slot in slots:
             slot.join()
-        print(f"all chunks by {asked.slots} slots: {time.monotonic() - begun:.0f} s", flush=True)
-        wrong = check(trial) + after(trial)
+        print(f"all chunks by {options.slots} slots: {time.monotonic() - begun:.0f} s", flush=True)
+        wrong = check(trial) + measure_readers(trial)
         print("\n".join(wrong) or "each document once, and the report adds up")
     return 1 if wrong else 0
 

@@ -1,4 +1,4 @@
-"""The cheap model server of the trial: it counts the requests for each document, in a file that outlives it.
+"""The cheap model server of the trial: it counts the requests for each document in a file that outlives it.
 
 It has one port for each slot, so that the time of the last answer to each slot's worker is known.
 """
@@ -30,35 +30,35 @@ _DOCUMENT = re.compile(rb"\[\[doc:(\d{8})\]\]")
 
 
 class Counter(Stub):
-    """The port of a slot: requests for each document go into `asked`, which all ports share."""
+    """The port of a slot: it counts the requests for each document in `counts`, which all ports share."""
 
-    def __init__(self, asked: mmap.mmap) -> None:
+    def __init__(self, counts: mmap.mmap) -> None:
         """Prepare the response."""
         super().__init__(LATENCY_S)
         self.chats[b"/v1"] = vllm_chat(answer(FIELDS))
-        self._asked = asked
+        self._counts = counts
 
     def count(self, request: bytes) -> bool:
         """Count a request in the file of requests; return whether it is for a document."""
-        found = _DOCUMENT.search(request)
-        if found is not None:
-            number = int(found[1])
-            self._asked[number] = min(255, self._asked[number] + 1)
-        return found is not None
+        match = _DOCUMENT.search(request)
+        if match is not None:
+            number = int(match[1])
+            self._counts[number] = min(255, self._counts[number] + 1)
+        return match is not None
 
     def stats(self, *, reset: bool) -> bytes:
         """Return the time of the last answer and the number of answers since the last reset."""
-        told = {"last": self.last, "answered": self.answered, "cpu_s": time.process_time()}
+        values = {"last": self.last, "answered": self.answered, "cpu_s": time.process_time()}
         if reset:
             self.last = 0.0
             self.answered = 0
-        return page(told)
+        return page(values)
 
 
-async def serve(asked: Path, slots: int) -> None:
+async def serve(counts_file: Path, slots: int) -> None:
     """Serve until the process ends; print the ports on one line."""
     loop = asyncio.get_running_loop()
-    with asked.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as counts:
+    with counts_file.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as counts:
         stubs = [Counter(counts) for _ in range(slots)]
         servers = [
             await loop.create_server(partial(Connection, stub, loop), "127.0.0.1", 0, backlog=1024) for stub in stubs
@@ -69,12 +69,12 @@ async def serve(asked: Path, slots: int) -> None:
 
 
 @contextmanager
-def started(asked: Path, slots: int) -> Iterator[list[int]]:
+def started(counts_file: Path, slots: int) -> Iterator[list[int]]:
     """Yield the ports of a server in a process of its own."""
     script = "import sys, asyncio; sys.path.insert(0, sys.argv[1]); from pathlib import Path; " + (
         "from million.server import serve; asyncio.run(serve(Path(sys.argv[2]), int(sys.argv[3])))"
     )
-    command = [sys.executable, "-c", script, str(Path(__file__).resolve().parents[1]), str(asked), str(slots)]
+    command = [sys.executable, "-c", script, str(Path(__file__).resolve().parents[1]), str(counts_file), str(slots)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None
@@ -85,7 +85,7 @@ def started(asked: Path, slots: int) -> Iterator[list[int]]:
 
 
 def stats(port: int, *, reset: bool) -> dict[str, Any]:
-    """Return what a slot's port has answered since the last reset."""
+    """Return the counts of a slot's port since the last reset."""
     with urlopen(f"http://127.0.0.1:{port}/{'stats' if reset else 'peek'}", timeout=60) as reply:
-        found: dict[str, Any] = json.load(reply)
-    return found
+        reply_stats: dict[str, Any] = json.load(reply)
+    return reply_stats

@@ -1,6 +1,6 @@
-"""The torture run: kills, outages and faults of every kind, and every document held against what it allows.
+"""Torture run: kill runs, cause outages and faults of every kind, and check that each document ends as it must.
 
-It must not need anything but this machine: the server is the fake one on 127.0.0.1, and all files are in one folder.
+It needs only this machine: the server is the fake one on 127.0.0.1, and all files are in one folder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torture.campaign import Campaign, RunCounts
 from torture.corpus import make_corpus
 from torture.inbox import Inbox, bucket_inbox, folder_inbox
 from torture.outbox import Outbox, bucket_outbox, folder_outbox
-from torture.server import Book, make_server
+from torture.server import RequestLedger, make_server
 from torture.site import CONCURRENCY, Site
 
 EXAMPLE = """example:
@@ -47,46 +47,52 @@ LONG = 0.1
 
 @dataclass(slots=True)
 class Total:
-    """What all rounds came to."""
+    """The totals of all rounds."""
 
     rounds: int = 0
     documents: int = 0
     requests: int = 0
     windows: int = 0
-    met: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
     places: Counter[str] = field(default_factory=Counter)
     tallies: list[RunCounts] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
-        """Return whether nothing was wrong."""
-        return not any(found for tally in self.tallies for found in tally.findings.rows().values())
+        """Return whether no fault was found."""
+        return not any(sentences for tally in self.tallies for sentences in tally.findings.rows().values())
 
 
 def arguments() -> argparse.Namespace:
     """Return the command line."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE, formatter_class=kind)
-    parser.add_argument("--seed", type=int, default=None, help="all chance comes from it; default: a random one")
-    parser.add_argument("--documents", type=int, default=1000, help="of each round")
+    parser.add_argument("--seed", type=int, default=None, help="seed of all random choices (default: a random one)")
+    parser.add_argument("--documents", type=int, default=1000, help="documents of each round (default: 1000)")
     parser.add_argument(
-        "--seconds", type=float, default=120.0, help="of trouble in each round, before its end in peace"
+        "--seconds",
+        type=float,
+        default=120.0,
+        help="seconds of trouble in each round, before its quiet end (default: 120)",
     )
     parser.add_argument(
-        "--minutes", type=float, default=0.0, help="more rounds, each with the next seed, for this long"
+        "--minutes",
+        type=float,
+        default=0.0,
+        help="start further rounds, each with the next seed, for this many minutes",
     )
     parser.add_argument("--dialect", choices=sorted(DIALECTS), default="both")
     parser.add_argument(
         "--input",
         choices=PLACES,
         default="both",
-        help="where documents lie; both: in each round one dialect's in a bucket",
+        help="where the documents are; both: in each round one dialect reads from a bucket",
     )
     parser.add_argument(
         "--output",
         choices=PLACES,
         default="both",
-        help="where runs write; both: a bucket in every other round, so that two rounds see all four combinations",
+        help="where runs write; both: a bucket in every other round, so that two rounds cover all four combinations",
     )
     parser.add_argument("--processes", type=int, default=1, help="runner.processes; with more than 1, some are killed")
     parser.add_argument(
@@ -94,57 +100,58 @@ def arguments() -> argparse.Namespace:
         type=float,
         default=LONG,
         metavar="SHARE",
-        help=f"of long documents, which are cut into windows; default: {LONG}",
+        help=f"share of long documents, which are split into windows (default: {LONG})",
     )
-    parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files here")
+    parser.add_argument("--keep", type=Path, default=None, metavar="DIR", help="keep all files in this folder")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Tortures and return 0 when nothing was wrong, else 1."""
-    asked = arguments()
-    # A shell's background jobs are started deaf to SIGINT, and so would be ours.
+    """Run the rounds; return 0 if no fault was found, else 1."""
+    options = arguments()
+    # A shell starts background jobs with SIGINT ignored, which child processes would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    started, total = time.monotonic(), Total()
-    first = random.randrange(10**6) if asked.seed is None else asked.seed
-    root = asked.keep or Path(tempfile.mkdtemp(prefix="torture-"))
+    started = time.monotonic()
+    total = Total()
+    first = random.randrange(10**6) if options.seed is None else options.seed
+    root = options.keep or Path(tempfile.mkdtemp(prefix="torture-"))
     try:
         for seed in itertools.count(first):
-            one_round(total, asked, seed=seed, root=root / str(seed))
-            if time.monotonic() - started >= asked.minutes * 60:
+            one_round(total, options, seed=seed, root=root / str(seed))
+            if time.monotonic() - started >= options.minutes * 60:
                 break
     finally:
-        if asked.keep is None:
+        if options.keep is None:
             shutil.rmtree(root, ignore_errors=True)
     seeds = f"seed {first}" if total.rounds == 1 else f"seeds {first} to {first + total.rounds - 1}"
     print(f"\n{seeds}, {time.monotonic() - started:.0f} s")
-    return told(total)
+    return print_report(total)
 
 
-def one_round(total: Total, asked: argparse.Namespace, *, seed: int, root: Path) -> None:
+def one_round(total: Total, options: argparse.Namespace, *, seed: int, root: Path) -> None:
     """Add the campaigns of one seed to the total, half of the documents and the time for each dialect.
 
-    Of both places, the input alternates by round and dialect, the output by pairs of rounds and dialect.
+    With both places, the input alternates by round and dialect, the output by pairs of rounds and dialect.
     """
-    dialects = DIALECTS[asked.dialect]
+    dialects = DIALECTS[options.dialect]
     share = len(dialects)
     for number, dialect in enumerate(dialects):
         folder = root / dialect
-        reads = asked.input == "bucket" or (asked.input == "both" and (seed + number) % 2 == 0)
-        writes = asked.output == "bucket" or (asked.output == "both" and (seed // 2 + number) % 2 == 0)
-        documents, seconds = asked.documents // share, asked.seconds / share
+        reads = options.input == "bucket" or (options.input == "both" and (seed + number) % 2 == 0)
+        writes = options.output == "bucket" or (options.output == "both" and (seed // 2 + number) % 2 == 0)
+        documents, seconds = options.documents // share, options.seconds / share
         with places(folder, reads=reads, writes=writes) as (inbox, outbox):
-            size = {"documents": documents, "seconds": seconds, "processes": asked.processes}
-            book, tally = campaign(folder, dialect, inbox, outbox, seed=seed, long=asked.long, **size)
+            size = {"documents": documents, "seconds": seconds, "processes": options.processes}
+            ledger, tally = campaign(folder, dialect, inbox, outbox, seed=seed, long=options.long, **size)
         way = f"from a {'bucket' if reads else 'folder'} into a {'bucket' if writes else 'folder'}"
         total.places[way] += 1
         total.tallies.append(tally)
-        total.met += book.met
-        total.requests += book.total
-        total.windows += book.windows
-        total.documents += asked.documents // share
+        total.faults += ledger.faults
+        total.requests += ledger.total
+        total.windows += ledger.windows
+        total.documents += options.documents // share
     total.rounds += 1
-    if total.is_clean and asked.minutes:
+    if total.is_clean and options.minutes:
         shutil.rmtree(root)
 
 
@@ -174,43 +181,49 @@ def campaign(
     seconds: float,
     processes: int,
     long: float,
-) -> tuple[Book, RunCounts]:
-    """Return what one dialect's campaign met and what happened in it."""
+) -> tuple[RequestLedger, RunCounts]:
+    """Run one dialect's campaign; return its requests and its counts."""
     rng = random.Random(f"{seed} {dialect}")
     corpus = make_corpus(inbox, documents, rng, long=long)
-    book, key = Book(corpus), f"torture-key-{rng.getrandbits(64):016x}"
+    ledger, key = RequestLedger(corpus), f"torture-key-{rng.getrandbits(64):016x}"
     # Slow enough that there is work for the whole time.
     latency_s = min(0.4, CONCURRENCY * seconds * 0.4 / (documents * (1 + 10 * long)))
-    with make_server(book, key=key, dialect=dialect, latency_s=latency_s) as server:
+    with make_server(ledger, key=key, dialect=dialect, latency_s=latency_s) as server:
         site = Site(root, inbox, outbox, dialect, server.url, key, processes, splits=long > 0)
         site.prepare()
         ran = Campaign(
-            site, corpus, server=server, book=book, rng=rng, say=lambda text: print(f"{dialect} {text}", flush=True)
+            site, corpus, server=server, ledger=ledger, rng=rng, say=lambda text: print(f"{dialect} {text}", flush=True)
         )
-        return book, ran.run(seconds)
+        return ledger, ran.run(seconds)
 
 
-def told(total: Total) -> int:
-    """Print the table and what is wrong and return the exit code."""
-    kills, happened, wrong = Counter[str](), Counter[str](), dict[str, list[str]]()
+def print_report(total: Total) -> int:
+    """Print the faults and the tables; return the exit code."""
+    kills = Counter[str]()
+    happened = Counter[str]()
+    wrong: dict[str, list[str]] = {}
     for tally in total.tallies:
         kills += tally.kills
         happened += tally.happened
-        for name, found in tally.findings.rows().items():
-            wrong.setdefault(name, []).extend(found)
-    for name, found in wrong.items():
-        for sentence in found[:SHOWN]:
+        for name, sentences in tally.findings.rows().items():
+            wrong.setdefault(name, []).extend(sentences)
+    for name, sentences in wrong.items():
+        for sentence in sentences[:SHOWN]:
             print(f"{name}: {sentence}")
-        if len(found) > SHOWN:
-            print(f"{name}: and {len(found) - SHOWN} more")
-    _print_rows("FAULTS OF THE SERVER, by document and request", dict(sorted(total.met.items())))
+        if len(sentences) > SHOWN:
+            print(f"{name}: and {len(sentences) - SHOWN} more")
+    _print_rows("FAULTS OF THE SERVER, by document and request", dict(sorted(total.faults.items())))
     rows = {f"campaigns {name}": count for name, count in sorted(total.places.items())}
     rows |= {"documents": total.documents, "runs": sum(tally.runs for tally in total.tallies)}
     rows |= {f"kills by {name}": count for name, count in sorted(kills.items())}
     rows |= dict(sorted(happened.items()))
-    rows |= {"requests": total.requests, "requests about windows": total.windows, "faults met": sum(total.met.values())}
+    rows |= {
+        "requests": total.requests,
+        "requests about windows": total.windows,
+        "faults met": sum(total.faults.values()),
+    }
     _print_rows("WHAT HAPPENED", rows)
-    _print_rows("WHAT WENT WRONG", {name: len(found) for name, found in wrong.items()})
+    _print_rows("WHAT WENT WRONG", {name: len(sentences) for name, sentences in wrong.items()})
     print("CLEAN: nothing went wrong" if total.is_clean else "NOT CLEAN: see the sentences above")
     return 0 if total.is_clean else 1
 

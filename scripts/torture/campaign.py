@@ -1,6 +1,6 @@
-"""One campaign: runs that are killed, cut off, doubled or out of disk, one after another, and at the end in peace.
+"""One campaign: runs that are killed, cut off, started twice or out of disk, and quiet runs at the end.
 
-It must not judge an output itself: torture_check does, after every run.
+It must not judge an output itself: check.py does, after every run.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from s3_faults import FaultProxy
 
 from torture.check import Findings, Snapshot, check_end, check_run
 from torture.corpus import Corpus
-from torture.server import STORE_FAULTS, Book, Trouble, store_fails
-from torture.site import GRACE_S, Site, ended, ended_in_startup, short_of_files, struck, workers_of
+from torture.server import STORE_FAULTS, RequestLedger, Trouble, store_fails
+from torture.site import GRACE_S, Site, ended_in_startup, exit_after_signal, exit_code_of, short_of_files, workers_of
 from torture.windows import answered_windows
 
 SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT)
@@ -33,12 +33,12 @@ CODES = {
 }
 MAX_QUIET_RUNS = 6
 WORKERS_AFTER_S = 15.0
-"""How long a run may take to start its worker processes, on a busy machine."""
+"""Seconds that a run may take to start its worker processes on a busy machine."""
 
 
 @dataclass(slots=True)
 class RunCounts:
-    """What happened in a campaign."""
+    """Counts and findings of a campaign."""
 
     runs: int = 0
     kills: Counter[str] = field(default_factory=Counter)
@@ -47,24 +47,35 @@ class RunCounts:
 
 
 class Campaign:
-    """Runs over one output until the time is up, then to the end; `say` is told what goes on."""
+    """Runs on one output until the time is up, then quiet runs to the end; `say` reports the progress."""
 
     def __init__(
-        self, site: Site, corpus: Corpus, *, server: FakeLLM, book: Book, rng: random.Random, say: Callable[[str], None]
+        self,
+        site: Site,
+        corpus: Corpus,
+        *,
+        server: FakeLLM,
+        ledger: RequestLedger,
+        rng: random.Random,
+        say: Callable[[str], None],
     ) -> None:
         self.tally = RunCounts()
-        self._site, self._corpus, self._server, self._book, self._rng = site, corpus, server, book, rng
+        self._site = site
+        self._corpus = corpus
+        self._server = server
+        self._ledger = ledger
+        self._rng = rng
         self._say = say
         self._streamed_at_end = rng.random() < 0.5
         self._is_first_start = True
 
     def run(self, seconds: float) -> RunCounts:
-        """Return what happened, when all documents have come to their end."""
+        """Run the campaign until all documents have ended; return its counts."""
         started, files = time.monotonic(), len(self._corpus.files)
         actions = (
             [self._kill] * 6 + [self._cut] * 3 + [self._second, self._outage, self._few_files, self._short_of_files]
         )
-        # A short run sees each of these once, before chance decides.
+        # A short campaign has each of these once, before the random choices.
         deck: list[Callable[[str], bool]] = [self._cut, self._second]
         more = [self._full_disk] if self._site.outbox.folder is not None else [self._takeover]
         more += [self._store_gone] if self._proxies else []
@@ -77,47 +88,50 @@ class Campaign:
             if not deck:
                 deck = self._rng.sample(actions, len(actions))
             self._change_one()
-            self._one(deck.pop())
+            self._run_action(deck.pop())
         self._corpus.show(files)
         for _ in range(MAX_QUIET_RUNS):
-            before = self._book.total
-            self._one(self._quiet)
-            if self._book.total == before:
+            requests_before = self._ledger.total
+            self._run_action(self._quiet)
+            if self._ledger.total == requests_before:
                 break
         else:
-            self._wrong(f"{MAX_QUIET_RUNS} runs in peace, and documents are still asked")
-        self._found(check_end(self._corpus, self._site, book=self._book))
+            self._wrong(f"{MAX_QUIET_RUNS} quiet runs, and documents are still sent")
+        self._add(check_end(self._corpus, self._site, ledger=self._ledger))
         return self.tally
 
-    def _one(self, action: Callable[[str], bool]) -> None:
-        """One run with what happens to it, held against what it may do."""
+    def _run_action(self, action: Callable[[str], bool]) -> None:
+        """Start one run, let the action happen to it, and check its output."""
         self.tally.runs += 1
         label = f"run-{self.tally.runs:04}"
         before = Snapshot.of(self._site.outbox)
         results = before.last_results()
         self._is_first_start = not (before.results or before.errors)
-        self._book.finished = {
+        self._ledger.finished = {
             name for name, line in results.items() if line["sha256"] == self._corpus.docs[name].sha256
         }
-        self._book.answered = frozenset(answered_windows(self._corpus, self._site.outbox))
+        self._ledger.answered_windows = frozenset(answered_windows(self._corpus, self._site.outbox))
         over = action(label)
         after = Snapshot.of(self._site.outbox)
         outbox = self._site.outbox
-        self._found(check_run(label, before, after, book=self._book, over=over, unwritten=outbox.unwritten))
-        outbox.free()  # no process of this campaign is alive, and the next run need not find that out
-        done, shown = len(after.last_results()), sum(1 for _ in self._corpus.visible())
+        self._add(check_run(label, before, after, ledger=self._ledger, over=over, unwritten=outbox.unwritten))
+        outbox.free()  # no process of this campaign is alive, so the next run need not wait for the lease
+        result_count, document_count = len(after.last_results()), sum(1 for _ in self._corpus.visible())
         wrong = sum(map(len, self.tally.findings.rows().values()))
-        told = action.__name__.strip("_").replace("_", " ")
-        self._say(f"{label} {told}: {done} results, {len(after.errors)} errors of {shown}; wrong so far: {wrong}")
+        action_name = action.__name__.strip("_").replace("_", " ")
+        self._say(
+            f"{label} {action_name}: {result_count} results, {len(after.errors)} errors of {document_count};"
+            f" faults: {wrong}"
+        )
 
     def _quiet(self, label: str) -> bool:
-        """A run in peace. Whether answers are streamed stays the same: servers' trouble depends on it."""
+        """Start a quiet run. All of them stream or none does, as the servers' faults depend on it."""
         stream = f"{self._site.dialect}.stream={str(self._streamed_at_end).lower()}"
-        self._expect(label, ended(self._site.start(label, "--set", stream)), {0})
+        self._expect(label, exit_code_of(self._site.start(label, "--set", stream)), {0})
         return True
 
     def _kill(self, label: str) -> bool:
-        """A signal at a random instant, at times with the server gone as well."""
+        """Send a signal at a random moment, sometimes during an outage of the server."""
         number = self._rng.choice(SIGNALS)
         after_s = self._rng.choice(
             (self._rng.uniform(0.0, 1.0), self._rng.uniform(1.0, 6.0), self._rng.uniform(1.0, 6.0))
@@ -136,7 +150,7 @@ class Campaign:
             for pid in workers_of(started.pid)[: self._rng.randint(1, 2)]:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                    self._book.events[label] += 1
+                    self._ledger.events[label] += 1
                     self.tally.happened["worker processes killed"] += 1
         return self._strike(label, signal.SIGKILL, after_s=self._rng.uniform(1.0, 4.0), process=started)
 
@@ -146,16 +160,16 @@ class Campaign:
             return self._strike(label, number, after_s=after_s, happened=happened)
 
     def _second(self, label: str) -> bool:
-        """A second run on the same output, which must give way and name the first."""
+        """Start a second run on the same output, which must give way and name the first."""
         first = self._site.start(label)
         rival = f"{label}-rival"
         time.sleep(self._rng.uniform(0.0, 2.5))
-        code = ended(second := self._site.start(rival))
+        code = exit_code_of(second := self._site.start(rival))
         if first.poll() is None or code == 3:
             self._expect(rival, code, {3})
-            holder, said = f"pid {first.pid}", self._site.log(rival).read_text()
-            # The second one may have been quicker, and then it is the first that gives way.
-            if holder not in said and f"pid {second.pid}" not in self._site.log(label).read_text():
+            holder, log = f"pid {first.pid}", self._site.log(rival).read_text()
+            # The second one may have been quicker; then the first gives way.
+            if holder not in log and f"pid {second.pid}" not in self._site.log(label).read_text():
                 self._wrong(f"{rival}: does not name the holder, expected {holder!r} in its log")
             self.tally.happened["second runs refused"] += code == 3
         return self._strike(
@@ -163,24 +177,24 @@ class Campaign:
         )
 
     def _full_disk(self, label: str) -> bool:
-        """No file may grow beyond a size that is reached in the middle of a line of results."""
+        """Limit the size of files, so that the limit is reached in the middle of a line of results."""
         assert self._site.outbox.folder is not None
         path = self._site.outbox.folder / "results.jsonl"
         room = self._rng.randint(300, 20_000)
         limit = (path.stat().st_size if path.exists() else 0) + room
-        code = ended(self._site.start(label, limit_bytes=limit))
+        code = exit_code_of(self._site.start(label, limit_bytes=limit))
         self._expect(label, code, {0, 3})
         self.tally.happened["disk full"] += code == 3
         return code == 0
 
     def _outage(self, label: str) -> bool:
-        """A server that stays away for longer than the run waits: exit 3, and everything finished is kept."""
+        """Stop the server for longer than the run waits: exit 3, and all completed records are kept."""
         process = self._site.start(label, "--set", "runner.max_outage_s=1", "--set", "runner.startup_wait_s=1")
         time.sleep(self._rng.uniform(0.0, 3.0))
-        self._book.events[label] += 1
+        self._ledger.events[label] += 1
         self._server.down()
         try:
-            code = ended(process, 40.0)
+            code = exit_code_of(process, 40.0)
         finally:
             self._server.up()
         self._expect(label, code, {0, 3})
@@ -189,16 +203,16 @@ class Campaign:
         return code == 0
 
     def _few_files(self, label: str) -> bool:
-        """Few open files from the start to the end."""
-        self._book.events[label] += 1  # no connection can be opened at times, as when the server is gone
+        """Limit the number of open files for the whole run."""
+        self._ledger.events[label] += 1  # at times no connection can be opened, as in an outage of the server
         process = self._site.start(label, open_files=self._rng.randint(48, 110))
         self.tally.happened["few open files"] += 1
         number, after_s = self._rng.choice(SIGNALS), self._rng.uniform(3.0, 9.0)
         return self._strike(label, number, after_s=after_s, process=process, more=frozenset({3}))
 
     def _short_of_files(self, label: str) -> bool:
-        """No file can be opened for a while, in the middle of the run."""
-        self._book.events[label] += 1
+        """Let no file be opened for a while, in the middle of the run."""
+        self._ledger.events[label] += 1
         process = self._site.start(label)
         time.sleep(self._rng.uniform(0.7, 4.0))
         spare, lasts_s = self._rng.randint(-8, 2), self._rng.uniform(0.2, 2.0)
@@ -207,19 +221,19 @@ class Campaign:
         return self._strike(label, number, after_s=after_s, process=process, more=frozenset({3}))
 
     def _store_gone(self, label: str) -> bool:
-        """A store that fails for longer than the run waits: exit 3, and no document fails for it."""
+        """Let the store fail for longer than the run waits: exit 3, and no document fails because of it."""
         process = self._site.start(label, "--set", "runner.max_outage_s=1", "--set", "runner.startup_wait_s=1")
         time.sleep(self._rng.uniform(0.5, 3.0))
         with store_fails(self._rng.choice(self._proxies), self._rng.choice(list(STORE_FAULTS.values()))):
-            code = ended(process, 60.0)
+            code = exit_code_of(process, 60.0)
         self._expect(label, code, {0, 3} | self._refused())
         self.tally.happened["stores given up"] += code == 3
         return code == 0
 
     def _takeover(self, label: str) -> bool:
-        """A run that is killed, and another one that takes over its lease, however long that lasts."""
+        """Kill a run, and start another one that waits for its lease and takes it over."""
         first = self._site.start(label)
-        struck(first, signal.SIGKILL, after_s=self._rng.uniform(1.0, 4.0))
+        exit_after_signal(first, signal.SIGKILL, after_s=self._rng.uniform(1.0, 4.0))
         self.tally.kills["SIGKILL"] += 1
         heir = self._site.start(f"{label}-rival", "--set", "runner.lock_wait_s=60")
         self.tally.happened["leases taken over"] += 1
@@ -227,11 +241,11 @@ class Campaign:
 
     @property
     def _proxies(self) -> list[FaultProxy]:
-        """Where the stores of this campaign can be made to fail."""
-        return [each.proxy for each in (self._site.inbox, self._site.outbox) if each.proxy is not None]
+        """The proxies in front of this campaign's stores."""
+        return [box.proxy for box in (self._site.inbox, self._site.outbox) if box.proxy is not None]
 
     def _refused(self) -> set[int]:
-        """The code for a store that refuses a first start, or an output that cannot even be looked at."""
+        """Return the exit codes allowed when a store refuses a first start, or the output cannot be read."""
         return {2} if self._is_first_start or self._site.outbox.proxy is not None else set()
 
     def _strike(
@@ -244,11 +258,11 @@ class Campaign:
         more: frozenset[int] = frozenset(),
         happened: Mapping[str, int] | None = None,
     ) -> bool:
-        """Return whether the run ended by itself, before the signal; `happened`: the trouble that it had."""
+        """Return whether the run ended by itself, before the signal; `happened`: the trouble during the run."""
         started = process or self._site.start(label)
-        code, seconds = struck(started, number, after_s=after_s)
+        code, seconds = exit_after_signal(started, number, after_s=after_s)
         name = signal.Signals(number).name
-        # A key that is refused at the start is for a person to change.
+        # A key that is refused at the start needs a person.
         refused = {2} if happened and happened.get("keys refused") else set[int]()
         if happened and any(happened.get(name) for name in STORE_FAULTS):
             refused |= {3} | self._refused()
@@ -259,7 +273,7 @@ class Campaign:
         return seconds == 0 and code == 0
 
     def _trouble(self, label: str, times: int) -> _Counted:
-        trouble = Trouble(self._server, self._book, run=label, rng=self._rng, times=times, proxies=self._proxies)
+        trouble = Trouble(self._server, self._ledger, run=label, rng=self._rng, times=times, proxies=self._proxies)
         return _Counted(trouble, self.tally)
 
     def _change_one(self) -> None:
@@ -268,25 +282,25 @@ class Campaign:
 
     def _expect(self, label: str, code: int | None, allowed: set[int]) -> None:
         if code not in allowed:
-            said = self._site.log(label).read_text(errors="replace")
-            if 130 in allowed and ended_in_startup(said):
+            log = self._site.log(label).read_text(errors="replace")
+            if 130 in allowed and ended_in_startup(log):
                 return
-            told = "hung" if code is None else f"ended with {code}"
-            self._wrong(f"{label}: {told}, expected {sorted(allowed)}; its log ends: {said[-600:]}")
+            ending = "hung" if code is None else f"ended with {code}"
+            self._wrong(f"{label}: {ending}, expected {sorted(allowed)}; its log ends: {log[-600:]}")
 
     def _wrong(self, message: str) -> None:
-        self._found(Findings(other=[message]))
+        self._add(Findings(other=[message]))
 
-    def _found(self, more: Findings) -> None:
-        """Report what is wrong at once: a long run is looked at while it goes on."""
-        for mine, (name, theirs) in zip(self.tally.findings.rows().values(), more.rows().items(), strict=True):
-            mine += theirs
-            for sentence in theirs:
+    def _add(self, more: Findings) -> None:
+        """Add findings, and report them at once: a long campaign is watched while it runs."""
+        for total, (name, sentences) in zip(self.tally.findings.rows().values(), more.rows().items(), strict=True):
+            total += sentences
+            for sentence in sentences:
                 self._say(f"WRONG ({name}) {sentence}")
 
 
 class _Counted:
-    """Trouble, counted in the tally when it is over."""
+    """Trouble whose counts are added to the campaign's when it ends."""
 
     def __init__(self, trouble: Trouble, tally: RunCounts) -> None:
         self._trouble, self._tally = trouble, tally

@@ -1,6 +1,6 @@
-"""The documents of a torture run: what each of them does to the server, and how it must end for that.
+"""The documents of a torture run: the fault that each one causes, and how it must end.
 
-It must not look at an output: what became of a document is held against this by torture_check.
+It must not read an output: check.py compares outputs with this.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ RETRIES = 2
 ALL = RETRIES + 1
 REASKED = ("wrong_type", "invalid_json", "nan", "deep", "duplicate_key")
 LOST = 2 * (ALL + 1)
-"""Each request of a lost connection may be sent twice (a stale connection), and once more the document goes alone."""
+"""Each request of a lost connection may be sent twice (a stale connection); finally the document is sent alone once."""
 TRANSIENT = ("http_400_crash", "http_402", "http_409", "http_424", "http_499")
-"""4xx that stand for a passing state of the server."""
+"""Statuses 4xx that report a transient state of the server."""
 NO_ANSWER = ("empty_model_response", "bad_response")
 LINES_A_FILE = 40
 TOO_LARGE_BYTES = 20_000
@@ -28,9 +28,9 @@ SECRET_PHRASE = "the harbour master counted"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a document asks for (`marker`), how it ends (`reason`, None: a result), its requests in a quiet run.
+    """The fault of a document (`marker`), its end (`reason`, None: a result), and its requests in a quiet run.
 
-    `ollama`: how it ends in that dialect; `streamed`: how it may end as well when the answer came as a stream.
+    `ollama`: its end in that dialect. `streamed`: further ends that are allowed for a streamed answer.
     """
 
     marker: str
@@ -40,29 +40,29 @@ class Case:
     streamed: tuple[str, ...] = ()
 
     def ends(self, dialect: str) -> str | None:
-        """Return the reason in this dialect, None for a result."""
+        """Return the expected reason in this dialect, None for a result."""
         return self.ollama if dialect == "ollama" and self.ollama else self.reason
 
     @property
     def name(self) -> str:
-        """Return the fault without its count."""
+        """The fault without its count."""
         return self.marker.partition("*")[0]
 
     @property
     def attempts(self) -> int:
-        """Return how many attempts its record may tell of, whatever the server went through."""
+        """Return the most attempts that its record may have, whatever happened to the server."""
         return self.requests * ALL if self is LONG else 2 * ALL if self.name in REASKED else ALL
 
     @property
     def times(self) -> int | None:
-        """Return for how many requests the fault lasts; None: for all."""
+        """The number of requests with the fault; None: all."""
         count = self.marker.partition("*")[2]
         return int(count) if count else None
 
 
 FINE = Case("", None, 1)
 LONG = Case("", None, 40)
-"""A document of about ten windows; a later run that counts tokens in another way cuts the rest of it anew."""
+"""A document of about ten windows; a later run that counts tokens differently splits the rest of it again."""
 LONG_LINES = 130
 KILLER = Case("kill", "connection_error", LOST)
 PERMANENT = (
@@ -96,8 +96,8 @@ PERMANENT = (
     *(Case(name, "generation_loop", 1) for name in ("loop_whitespace", "repetition")),
 )
 DOUBLING = Case("doubled*1", None, 2)
-"""Few of them: a run that has met one uses each connection once from then on, and the others find nothing to upset."""
-MENDED = tuple(
+"""Few of them: after the first one, a run uses each connection once, and the others have no effect."""
+REPAIRED = tuple(
     Case(name, None, 1)
     for name in ("fenced", "prose", "think_block", "trailing_comma", "doubly_encoded", "truncated_prompt", "surrogate")
 ) + tuple(Case(name, None, 1) for name in ("interim_102", "interim_103", "interim_many"))
@@ -145,27 +145,27 @@ class Doc:
 
     @property
     def named(self) -> str:
-        """Return the id that its text names, and so the server sees."""
+        """Return the id in its text, which the server sees."""
         return self.twin_of or self.id
 
     @property
     def sha256(self) -> str:
-        """Return the hash that its records must carry."""
+        """Return the hash that its records must contain."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
     def text(self) -> str:
-        """Return its text as the pipeline reads it; for one that can be read."""
+        """Return the text of a readable document as the pipeline reads it."""
         return str(json.loads(self.data)["text"]) if ".jsonl#" in self.id else self.data.decode()
 
     def write(self) -> None:
-        """Make its bytes anew, for the current revision."""
+        """Build its bytes for the current revision."""
         self.data = _bytes_of(self)
 
 
 @dataclass(slots=True)
 class Corpus:
-    """All documents by id, and the files that hold them; `shown`: how many files are in the inbox."""
+    """All documents by id, and the files that hold them; `shown`: the number of files in the inbox."""
 
     inbox: Inbox
     docs: dict[str, Doc] = field(default_factory=dict)
@@ -184,7 +184,7 @@ class Corpus:
             yield from docs
 
     def change(self, rng: random.Random) -> Doc | None:
-        """Return a well-behaved document after its text was changed in the inbox; None when there is none."""
+        """Change the text of a document without faults in the inbox, and return it; None when there is none."""
         fine = [
             (name, docs, doc)
             for name, docs in self.files[: self.shown]
@@ -207,7 +207,7 @@ class Corpus:
 def make_corpus(inbox: Inbox, count: int, rng: random.Random, *, long: float) -> Corpus:
     """Return `count` documents with faults of every kind among them, half of them as lines, in random order.
 
-    `long`: the share of long ones, which meet no fault of their own.
+    `long`: the share of long ones, which cause no fault.
     """
     cases = chosen_cases(count, rng)
     fine = [place for place, case in enumerate(cases) if case is FINE]
@@ -236,15 +236,15 @@ def make_corpus(inbox: Inbox, count: int, rng: random.Random, *, long: float) ->
 
 
 def _make_twins(fine: list[Doc]) -> None:
-    """Give every tenth of these documents the text of the one before it: only one of the two may be asked."""
+    """Give every tenth of these documents the text of the one before it: only one of the two may be sent."""
     for original, twin in zip(fine[8::10], fine[9::10], strict=False):
         twin.twin_of = original.id
         original.is_twin = twin.is_twin = True
 
 
 def chosen_cases(count: int, rng: random.Random) -> list[Case]:
-    """Return one case a document: each kind of fault as often as there is room, killers few, most of them fine."""
-    kinds = [*PERMANENT, *MENDED, *PASSING, *UNASKED]
+    """Return one case per document: faults of each kind in turn, few killers, and most documents without a fault."""
+    kinds = [*PERMANENT, *REPAIRED, *PASSING, *UNASKED]
     faulty = [kinds[n % len(kinds)] for n in range(max(len(kinds), count * 2 // 5))]
     faulty += [KILLER, DOUBLING] * max(1, count // 1000)
     cases = (faulty + [FINE] * count)[:count]

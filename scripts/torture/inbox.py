@@ -1,6 +1,6 @@
-"""Where the documents of a campaign lie: in a folder, or in a bucket of a real S3 server behind a proxy that can fail.
+"""The input of a campaign: in a folder, or in a bucket of a real S3 server behind a proxy that can fail.
 
-It must not know what is in a document: it takes names and bytes.
+It must not know the content of documents: it takes names and bytes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from obstore.store import S3Store
 from s3_faults import FaultProxy
 
 STORAGE: Mapping[str, Any] = {"retry_for_s": 0.5}
-"""Short: the run's own waiting is to be seen, and not that of the store's client."""
+"""Short, so that the run's own retries are tested and not those of the store's client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inbox:
-    """The input of a run, and how to put documents into it; `proxy`: where a store's faults are switched."""
+    """The input of a run, and a function that puts documents into it; `proxy`: switches the faults of a store."""
 
     uri: str
     put: Callable[[str, bytes], object]

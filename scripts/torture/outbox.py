@@ -1,6 +1,6 @@
-"""Where the runs of a campaign write: a folder, or a bucket of a real S3 server behind a proxy that can fail.
+"""The output of a campaign: a folder, or a bucket of a real S3 server behind a proxy that can fail.
 
-It must not change what a run has written, except the lock of a run that is known to be dead.
+It must not change the files of a run, except the lock of a run that is known to be dead.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from s3_faults import FaultProxy
 
 PART_SECONDS, PART_BYTES = 1, 4000
 UNWRITTEN = 48
-"""Records in no written part that a killed run may lose: two closed parts and two open ones of some six records each,
-and those that arrive while no more can be closed."""
+"""Most records that a killed run may lose: two closed parts and two open ones of about six records each, and those that
+arrive while no more parts can be closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outbox:
-    """The output of a campaign; `files(folder)` yields name and content, sorted by name; `free` opens the lock.
+    """The output of a campaign; `files(folder)` yields names and contents, sorted by name; `free` releases the lock.
 
     `settings`: of `output`. `folder`: where it is on this machine; None in a bucket. `unwritten`: records that a killed
     run may lose.
@@ -37,7 +37,7 @@ class Outbox:
 
     def content(self, name: str) -> bytes | None:
         """Return the content of one file."""
-        return next((data for found, data in self.files(name) if found == name), None)
+        return next((data for file_name, data in self.files(name) if file_name == name), None)
 
 
 def folder_outbox(folder: Path) -> Outbox:
@@ -45,9 +45,9 @@ def folder_outbox(folder: Path) -> Outbox:
 
     def files(prefix: str) -> Iterator[tuple[str, bytes]]:
         path = folder / prefix
-        for found in sorted(path.rglob("*") if path.is_dir() else folder.glob(f"{prefix}*")):
-            if found.is_file():
-                yield found.relative_to(folder).as_posix(), found.read_bytes()
+        for file in sorted(path.rglob("*") if path.is_dir() else folder.glob(f"{prefix}*")):
+            if file.is_file():
+                yield file.relative_to(folder).as_posix(), file.read_bytes()
 
     return Outbox({"uri": str(folder)}, files, folder=folder)
 

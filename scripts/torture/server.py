@@ -1,6 +1,6 @@
-"""The server of a torture run: it answers with the document's own id, counts requests by run, and is cut off at times.
+"""The server of a torture run: it answers with the document's own id, counts requests by run, and has outages.
 
-It must not judge an end: it notes what was asked, and which run asked for a document that was finished before.
+It must not judge an output: it records the requests, and those for documents that were finished before.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ SCHEMA: Mapping[str, Any] = {
 
 
 def answer(prompt: str, schema: Mapping[str, Any] | None) -> str:
-    """Return an answer that can only be this document's; what is no document of ours gets any valid answer.
+    """Return an answer that fits only this document; a text without marks gets any valid answer.
 
-    Half of the answers quote nothing: they would be valid for any document, so that a swapped one becomes a record.
+    Half of the answers have no quote: they would be valid for any document, so that a swapped one becomes a record.
     """
     marks, quote = MARKS.search(prompt), QUOTE.search(prompt)
     if not marks or not quote:
         return answer_for(prompt, schema) if schema else "ok"
-    said = (
+    summary = (
         f"A summary of {marks[1]} that is longer than any quotation, so that what breaks the longest text breaks it. "
     )
     value: dict[str, Any] = {"document": marks[1], "revision": int(marks[2])}
     if quotes(marks[1]):
         value["quote"] = quote[0]
-    return json.dumps({**value, "summary": said + "." * 200})
+    return json.dumps({**value, "summary": summary + "." * 200})
 
 
 def quotes(name: str) -> bool:
@@ -63,59 +63,59 @@ def quotes(name: str) -> bool:
     return bool(zlib.crc32(name.encode()) % 2)
 
 
-class Book(list[Seen]):
-    """Takes the place of the server's list of requests: counts by run and document instead of keeping them."""
+class RequestLedger(list[Seen]):
+    """Counts of requests by run and document, in place of the server's list of requests."""
 
     def __init__(self, corpus: Corpus) -> None:
         super().__init__()
         self.corpus = corpus
-        self.asked: dict[str, Counter[str]] = {}
-        self.met: Counter[str] = Counter()
+        self.requests_by_run: dict[str, Counter[str]] = {}
+        self.faults: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
-        self.again: list[tuple[str, str]] = []
+        self.repeated: list[tuple[str, str]] = []
         self.finished: Set[str] = frozenset()
-        self.answered: Set[Window] = frozenset()
+        self.answered_windows: Set[Window] = frozenset()
         self.windows = 0
-        self.windows_again: list[tuple[str, str]] = []
+        self.repeated_windows: list[tuple[str, str]] = []
         self.total = 0
 
-    def append(self, seen: Seen) -> None:
+    def append(self, request: Seen) -> None:
         """Count one request; the server calls it under its lock."""
-        doc = self.corpus.docs.get(seen.document)
-        if doc is None or not seen.n:
+        doc = self.corpus.docs.get(request.document)
+        if doc is None or not request.n:
             return
-        run = seen.headers.get(RUN_HEADER, "?")
+        run = request.headers.get(RUN_HEADER, "?")
         self.total += 1
-        self.asked.setdefault(run, Counter())[doc.id] += 1
+        self.requests_by_run.setdefault(run, Counter())[doc.id] += 1
         if doc.id in self.finished:
-            self.again.append((run, doc.id))
-        window = window_of(doc.id, document_of(seen.body)[1]) if doc.case is LONG else None
+            self.repeated.append((run, doc.id))
+        window = window_of(doc.id, document_of(request.body)[1]) if doc.case is LONG else None
         self.windows += window is not None
-        if window in self.answered:
-            self.windows_again.append((run, doc.id))
+        if window in self.answered_windows:
+            self.repeated_windows.append((run, doc.id))
         times = doc.case.times
-        if doc.case.name and (times is None or seen.n <= times):
-            self.met[doc.case.name] += 1
+        if doc.case.name and (times is None or request.n <= times):
+            self.faults[doc.case.name] += 1
             self.events[run] += doc.case.name == "kill"
 
 
 class Trouble:
-    """Cuts the server off, lets it drain or refuse our key for a while, in a thread of its own; `with` it in a run.
+    """Outages of the server, drains and refused keys, in a thread of their own, for the block of a `with`.
 
-    With the `proxies` of stores, a store fails at times instead: no request to the server may be lost for that.
+    With the `proxies` of stores, a store fails instead at times, for which no request to the server may be lost.
     """
 
     def __init__(
         self,
         server: FakeLLM,
-        book: Book,
+        ledger: RequestLedger,
         *,
         run: str,
         rng: random.Random,
         times: int,
         proxies: Sequence[FaultProxy] = (),
     ) -> None:
-        self._server, self._book, self._run = server, book, run
+        self._server, self._ledger, self._run = server, ledger, run
         kinds = TROUBLES + tuple(STORE_FAULTS) if proxies else TROUBLES
         self._plan = [(rng.uniform(0.2, 2.5), rng.choice(kinds), rng.uniform(0.1, 2.5)) for _ in range(times)]
         self._proxy = rng.choice(proxies) if proxies else None
@@ -124,12 +124,12 @@ class Trouble:
         self.happened: Counter[str] = Counter()
 
     def __enter__(self) -> Trouble:
-        """Start it."""
+        """Start the thread."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it; the server is there again afterwards."""
+        """End the thread; the server is available again afterwards."""
         self._stop.set()
         self._thread.join()
 
@@ -138,14 +138,14 @@ class Trouble:
             if self._stop.wait(pause_s):
                 return
             self.happened[name] += 1
-            with self._played(name):
+            with self._trouble(name):
                 self._stop.wait(lasts_s)
 
-    def _played(self, name: str) -> AbstractContextManager[None]:
+    def _trouble(self, name: str) -> AbstractContextManager[None]:
         if self._proxy is not None and name in STORE_FAULTS:
             return store_fails(self._proxy, STORE_FAULTS[name])
-        self._book.events[self._run] += 1
-        return _PLAYED[name](self._server)
+        self._ledger.events[self._run] += 1
+        return _TROUBLE[name](self._server)
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def _other_key(server: FakeLLM) -> Iterator[None]:
     server.api_key = key
 
 
-_PLAYED = {"server cuts": _cut_off, "server drains": _draining, "keys refused": _other_key}
+_TROUBLE = {"server cuts": _cut_off, "server drains": _draining, "keys refused": _other_key}
 TROUBLES = ("server cuts",) * 3 + ("server drains", "keys refused")
 STORE_FAULTS: Mapping[str, str] = {
     "store tokens expired": "expired_token",
@@ -180,7 +180,7 @@ STORE_FAULTS: Mapping[str, str] = {
     "store resets": "reset",
     "store replies lost": "lost_reply",
 }
-"""Names in the table, and those of the proxy."""
+"""Faults by their name in the table → the name that the proxy uses."""
 
 
 @contextmanager
@@ -191,8 +191,8 @@ def store_fails(proxy: FaultProxy, fault: str) -> Iterator[None]:
     proxy.fault = None
 
 
-def make_server(book: Book, *, key: str, dialect: str, latency_s: float) -> FakeLLM:
-    """Return the server, not yet listening."""
+def make_server(ledger: RequestLedger, *, key: str, dialect: str, latency_s: float) -> FakeLLM:
+    """Return the server before it listens."""
     server = FakeLLM(
         (MODEL,),
         api_key=key,
@@ -201,5 +201,5 @@ def make_server(book: Book, *, key: str, dialect: str, latency_s: float) -> Fake
         dialects=(dialect,),
         restart_s=RESTART_S,
     )
-    server.requests = book
+    server.requests = ledger
     return server

@@ -1,6 +1,6 @@
-"""Where a torture run takes place: its folders, its configuration, and the installed command started in them.
+"""The folders and the configuration of a torture run, and the installed command that runs in them.
 
-It must not decide when a process dies: it starts processes and waits for them, each by its own id.
+It must not decide when a process ends: it starts processes and waits for them, each by its own id.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ LIMITED = (
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The folders of one campaign, its input, whom it asks, and with which key."""
+    """The folders of one campaign, its input, its server, and the key."""
 
     root: Path
     inbox: Inbox
@@ -66,7 +66,7 @@ class Site:
     splits: bool = False
 
     def log(self, label: str) -> Path:
-        """Return the file with all that a run has said."""
+        """Return the log file of a run."""
         return self.root / "logs" / f"{label}.log"
 
     def prepare(self) -> None:
@@ -86,7 +86,7 @@ class Site:
     def start(
         self, label: str, *more: str, limit_bytes: int | None = None, open_files: int | None = None
     ) -> subprocess.Popen[bytes]:
-        """Return the installed command at work; `limit_bytes`: how large a file may grow."""
+        """Start the installed command; `limit_bytes`: the largest size of a file."""
         command = [*installed(), "run", "--config", str(self._config(label)), "--run-id", label, *more]
         for limit, value in ((resource.RLIMIT_FSIZE, limit_bytes), (resource.RLIMIT_NOFILE, open_files)):
             if value is not None:
@@ -120,33 +120,35 @@ class Site:
         return path
 
     def _environ(self) -> dict[str, str]:
-        """The environment without what could lead elsewhere, and with the key."""
-        ours = ("VLLM_", "OLLAMA_", "PIPELINE_", "AWS_")
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(ours) and not k.lower().endswith("_proxy")}
+        """Return the environment with the key, and without variables that name other servers."""
+        prefixes = ("VLLM_", "OLLAMA_", "PIPELINE_", "AWS_")
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(prefixes) and not k.lower().endswith("_proxy")
+        }
         more = {f"{self.dialect.upper()}_API_KEY": self.key, "TMPDIR": str(self.root / "tmp")}
-        return {**kept, **more, **self.inbox.environ}
+        return {**inherited, **more, **self.inbox.environ}
 
 
 def workers_of(pid: int) -> list[int]:
     """Return the worker processes of a run; none where the kernel does not list them."""
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             if parent == pid and b"run.workers.process" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-    return found
+                pids.append(int(folder.name))
+    return pids
 
 
 def installed() -> list[str]:
     """Return the installed command beside this Python."""
     command = Path(sys.executable).with_name("pipeline")
     if not command.exists():
-        raise SystemExit(f"torture: {command} is not there; install the project first: pip install -e .")
+        raise SystemExit(f"torture: {command} does not exist; install the project first: pip install -e .")
     return [str(command)]
 
 
-def ended(process: subprocess.Popen[bytes], timeout_s: float = HANGS_AFTER_S) -> int | None:
+def exit_code_of(process: subprocess.Popen[bytes], timeout_s: float = HANGS_AFTER_S) -> int | None:
     """Return the exit code; None when it hung and had to be killed."""
     try:
         return process.wait(timeout_s)
@@ -156,14 +158,14 @@ def ended(process: subprocess.Popen[bytes], timeout_s: float = HANGS_AFTER_S) ->
         return None
 
 
-def struck(process: subprocess.Popen[bytes], number: int, *, after_s: float) -> tuple[int | None, float]:
+def exit_after_signal(process: subprocess.Popen[bytes], number: int, *, after_s: float) -> tuple[int | None, float]:
     """Return the exit code after a signal, and the seconds that the end took; no signal when it ended before."""
     try:
         return process.wait(after_s), 0.0
     except subprocess.TimeoutExpired:
         process.send_signal(number)
     started = time.monotonic()
-    code = ended(process, GRACE_S + 20.0 if number != signal.SIGKILL else 20.0)
+    code = exit_code_of(process, GRACE_S + 20.0 if number != signal.SIGKILL else 20.0)
     return code, time.monotonic() - started
 
 
@@ -185,7 +187,7 @@ def short_of_files(process: subprocess.Popen[bytes], *, spare: int, lasts_s: flo
     return True
 
 
-def ended_in_startup(said: str) -> bool:
+def ended_in_startup(log: str) -> bool:
     """Return whether SIGINT met an interpreter that was still starting: the trace is Python's own."""
-    interrupted = said.rstrip().endswith("KeyboardInterrupt") or "\nKeyboardInterrupt" in said
-    return interrupted and "Z INFO " not in said and "Z ERROR " not in said
+    interrupted = log.rstrip().endswith("KeyboardInterrupt") or "\nKeyboardInterrupt" in log
+    return interrupted and "Z INFO " not in log and "Z ERROR " not in log

@@ -1,6 +1,6 @@
-"""Long documents of a torture run: their text, which windows are answered already, and which are asked again.
+"""The windows of a torture run's long documents: the answered ones, and the faults of a result's windows.
 
-It must not start anything: it reads an output's windows and the prompts that the server saw.
+It must not start anything: it reads an output's windows and the prompts that the server received.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Window = tuple[str, str]
 
 
 def window_of(name: str, prompt: str) -> Window | None:
-    """Return which window a prompt asks about; None for a whole document."""
+    """Return the window that a prompt contains; None for a whole document."""
     return (name, _hash(part_of(prompt).strip())) if PART in prompt else None
 
 
@@ -40,7 +40,7 @@ def answered_windows(corpus: Corpus, outbox: Outbox) -> Iterator[Window]:
 
 
 def wrong_ledger(doc: Doc, line: Record) -> str | None:
-    """Return what is wrong with the windows of a result; None when they cover the text once."""
+    """Return the fault of a result's windows; None when they cover the text once."""
     windows = line.get("windows")
     if doc.case is not LONG:
         return "windows, of a short document" if windows else None

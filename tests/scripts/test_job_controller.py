@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from charts import helm
 from fake_llm import FakeLLM
-from job_trial.__main__ import Kills, Trial, documents_of, wrong
-from job_trial.controller import judged, run_job
+from job_trial.__main__ import Kills, Trial, documents_of, faults_of
+from job_trial.controller import action_of, run_job
 from job_trial.pod import Cluster, Manifest, Pod, expanded, moved, namespace, update_mounts
 from job_trial.sites import Bucket, Volumes
 from s3_server import S3Server
@@ -62,9 +62,9 @@ def test_each_document_is_done_once_whatever_happens_to_the_pods(
     with FakeLLM(("llama3.1",), api_key="trial-key", latency_s=0.05) as server:
         trial = replace(at(trial, server), site=site)
         ids = trial.archive(200)
-        kills = Kills(random.Random(6), left=4, every_s=0.6)
+        kills = Kills(random.Random(6), remaining=4, every_s=0.6)
         status = waited(trial.job(), trouble=kills, read_only=namespace() is not None)
-        assert wrong(trial, ids, status) == []
+        assert faults_of(trial, ids, status) == []
         assert len(status.ends) > trial.shards, "no pod was restarted"
         server.requests.clear()
         again = waited(trial.job(backfill__revision=2, backfill__shards=3))
@@ -79,9 +79,9 @@ def test_the_chunks_of_a_plan_are_done_once_whatever_happens_to_the_pods(trial: 
         trial = replace(at(trial, server), chunks=6)
         ids = trial.archive(200)
         trial.plan()
-        kills = Kills(random.Random(6), left=4, every_s=0.6)
+        kills = Kills(random.Random(6), remaining=4, every_s=0.6)
         status = waited(trial.job(), trouble=kills, read_only=namespace() is not None)
-        assert wrong(trial, ids, status) == []
+        assert faults_of(trial, ids, status) == []
         assert len(status.indexes) == 6
         server.requests.clear()
         trial.plan()
@@ -155,7 +155,7 @@ def test_an_upgrade_reaches_the_running_pods(trial: Trial) -> None:
                     update_mounts(upgraded, job["spec"]["template"], pod)
 
         status = waited((cluster, job), trouble=upgrade)
-        assert wrong(trial, ids, status) == []
+        assert faults_of(trial, ids, status) == []
         assert same["metadata"]["name"] == job["metadata"]["name"]
         assert len(status.ends) == len(changed) == 1
         assert sorted(documents_of(first) + documents_of(second)) == ids
@@ -168,7 +168,7 @@ def test_an_upgrade_reaches_the_running_pods(trial: Trial) -> None:
 )
 def test_the_first_rule_that_fits_decides(code: int, evicted: bool, action: str) -> None:
     """An eviction before an exit code; what no rule names is counted."""
-    assert judged(POLICY, code, evicted=evicted) == action
+    assert action_of(POLICY, code, evicted=evicted) == action
 
 
 def test_paths_are_moved_where_they_start_and_nowhere_else() -> None:

@@ -16,7 +16,7 @@ import pytest
 from charts import helm
 from conftest import json_log
 from fake_llm import FakeLLM
-from job_trial.__main__ import AGENT, Trial, documents_of, wrong
+from job_trial.__main__ import AGENT, Trial, documents_of, faults_of
 from job_trial.controller import Status, run_job
 from job_trial.pod import Cluster, Manifest, Pod, entrypoint, namespace, update_mounts
 from job_trial.sites import Volumes
@@ -60,7 +60,7 @@ def test_shards_that_begin_and_end_together_all_end_with_0(trial: Trial) -> None
     trial = replace(trial, shards=8, parallelism=8)
     ids = trial.archive(16)
     status = waited(trial.job())
-    assert wrong(trial, ids, status) == []
+    assert faults_of(trial, ids, status) == []
     assert [code for _, code, _ in status.ends] == [0] * 8
     ends = [line for line in logs(trial) if line["message"] == "run ends"]
     assert "FINISHED" in [line["all_shards"] for line in ends]
@@ -80,7 +80,7 @@ def test_a_question_that_changed_in_the_middle_is_reported(trial: Trial) -> None
         if len(pods) == 2 and cluster.manifests != changed.manifests:
             object.__setattr__(cluster, "manifests", changed.manifests)  # what pods find that start from now on
 
-    assert wrong(trial, ids, waited((cluster, job), trouble=change)) == []
+    assert faults_of(trial, ids, waited((cluster, job), trouble=change)) == []
     report = trial.report()
     assert len({row["fingerprint"] for row in report["questions"]}) == 2
     assert "it changed during the work" in report["mixed_questions"][0]
@@ -94,7 +94,7 @@ def test_a_failed_backfill_goes_on_when_its_cause_is_repaired(trial: Trial, keye
     last = [line for line in logs(trial) if line.get("logs")]
     assert last and all("kubectl" in line["logs"] and "pipeline run" not in str(line) for line in last)
     keyed.api_key = "trial-key"
-    assert wrong(trial, ids, waited(trial.job(backfill__revision=2))) == []
+    assert faults_of(trial, ids, waited(trial.job(backfill__revision=2))) == []
 
 
 def test_waiting_for_the_lock_uses_up_no_try(trial: Trial) -> None:
@@ -109,7 +109,7 @@ def test_waiting_for_the_lock_uses_up_no_try(trial: Trial) -> None:
             lock.release()
 
     status = waited(trial.job(), trouble=release)
-    assert wrong(trial, ids, status) == []
+    assert faults_of(trial, ids, status) == []
     assert [code for _, code, _ in status.ends] == [0] * 4
     said = [line for line in logs(trial) if line["message"] == "Waiting for the output"]
     assert said and all("nightly-run" in line["holder"] for line in said)
@@ -135,7 +135,7 @@ def test_a_key_that_is_rotated_between_two_pods_is_waited_for(trial: Trial, keye
                 update_mounts(new, job["spec"]["template"], running[0])
 
     status = waited((old, job), trouble=rotate)
-    assert wrong(trial, ids, status) == []
+    assert faults_of(trial, ids, status) == []
     assert [code for _, code, _ in status.ends] == [137, 0]
 
 
@@ -157,7 +157,7 @@ def test_a_pod_that_is_deleted_in_its_first_moments_ends_at_once(trial: Trial, k
 
     begun = time.monotonic()
     status = waited(trial.job(backfill__backoffLimitPerIndex=4), trouble=delete)
-    assert wrong(trial, ids, status) == []
+    assert faults_of(trial, ids, status) == []
     assert [(code, action) for _, code, action in status.ends] == [(143, "Count")] * 4 + [(0, None)]
     assert time.monotonic() - begun < 60
 
@@ -176,7 +176,7 @@ def test_a_job_that_is_suspended_goes_on_without_a_failure(trial: Trial) -> None
 
     spans: list[float] = []
     status = waited(trial.job(), suspended=suspended)
-    assert wrong(trial, ids, status) == []
+    assert faults_of(trial, ids, status) == []
     assert {action for _, code, action in status.ends if code} == {"Ignore"}
     assert time.monotonic() - begun > 4
 
@@ -187,7 +187,7 @@ def test_time_that_is_up_is_not_done(trial: Trial) -> None:
     ids = trial.archive(400)
     extra = ["--max-duration=1s", "--incomplete-exit=3"]
     status = waited(trial.job(backfill__extraArgs=extra, backfill__backoffLimitPerIndex=50))
-    assert wrong(trial, ids, status) == []
+    assert faults_of(trial, ids, status) == []
     codes = [code for _, code, _ in status.ends]
     assert codes[-1] == 0
     assert set(codes[:-1]) == {3}
