@@ -27,8 +27,9 @@ def _has_room(runner: Runner) -> bool:
     long = runner.long
     if not runner.job.allows(runner.tally.tried + runner.flight.documents + long.documents):
         return False
-    # windows wait for a document that must be sent alone, and so would the parked documents for ever
-    if long.is_full and not runner.backlog.waits_for_idle:
+    # a postponed document may be a parked one that is to be opened, or one for which all windows wait: if it waited
+    # until fewer are parked, the run would hang
+    if long.is_full and not runner.backlog.has_postponed:
         return False
     if runner.job.output.is_full:
         return False

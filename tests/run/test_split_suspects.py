@@ -1,4 +1,4 @@
-"""Windows and documents that must be sent alone never wait for each other."""
+"""Documents and windows never wait for each other: neither those to be sent alone nor parked ones."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any, cast
 
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE
 from pipeline.long.windows import Span
-from pipeline.run.in_flight import Backlog
+from pipeline.records import Entry
+from pipeline.run.dispatch import send_entry
+from pipeline.run.in_flight import Backlog, Flight
 from pipeline.run.windows.cutting import Window
 from pipeline.run.windows.long_documents import LongDocuments
-from pipeline.run.windows.open_documents import OpenDocument
+from pipeline.run.windows.open_documents import MOST_OPEN, MOST_PARKED, OpenDocument
 
 
 def test_suspect_document_and_window_do_not_deadlock() -> None:
@@ -31,3 +33,27 @@ def test_suspect_document_and_window_do_not_deadlock() -> None:
     assert documents.send_one(send_entry)
     assert len(sent) == 1
     assert not backlog.waits_for_idle
+
+
+def test_parked_documents_are_read_again_however_many_wait() -> None:
+    """Documents that land together may be far more than are parked at most; each is still read again."""
+    parked = MOST_PARKED + 2 * MOST_OPEN
+    sent: list[str] = []
+    runner = SimpleNamespace(
+        backlog=Backlog(lambda _: ""),
+        flight=Flight(max_bytes=1 << 20),
+        plan=None,
+        in_flight=0,
+        most_in_flight=2 * parked,
+        tally=SimpleNamespace(tried=0),
+        job=SimpleNamespace(output=SimpleNamespace(is_full=False), allows=lambda _: True),
+        send=lambda entry, *, alone: sent.append(entry.id),  # noqa: ARG005
+    )
+    runner.long = documents = LongDocuments(cast(Any, runner), clock=lambda: 0.0)
+    for number in range(parked):
+        entry = Entry(str(number), "", None, 0, "text", bytes)
+        documents._open.park(entry, windows=3)
+    for _ in range(parked):
+        assert documents.send_one(lambda: send_entry(cast(Any, runner), cast(Any, None)))
+        documents._open.has_read(cast(Any, SimpleNamespace(id=sent[-1])))
+    assert sorted(map(int, sent)) == list(range(parked))
