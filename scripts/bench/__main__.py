@@ -15,7 +15,7 @@ sys.path[0] = str(
 
 from bench.site import table
 
-PARTS = ("overhead", "ratios", "concurrency", "memory", "resume", "sources", "validation")
+PARTS = ("overhead", "ratios", "concurrency", "memory", "long", "resume", "sources", "validation")
 TOOLS = ("clients", "server")
 """What benchmarks start as child processes."""
 

@@ -11,6 +11,7 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 FIELDS = 20
@@ -22,6 +23,7 @@ DOCUMENT = b"rose by a tenth"
 COUNT = b"7000000"
 """The place of the prompt's count in a prepared response."""
 BYTES_A_TOKEN = 4
+CONTEXT = 32768
 
 
 def schema(fields: int = FIELDS) -> dict[str, Any]:
@@ -77,22 +79,30 @@ def ollama_chat(content: str, latency_s: float) -> bytes:
     return page({**said, "done": True, "done_reason": "stop", **counts, **times})
 
 
+def tokenized(body: Mapping[str, Any]) -> bytes:
+    """Return the whole response of vLLM about the tokens of a text or of a chat."""
+    text = body.get("prompt") or "".join(message["content"] for message in body.get("messages", ()))
+    count = -(-len(text.encode()) // BYTES_A_TOKEN)
+    return page({"count": count, "max_model_len": CONTEXT, "tokens": [0] * count})
+
+
 class Stub:
     """What the server answers and has seen: times of the first document's request and of the last answer, how many."""
 
-    def __init__(self, latency_s: float) -> None:
+    def __init__(self, latency_s: float, said: str | None = None) -> None:
+        said = answer() if said is None else said
         canary = json.dumps({"canary": CANARY.decode()})
         self.latency_s = latency_s
-        self.chats = {b"/v1": vllm_chat(answer()), b"/ap": ollama_chat(answer(), latency_s)}
+        self.chats = {b"/v1": vllm_chat(said), b"/ap": ollama_chat(said, latency_s)}
         self.canaries = {b"/v1": vllm_chat(canary), b"/ap": ollama_chat(canary, latency_s)}
         name = f"{MODEL}:latest"
-        model = {"id": MODEL, "owned_by": "vllm", "max_model_len": 32768}
+        model = {"id": MODEL, "owned_by": "vllm", "max_model_len": CONTEXT}
         self.pages = {
             b"/v1/models": page({"object": "list", "data": [model]}),
             b"/version": page({"version": "0.32.0"}),
             b"/api/version": page({"version": "0.32.9"}),
             b"/api/tags": page({"models": [{"name": name, "digest": DIGEST}]}),
-            b"/api/ps": page({"models": [{"name": name, "context_length": 32768}]}),
+            b"/api/ps": page({"models": [{"name": name, "context_length": CONTEXT}]}),
             b"/api/show": page({"details": {"family": "llama"}, "capabilities": ["completion"]}),
         }
         self.first = self.last = 0.0
@@ -149,12 +159,15 @@ class Connection(asyncio.Protocol):
             self._write(stub.stats(reset=False))
         elif path in stub.pages:
             self._write(stub.pages[path])
+        elif path == b"/tokenize":
+            self._write(tokenized(json.loads(request.partition(b"\r\n\r\n")[2])))
         else:
             is_document = stub.count(request)
             if is_document and not stub.first:
                 stub.first = time.monotonic()
             chat = stub.canaries if CANARY in request else stub.chats
-            count = b"%-7d" % (len(request) // BYTES_A_TOKEN)
+            # messages are the last field of a body: what precedes them, such as a schema, is no part of the prompt
+            count = b"%-7d" % ((len(request) - max(request.find(b'"messages"'), 0)) // BYTES_A_TOKEN)
             data = chat[path[:3]].replace(COUNT, count, 1)
             self._loop.call_later(stub.latency_s, self._chat, data, is_document)
 
@@ -169,9 +182,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
 
-async def serve(latency_s: float) -> None:
+async def serve(latency_s: float, said: str | None) -> None:
     """Runs until the process is ended; the port is the first line on stdout."""
-    loop, stub = asyncio.get_running_loop(), Stub(latency_s)
+    loop, stub = asyncio.get_running_loop(), Stub(latency_s, said)
     server = await loop.create_server(lambda: Connection(stub, loop), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     gc.freeze()
@@ -182,8 +195,10 @@ def main() -> int:
     """Returns the exit code, when the process is interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency", type=float, default=0.2, metavar="SECONDS")
+    parser.add_argument("--answer", metavar="JSON", help="what is always answered; default: twenty fields")
+    asked = parser.parse_args()
     try:
-        asyncio.run(serve(parser.parse_args().latency))
+        asyncio.run(serve(asked.latency, asked.answer))
     except KeyboardInterrupt:
         return 130
     return 0

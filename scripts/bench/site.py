@@ -84,9 +84,10 @@ class Stub:
 
 
 @contextmanager
-def stub_server(latency_s: float) -> Iterator[Stub]:
-    """A stub that answers after this time; it is ended when the block is."""
+def stub_server(latency_s: float, *, answer: str | None = None) -> Iterator[Stub]:
+    """A stub that answers after this time, and always with this text if one is given; ended when the block is."""
     command = [sys.executable, str(SCRIPTS), "server", "--latency", str(latency_s)]
+    command += [] if answer is None else ["--answer", answer]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Stub(process)
@@ -99,7 +100,9 @@ def text_of(size: int, number: int) -> str:
     return "".join(islice(cycle(f"In quarter {number} profits rose by a tenth, said the board. "), size))
 
 
-def write_site(folder: Path, url: str, *, dialect: str, settings: Mapping[str, Any]) -> None:
+def write_site(
+    folder: Path, url: str, *, dialect: str, settings: Mapping[str, Any], agent: Mapping[str, Any] = AGENT
+) -> None:
     """Writes the config (dotted keys over the usual ones) and the agent."""
     usual = {
         "provider": dialect,
@@ -119,7 +122,7 @@ def write_site(folder: Path, url: str, *, dialect: str, settings: Mapping[str, A
             node = node.setdefault(parent, {})
         node[last] = value
     (folder / "agents").mkdir(parents=True, exist_ok=True)
-    (folder / "agents" / "bench.yaml").write_text(json.dumps(AGENT), encoding="utf-8")
+    (folder / "agents" / "bench.yaml").write_text(json.dumps(agent), encoding="utf-8")
     (folder / "pipeline.yaml").write_text(json.dumps(tree), encoding="utf-8")
 
 
