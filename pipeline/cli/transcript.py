@@ -64,7 +64,7 @@ class Transcript:
                 self._print(*self._verdict(outcome))
                 return EXIT_FAILURES if isinstance(outcome, Failure) else EXIT_LATER
             raise ConfigError(f"--window: got {number}, but {entry.id} was sent whole, it has no windows")
-        windows = len(outcome.spans) + len(outcome.answers)
+        windows = outcome.windows
         if not 1 <= number <= windows:
             raise ConfigError(f"--window: got {number}, need a number from 1 to {windows}, the windows of {entry.id}")
         own = asked_window(outcome, plan, number=number, client=self, begin=self._window)

@@ -5,6 +5,7 @@ document has a result at least as new, or has changed; lines of failed documents
 record: reports, comparisons and the index of documents ignore it.
 
     index table `windows`: the answers of unfinished documents, by id; it is in the file of the index
+    (`first`, `after`: the start and the end of the window)
 
 Only the main thread writes; `answered` may be called from any thread.
 """
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
 
 _TASK = "windows"
 _TABLE = (
-    "CREATE TABLE windows (id TEXT, sha256 TEXT, text_sha256 TEXT, question TEXT, run_id TEXT, line BLOB)",
+    """CREATE TABLE windows (id TEXT, sha256 TEXT, text_sha256 TEXT, question TEXT, run_id TEXT, first INTEGER,
+    after INTEGER, line BLOB)""",
     "CREATE INDEX windows_of ON windows (id)",
 )
-_ANSWERED = "SELECT line FROM windows WHERE id = ? AND sha256 = ? AND text_sha256 = ? AND question = ?"
+_OF_QUESTION = "FROM windows WHERE id = ? AND sha256 = ? AND text_sha256 = ? AND question = ?"
+
+_KEY = ("id", "sha256", "text_sha256", "question")
 
 Keep = Callable[[Mapping[str, Any]], bool]
 T = TypeVar("T")
@@ -133,12 +137,18 @@ class WindowLines:
             return True
         return entry.sha256 is None or (entry.failed and entry.sha256 == record["sha256"])
 
-    def answered(
+    def places(
         self, document_id: str, *, sha256: str, text_sha256: str, question: str, run_id: str | None = None
-    ) -> list[WindowAnswer]:
-        """Return the answers about windows of this text and request, sorted; `run_id`: only of runs with this id."""
+    ) -> list[tuple[int, int]]:
+        """Return the start and end of each answered window, sorted; `run_id`: only of runs with this id."""
         more, values = ("", ()) if run_id is None else (" AND run_id = ?", (run_id,))
-        rows = self._index.rows(_ANSWERED + more, document_id, sha256, text_sha256, question, *values)
+        query = f"SELECT DISTINCT first, after {_OF_QUESTION}{more} ORDER BY first, after"
+        return self._index.rows(query, document_id, sha256, text_sha256, question, *values)
+
+    def answered(self, document_id: str, *, sha256: str, text_sha256: str, question: str) -> list[WindowAnswer]:
+        """Return the answers about windows of this text and request, sorted; of two about one window the last."""
+        query = f"SELECT line {_OF_QUESTION} ORDER BY rowid"
+        rows = self._index.rows(query, document_id, sha256, text_sha256, question)
         records = (parse(zlib.decompress(line)) for (line,) in rows)
         answers = (window_answer_of(record) for record in records if record is not None)
         return sorted(
@@ -146,15 +156,14 @@ class WindowLines:
             key=lambda answer: (answer.start, answer.end),
         )
 
-    def write(self, answer: WindowAnswer) -> int:
-        """Write the answer's line, then index it; return its bytes. OutputError ends the run."""
+    def write(self, answer: WindowAnswer) -> None:
+        """Write the answer's line, then index it. OutputError ends the run."""
         if self._stamp is None:
             raise InternalError("`start` comes before `write`")
         line = _line(answer, self._stamp)
         self._files.append(line)
         self._has_lines = True
         self._insert({**_key(answer), "run_id": self._stamp.run_id}, line)
-        return len(line)
 
     def forget(self, document_id: str) -> None:
         """Remove the answers of a completed document from the index; `finish` removes its lines."""
@@ -184,16 +193,15 @@ class WindowLines:
         self._files.close()
 
     def _insert(self, record: Mapping[str, Any], line: bytes) -> None:
-        values = (record[name] for name in ("id", "sha256", "text_sha256", "question", "run_id"))
-        self._index.rows("INSERT INTO windows VALUES (?,?,?,?,?,?)", *values, zlib.compress(line, 1))
+        values = (record[name] for name in (*_KEY, "run_id", "start", "end"))
+        self._index.rows("INSERT INTO windows VALUES (?,?,?,?,?,?,?,?)", *values, zlib.compress(line, 1))
 
     def _patiently(self, step: Callable[[], T]) -> T:
         return self._outage.attempt(_TASK, step)
 
 
 def _key(answer: WindowAnswer) -> dict[str, Any]:
-    names = ("id", "sha256", "text_sha256", "question")
-    return {name: getattr(answer, name) for name in names}
+    return {name: getattr(answer, name) for name in (*_KEY, "start", "end")}
 
 
 def _line(answer: WindowAnswer, stamp: Stamp) -> bytes:

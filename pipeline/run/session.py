@@ -43,7 +43,7 @@ from pipeline.run.selection.redoing import copies_of, equate_former, rules_of
 from pipeline.run.selection.resuming import has_records
 from pipeline.run.selection.selection import Selection, SelectionRules
 from pipeline.run.stop_rules import StopReason
-from pipeline.run.windows.cutting import earlier_answers
+from pipeline.run.windows.stored_answers import stored_answers
 from pipeline.shards import Shard, find_chunk, find_shard
 from pipeline.stores import OutageRetry
 from pipeline.values.profiling import ProfileBuilder
@@ -197,7 +197,7 @@ class _Session:
             budget=options.limit,
             copies=copies_of(options, self.app, output=self.output),
             until=self.until,
-            earlier=earlier_answers(self.output, redo=options.redo),
+            earlier=stored_answers(self.output, redo=options.redo),
             outage_retry=self.outage_retry,
         )
         self.runner = signals.runner = Runner(job, self.plan, stop=self.stop)

@@ -57,8 +57,7 @@ def begun(config: OutputConfig, *, run_id: str = "r", shard: Shard | None = None
 def known(output: Output, id: str = "a.pdf", *, run_id: str | None = None) -> list[tuple[int, int]]:
     """Return the positions of the known answers about a document."""
     assert output.windows is not None
-    found = output.windows.answered(id, sha256="s", text_sha256=TEXT, question=QUESTION, run_id=run_id)
-    return [(each.start, each.end) for each in found]
+    return output.windows.places(id, sha256="s", text_sha256=TEXT, question=QUESTION, run_id=run_id)
 
 
 def lines(config: OutputConfig) -> list[dict[str, object]]:
@@ -109,7 +108,7 @@ def test_window_answer_is_read_back_unchanged(config: OutputConfig) -> None:
         assert found == [answer(), answer(start=90, end=200)]
         for other in ({"sha256": "t"}, {"text_sha256": "t"}, {"question": "q"}, {"run_id": "other"}):
             asked = {"sha256": "s", "text_sha256": TEXT, "question": QUESTION, **other}
-            assert output.windows.answered("a.pdf", **asked) == []
+            assert output.windows.places("a.pdf", **asked) == []
         assert known(output, run_id="r") == [(0, 100), (90, 200)]
         assert known(output, "b.pdf") == []
     assert [(line["v"], line["run"], line["run_id"], line["shard"]) for line in lines(config)] == [

@@ -148,6 +148,7 @@ def _steps(
     if entry.duplicate_of is not None:
         raise DocumentError("duplicate_id", f"another document of this run has the id {entry.duplicate_of!r} already")
     document = documents.decode(entry, data, text_field=plan.text_field, limits=plan.limits, sha256=state.sha256)
+    del data  # as large as the text, and of no use while the requests are in flight
     state.notes = document.notes
     state.stage = "prompt"
     question = state.question_sha256 = question_sha256(document, query.resolved.user_prompt)

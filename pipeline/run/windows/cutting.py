@@ -9,9 +9,11 @@ It may call a tokenizer, but never a model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import Protocol
 
 from pipeline.agents import render
 from pipeline.agents.prompts import document_places
@@ -22,8 +24,6 @@ from pipeline.llm.serving import Serving, serving
 from pipeline.long.lead import framed, lead_of
 from pipeline.long.sizing import Count, Room, WindowSize
 from pipeline.long.windows import LEAST_BUDGET_BYTES, LEAST_WINDOW_CHARS, Span, TooManyWindowsError, cut
-from pipeline.output import Output
-from pipeline.output.window_lines import WindowLines
 from pipeline.records import Document, Entry, Failure, Usage, utc_now
 from pipeline.run.document.state import DocumentState
 from pipeline.run.plan import ExtractionPlan, VariantQuery
@@ -62,17 +62,26 @@ class LongDocument:
 
     @property
     def size_bytes(self) -> int:
-        """The approximate memory of its text."""
-        return len(self.document.text)
+        """The memory of its text: one, two or four bytes a character."""
+        return sys.getsizeof(self.document.text)
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The outcome of a document to send in windows: their `spans`, and the `answers` that are known already."""
+    """The outcome of a document to send in windows: their `spans`.
+
+    `answered`: the windows that an earlier run has answered; `blank`: those without text, which are not sent.
+    """
 
     long: LongDocument
     spans: tuple[Span, ...]
-    answers: tuple[WindowAnswer, ...]
+    answered: tuple[Span, ...]
+    blank: tuple[Span, ...]
+
+    @property
+    def windows(self) -> int:
+        """The number of all windows."""
+        return len(self.spans) + len(self.answered) + len(self.blank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +110,11 @@ class WindowFailed:
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class EarlierAnswers:
-    """The answers about windows of earlier runs; `run_id`: only those of runs of this id, None: all."""
+class EarlierAnswers(Protocol):
+    """The answers about windows that may be reused (stored_answers.py)."""
 
-    lines: WindowLines
-    run_id: str | None = None
-
-    def of(self, document: Document, text_sha256: str, question: str) -> list[WindowAnswer]:
-        """Return the answers about windows of this text, sorted."""
-        return self.lines.answered(
-            document.id, sha256=document.sha256, text_sha256=text_sha256, question=question, run_id=self.run_id
-        )
-
-
-def earlier_answers(output: Output, *, redo: str | None) -> EarlierAnswers | None:
-    """Return the answers about windows that a run may reuse: with --redo all, only those of its own run id."""
-    if output.windows is None:
-        return None
-    return EarlierAnswers(output.windows, output.stamp.run_id if redo == "all" else None)
+    def spans(self, document: Document, text_sha256: str, question: str) -> list[Span]:
+        """Return the windows of this text that are answered, sorted."""
 
 
 def cut_before(
@@ -132,10 +127,10 @@ def cut_before(
     split = state.query.split
     if split is None:
         return None
-    answers = [] if earlier is None else earlier.of(document, _digest(document.text), split.question)
-    if not (answers or state.entry.is_long or _is_too_long(plan, state.query, document)):
+    known = [] if earlier is None else earlier.spans(document, _digest(document.text), split.question)
+    if not (known or state.entry.is_long or _is_too_long(plan, state.query, document)):
         return None
-    return _cut(state, plan, document, known=answers, spent=state.entry.before, refused=state.entry.is_long)
+    return _cut(state, plan, document, known=known, spent=state.entry.before, refused=state.entry.is_long)
 
 
 def cut_after(state: DocumentState, plan: ExtractionPlan, *, document: Document, refusal: Failure) -> Cut | None:
@@ -176,7 +171,7 @@ def _cut(
     plan: ExtractionPlan,
     document: Document,
     *,
-    known: Sequence[WindowAnswer],
+    known: Sequence[Span],
     spent: Failure | None,
     refused: bool,
 ) -> Cut | None:
@@ -194,9 +189,8 @@ def _cut(
     if size.budget_bytes < LEAST_BUDGET_BYTES:
         return None
     pages = page_starts(text, document.pages)
-    laid = [Span(answer.start, answer.end) for answer in known]
     try:
-        spans = cut(text, size.budget_bytes, size.overlap_bytes, laid=laid, page_starts=pages)
+        spans = cut(text, size.budget_bytes, size.overlap_bytes, laid=known, page_starts=pages)
     except TooManyWindowsError as cause:
         raise too_many_windows(cause) from cause
     if len(spans) < 2:
@@ -213,7 +207,7 @@ def _cut(
         spent=spent,
         size=size,
     )
-    return _with_answers(long, spans, known)
+    return _sorted_out(long, spans, set(known))
 
 
 def too_many_windows(cause: TooManyWindowsError) -> DocumentError:
@@ -222,19 +216,19 @@ def too_many_windows(cause: TooManyWindowsError) -> DocumentError:
     return DocumentError("document_too_large", f"the document has {cause}: {need}", stage="prompt")
 
 
-def _with_answers(long: LongDocument, spans: Sequence[Span], known: Iterable[WindowAnswer]) -> Cut:
-    """Return the windows to send, apart from the answered and the blank ones."""
-    answers = {Span(answer.start, answer.end): answer for answer in known}
-    results = []
-    open_spans = []
+def _sorted_out(long: LongDocument, spans: Sequence[Span], known: Collection[Span]) -> Cut:
+    """Return the windows to send apart from the answered and the blank ones."""
+    answered = []
+    blank = []
+    unanswered = []
     for span in spans:
-        if span in answers:
-            results.append(answers[span])
+        if span in known:
+            answered.append(span)
         elif not long.document.text[span.start : span.end].strip():
-            results.append(blank_answer(long, span))
+            blank.append(span)
         else:
-            open_spans.append(span)
-    return Cut(long, tuple(open_spans), tuple(results))
+            unanswered.append(span)
+    return Cut(long, tuple(unanswered), answered=tuple(answered), blank=tuple(blank))
 
 
 def blank_answer(long: LongDocument, span: Span) -> WindowAnswer:

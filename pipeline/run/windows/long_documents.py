@@ -5,6 +5,7 @@ Used by the main thread only; open_documents.py chooses the next window, window_
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,7 @@ from pipeline.run.windows.cutting import Cut, Divided, Window, WindowFailed
 from pipeline.run.windows.long_counts import LongCounts, LongStatus
 from pipeline.run.windows.merged_outcome import merge_windows
 from pipeline.run.windows.open_documents import OpenDocument, OpenDocuments, is_suspect, postponed
+from pipeline.run.windows.stored_answers import StoredAnswers
 from pipeline.run.windows.window_outcome import ask_window
 from pipeline.window_answers import WindowAnswer
 
@@ -45,6 +47,8 @@ class LongDocuments:
         self._clock = clock
         self._open = OpenDocuments()
         self._is_windows_turn = False
+        self._to_merge: deque[OpenDocument] = deque()
+        """Documents without an open window, the first of which is being merged: the answers of one are in memory."""
 
     @property
     def documents(self) -> int:
@@ -134,6 +138,8 @@ class LongDocuments:
         document = event.document
         if event.window is None:
             document.is_merging = False
+            self._to_merge.popleft()
+            self._merge_next()
             self._close(document, event.finished.outcome)
             return
         document.flying.remove(event.window.span)
@@ -152,7 +158,7 @@ class LongDocuments:
         if isinstance(outcome, WindowAnswer):
             self._keep(document, window, outcome)
         elif isinstance(outcome, Divided):
-            document.divide(outcome)
+            document.divide(window, outcome)
             self.counts.divided += 1
         elif isinstance(outcome, WindowFailed):
             document.fail(window, outcome.failure)
@@ -165,18 +171,12 @@ class LongDocuments:
     def _keep(self, document: OpenDocument, window: Window, answer: WindowAnswer) -> None:
         windows = self._runner.job.output.windows
         assert windows is not None
-        size_bytes = 0
-
-        def write() -> None:
-            nonlocal size_bytes
-            size_bytes = windows.write(answer)
-
-        if (end := end_of(write)) is not None:
+        if (end := end_of(partial(windows.write, answer))) is not None:
             self._runner.finish(end)
             document.put(window)
             return
         document.cost.reasks += answer.reasks
-        document.keep(answer, size_bytes)
+        document.answered.add(window.span)
         self.counts.answered += 1
 
     def _follow(self, document: OpenDocument, failure: Failure) -> None:
@@ -206,21 +206,32 @@ class LongDocuments:
             self._runner.backlog.postpone(changed(document.long.entry, before=document.long.spent))
         elif self._runner.end is None or not self._has_gaps(document):
             document.is_merging = True
-            merge = partial(
-                merge_windows,
-                document.long,
-                list(document.answers.values()),
-                document.plan,
-                cost=document.cost,
-                reused=document.reused,
-                notes=document.notes,
-                elapsed_s=self._clock() - document.opened_at,
-                client=document.plan.client,
-            )
-            self._submit(document, None, merge)
+            self._to_merge.append(document)
+            if len(self._to_merge) == 1:
+                self._merge_next()
+
+    def _merge_next(self) -> None:
+        """Merge the next document, if any."""
+        if not self._to_merge:
+            return
+        document = self._to_merge[0]
+        windows = self._runner.job.output.windows
+        assert windows is not None
+        merge = partial(
+            merge_windows,
+            document.long,
+            partial(StoredAnswers(windows).of, document.long, document.answered),
+            document.plan,
+            cost=document.cost,
+            reused=document.reused,
+            divided=document.divided,
+            elapsed_s=self._clock() - document.opened_at,
+            client=document.plan.client,
+        )
+        self._submit(document, None, merge)
 
     def _has_gaps(self, document: OpenDocument) -> bool:
-        return not covers(document.answers, len(document.long.document.text))
+        return not covers(document.answered, len(document.long.document.text))
 
     def _close(self, document: OpenDocument, outcome: object) -> None:
         """Write the record of a document that has come to its end."""

@@ -8,7 +8,7 @@ It runs in a worker, and sends no request.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,21 +53,25 @@ class Cost:
 
 def merge_windows(
     long: LongDocument,
-    answers: Sequence[WindowAnswer],
+    read: Callable[[], Sequence[WindowAnswer]],
     plan: ExtractionPlan,
     *,
     cost: Cost,
     reused: int,
-    notes: Sequence[str],
+    divided: int,
     elapsed_s: float,
     client: ExtractionClient,
     now: Callable[[], str] = utc_now,
 ) -> Finished:
-    """Return the outcome of a document whose windows are all answered; never raises. `notes`: of its windows."""
+    """Return the outcome of a document whose windows are all answered; never raises.
+
+    `read` returns the answers, which are large. `divided`: how many windows were divided.
+    """
     state = DocumentState(long.entry, long.query, client, sha256=long.document.sha256, stage="validate")
-    state.notes = with_notes(long.document.notes, *notes)
 
     def steps() -> Result:
+        answers = read()
+        state.notes = with_notes(long.document.notes, *_window_notes(answers, divided=divided))
         parts = [Part(answer.start, answer.end, answer.output, _evidence(long, answer)) for answer in answers]
         merged = merge(long.query.schema.merge_rules, parts, text=long.document.text)
         return _result(long, merged, answers, state=state, cost=cost, reused=reused, elapsed_s=elapsed_s, now=now)
@@ -77,6 +81,12 @@ def merge_windows(
         attempts, tokens = cost.with_whole(long.spent)
         return replace(finished, outcome=changed(finished.outcome, attempts=attempts, usage=tokens, reasks=cost.reasks))
     return finished
+
+
+def _window_notes(answers: Iterable[WindowAnswer], *, divided: int) -> Iterable[str]:
+    """Return the notes of all windows, each once."""
+    notes = dict.fromkeys(note for answer in answers for note in answer.notes)
+    return (*notes, "windows_divided") if divided else notes
 
 
 def _evidence(long: LongDocument, answer: WindowAnswer) -> list[Evidence]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.llm.prompt_length.repetition import size_of
@@ -31,14 +32,11 @@ from pipeline.run.plan import ExtractionPlan
 from pipeline.run.windows.cutting import Cut, Divided, LongDocument, Window
 from pipeline.run.windows.merged_outcome import Cost
 from pipeline.run.windows.window_outcome import recut
-from pipeline.window_answers import WindowAnswer
 
 MOST_OPEN = 16
 MOST_PARKED = 64
-MEMORY_PER_LINE = 4
-"""Bytes that an answer takes in memory for each byte of its line: small strings and numbers of JSON, as measured."""
-USUAL_ANSWER_BYTES = 2048
-"""The size assumed for an answer of an earlier run, whose line is not measured again."""
+BYTES_PER_WINDOW = 300
+"""The memory of a window that waits or is answered: its place, in the lists and sets of its document, as measured."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +44,8 @@ class OpenDocument:
     """One document that is sent in windows.
 
     `opened_at`: monotonic time. `waiting`: windows to be sent, in the order of the text; `suspects`: those that are
-    sent when nothing else is in flight; `flying`: the places of those in flight.
+    sent when nothing else is in flight; `flying`: the places of those in flight; `answered`: of those with an answer,
+    which is in windows.jsonl; `places`: of all that are known, sorted.
     """
 
     long: LongDocument
@@ -55,31 +54,34 @@ class OpenDocument:
     waiting: list[Window] = field(default_factory=list)
     suspects: list[Window] = field(default_factory=list)
     flying: list[Span] = field(default_factory=list)
-    answers: dict[Span, WindowAnswer] = field(default_factory=dict)
+    answered: set[Span] = field(default_factory=set)
+    places: list[Span] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
     reused: int = 0
     divided: int = 0
     is_merging: bool = False
     is_outdated: bool = False
     """True when it must be read and sent again, because the plan has changed and its servers are gone."""
-    answer_bytes: int = 0
     failed: tuple[Window, Failure] | None = None
-    _order: list[Span] = field(default_factory=list)
     _size: WindowSize | None = None
 
     @classmethod
     def of(cls, cut: Cut, plan: ExtractionPlan, *, now: float) -> OpenDocument:
         """Open a document."""
-        document = cls(cut.long, plan, now, waiting=[Window(span) for span in cut.spans])
-        for answer in cut.answers:
-            document.keep(answer)
-            document.reused += answer.model is not None
-        return document
+        return cls(
+            cut.long,
+            plan,
+            now,
+            waiting=[Window(span) for span in cut.spans],
+            answered={*cut.answered, *cut.blank},
+            places=sorted((*cut.spans, *cut.answered, *cut.blank)),
+            reused=len(cut.answered),
+        )
 
     @property
     def size_bytes(self) -> int:
-        """The approximate memory of its text and its answers."""
-        return self.long.size_bytes + self.answer_bytes
+        """The approximate memory of its text and its windows."""
+        return self.long.size_bytes + BYTES_PER_WINDOW * len(self.places)
 
     @property
     def is_settled(self) -> bool:
@@ -89,27 +91,21 @@ class OpenDocument:
     @property
     def windows(self) -> int:
         """The number of windows that are known so far."""
-        unanswered = len(self.waiting) + len(self.suspects) + len(self.flying)
-        return max(len(self._order), unanswered + len(self.answers))
+        return len(self.places)
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """The notes of all windows, each once."""
-        notes: tuple[str, ...] = ()
-        for answer in self.answers.values():
-            notes = with_notes(notes, *answer.notes)
-        return with_notes(notes, *(["windows_divided"] if self.divided else []))
-
-    def keep(self, answer: WindowAnswer, size_bytes: int = USUAL_ANSWER_BYTES) -> None:
-        """Keep an answer until the document is merged; `size_bytes`: of its line."""
-        self.answers[Span(answer.start, answer.end)] = answer
-        self.answer_bytes += MEMORY_PER_LINE * size_bytes
-
-    def divide(self, divided: Divided) -> None:
+    def divide(self, window: Window, divided: Divided) -> None:
         """Queue smaller windows in place of one."""
         self.divided += 1
         self._size = divided.size or self._size
+        if self.failed is None:
+            self._replace(window.span, [smaller.span for smaller in divided.windows])
         self.put(*divided.windows)
+
+    def _replace(self, span: Span, smaller: Sequence[Span]) -> None:
+        self.places.remove(span)
+        for each in smaller:
+            if each not in self.answered:
+                insort(self.places, each)
 
     def put(self, *windows: Window) -> None:
         """Queue windows in the order of the text; none when the document has ended."""
@@ -137,28 +133,22 @@ class OpenDocument:
             return window
         first, *others = [Window(span, divisions=window.divisions) for span in recut(self.long, window.span, size)]
         self.divided += bool(others)
+        self._replace(window.span, [first.span, *(other.span for other in others)])
         self.put(*others)
         return first
 
     def number_of(self, span: Span) -> tuple[int, int]:
         """Return the number of a window, from 1, and how many there are as far as is known."""
-        order = self._places(span)
-        return 1 + bisect_left(order, span), len(order)
+        return 1 + bisect_left(self.places, span), len(self.places)
 
     def span_of(self, number: int) -> Span:
         """Return the window of a number, from 1; IndexError when there is none."""
         if number < 1:
             raise IndexError(number)
-        return sorted({*(item.span for item in self.waiting), *self.answers})[number - 1]
-
-    def _places(self, span: Span) -> list[Span]:
-        waiting = (window.span for window in (*self.waiting, *self.suspects))
-        return sorted({span, *waiting, *self.flying, *self.answers})
+        return self.places[number - 1]
 
     def fail(self, window: Window, failure: Failure) -> None:
         """End the document with the failure of a window; if several fail, with that of the first one in the text."""
-        if self.failed is None:
-            self._order = self._places(window.span)
         if self.failed is None or window.span < self.failed[0].span:
             self.failed = (window, failure)
         self.waiting.clear()
@@ -175,10 +165,9 @@ class OpenDocument:
         assert self.failed is not None
         window, own = self.failed
         start, end = window.span
-        number = 1 + bisect_left(self._order, window.span)
-        windows = len(self._order)
+        number, windows = self.number_of(window.span)
         complaint = f"window {number} of {windows} (characters {start:,} to {end:,}): {own.message}"
-        place = {"n": number, "of": windows, "start": start, "end": end, "answered": len(self.answers)}
+        place = {"n": number, "of": windows, "start": start, "end": end, "answered": len(self.answered)}
         notes = with_notes(self.long.document.notes, *own.notes)
         return changed(self.spent(own), message=complaint, notes=notes, window=place)
 
@@ -211,7 +200,7 @@ class OpenDocuments:
     @property
     def status(self) -> tuple[int, int, int, int]:
         """The number of open documents, of their answered windows, of all their known ones, and of parked documents."""
-        answered = sum(len(document.answers) for document in self._open)
+        answered = sum(len(document.answered) for document in self._open)
         windows = sum(document.windows for document in self._open)
         return len(self._open), answered, windows, len(self._parked)
 

@@ -12,7 +12,7 @@ from pipeline.errors import InternalError
 from pipeline.records import Failure, Left, Outcome, Postponed, Result
 from pipeline.run.document.state import ExtractionClient
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.windows.cutting import Cut, Divided, Window, WindowFailed
+from pipeline.run.windows.cutting import Cut, Divided, Window, WindowFailed, blank_answer
 from pipeline.run.windows.merged_outcome import merge_windows
 from pipeline.run.windows.open_documents import OpenDocument
 from pipeline.run.windows.window_outcome import ask_window
@@ -33,8 +33,8 @@ def asked_window(
     """Return the outcome of one window of a document, by its number from 1; IndexError without such a window."""
     document = OpenDocument.of(cut, plan, now=time.monotonic())
     span = document.span_of(number)
-    if span in document.answers:  # a blank window, which is not sent
-        return document.answers[span]
+    if span in document.answered:  # a blank window, which is not sent
+        return blank_answer(document.long, span)
     begin(number, document.windows, Window(span))
     outcome = ask_window(document.long, Window(span), plan, client=client, alone=True).outcome
     if isinstance(outcome, WindowFailed):
@@ -50,6 +50,7 @@ def asked_alone(
     """Return the outcome of a document that was cut into windows."""
     began = time.monotonic()
     document = OpenDocument.of(cut, plan, now=began)
+    answers = [blank_answer(cut.long, span) for span in cut.blank]
     while document.waiting and document.failed is None:
         window = document.take()
         begin(*document.number_of(window.span), window)
@@ -60,20 +61,20 @@ def asked_alone(
         if isinstance(outcome, (Left, Postponed)):
             return outcome
         if isinstance(outcome, WindowAnswer):
-            document.keep(outcome)
+            answers.append(outcome)
         elif isinstance(outcome, Divided):
-            document.divide(outcome)
+            document.divide(window, outcome)
         elif isinstance(outcome, WindowFailed):
             document.fail(window, outcome.failure)
     if document.failed is not None:
         return document.failure()
     merged = merge_windows(
         document.long,
-        list(document.answers.values()),
+        lambda: answers,
         plan,
         cost=document.cost,
         reused=document.reused,
-        notes=document.notes,
+        divided=document.divided,
         elapsed_s=time.monotonic() - began,
         client=client,
     ).outcome

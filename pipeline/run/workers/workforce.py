@@ -100,6 +100,7 @@ class Workforce:
             with self._lock:
                 self._here -= 1
             self._report(event)
+            del event  # a merged document is large, and this thread may wait for its next task to the end of the run
 
 
 @dataclass(slots=True)
