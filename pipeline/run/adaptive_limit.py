@@ -104,8 +104,8 @@ class AdaptiveLimit:
     _patience: int = PATIENCE
     _factor: float = 2.0
     _tells_queue: bool = False
-    _tells: bool = False
-    _held: int = 0
+    _has_gauges: bool = False
+    _held_windows: int = 0
     _up_next: bool = True
     _shrunk_at: float = -math.inf
     _cap: int | None = None
@@ -117,15 +117,15 @@ class AdaptiveLimit:
 
     @property
     def allowed(self) -> int:
-        """Requests that may be in flight, less the timed-out ones that still occupy a slot; at least 1."""
+        """The requests that may be in flight, minus the timed-out ones that still occupy a slot; at least 1."""
         return max(1, min(self.value, self.ceiling) - self.lost)
 
     def answered(self, latency_s: float, queue_s: float | None, *, full: bool, now: float) -> None:
-        """Record an answer; `queue_s`: its wait at the server, where that is reported. `full`: the limit was in use."""
+        """Record an answer; `queue_s`: its wait at the server, if reported. `full`: the limit was in use."""
         window = self._window
         window.is_full = window.is_full and full
         self._tells_queue = self._tells_queue or queue_s is not None
-        self._tells = self._tells or self._tells_queue
+        self._has_gauges = self._has_gauges or self._tells_queue
         if self.lost and (queue_s is None or queue_s < latency_s / 2):
             self.lost = 0  # this answer did not wait, so the timed-out requests have freed their slots
         if now - latency_s < window.set_at:
@@ -144,13 +144,13 @@ class AdaptiveLimit:
         return self._judge(window, now) if window.count >= window.needed else None
 
     def _is_worse(self, window: _Window) -> bool:
-        """Return True when early answers of a window already show that this limit is too high."""
+        """Return True when the early answers of a window already show that this limit is too high."""
         best = max(self._usual, *self._levels.values(), 0.0)
         enough = max(8, window.needed // 8)
         return window.early >= enough and self.value * window.early < WORSE * best * window.early_latency_s
 
     def overloaded(self, *, timed_out: bool, now: float) -> None:
-        """Record a refused or timed-out request; one that timed out may still occupy its slot."""
+        """Record a refused or timed-out request; a timed-out one may still occupy its slot."""
         self.lost = min(self.value - 1, self.lost + (timed_out and self._tells_queue))
         if now - self._shrunk_at >= BURST_S:
             self._shrunk_at = now
@@ -158,9 +158,9 @@ class AdaptiveLimit:
             self._hold(max(1, int(self.value * BACK_OFF)), "server overloaded", now=now)
 
     def gauged(self, *, running: float, waiting: float, preempted: bool) -> None:
-        """Record the server's gauges: requests running and waiting, and whether it preempted any since."""
+        """Record the server's gauges: requests running and waiting, and whether it has preempted any since."""
         share = waiting / (running + waiting) if waiting else 0.0
-        self._tells = True
+        self._has_gauges = True
         self._window.waiting_share = max(share, 2 * QUEUE_SHARE if preempted else 0.0)
 
     def _judge(self, window: _Window, now: float) -> None:
@@ -196,7 +196,7 @@ class AdaptiveLimit:
             return self._refine(now)
         higher = math.ceil(self._factor * self.value)
         self._factor = min(2.0, 1.2 * self._factor)
-        return self._go(min(self._top(now), higher), "rising", then=self._climb, now=now)
+        return self._set_limit(min(self._top(now), higher), "rising", then=self._climb, now=now)
 
     def _refine(self, now: float) -> None:
         """Search from below for the lowest limit with a rate as good as the best one."""
@@ -205,7 +205,9 @@ class AdaptiveLimit:
         good = min(level for level, rate in levels.items() if rate >= AS_GOOD * best)
         above = min((level for level in levels if level > good), default=good)
         if above > 1.5 * good and levels[above] < AS_GOOD * best:
-            return self._go(round(math.sqrt(good * above)), "searching for the peak", then=self._refined, now=now)
+            return self._set_limit(
+                round(math.sqrt(good * above)), "searching for the peak", then=self._refined, now=now
+            )
         below = max((level for level in levels if level < good), default=0)
         next_value = math.ceil(below * best / levels[below]) if below else good // 2
         if 1.1 * below < good < 1.9 * below:
@@ -213,7 +215,9 @@ class AdaptiveLimit:
         next_value = max(next_value, below + 1)
         if next_value >= good or good <= 1.1 * below:
             return self._hold(good, "a higher limit is not faster", now=now, usual=levels[good])
-        return self._go(next_value, "searching for the lowest limit that is as fast", then=self._refined, now=now)
+        return self._set_limit(
+            next_value, "searching for the lowest limit that is as fast", then=self._refined, now=now
+        )
 
     def _refined(self, rate: float, now: float) -> None:
         self._levels[self.value] = rate
@@ -221,36 +225,38 @@ class AdaptiveLimit:
 
     def _hold(self, number: int, reason: str, *, now: float, usual: float = 0.0) -> None:
         self._usual = usual
-        self._held = 0
-        self._go(number, reason, then=self._held_on, now=now)
+        self._held_windows = 0
+        self._set_limit(number, reason, then=self._at_held_limit, now=now)
 
-    def _held_on(self, rate: float, now: float) -> None:
-        """End a window at the held limit: climb again if the server has changed, or try a step when it is due."""
+    def _at_held_limit(self, rate: float, now: float) -> None:
+        """End a window at the held limit: climb again if the server has changed, or try a step that is due."""
         if self._usual and not FALL < rate / self._usual < RISE:
             self._levels = {}
             self._patience = PATIENCE
             number = max(1, min(self.value, math.ceil(self.value * rate / self._usual)))
-            return self._go(number, "the server has changed", then=self._climb, now=now)
+            return self._set_limit(number, "the server has changed", then=self._climb, now=now)
         self._usual = rate if not self._usual else 0.7 * self._usual + 0.3 * rate
-        self._held += 1
-        if self._held < self._patience:
+        self._held_windows += 1
+        if self._held_windows < self._patience:
             return self._open(now)
-        self._held = 0
+        self._held_windows = 0
         up = self._up_next
         self._up_next = not up
         return self._try(up, now)
 
     def _try(self, up: bool, now: float) -> None:
         step = max(1, round(self.value * STEP))
-        if not up and (self._tells or (self.value < FEW and self._patience < MOST_PATIENCE)):
+        if not up and (self._has_gauges or (self.value < FEW and self._patience < MOST_PATIENCE)):
             return self._open(now)
         number = min(self._top(now), self.value + step) if up else max(1, self.value - step)
         if number == self.value:
             return self._open(now)
-        when_measured = partial(self._tried, self.value, self.reason)
-        return self._go(number, "trying a higher limit" if up else "trying a lower limit", then=when_measured, now=now)
+        when_measured = partial(self._step_measured, self.value, self.reason)
+        return self._set_limit(
+            number, "trying a higher limit" if up else "trying a lower limit", then=when_measured, now=now
+        )
 
-    def _tried(self, before: int, reason: str, rate: float, now: float) -> None:
+    def _step_measured(self, before: int, reason: str, rate: float, now: float) -> None:
         number = self.value
         usual = self._usual
         if number > before and rate >= usual * (1 + STEP_GAIN * (number - before) / before):
@@ -267,7 +273,7 @@ class AdaptiveLimit:
         self._patience = min(MOST_PATIENCE, 2 * self._patience)
         return self._hold(before, reason, now=now, usual=usual)
 
-    def _go(self, number: int, reason: str, *, then: Callable[[float, float], None], now: float) -> None:
+    def _set_limit(self, number: int, reason: str, *, then: Callable[[float, float], None], now: float) -> None:
         self.value = max(1, min(number, self.ceiling))
         self.reason = reason
         self._then = then

@@ -1,6 +1,6 @@
 """The number of documents in flight: fixed, or the sum of an adaptive limit per server.
 
-It must only compute the limit; the runner applies it. Used by the main thread; only `look` is for the prober's.
+It must only compute the limit; the runner applies it. The main thread uses it; the prober calls only `look`.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Fixed:
 
 
 class Auto:
-    """The sum of the limits of the servers in use; a server that returns keeps the limit found before.
+    """The sum of the limits of the servers in use; a server that returns keeps its former limit.
 
-    `ceiling`: the most for each server; `most`: for all of them together.
+    `ceiling`: the largest limit of each server; `most`: of all servers together.
     """
 
     def __init__(self, *, ceiling: int, most: int = 1 << 15) -> None:
@@ -93,7 +93,7 @@ class Auto:
         self._add_up()
 
     def follow(self, servers: Sequence[Server]) -> None:
-        """Set the servers in use; the others keep their limits, which do not count meanwhile."""
+        """Set the servers in use; the others keep their limits, which do not count in the meantime."""
         for endpoint in tuple(self._gauges):
             gauges = self._gauges.pop(endpoint)
             limit = self._limits.get(endpoint)
@@ -122,7 +122,7 @@ class Auto:
             limit.answered(attempt.latency_s, attempt.queue_s, full=full, now=ended)
 
     def _add_up(self) -> None:
-        """Set the value to the sum of the limits, as far as all may have that many, and each server's share."""
+        """Set the value to the sum of the limits, bounded by `most`, and the share of each server."""
         limits = [self._limits[server.endpoint] for server in self._servers]
         total = sum(limit.allowed for limit in limits)
         for server, limit in zip(self._servers, limits, strict=True):
@@ -142,7 +142,7 @@ def _reason(limits: Sequence[tuple[str, AdaptiveLimit]]) -> str:
 
 
 def limit_of(config: RunnerConfig) -> Limit:
-    """Return the limit that the settings ask for, as far as this machine's open files allow."""
+    """Return the limit that the settings select, bounded by this machine's open files."""
     if config.concurrency != "auto":
         return Fixed(fitting(config.concurrency, setting="runner.concurrency"))
     return Auto(ceiling=fitting(config.max_concurrency, setting="runner.max_concurrency"), most=most_in_flight())

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def send_entry(runner: Runner, feeder: Reader) -> bool:
-    """Send an entry; return False when none may be sent. One that may have killed its server is sent alone."""
+    """Send an entry; return False when sending is not allowed. One that may have killed its server is sent alone."""
     entry = runner.backlog.take(idle=runner.in_flight == 0) if _has_room(runner) else None
     if entry is None:
         return False
@@ -33,4 +33,4 @@ def _has_room(runner: Runner) -> bool:
         return False
     if runner.job.output.is_full:
         return False
-    return runner.flight.has_room(runner.most_in_flight, others=long.in_flight, others_bytes=long.size_bytes)
+    return runner.flight.has_room(runner.most_in_flight, other_requests=long.in_flight, others_bytes=long.size_bytes)

@@ -1,4 +1,4 @@
-"""What waits for a worker and what is under way: documents, bytes, and the plans still in use. It starts nothing."""
+"""Waiting and running work: documents, bytes, and the plans still in use. It starts nothing."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pipeline.run.plan import ExtractionPlan
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """A worker's outcome, and the plan it was asked with."""
+    """A worker's outcome, and the plan of its document."""
 
     finished: Finished
     plan: ExtractionPlan
 
 
 class Backlog:
-    """Entries that wait, those of one variant side by side: servers keep the beginning of the prompts that come last.
+    """Waiting entries, grouped by variant: servers cache the beginning of the most recent prompts.
 
-    When one variant has none left here, the one that has waited longest has its turn; the reader's look-ahead bounds
-    how long that takes. Where the first documents of the listing are wanted, `variant_of` says the same of all ids.
-    Postponed entries come first. Belongs to the main thread.
+    When a variant has no entry left here, the one that has waited longest is next; the reader's look-ahead bounds its
+    wait. To keep the listing's order, `variant_of` returns the same text for all ids. Postponed entries come first.
+    Belongs to the main thread.
     """
 
     def __init__(self, variant_of: Callable[[str], str]) -> None:
@@ -37,27 +37,28 @@ class Backlog:
         return len(self._postponed) + sum(map(len, self._queues.values()))
 
     def append(self, entry: Entry) -> None:
-        """Behind the others of its variant."""
+        """Add an entry behind the others of its variant."""
         self._queues.setdefault(self._variant_of(entry.id), deque()).append(entry)
 
     def postpone(self, entry: Entry) -> None:
-        """Behind the other postponed ones."""
+        """Add an entry behind the other postponed ones."""
         self._postponed.append(entry)
 
     @property
     def has_postponed(self) -> bool:
-        """True while an entry that was sent before waits to be sent again."""
+        """True while an entry waits to be sent again."""
         return bool(self._postponed)
 
     @property
     def waits_for_idle(self) -> bool:
-        """True while an entry waits for the moment in which nothing else is in flight."""
+        """True while an entry waits until nothing else is in flight."""
         return any(map(is_suspect, self._postponed))
 
     def take(self, *, idle: bool) -> Entry | None:
-        """Remove and return the next entry; None when none may go now.
+        """Remove and return the next entry; None when no entry may be sent now.
 
-        One that may have killed its server goes before all others, and only when nothing is in flight (`idle`).
+        An entry that may have killed its server precedes all others, and is sent only when nothing is in flight
+        (`idle`).
         """
         suspect = next((entry for entry in self._postponed if is_suspect(entry)), None)
         if suspect is not None:
@@ -78,7 +79,7 @@ class Backlog:
 
 
 class Flight:
-    """Counts what was sent and has not come back; belongs to the main thread."""
+    """Counts the documents in flight; belongs to the main thread."""
 
     def __init__(self, *, max_bytes: int) -> None:
         self.documents = 0
@@ -86,26 +87,26 @@ class Flight:
         self._max_bytes = max_bytes
         self._by_plan: dict[int, int] = {}
 
-    def has_room(self, limit: int, *, others: int = 0, others_bytes: int = 0) -> bool:
-        """True when one more document may be sent; one larger than the limit of bytes may be sent alone.
+    def has_room(self, limit: int, *, other_requests: int = 0, others_bytes: int = 0) -> bool:
+        """Return True when one more document may be sent; one larger than the limit of bytes may be sent alone.
 
-        `others`: further requests in flight. `others_bytes`: the memory that is held besides these documents.
+        `other_requests`: further requests in flight. `others_bytes`: memory in use besides these documents.
         """
-        in_flight = self.documents + others
+        in_flight = self.documents + other_requests
         return in_flight == 0 or (in_flight < limit and self._size_bytes + others_bytes < self._max_bytes)
 
     def sent(self, entry: Entry, plan: ExtractionPlan) -> None:
-        """Counts one document in."""
+        """Count a document that was sent."""
         self.documents += 1
         self._size_bytes += max(entry.size_bytes, held_bytes(entry))
         self._by_plan[id(plan)] = self._by_plan.get(id(plan), 0) + 1
 
     def landed(self, entry: Entry, plan: ExtractionPlan) -> None:
-        """Counts one document out."""
+        """Count a document that has returned."""
         self.documents -= 1
         self._size_bytes -= max(entry.size_bytes, held_bytes(entry))
         self._by_plan[id(plan)] -= 1
 
     def uses(self, plan: ExtractionPlan) -> bool:
-        """True while a document that was sent with this plan is under way."""
+        """Return True while a document that was sent with this plan is in flight."""
         return self._by_plan.get(id(plan), 0) > 0

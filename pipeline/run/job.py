@@ -1,4 +1,4 @@
-"""What a run is made of, handed to the runner whole; nothing here does anything."""
+"""The parts of a run, passed to the runner as one value; this module has no behaviour of its own."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline.run.windows.cutting import EarlierAnswers
 from pipeline.stores import OutageRetry
 
 READ_AGAIN = frozenset({"document_unreadable", "document_too_large"})
-"""Reasons that the trouble of a store or a file system can bring about, where it cuts files short."""
+"""Reasons that trouble of a store or a file system can cause when it cuts files short."""
 
 
 class Watcher(Protocol):
-    """What sees each outcome and each turn, in the main thread."""
+    """Receives each outcome and each turn, in the main thread."""
 
     def outcome(self, finished: Finished) -> None: ...
 
@@ -34,7 +34,7 @@ class Watcher(Protocol):
 class Supervisor(Protocol):
     """Called by one thread at a time: `establish` before the first document, `refresh` for a new plan, or None.
 
-    What takes time is handed to `start`, which runs it in a thread of its own.
+    Slow work is passed to `start`, which runs it in a thread of its own.
     """
 
     def establish(self, plan: ExtractionPlan, *, start: Start) -> None: ...
@@ -64,30 +64,30 @@ class Job:
     outage_retry: OutageRetry | None = None
 
     def settled(self, outcome: Result | Failure) -> Result | Failure:
-        """The outcome as it is written: what could not be read in a run that saw trouble is read again by the next."""
+        """Return the outcome to write: a document unreadable during an outage is read again by the next run."""
         if self.outage_retry is None or not self.outage_retry.troubled or isinstance(outcome, Result):
             return outcome
         return changed(outcome, version=None) if outcome.reason in READ_AGAIN else outcome
 
     @property
     def copies_waiting(self) -> int:
-        """Documents that wait for the record of another one."""
+        """The documents that wait for the record of another one."""
         return 0 if self.copies is None else self.copies.waiting
 
     def allows(self, tried: int) -> bool:
-        """Return True while one more document than these, and the copies that wait, may be tried.
+        """Return True while one more document may be tried, besides `tried` ones and the waiting copies.
 
-        When those that wait are asked themselves, they have been counted before.
+        Copies that are finally sent themselves have been counted before.
         """
         is_counted = self.copies is not None and not self.copies.is_last_pass
         waiting = self.copies_waiting if is_counted else 0
         return self.budget is None or tried + waiting < self.budget
 
     def releases(self, entry: Entry) -> bool:
-        """Have a document wait no longer; return False when it did not wait for the record of another one."""
+        """End the wait of a document; return False when it did not wait for the record of another one."""
         return self.copies is not None and self.copies.release(entry.id)
 
     def keep(self, copy: Copied) -> None:
-        """Have a copy wait for the record of its original."""
+        """Let a copy wait for the record of its original."""
         assert self.copies is not None
         self.copies.add(copy)

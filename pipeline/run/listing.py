@@ -1,4 +1,4 @@
-"""The documents of a run: those of the whole input, or those of its chunk of a plan, which is read file by file."""
+"""The documents of a run: those of the whole input, or of its chunk of a plan, which is read file by file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class InputListing:
         return files.entries(self._chunk.rows)
 
     def start(self, plan: ExtractionPlan, *, counts: ListingCounts, outage_retry: OutageRetry) -> Iterator[Entry]:
-        """Yield the entries; credentials that are refused at a later start mean exit 3, so that it is retried."""
+        """Yield the entries; refused credentials at a later start mean exit 3, so that the run is retried."""
         try:
             return self(counts, outage_retry)
         except ReadingStoppedError as error:
@@ -69,7 +69,7 @@ class InputListing:
 
 
 def open_chunk(app: AppConfig, index: int) -> Chunk:
-    """Read a chunk of the output's plan; ConfigError when there is none, or the settings are not those of the plan."""
+    """Read a chunk of the output's plan; ConfigError when there is none, or the settings differ from the plan's."""
     check_plannable(app)
     backend = backend_of(app.output)
     head = read_head(backend)
@@ -83,12 +83,12 @@ def open_chunk(app: AppConfig, index: int) -> Chunk:
     rows = tuple(row for row in newest.values() if not row.gone)
     files = PlannedInput(app.input, output=None, counts=ListingCounts())
     owned = _OwnedIds((files.id_of(row), row) for row in rows)
-    # no chunk has the files that the plan ignored, so that one of them counts them for all
+    # the plan's ignored files are in no chunk, so the first chunk counts them for all
     return Chunk(Shard(index, CHUNKED, head.chunks, owned), rows, head.ignored if index == 0 else {})
 
 
 class _OwnedIds:
-    """Tells whether a document belongs to a chunk, by its id alone."""
+    """Decides by its id alone whether a document belongs to a chunk."""
 
     def __init__(self, rows: Iterable[tuple[str, PlannedFile]]) -> None:
         self._rows = rows
@@ -108,7 +108,7 @@ class _OwnedIds:
         return False
 
     def _of_files(self) -> dict[str, list[range]]:
-        """Return the numbers that the chunk has of each file, [] for all; built for the first question only."""
+        """Return the numbers that the chunk has of each file, [] for all; built at the first call."""
         if self._numbers is None:
             self._numbers = {}
             for id, row in self._rows:

@@ -1,4 +1,4 @@
-"""What this machine allows a run: open files, and so documents in flight.
+"""The limits of this machine: open files, and so documents in flight.
 
 It must not change anything outside this process.
 """
@@ -15,7 +15,7 @@ RESERVED_FILES = 72
 """Logs, index, output, listing, libraries, health requests; measured: 31 with a local output, 55 with a store's."""
 
 FILES_PER_DOCUMENT = 2
-"""Its connection, and its file while it is read."""
+"""The connection of a document, and its file while it is read."""
 
 
 def raise_open_files() -> None:
@@ -31,18 +31,18 @@ def raise_open_files() -> None:
 
 
 def most_in_flight() -> int:
-    """Return how many documents may be in flight with the open files there may be."""
+    """Return how many documents may be in flight within the limit of open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = ENOUGH_FILES if soft == resource.RLIM_INFINITY else soft
     return max(1, (files - RESERVED_FILES) // FILES_PER_DOCUMENT)
 
 
-def fitting(wanted: int, *, setting: str) -> int:
-    """Return how many documents may be in flight with the open files there may be; warns when that is fewer."""
+def fitting(requested: int, *, setting: str) -> int:
+    """Return how many documents may be in flight within the limit of open files; log a warning when that is fewer."""
     most = most_in_flight()
-    if wanted <= most:
-        return wanted
+    if requested <= most:
+        return requested
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     message = "%s %d is reduced to %d: this process may open %d files; raise the limit (ulimit -n) for more"
-    logger.warning(message, setting, wanted, most, soft)
+    logger.warning(message, setting, requested, most, soft)
     return most

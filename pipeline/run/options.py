@@ -1,4 +1,4 @@
-"""What the flags of `pipeline run` ask of one run, as one frozen value. It reads no configuration."""
+"""The flags of `pipeline run` as one frozen value. It reads no configuration."""
 
 from __future__ import annotations
 

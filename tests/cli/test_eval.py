@@ -457,7 +457,7 @@ def test_run_gate_fails_if_gold_does_not_match(
     lines = [changed({"id": name, "sha256": digest, "gold": RIGHT}) for name, digest in digests.items()]
     write_gold(place.folder / "gold.jsonl", [line for line in lines if line is not None])
     place.configure({"eval.gold": "gold.jsonl", "eval.min_documents": 5}, agent={"schema": SCHEMA})
-    assert "the answers were not graded" in place.run().err
+    assert "Answers not graded" in place.run().err
     gate = {"eval.gold": "gold.jsonl", "eval.min_documents": 5, "eval.fail_under": {"overall.f1": 0.5}}
     place.configure(gate, agent={"schema": SCHEMA})
     place.run("--quiet", code=code)

@@ -131,7 +131,7 @@ def port_of(child: Child) -> int:
     """Return the metrics port that a run with a JSON log reports."""
     assert child.process.stderr is not None
     for line in child.process.stderr:
-        if (said := json.loads(line))["message"] == "metrics are served":
+        if (said := json.loads(line))["message"] == "Serving metrics":
             return int(said["port"])
     raise AssertionError("no port in the log")
 
@@ -340,7 +340,7 @@ def test_unreachable_gateway_is_a_warning(place: Place) -> None:
     """The exit code does not change, and the log names the gateway without its password."""
     place.documents(1)
     ran = place.run("--pushgateway", "http://me:secret@127.0.0.1:9")
-    assert "metrics are not pushed" in ran.err
+    assert "Cannot push metrics" in ran.err
     assert "secret" not in ran.err
 
 
@@ -348,7 +348,7 @@ def test_gateway_password_from_the_environment_is_masked(place: Place) -> None:
     """PIPELINE_PUSHGATEWAY is the flag's default; an invalid value is a configuration error without its password."""
     place.documents(1)
     ran = place.run("--log-level", "debug", env={"PIPELINE_PUSHGATEWAY": "http://me:secret%2F0@127.0.0.1:9"})
-    assert "metrics are not pushed" in ran.err
+    assert "Cannot push metrics" in ran.err
     assert "secret" not in ran.out + ran.err
     ran = place.run(code=2, env={"PIPELINE_PUSHGATEWAY": "ftp://me:secret%2F0@gateway"})
     assert "PIPELINE_PUSHGATEWAY: got" in ran.err
@@ -360,7 +360,7 @@ def test_silent_gateway_does_not_block_the_end(place: Place) -> None:
     place.documents(1)
     with silent_port() as listener:
         ran = place.run("--pushgateway", f"http://127.0.0.1:{listener.getsockname()[1]}")
-    assert "metrics are not pushed" in ran.err
+    assert "Cannot push metrics" in ran.err
 
 
 def test_gateway_refusal_is_a_warning(place: Place, gateway: Gateway) -> None:
@@ -375,14 +375,14 @@ def test_occupied_metrics_port_is_a_warning(place: Place) -> None:
     place.documents(1)
     with silent_port() as listener:
         ran = place.run("--metrics-port", str(listener.getsockname()[1]))
-    assert "metrics are not served" in ran.err
+    assert "Cannot serve metrics" in ran.err
     assert len(place.done()) == 1
 
 
 def test_unwritable_text_file_is_a_warning(place: Place) -> None:
     """Its folder is missing, and the run still ends with 0."""
     place.documents(1)
-    assert "metrics are not written" in place.run("--metrics-textfile", "nowhere/metrics.prom").err
+    assert "Cannot write metrics" in place.run("--metrics-textfile", "nowhere/metrics.prom").err
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ from pipeline.run.chunks.table import ChunkTable
 from pipeline.shards import MAX_SHARDS
 
 CHUNK_BYTES = 64 << 20
-"""The default size of a chunk: about ten thousand news texts, which take one small server an hour."""
+"""The default size of a chunk: about ten thousand news texts, an hour's work for one small server."""
 _DIVIDED_FROM = 1.5
-"""A file is divided when it is this many times as large as a chunk."""
+"""A file is divided when it is at least this many times as large as a chunk."""
 
 
 @dataclass(slots=True)
@@ -56,9 +56,9 @@ class Planned:
 
 
 def make_plan(app: AppConfig, *, chunks: int | None, chunk_bytes: int | None, least: int = 1) -> Planned:
-    """Write the plan, or what is new since the last one, and return the result.
+    """Write the first plan, or the additions since the last one, and return the result.
 
-    `least`: the fewest chunks that a first plan is divided into, where there are as many documents.
+    `least`: the fewest chunks of a first plan, if there are as many documents.
 
     ConfigError for settings that do not fit chunks or the earlier plan. TryLaterError when the listing is interrupted.
     """
@@ -98,7 +98,7 @@ def check_plannable(app: AppConfig) -> None:
 
 
 def input_settings(app: AppConfig) -> dict[str, Any]:
-    """Return the settings that decide which documents there are and what their ids are."""
+    """Return the settings that decide which documents there are and which ids they have."""
     names = (
         "include",
         "exclude",
@@ -114,7 +114,7 @@ def input_settings(app: AppConfig) -> dict[str, Any]:
 
 
 def check_input(app: AppConfig, head: PlanHead) -> None:
-    """Raise ConfigError when the settings are not those of the plan."""
+    """Raise ConfigError when the settings differ from the plan's."""
     differing = [name for name, value in input_settings(app).items() if head.input.get(name) != value]
     if differing:
         names = ", ".join(f"input.{name}" for name in differing)
@@ -129,7 +129,7 @@ def _plain(value: Any) -> Any:
 
 
 def _list(files: PlannedInput, table: ChunkTable, *, size: int) -> None:
-    """List the input, and add to the table what is new, changed or gone."""
+    """List the input, and add new, changed and missing files to the table."""
     for file in files.files():
         rows = table.planned(file)
         if not rows:
@@ -147,33 +147,33 @@ def _list(files: PlannedInput, table: ChunkTable, *, size: int) -> None:
 def _divide_again(
     files: PlannedInput,
     file: PlannedFile,
-    known: list[tuple[int, PlannedFile]],
+    planned: list[tuple[int, PlannedFile]],
     table: ChunkTable,
     *,
     size: int,
 ) -> None:
     """Divide a changed file at the numbers where it was divided before; documents behind the last one are new."""
-    parts = [row.part for _, row in known if row.part is not None]
+    parts = [row.part for _, row in planned if row.part is not None]
     bounds = [*(part.number for part in parts), parts[-1].number + parts[-1].count]
 
     def is_due(start: Place, place: Place) -> bool:
         after = bisect.bisect_right(bounds, start.number)
         return place.number >= bounds[after] if after < len(bounds) else place.offset - start.offset >= size
 
-    kept_numbers: set[int] = set()
+    remaining_numbers: set[int] = set()
     for part in files.parts(file, is_due):
         row = replace(file, part=part)
         if part.number >= bounds[-1]:
             table.add(row, id=f"{files.id_of(file)}#{part.number}")
             continue
         at = bisect.bisect_right(bounds, part.number) - 1
-        table.change(known[at][0], row)
-        kept_numbers.add(part.number)
-    for chunk, row in known:
-        if row.part is not None and row.part.number not in kept_numbers and not row.gone:
+        table.change(planned[at][0], row)
+        remaining_numbers.add(part.number)
+    for chunk, row in planned:
+        if row.part is not None and row.part.number not in remaining_numbers and not row.gone:
             table.change(chunk, replace(row, gone=True))
-    if not kept_numbers:
-        table.change(known[0][0], file)
+    if not remaining_numbers:
+        table.change(planned[0][0], file)
 
 
 def _write(
@@ -187,7 +187,7 @@ def _write(
     chunks: int | None,
     listing: ListingCounts,
 ) -> Planned:
-    """Write the rows, then the head that makes them count."""
+    """Write the rows, then the head that puts them into effect."""
     head = before or PlanHead(input=input_settings(app))
     total = max(1, table.new_bytes())
     new_chunks = chunks or -(-total // size)
@@ -197,7 +197,7 @@ def _write(
         )
     name = f"{len(head.generations):04d}-{secrets.token_hex(3)}"
     planned = Planned(head, listing, first=head.chunks)
-    chunk_sizes = _write_new(backend, name, planned, _placed(files, table, total=total, wanted=new_chunks), files=files)
+    chunk_sizes = _write_new(backend, name, planned, _placed(files, table, total=total, chunks=new_chunks), files=files)
     for chunk, changes in groupby(table.changed(), key=lambda change: change[0]):
         planned.changed.append(chunk)
         write_rows(backend, chunk, name, [line for _, line in changes])
@@ -219,7 +219,7 @@ def _write_new(
     *,
     files: PlannedInput,
 ) -> int:
-    """Write and count the rows of new chunks, numbered from `planned.first`; return how many there are."""
+    """Write and count the rows of new chunks, numbered from `planned.first`; return the number of chunks."""
     sizes: list[int] = []
     before: PlannedFile | None = None
     for _, rows in groupby(placed, key=lambda placed_row: placed_row[0]):
@@ -238,8 +238,8 @@ def _write_new(
     return len(sizes)
 
 
-def _placed(files: PlannedInput, table: ChunkTable, *, total: int, wanted: int) -> Iterator[tuple[int, PlannedFile]]:
-    """Yield each new row with its chunk (one of `wanted`), large files as their parts; in the order of the chunks."""
+def _placed(files: PlannedInput, table: ChunkTable, *, total: int, chunks: int) -> Iterator[tuple[int, PlannedFile]]:
+    """Yield each new row with its chunk (one of `chunks`), large files in parts; in the order of the chunks."""
     passed = 0
     chunk = 0
     rows = table.new()
@@ -248,10 +248,10 @@ def _placed(files: PlannedInput, table: ChunkTable, *, total: int, wanted: int) 
         follows, row = ahead
         ahead = next(rows, None)
         is_alone = not follows and not (ahead is not None and ahead[0])
-        for piece in _pieces(files, row, size=total / wanted, before=passed) if is_alone else (row,):
+        for piece in _pieces(files, row, size=total / chunks, before=passed) if is_alone else (row,):
             weight = piece.weight_bytes
             if not follows:
-                chunk = max(chunk, min(wanted - 1, int((passed + weight / 2) * wanted / total)))
+                chunk = max(chunk, min(chunks - 1, int((passed + weight / 2) * chunks / total)))
             passed += weight
             yield chunk, piece
 
@@ -263,7 +263,7 @@ def _pieces(files: PlannedInput, row: PlannedFile, *, size: float, before: int) 
     """
     parts: list[Part] = []
     if row.part is None and row.size_bytes >= _DIVIDED_FROM * size and files.divider_of(row) is not None:
-        # by multiples of the size, so that a long document does not move all places after it
+        # by multiples of the size, so that a long document does not move all later boundaries
         parts = files.parts(
             row, lambda start, place: int((before + place.offset) / size) > int((before + start.offset) / size)
         )
@@ -273,7 +273,7 @@ def _pieces(files: PlannedInput, row: PlannedFile, *, size: float, before: int) 
 
 
 def _count(planned: Planned, files: PlannedInput, row: PlannedFile, *, before: PlannedFile | None) -> None:
-    """Count a new row; `before`: the row before it, which may be another part of its file."""
+    """Count a new row; `before`: the row before it, which may be another part of the same file."""
     planned.files += before is None or (before.source, before.path) != (row.source, row.path)
     if row.part is not None:
         planned.documents += row.part.count

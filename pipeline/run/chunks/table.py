@@ -1,4 +1,4 @@
-"""The files of a plan that is being made, in a temporary table on disk: the planned ones and the new ones.
+"""The files of a plan in progress, in a temporary table on disk: planned ones and new ones.
 
 It must not hold the files of an input in memory, or decide anything.
 """
@@ -55,7 +55,7 @@ class ChunkTable:
             self._do("INSERT OR IGNORE INTO ids VALUES (?,NULL,?)", _bytes(id), chunk)
 
     def planned(self, file: PlannedFile) -> list[tuple[int, PlannedFile]]:
-        """Return the chunks and rows of a file that was planned before, in order, and mark them as met."""
+        """Return the chunks and rows of a file of an earlier planning, in order, and mark them as met."""
         key = _key(file)[:2]
         rows = self._do(
             "SELECT chunk, line FROM planned WHERE source = ? AND path = ? ORDER BY number",
@@ -66,20 +66,20 @@ class ChunkTable:
         return [(chunk, planned_file(line)) for chunk, line in rows]
 
     def not_met(self) -> Iterator[tuple[int, PlannedFile]]:
-        """Yield the chunks and rows of files that were planned before and have not been met."""
+        """Yield the chunks and rows of earlier plannings whose files have not been met."""
         cursor = self._db.execute("SELECT chunk, line FROM planned WHERE NOT met")
         while page := cursor.fetchmany(_PAGE):
             yield from ((chunk, planned_file(line)) for chunk, line in page)
 
     def add(self, row: PlannedFile, *, id: str) -> None:
-        """Add a new file. A file with the id of another follows that one, so that one chunk detects the repeated id."""
+        """Add a new file. It follows an earlier file with the same id, so that one chunk detects the repeated id."""
         self._place += 1
-        same = self._do("SELECT leader, chunk FROM ids WHERE id = ?", _bytes(id))
-        leader, chunk = same[0] if same else (self._place, None)
+        earlier = self._do("SELECT leader, chunk FROM ids WHERE id = ?", _bytes(id))
+        leader, chunk = earlier[0] if earlier else (self._place, None)
         if chunk is not None:
             self.change(chunk, row)
             return
-        if not same:
+        if not earlier:
             self._do("INSERT INTO ids VALUES (?,?,NULL)", _bytes(id), leader)
         self._do(
             "INSERT INTO new VALUES (?,?,?,?)",
@@ -95,7 +95,7 @@ class ChunkTable:
         self._do("INSERT INTO changed VALUES (?,?,?)", chunk, self._place, row.to_line())
 
     def new(self) -> Iterator[tuple[bool, PlannedFile]]:
-        """Yield the new rows, in order; the flag is True for one that follows another of the same id."""
+        """Yield the new rows, in order; the flag is True for a row that follows another of the same id."""
         cursor = self._db.execute("SELECT leader, place, line FROM new ORDER BY leader, place")
         while page := cursor.fetchmany(_PAGE):
             yield from ((leader != place, planned_file(line)) for leader, place, line in page)

@@ -1,1 +1,1 @@
-"""What is shown of a run while it goes on: counts, progress, metrics. It decides nothing."""
+"""The display of a run in progress: counts, progress, metrics. It makes no decisions."""

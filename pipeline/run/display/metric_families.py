@@ -18,7 +18,7 @@ QUEUE_BUCKETS_S = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 class Families:
     """The metrics by name, all with the labels `agent` and `shard` ("" without shards).
 
-    `reason` and `error` are empty for what went well. `error` is the wire-level text up to its colon.
+    `reason` and `error` are empty for successes. `error` is the wire-level text up to its colon.
     """
 
     def __init__(self) -> None:

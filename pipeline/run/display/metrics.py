@@ -1,7 +1,7 @@
-"""The run's metrics for Prometheus: three ways out of one registry (a port, a text file, a push gateway).
+"""The run's metrics for Prometheus: one registry, published through a port, a text file and a push gateway.
 
-The main thread alone changes a value, the server's
-thread only reads; and whatever becomes of the metrics, it must not change how a run ends.
+The main thread alone changes a value; the server's thread only reads. An error in the metrics must not change how a run
+ends.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ _KEPT_ERRORS = 40
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """Where the metrics go: a port to be scraped at (0: a free one), a file for node_exporter, a push gateway's URL.
+    """The destinations of the metrics: a port to scrape (0: a free one), a file for node_exporter, a push gateway's
+    URL.
 
-    `host`: the address that the port is opened at.
+    `host`: the address of the port.
     """
 
     port: int | None = None
@@ -70,7 +71,7 @@ class Metrics:
         self._now = now
         self._skipped = 0
         self._windows = LongCounts().outcomes
-        self._shown = frozenset[str]()
+        self._exported_providers = frozenset[str]()
         self._errors = set[str]()
         self._overhead = Spent()
         self._written_at = clock()
@@ -85,14 +86,14 @@ class Metrics:
         self._write()
 
     def outcome(self, finished: Finished) -> None:
-        """Count a document and its requests; a postponed one counts later, skipped ones in `turn`."""
+        """Count a document and its requests; a postponed document counts later, skipped ones in `turn`."""
         self._safely(lambda: self._outcome(finished))
 
     def _safely(self, step: Callable[[], None]) -> None:
-        """Take a step; whatever goes wrong in it is logged once, and never changes how a run ends."""
+        """Run a step; log the first error in it, which never changes how a run ends."""
         try:
             step()
-        except Exception as fault:  # of any library or number: metrics are an extra, and the run is worth more
+        except Exception as fault:  # metrics are an extra: no error in them may stop the run
             if not self._faulty:
                 logger.warning("Metrics failed and may be incomplete from now on.", exc_info=fault)
             self._faulty = True
@@ -108,21 +109,21 @@ class Metrics:
             documents.labels(*self._labels, "failed", outcome.reason).inc()
 
     def turn(self, status: RunStatus) -> None:
-        """Take over the numbers of the run; the text file is written every TEXTFILE_EVERY_S seconds."""
+        """Set the metrics from the run's status; write the text file every TEXTFILE_EVERY_S seconds."""
         self._safely(lambda: self._turn(status))
 
     def _turn(self, status: RunStatus) -> None:
-        self._show(status)
+        self._export(status)
         if self._clock() - self._written_at >= TEXTFILE_EVERY_S:
             self._written_at = self._clock()
             self._write()
 
     def end(self, status: RunStatus, exit_code: int, remaining: RemainingFailures | None = None) -> None:
-        """Write the last values to the text file and the push gateway; the time of success with exit code 0 only."""
+        """Write the last values to the text file and the push gateway; the time of success only with exit code 0."""
         self._safely(lambda: self._end(status, exit_code, remaining))
 
     def _end(self, status: RunStatus, exit_code: int, remaining: RemainingFailures | None) -> None:
-        self._show(status)
+        self._export(status)
         if remaining is not None:
             self._show_remaining(remaining)
         self.families.exit_code.labels(*self._labels).set(exit_code)
@@ -132,7 +133,7 @@ class Metrics:
         if self._ways.pushgateway is not None:
             self._push(self._ways.pushgateway)
 
-    def _show(self, status: RunStatus) -> None:
+    def _export(self, status: RunStatus) -> None:
         counts = status.counts
         families = self.families
         families.documents.labels(*self._labels, "skipped", "").inc(counts["skipped"] - self._skipped)
@@ -156,7 +157,7 @@ class Metrics:
         self.families.overhead_tokens.labels(*self._labels).inc(spent.prompt_tokens - before.prompt_tokens)
 
     def _show_remaining(self, remaining: RemainingFailures) -> None:
-        """Set every reason, also those without failures: a push gateway keeps what is not sent again."""
+        """Set every reason, also those without failures: a push gateway keeps series that are not sent again."""
         for reason in {*REASONS, *remaining.reasons}:
             count = remaining.reasons.get(reason, ReasonCount())
             self.families.remaining.labels(*self._labels, reason).set(count.count)
@@ -173,7 +174,7 @@ class Metrics:
             families.queue.labels(*labels).observe(attempt.queue_s)
 
     def _bounded(self, error: str | None) -> str:
-        """The error as a label: servers choose their status codes, and must not make series without end."""
+        """Return the error as a label; the number of labels is bounded, as servers choose their status codes."""
         name = (error or "").partition(":")[0]
         if name and name not in self._errors:
             if len(self._errors) >= _KEPT_ERRORS:
@@ -182,34 +183,34 @@ class Metrics:
         return name
 
     def _show_providers(self, providers_up: Mapping[str, bool]) -> None:
-        """Whether each provider that was examined can be asked; one that a refresh took away is no longer shown."""
-        for name, up in providers_up.items():
-            self.families.up.labels(*self._labels, name).set(up)
-        for gone in self._shown - providers_up.keys():
-            self.families.up.remove(*self._labels, gone)
-        self._shown = frozenset(providers_up)
+        """Set whether each examined provider is available; remove those that a refresh has dropped."""
+        for provider, up in providers_up.items():
+            self.families.up.labels(*self._labels, provider).set(up)
+        for name in self._exported_providers - providers_up.keys():
+            self.families.up.remove(*self._labels, name)
+        self._exported_providers = frozenset(providers_up)
 
     def _carry_over(self) -> None:
-        """Keeps the time of the last success that the text file tells, for as long as no run succeeds."""
+        """Keep the time of the last success in the text file until a run succeeds again."""
         path = self._ways.textfile
         try:
             families = list(text_string_to_metric_families(path.read_text(encoding="utf-8"))) if path else []
         except (OSError, ValueError):
-            return  # no file yet, or none of ours
+            return  # no file yet, or not one of this program
         for sample in (sample for family in families for sample in family.samples if sample.name == SUCCESS):
             if tuple(sample.labels.get(name, "") for name in COMMON) == self._labels:
                 self.families.success.labels(*self._labels).set(sample.value)
 
     def _serve(self) -> int | None:
-        """The port that the metrics are served at from now on; None: at none."""
+        """Start serving the metrics and return the port; None when they are not served."""
         if self._ways.port is None:
             return None
         try:
             server, _ = start_http_server(self._ways.port, self._ways.host, registry=self.families.registry)
         except OSError as error:
-            logger.warning("metrics are not served: %s", error, extra={"port": self._ways.port})
+            logger.warning("Cannot serve metrics: %s", error, extra={"port": self._ways.port})
             return None
-        logger.info("metrics are served", extra={"port": server.server_port})
+        logger.info("Serving metrics", extra={"port": server.server_port})
         return int(server.server_port)
 
     def _write(self) -> None:
@@ -219,10 +220,10 @@ class Metrics:
             write_to_textfile(str(self._ways.textfile), self.families.registry)
         except OSError as error:
             fields = {"file": str(self._ways.textfile)}  # the error names a temporary one
-            logger.warning("metrics are not written: %s", error.strerror or error, extra=fields)
+            logger.warning("Cannot write metrics: %s", error.strerror or error, extra=fields)
 
     def _push(self, url: str) -> None:
-        """Replaces the metrics of these names in the run's group: what an earlier success pushed stays otherwise."""
+        """Replace the metrics of these names in the run's group; others, such as an earlier success, remain."""
         parts = urlsplit(url)
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         user = unquote(parts.username or "")
@@ -234,6 +235,6 @@ class Metrics:
                 bare, JOB, self.families.registry, grouping_key=group, timeout=PUSH_TIMEOUT_S, handler=handler
             )
         except (OSError, HTTPException, ValueError) as error:
-            # a plain URLError writes its cause as <urlopen error …>; its subclass HTTPError names the status
+            # a plain URLError formats its cause as <urlopen error …>; its subclass HTTPError names the status
             cause = error.reason if type(error) is URLError else error
-            logger.warning("metrics are not pushed: %s", cause, extra={"endpoint": mask_url(url)})
+            logger.warning("Cannot push metrics: %s", cause, extra={"endpoint": mask_url(url)})

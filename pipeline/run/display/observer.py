@@ -1,4 +1,4 @@
-"""What the main thread shows and hears while a run goes on: numbers, progress, signals. It decides nothing."""
+"""Observers of a run in progress, in the main thread: numbers, progress, signals. They make no decisions."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PARTS = (Cut, WindowAnswer, Divided, WindowFailed)
-"""Outcomes of parts of a document; the document is counted when it is merged."""
+"""Outcomes of parts of a document; the document itself is counted when it is merged."""
 
 
 @dataclass(slots=True)
 class Display:
-    """Sees each outcome and each turn: feeds the numbers, the progress and the metrics."""
+    """Receives each outcome and each turn, and updates the numbers, the progress and the metrics."""
 
     stats: RunStats
     progress: Progress
@@ -50,7 +50,7 @@ class Display:
     waits: deque[float] = field(default_factory=lambda: deque(maxlen=20))
 
     def outcome(self, finished: Finished) -> None:
-        """Counts one outcome."""
+        """Count one outcome."""
         outcome = finished.outcome
         _log(finished)
         if self.metrics is not None:
@@ -74,7 +74,7 @@ class Display:
             self.tokens[1] += attempt.completion_tokens or 0
 
     def turn(self, status: RunStatus) -> None:
-        """Shows how the run stands."""
+        """Show the status of the run."""
         if self.metrics is not None:
             self.metrics.turn(status)
         self.progress.update(
@@ -99,13 +99,13 @@ class Display:
         )
 
     def end(self, status: RunStatus, exit_code: int, remaining: RemainingFailures | None) -> None:
-        """Publishes the last metrics; `remaining` is None when a run ended before they were counted."""
+        """Publish the last metrics; `remaining` is None when a run ended before the failures were counted."""
         if self.metrics is not None:
             self.metrics.end(status, exit_code, remaining)
 
 
 def _log(finished: Finished) -> None:
-    """A line for each document, at debug."""
+    """Log a line for each document, at debug."""
     if not logger.isEnabledFor(logging.DEBUG):
         return
     outcome: object = finished.outcome
@@ -123,7 +123,7 @@ def _log(finished: Finished) -> None:
 
 
 class Signals:
-    """SIGINT and SIGTERM: before the runner is there they stop the waiting, then they interrupt it."""
+    """Handlers of SIGINT and SIGTERM: before the runner exists they stop the waiting, later they interrupt the run."""
 
     def __init__(self, stop: threading.Event) -> None:
         self.number: int | None = None

@@ -1,6 +1,6 @@
-"""What is seen while a run goes on: a live block on a terminal, a log line now and then elsewhere.
+"""The progress of a run: a live block on a terminal, a log line from time to time elsewhere.
 
-It must not start a thread or change a number: the main thread hands it the state, and it only shows it.
+It must not start a thread or change a number: the main thread passes in the state.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _MESSAGE_LINES = 3
 
 
 class Progress(Protocol):
-    """Shows a run; called from the main thread only, at any rate, and never raises for a terminal that is gone."""
+    """Shows a run; called from the main thread only, at any rate, and never raises for a closed terminal."""
 
     def update(self, state: ProgressState) -> None:
-        """Takes the state and shows it when it is time to."""
+        """Take the state and show it when an update is due."""
 
     def close(self) -> None:
-        """Shows the last state and gives the terminal back; nothing may be shown after."""
+        """Show the last state and release the terminal; later updates are not allowed."""
 
 
 def make_progress(
@@ -42,7 +42,7 @@ def make_progress(
     log: logging.Logger,
     environ: Mapping[str, str],
 ) -> Progress:
-    """What shows the run: auto is the bar on a terminal that can move its cursor, else plain."""
+    """Return the progress of a mode; `auto` is the bar on a terminal with cursor movement, else plain."""
     if mode == "auto":
         mode = "bar" if stream.isatty() and environ.get("TERM", "") not in ("", "dumb") else "plain"
     if mode == "bar":
@@ -61,7 +61,7 @@ class NoProgress:
 
 
 class PlainProgress:
-    """A log line every 30 s: fit for files, pods and cron."""
+    """A log line every 30 s, for files, pods and cron."""
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float]) -> None:
         self._log = log
@@ -70,7 +70,7 @@ class PlainProgress:
         self._window = RateWindow()
 
     def update(self, state: ProgressState) -> None:
-        """Writes a line when 30 s have gone since the last."""
+        """Log a line when 30 s have passed since the last."""
         self._window.add(state)
         now = self._clock()
         if now >= self._next:
@@ -78,23 +78,23 @@ class PlainProgress:
             self._log.info("progress", extra=_fields(state, self._window.rates(state)))
 
     def close(self) -> None:
-        """Writes nothing: the summary follows."""
+        """Do nothing: the summary follows."""
 
 
 def _fields(state: ProgressState, rates: Rates) -> dict[str, Any]:
     values = {name: getattr(state, name) for name in ProgressState.__slots__ if name != "long"}
-    known = {
+    fields = {
         name: value for name, value in {**values, "long_documents": state.long.text}.items() if value not in (None, "")
     }
-    known["elapsed_s"] = round(state.elapsed_s)
+    fields["elapsed_s"] = round(state.elapsed_s)
     if state.queue_s is not None:
-        known["queue_s"] = round(state.queue_s, 2)
-    known["documents_per_s"] = round(rates.documents, 2)
-    return {**known, "eta_s": round(rates.eta_s)} if rates.eta_s is not None else known
+        fields["queue_s"] = round(state.queue_s, 2)
+    fields["documents_per_s"] = round(rates.documents, 2)
+    return {**fields, "eta_s": round(rates.eta_s)} if rates.eta_s is not None else fields
 
 
 def block_lines(state: ProgressState, rates: Rates, *, width: int, cells: str = "#-") -> list[tuple[str, str]]:
-    """The live block: (style, line) pairs, each line at most `width - 1` columns; a narrow one has more lines.
+    """Return the live block as (style, line) pairs of at most `width - 1` columns; a narrow block has more lines.
 
     `cells` draws the bar: a full cell and an empty one.
     """
@@ -132,7 +132,7 @@ def _bar(finished: int, total: int | None, cells: str) -> str:
 
 
 def _flow(parts: list[str], width: int) -> list[str]:
-    """The parts on as few lines as hold them; one that is wider than a line is cut."""
+    """Return the parts on as few lines as possible; a part that is wider than a line is cut."""
     lines: list[str] = []
     for part in filter(None, map(visible, parts)):
         if lines and len(lines[-1]) + 2 + len(part) <= width:
@@ -143,24 +143,24 @@ def _flow(parts: list[str], width: int) -> list[str]:
 
 
 def _wrapped(message: str, width: int) -> list[str]:
-    """The message on as many lines as it needs, up to a bound; the log has the whole."""
+    """Return the message on up to _MESSAGE_LINES lines; the log has all of it."""
     return textwrap.wrap(visible(message), max(width, 1), max_lines=_MESSAGE_LINES, placeholder="…")
 
 
 def _clock_text(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, seconds_part = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{seconds_part:02d}" if hours else f"{minutes}:{seconds_part:02d}"
 
 
 class BarProgress:
-    """A live block at the foot of the terminal; log lines go through it and scroll by above.
+    """A live block at the bottom of the terminal; log lines scroll by above it.
 
-    The log handler's lock orders what this thread draws and what the workers log, so that neither garbles the other.
+    The log handler's lock orders the drawing of this thread and the log lines of the workers.
     """
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float], environ: Mapping[str, str]) -> None:
-        from rich.console import Console  # slow to import, and of no use without a terminal
+        from rich.console import Console  # slow to import, and useless without a terminal
         from rich.live import Live
 
         self._clock = clock
@@ -193,7 +193,7 @@ class BarProgress:
             self._draw(state)
 
     def close(self) -> None:
-        """Takes the block away and gives the cursor and the log lines back."""
+        """Remove the block and restore the cursor and the log lines."""
         if self._handler is not None:
             self._handler.divert(None)
         with _locked(self._handler), suppress(OSError):
@@ -224,6 +224,6 @@ def _locked(handler: LineHandler | None) -> Iterator[None]:
 
 
 def _on_the_same_terminal(stream: TextIO) -> LineHandler | None:
-    """The log handler, when its lines would land in the block; a log that goes to a file is left alone."""
+    """Return the log handler if its lines go to the same terminal as the block; None for a log in a file."""
     handler = active_handler()
     return handler if handler is not None and (handler.stream is stream or handler.stream.isatty()) else None

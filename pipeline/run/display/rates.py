@@ -1,6 +1,7 @@
-"""The state of a run that its progress shows, and its rates in the last minute.
+"""The state of a run for its progress, and its rates over the last minute.
 
-The time that remains is one of answers: an open document of a thousand windows takes as long as a thousand short ones.
+The remaining time is computed from answers: an open document of a thousand windows takes as long as a thousand short
+ones.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ RATE_WINDOW_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ProgressState:
-    """The run at this moment. `total` is None until the listing has ended, `found` is what it gave so far.
+    """The run at this moment. `total` is None until the listing has ended; `found`: documents listed so far.
 
-    `queue_s`: how long requests waited in the server's queue lately, where it tells; `waiting_for` says what outage.
-    `long`: the documents that are read in windows.
+    `queue_s`: the recent wait in the server's queue, if reported. `waiting_for`: the current outage. `long`: the
+    documents that are read in windows.
     """
 
     done: int = 0
@@ -40,17 +41,17 @@ class ProgressState:
 
     @property
     def asked(self) -> int:
-        """Documents that a model was asked about, or that failed before."""
+        """The documents that were sent to a model, or failed before that."""
         return self.done + self.failed
 
     @property
     def answers(self) -> int:
-        """Documents that were asked about, and windows that were answered in this run."""
+        """The documents that were sent, and the windows that were answered in this run."""
         return self.asked + self.long.outcomes.get("answered", 0)
 
     @property
     def answers_left(self) -> float | None:
-        """About how many answers remain; None until the listing has ended.
+        """The approximate number of remaining answers; None until the listing has ended.
 
         An unread document needs as many as the finished ones took, a parked one as many as the open ones need.
         """
@@ -64,7 +65,7 @@ class ProgressState:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What the last minute gives: per second, and the seconds that the rest will take (None: not known)."""
+    """Rates over the last minute: per second, and the estimated seconds until the end (None: unknown)."""
 
     documents: float
     tokens_in: float
@@ -73,30 +74,30 @@ class Rates:
 
 
 class RateWindow:
-    """The states of the last minute, some 60 at most, and the rates between the first and the last."""
+    """The states of the last minute, about 60 at most, and the rates between the first and the last."""
 
     def __init__(self) -> None:
         self._states: deque[ProgressState] = deque(maxlen=120)
 
     def add(self, state: ProgressState) -> None:
-        """Keeps the state, one for each second."""
+        """Add the state, at most one a second."""
         if not self._states or state.elapsed_s - self._states[-1].elapsed_s >= 1.0:
             self._states.append(state)
         while len(self._states) > 1 and state.elapsed_s - self._states[0].elapsed_s > RATE_WINDOW_S:
             self._states.popleft()
 
     def rates(self, state: ProgressState) -> Rates:
-        """The rates up to this state; skipped documents cost no time and do not count."""
+        """Return the rates up to this state; skipped documents cost no time and do not count."""
         first = self._states[0] if self._states else state
         seconds = state.elapsed_s - first.elapsed_s
         if seconds <= 0:
             return Rates(0.0, 0.0, 0.0, None)
         documents = (state.asked - first.asked) / seconds
         answers = (state.answers - first.answers) / seconds
-        left = state.answers_left
+        remaining = state.answers_left
         return Rates(
             documents,
             (state.tokens_in - first.tokens_in) / seconds,
             (state.tokens_out - first.tokens_out) / seconds,
-            left / answers if left is not None and answers > 0 else None,
+            remaining / answers if remaining is not None and answers > 0 else None,
         )

@@ -1,4 +1,4 @@
-"""What became of a run's documents, counted; it decides nothing."""
+"""Counts of a run's documents by outcome; it makes no decisions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.run.stop_rules import StopReason
 
 @dataclass(slots=True)
 class RunCounts:
-    """What came back from the workers, in documents; `unchanged` were read and need not be done."""
+    """Counts of outcomes from the workers, in documents; `unchanged` documents were read and skipped."""
 
     done: int = 0
     failed: int = 0
@@ -20,14 +20,14 @@ class RunCounts:
     left: int = 0
 
     def undo(self, done: int, failed: int) -> None:
-        """Counts documents as left whose records did not reach a place where they are safe."""
+        """Count documents as left whose records could not be made durable."""
         self.done -= done
         self.failed -= failed
         self.left += done + failed
 
     @property
     def tried(self) -> int:
-        """Documents that came to a result or a failure in this run."""
+        """The documents with a result or a failure in this run."""
         return self.done + self.failed
 
     def with_listing(self, read: Read) -> dict[str, int]:
@@ -38,7 +38,7 @@ class RunCounts:
 
 
 def settle(output: Output, counts: RunCounts, *, end: StopReason | None) -> StopReason | None:
-    """Make the records safe and return how the run ends; records that cannot be made safe were not done."""
+    """Make the records durable and return why the run ends; documents whose records are lost count as left."""
     try:
         output.finish(settle=end is None or not end.is_signal)
     except PipelineError as error:

@@ -1,1 +1,1 @@
-"""One document: from its entry to its outcome, with all requests that it takes. Imported by the rest of run/."""
+"""One document: from its entry to its outcome, with all its requests. Imported by the rest of run/."""

@@ -1,7 +1,7 @@
-"""What a document has cost so far: the requests sent for it, their history and their tokens, over all its tries.
+"""The cost of a document so far: its requests, their history and their tokens, over all attempts.
 
-A document that no server could finish goes back in the queue with the failure that it would have been; that failure
-carries what was spent until then. Nothing here sends a request.
+A document that no server could finish returns to the queue with the failure it would have become; that failure carries
+the cost so far. This module sends no request.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pipeline.run.plan import VariantQuery
 from pipeline.run.selection.deciding import settings_digest
 
 HISTORY_KEPT = 20
-"""Requests told of in a record; a document that met many outages has had more."""
+"""Requests in the history of a record; a document that met many outages has had more."""
 
 
 def requests_sent(attempts: Sequence[ExtractionAttempt], before: Failure | None) -> int:
@@ -22,7 +22,7 @@ def requests_sent(attempts: Sequence[ExtractionAttempt], before: Failure | None)
 
 
 def history(attempts: Sequence[ExtractionAttempt], before: Failure | None) -> tuple[Try, ...]:
-    """Return the last requests, in order, those of earlier tries included."""
+    """Return the last requests in order, including those of earlier attempts."""
     tries = [
         Try(
             attempt.model.provider,
@@ -40,10 +40,10 @@ def usage(attempts: Sequence[ExtractionAttempt], before: Failure | None) -> Usag
     return total_of(before.usage if before else Usage(), *attempts)
 
 
-def total_of(*counted: Usage | ExtractionAttempt) -> Usage:
+def total_of(*parts: Usage | ExtractionAttempt) -> Usage:
     """Return the sums of tokens; None where no server counted any."""
     return Usage(
-        _sum([attempt.prompt_tokens for attempt in counted]), _sum([attempt.completion_tokens for attempt in counted])
+        _sum([attempt.prompt_tokens for attempt in parts]), _sum([attempt.completion_tokens for attempt in parts])
     )
 
 
@@ -53,12 +53,12 @@ def _sum(counts: Sequence[int | None]) -> int | None:
 
 
 def runs_so_far(known: Known | None, sha256: str | None, query: VariantQuery) -> int:
-    """Return how many runs have failed to do these bytes with this question and the settings that decide it."""
+    """Return how many runs have failed on these bytes with this prompt and the settings that decide it."""
     if known is None or not known.failed or (known.sha256, known.fingerprint) != (sha256, query.failure_fingerprint):
         return 0
     return known.runs if settings_digest(known.decided_by) in (None, query.decided_by.get(known.reason or "")) else 0
 
 
 def with_notes(notes: tuple[str, ...], *more: str) -> tuple[str, ...]:
-    """Return the notes and those of `more` that are new."""
+    """Return the notes, and those of `more` that are not among them."""
     return (*notes, *(note for note in dict.fromkeys(more) if note not in notes))

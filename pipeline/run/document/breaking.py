@@ -1,7 +1,7 @@
-"""A document without special tokens, as it is put into a prompt: nothing in it can end its message or its section.
+"""A document as it is put into a prompt, without special tokens: no text in it can end its message or its section.
 
-Broken are the shapes of special tokens of all model families, the marks that the agent puts around `$document`, and
-what the tokenizer of the server in use takes for special. The record keeps the document's own text and metadata.
+The module breaks the shapes of special tokens of all model families, the marks that the agent puts around `$document`,
+and the special tokens of the current server's tokenizer. The record keeps the document's own text and metadata.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def candidates_in(document: Document) -> tuple[str, ...]:
 
 
 def broken(text: str, resolved: ResolvedAgentConfig, *, tokens: frozenset[str]) -> str:
-    """Return the text without special tokens, and without the marks that this prompt puts around a document."""
+    """Return the text without special tokens and without the marks that this prompt puts around a document."""
     text, _ = break_tokens(break_special_tokens(text)[0], tokens)
     return break_delimiters(text, delimiters(resolved.user_prompt))[0]
 
 
 def harmless_names(document: Document, *, tokens: frozenset[str]) -> Document:
-    """Return the document with these special tokens broken in its id, its URI and its metadata, for a prompt only."""
+    """Return the document with these special tokens broken in its id, URI and metadata, for a prompt only."""
     if not tokens:
         return document
     metadata = {
@@ -43,7 +43,7 @@ def harmless_names(document: Document, *, tokens: frozenset[str]) -> Document:
 
 
 def harmless(document: Document, resolved: ResolvedAgentConfig, *, tokens: frozenset[str]) -> tuple[Document, bool]:
-    """Return the document with a text for a prompt, and whether anything is broken in it or in its names."""
+    """Return the document with a text for a prompt, and whether any special token in it was broken."""
     text = broken(document.text, resolved, tokens=tokens)
     has_names = names_special_tokens(resolved, document) or harmless_names(document, tokens=tokens) != document
     is_broken = text != document.text

@@ -1,11 +1,10 @@
-"""One text → one answer: build the prompt, send it, judge the answer, ask again with the complaint or with less text.
+"""One text → one answer: build the prompt, send it, validate the answer, and retry with the complaint or less text.
 
     text ─▶ prompts ─▶ ask ─▶ judge ─▶ Answer
                ▲                │
                └── complaint ◀──┘   …else an error with the reason
 
-It builds no outcome: documents that are sent whole (process.py) and windows (windows/window_outcome.py) both go through
-here.
+It builds no outcome. Documents that are sent whole (process.py) and windows (windows/window_outcome.py) both use it.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ class NoServerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A text as a model sees it: the `document` of the prompt, and the parts (`spans`) of `text` that are in it.
+    """A text as a model sees it: the `document` of the prompt, and the parts (`spans`) of `text` in it.
 
-    `shown`: these parts as they are in the prompt, where that differs; "" where it does not.
+    `shown`: these parts as they are in the prompt; "" where they are unchanged.
     """
 
     document: Document
@@ -49,78 +48,80 @@ class Seen:
 
 
 Shorten = Callable[[ExtractionAttempt], "Seen | None"]
-"""Returns less of a text after a failed attempt; None when a shorter text would not help."""
+"""Returns a shorter text after a failed attempt; None when a shorter text would not help."""
 
 
 def extract_answer(
     state: DocumentState,
     plan: ExtractionPlan,
-    seen: Seen,
+    shown: Seen,
     *,
     schema: CompiledSchema,
     shorten: Shorten,
     alone: bool,
 ) -> tuple[Answer, Seen]:
-    """Return the valid answer and the text it is about; DocumentError or AnswerError when no more requests are allowed.
+    """Return the valid answer and the text it is about.
 
-    NoServerError: no server could take it.
+    DocumentError or AnswerError when no more requests are allowed. NoServerError: no server could take it.
     """
     resolved = state.query.resolved
     complaint: AnswerError | None = None
     after = ""
     while True:
-        attempt = _once(state, seen.document, schema.for_server, after=after, alone=alone)
+        attempt = _once(state, shown.document, schema.for_server, after=after, alone=alone)
         if not attempt.ok and complaint is not None and kind_of(attempt.reason or "") == "document":
             raise complaint
         if not attempt.ok:
-            less = None if state.reasks else shorten(attempt)
-            if less is None:
+            shorter = None if state.reasks else shorten(attempt)
+            if shorter is None:
                 raise DocumentError(attempt.reason or "bad_response", attempt.message, stage="call")
-            seen = less
+            shown = shorter
             continue
         try:
-            answer = _judged(attempt.raw_text or "", seen, schema, repair=plan.repair)
+            answer = _judged(attempt.raw_text or "", shown, schema, repair=plan.repair)
         except AnswerError as problem:
             state.attempts[-1] = changed(attempt, refused=problem.reason)
             if problem.reason not in REASKED or state.reasks >= resolved.max_reasks:
                 raise
             complaint = problem
             state.reasks += 1
-            said, _ = break_special_tokens(attempt.raw_text or "")
-            after = reask_prompt("", said, problem)
+            quoted, _ = break_special_tokens(attempt.raw_text or "")
+            after = reask_prompt("", quoted, problem)
             continue
         state.notes = (*state.notes, *answer.notes)
-        return answer, seen
+        return answer, shown
 
 
-def _judged(text: str, seen: Seen, schema: CompiledSchema, *, repair: str) -> Answer:
-    """Return the valid answer; AnswerError also for one with a secret, as records are not edited and hold no secret."""
+def _judged(text: str, shown: Seen, schema: CompiledSchema, *, repair: str) -> Answer:
+    """Return the valid answer; AnswerError also for an answer with a secret, as records must not contain any."""
     answer = judge(
         text,
         schema,
-        document_text=seen.text,
-        spans=seen.spans,
-        shown=seen.shown,
-        pages=seen.document.pages,
+        document_text=shown.text,
+        spans=shown.spans,
+        shown=shown.shown,
+        pages=shown.document.pages,
         repair=repair,
     )
     if SECRETS.holds(text):
-        raise AnswerError("schema_invalid", "the answer holds a secret of the configuration", stage="validate")
+        raise AnswerError("schema_invalid", "the answer contains a secret of the configuration", stage="validate")
     return answer
 
 
 def _once(
     state: DocumentState, document: Document, json_schema: Mapping[str, object], *, after: str, alone: bool
 ) -> ExtractionAttempt:
-    """Return the attempt that settled one ask; failed ones are in the trail. `after`: the text behind the document."""
+    """Return the attempt that settled one request; failed ones are in `state`. `after`: text behind the document."""
     state.stage = "call"
     query = state.query
     text = document.text
-    named = harmless_names(document, tokens=state.tokens)
+    safe_document = harmless_names(document, tokens=state.tokens)
 
-    def prompts_for(part: str, whole: bool) -> Mapping[str, str]:
-        rendered = render(query.resolved, named if part is named.text else changed(named, text=part))
-        return {**rendered, "user": rendered["user"] + after} if whole else rendered
+    def prompts_for(part: str, is_full_prompt: bool) -> Mapping[str, str]:
+        rendered = render(
+            query.resolved, safe_document if part is safe_document.text else changed(safe_document, text=part)
+        )
+        return {**rendered, "user": rendered["user"] + after} if is_full_prompt else rendered
 
     prompts = prompts_for(text, True)
     question = ExtractionRequest(
@@ -145,8 +146,8 @@ def _once(
     state.refused = state.refused or result.refused
     if result.unavailable:
         raise NoServerError
-    settled = state.attempts[-1]
-    state.notes = with_notes(state.notes, *settled.notes)
-    if query.split is not None and settled.ok:
-        query.split.sizer.learn(str(settled.model.endpoint), size_of(*prompts.values()), settled.prompt_tokens)
-    return settled
+    final = state.attempts[-1]
+    state.notes = with_notes(state.notes, *final.notes)
+    if query.split is not None and final.ok:
+        query.split.sizer.learn(str(final.model.endpoint), size_of(*prompts.values()), final.prompt_tokens)
+    return final

@@ -1,4 +1,4 @@
-"""A document that does not fit the context, made shorter: which part stays, and how much of it. It asks nobody."""
+"""Shortening of a document that does not fit the context: which part remains, and how much. It sends no request."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pipeline.records import ExtractionAttempt
 KEPT = 0.75
 LEAST_CHARS = 200
 MARGIN = 0.97
-"""The share of the room that a cut aims at: the rest of a text may hold more tokens a character than the whole."""
+"""The share of the room that a cut aims at: a shortened text may have more tokens per character than the whole."""
 MOST_CHARS_PER_TOKEN = 6
-"""No prose has more; what is longer than that cannot fit, even where a server does not tell how long a prompt was."""
+"""Prose never has more; a longer text cannot fit, even if the server does not report the length of a prompt."""
 GAP = "\n[…]\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is asked about of a text: `head` characters from its beginning and, behind a gap, `tail` from its end."""
+    """The remaining parts of a text: `head` characters from its beginning and, after a gap, `tail` from its end."""
 
     text: str
     head: int
@@ -26,36 +26,36 @@ class Kept:
 
     @property
     def chars(self) -> int:
-        """How many characters of the text are kept."""
+        """The number of remaining characters."""
         return self.head + self.tail
 
     @property
     def shown(self) -> str:
-        """What the model sees."""
+        """The text that the model sees."""
         return GAP.join(self.text[start:end] for start, end in self.spans)
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """Where these parts are in the text: quotes must stand in one of them, and never across the gap."""
+        """The positions of these parts in the text: a quote must lie within one of them, never across the gap."""
         size = len(self.text)
         return ((0, self.head), (size - self.tail, size)) if self.tail else ((0, self.head),)
 
     @property
     def quotable(self) -> str:
-        """The parts as quotes are looked for in them."""
+        """The parts as the search for quotes sees them."""
         return joined(self.text, self.spans)
 
 
 def whole(text: str) -> Kept:
-    """All of a text."""
+    """Return a text with all its characters."""
     return Kept(text, len(text))
 
 
 def shorter(kept: Kept, attempt: ExtractionAttempt, *, overflow: str, prompt_chars: int) -> Kept | None:
-    """Less of the text, or None when cutting is not wanted, not the remedy, or at its end.
+    """Return less of the text; None when cutting is not wanted, does not help, or has reached its limit.
 
-    As much as fits, where the server tells how many tokens a prompt of `prompt_chars` characters has; else three
-    quarters. `head` keeps the beginning, `head_tail` two thirds from the beginning and one third from the end.
+    It keeps as much as fits, if the server reports how many tokens a prompt of `prompt_chars` characters has; else
+    three quarters. `head` keeps the beginning, `head_tail` two thirds from the beginning and one third from the end.
     """
     clamped = attempt.reason == "output_truncated" and "max_tokens_clamped" in attempt.notes
     if overflow in ("fail", "split") or not (clamped or attempt.reason in ("context_length", "prompt_truncated")):
@@ -68,7 +68,7 @@ def shorter(kept: Kept, attempt: ExtractionAttempt, *, overflow: str, prompt_cha
 
 
 def _room_chars(kept: Kept, attempt: ExtractionAttempt, *, prompt_chars: int) -> int:
-    """How many characters of the text are to be kept: fewer than there are now."""
+    """Return how many characters of the text to keep: fewer than now."""
     room = (attempt.context_length or 0) - (attempt.max_tokens or 0)
     needed = attempt.needed_tokens
     if needed is None and attempt.reason == "output_truncated":

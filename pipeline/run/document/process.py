@@ -1,6 +1,6 @@
-"""One entry → one outcome: read it, then ask about it (extraction.py). It writes nothing, and waits only for answers.
+"""One entry → one outcome: read it, then extract (extraction.py). It writes nothing, and waits only for answers.
 
-    entry ─▶ bytes ─▶ document ─▶ asked ─▶ Result   …else Failure, or Postponed when no server could take it
+    entry ─▶ bytes ─▶ document ─▶ sent ─▶ Result   …else Failure, or Postponed when no server could take it
                 │
             Unchanged
 
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What came of an entry, and the requests it took."""
+    """The outcome of an entry, and its requests."""
 
     entry: Entry
     outcome: Outcome | Copied | Cut | WindowAnswer | Divided | WindowFailed
@@ -67,7 +67,7 @@ def process(
     copies: Questions | None = None,
     earlier: EarlierAnswers | None = None,
 ) -> Finished:
-    """The outcome of an entry; never raises. `alone`: nothing else is in flight, and one lost server is the end."""
+    """Return the outcome of an entry; never raises. `alone`: nothing else is in flight, and a lost server fails it."""
     state = DocumentState(entry, plan.query_for(entry.id), client)
 
     def steps() -> Outcome | Copied | Cut:
@@ -106,12 +106,12 @@ def settled(
     except AnswerError as problem:
         state.stage = problem.stage
         outcome = failure_of(state, plan, reason=problem.reason, message=problem.message, now=now)
-    except Exception as fault:  # whatever one document raises is its own failure, and must not end its worker
+    except Exception as fault:  # an error of one document must not end its worker
         if (shortage := shortage_of(fault)) is not None:
             return Finished(entry, _short(state, plan, shortage, alone=alone, now=now), tuple(state.attempts))
         state.stage = "internal"
         fault_text = f"{type(fault).__name__} in {place_of(fault)}"
-        # its own message might quote the document
+        # the error's own message might quote the document
         unquoted = InternalError(fault_text).with_traceback(fault.__traceback__)
         logger.error("internal error", extra={"document": entry.id}, exc_info=unquoted)
         outcome = failure_of(state, plan, reason="internal_error", message=fault_text, now=now)
@@ -121,7 +121,7 @@ def settled(
 def _short(
     state: DocumentState, plan: ExtractionPlan, shortage: str, *, alone: bool, now: Callable[[], str]
 ) -> Outcome:
-    """Have the document done once more with nothing else in flight; what is short of memory even then is too large."""
+    """Repeat the document with nothing else in flight; if memory is short even then, it is too large."""
     message = f"this machine ran out of {shortage}"
     if alone and (shortage != "memory" or not has_memory()):
         return Left(state.entry.id, TryLaterError(f"{message}, with one document in flight"))
@@ -155,42 +155,42 @@ def _steps(
     if (copy := copy_of(entry, document, query, question=question, copies=copies)) is not None:
         return copy
     state.tokens = state.client.special_tokens(candidates_in(document), variant=query.resolved.variant)
-    if (found := cut_before(state, plan, document=document, earlier=earlier)) is not None:
-        return found
+    if (cut := cut_before(state, plan, document=document, earlier=earlier)) is not None:
+        return cut
     try:
         return _ask(state, plan, document=document, alone=alone, now=now)
     except DocumentError as problem:
         state.stage = problem.stage
         refusal = failure_of(state, plan, reason=problem.reason, message=str(problem), now=now)
-        if (found := cut_after(state, plan, document=document, refusal=refusal)) is not None:
-            return found
+        if (cut := cut_after(state, plan, document=document, refusal=refusal)) is not None:
+            return cut
         raise
 
 
 def _ask(
     state: DocumentState, plan: ExtractionPlan, *, document: Document, alone: bool, now: Callable[[], str]
 ) -> Outcome:
-    """Return the outcome of the whole document, or of as much of it as the agent's `overflow` keeps."""
-    kept = whole(document.text)
-    seen = _seen(state, document, kept)
+    """Return the outcome of the whole document, or of the part that the agent's `overflow` keeps."""
+    part = whole(document.text)
+    shown = _shown_text(state, document, part)
 
     def shorten(attempt: ExtractionAttempt) -> Seen | None:
-        nonlocal kept
+        nonlocal part
         resolved = state.query.resolved
-        size = sum(map(len, render(resolved, _seen(state, document, kept).document).values()))
-        less = shorter(kept, attempt, overflow=resolved.overflow, prompt_chars=size)
-        if less is None:
+        size = sum(map(len, render(resolved, _shown_text(state, document, part).document).values()))
+        shorter_part = shorter(part, attempt, overflow=resolved.overflow, prompt_chars=size)
+        if shorter_part is None:
             return None
-        kept = less
+        part = shorter_part
         state.notes = with_notes(state.notes, "document_truncated")
-        return _seen(state, document, kept)
+        return _shown_text(state, document, part)
 
-    answer, seen = extract_answer(state, plan, seen, schema=state.query.schema, shorten=shorten, alone=alone)
-    asked_document = changed(seen.document, metadata=document.metadata)
+    answer, shown = extract_answer(state, plan, shown, schema=state.query.schema, shorten=shorten, alone=alone)
+    asked_document = changed(shown.document, metadata=document.metadata)
     return result_of(state, asked_document, answer=answer, text=document.text, now=now)
 
 
-def _seen(state: DocumentState, document: Document, kept: Kept) -> Seen:
+def _shown_text(state: DocumentState, document: Document, kept: Kept) -> Seen:
     """Return the kept text of a document as the model sees it: without special tokens that could end its message."""
     kept_text = kept.shown
     resolved = state.query.resolved
@@ -205,5 +205,5 @@ def _seen(state: DocumentState, document: Document, kept: Kept) -> Seen:
 
 
 def is_suspect(entry: Entry) -> bool:
-    """True when servers were lost over this entry so often that it must be sent alone."""
+    """Return True when servers were lost over this entry so often that it must be sent alone."""
     return entry.losses >= LOSSES_BEFORE_ALONE

@@ -1,4 +1,4 @@
-"""What is known so far about one document that is being processed, and the record that this makes."""
+"""The state of one document in progress, and the records made from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.run.selection.deciding import LENGTH, with_context
 
 
 class ExtractionClient(Protocol):
-    """What requests go through: `ask` settles one, with all retries that this takes."""
+    """Sends the requests: `ask` settles one, with all its retries."""
 
     def ask(self, question: ExtractionRequest) -> AskResult: ...
 
@@ -27,7 +27,7 @@ class ExtractionClient(Protocol):
 
 @dataclass(slots=True)
 class DocumentState:
-    """What is known so far about one document that is being processed."""
+    """The state of one document in progress."""
 
     entry: Entry
     query: VariantQuery
@@ -44,7 +44,7 @@ class DocumentState:
 
 
 def result_of(state: DocumentState, document: Document, *, answer: Answer, text: str, now: Callable[[], str]) -> Result:
-    """Return the result that the last attempt's answer makes. `text`: the document's own, which evidence refers to."""
+    """Return the result of the last attempt's answer. `text`: the document's own, which evidence refers to."""
     last = state.attempts[-1]
     resolved = state.query.resolved
     return Result(
@@ -75,14 +75,14 @@ def result_of(state: DocumentState, document: Document, *, answer: Answer, text:
 
 
 def _shown(raw_text: str, chars: int) -> str:
-    """Return the beginning of what the model said, without secrets, which are shorter than what is searched."""
+    """Return the beginning of the model's text, with secrets masked."""
     return SECRETS.redact(raw_text[: 4 * chars + 4096])[:chars]
 
 
 def failure_of(
     state: DocumentState, plan: ExtractionPlan, *, reason: str, message: str, now: Callable[[], str]
 ) -> Failure:
-    """Return the failure that the document comes to now."""
+    """Return the failure of the document in its present state."""
     entry = state.entry
     query = state.query
     last = state.attempts[-1] if state.attempts else None
@@ -113,7 +113,7 @@ def failure_of(
 
 
 def _decided_by(state: DocumentState, plan: ExtractionPlan, reason: str) -> str | None:
-    """Return the digest of what decided the failure, with the server's context where a prompt was too long for it."""
+    """Return the digest of the settings that decide the failure, with the server's context after a long prompt."""
     digest = state.query.decided_by.get(reason)
     if reason not in LENGTH or not state.attempts:
         return digest

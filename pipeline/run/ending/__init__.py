@@ -1,1 +1,1 @@
-"""The end of a run: what remains, the exit code, the report, and the grades of the output."""
+"""The end of a run: remaining failures, the exit code, the report, and the grades of the output."""

@@ -1,4 +1,4 @@
-"""What a run does after its last document: add up, choose the exit code, write the report, print the summary."""
+"""The end of a run after its last document: counts, exit code, report and summary."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ class RunClosing:
         """Return the exit code; OutputError when what is written last cannot be written after a run that went well."""
         counts = runner.counts
         listed_whole = runner.listed_whole
-        found = counts["found"] if listed_whole else None
-        self.remaining = remaining_failures(self._output, selection, found=found)
+        documents = counts["found"] if listed_whole else None
+        self.remaining = remaining_failures(self._output, selection, found=documents)
         doubtful = doubtful_results(self._output, runner.plan.registry)
         code, message, verdict = exit_code(
             runner.end,
@@ -95,19 +95,19 @@ class RunClosing:
         if listed_whole and not self._listing.listed and in_pod(self._environ):
             logger.info(EMPTY_INPUT)
         ignored = sum(self._listing.ignored.values())
-        whole = Counts(**{**counts, "found": counts["found"] + ignored, "ignored": ignored})
-        if not reconciles(whole):
+        all_counts = Counts(**{**counts, "found": counts["found"] + ignored, "ignored": ignored})
+        if not reconciles(all_counts):
             code = EXIT_INTERNAL
-            message = f"the numbers of this run do not add up: {dict(whole.items())}"
+            message = f"the numbers of this run do not add up: {dict(all_counts.items())}"
             verdict = None
         evaluation, below = self._graded(code, left=counts["left"])
         if below is not None and code == EXIT_OK:
             code, message, verdict = below
         if code != EXIT_OK and not self._is_read_on_terminal():
             logger.error("%s", message)
-        verdict = verdict or headline(whole, code, remaining=self.remaining.failed)
+        verdict = verdict or headline(all_counts, code, remaining=self.remaining.failed)
         summary = replace(
-            self._summary(runner, stats.snapshot(), counts=whole),
+            self._summary(runner, stats.snapshot(), counts=all_counts),
             exit_code=code,
             verdict=verdict,
             message=message,
@@ -120,7 +120,7 @@ class RunClosing:
         return code
 
     def _graded(self, code: int, *, left: int) -> tuple[Evaluation | None, tuple[int, str, str] | None]:
-        """Return the grades after a run that came to its end, and how failed gates end it, each None if there is none.
+        """Return the grades of a completed run, and how failed gates end it; each is None if it does not apply.
 
         An output that cannot be read or written never changes how the run ended.
         """
@@ -129,36 +129,36 @@ class RunClosing:
         try:
             evaluation = grade_run(self._output, self._grading)
         except UngradedError as error:
-            logger.warning("the answers were not graded: %s", error)
-            # a run that left documents may not have come to the judged ones yet
+            logger.warning("Answers not graded: %s", error)
+            # a run that left documents may not have reached the judged ones yet
             return None, unevaluated_gates(error) if self._grading.is_gated and not left else None
         except OutputError as error:
-            logger.warning("the answers were not graded: %s", error)
+            logger.warning("Answers not graded: %s", error)
             return None, None
         return evaluation, None if evaluation is None or not evaluation.exit_code else failed_gates(evaluation)
 
     def _moved(self, profile: ProfileBuilder) -> str:
-        """Which share of values moved against the run before by more than `runner.max_drift`; "" for none."""
+        """Return a sentence on values that moved since the run before by more than `runner.max_drift`; "" for none."""
         most = self._app.runner.max_drift
         if most is None:
             return ""
         now = RunSummary(profile=kept_profiles(profile.profiles()))
         before = self._output.run_index.of_this_shard()
-        found, _ = drift_of([now], [list(map(RunSummary.from_json, before))])
-        moves = [] if found is None else [move for move in found.moves if move.size > most]
+        drift, _ = drift_of([now], [list(map(RunSummary.from_json, before))])
+        moves = [] if drift is None else [move for move in drift.moves if move.size > most]
         if not moves:
             return ""
         return f"{plural(len(moves), 'share')} of values moved by more than runner.max_drift {most:g}: see the report"
 
     def _summary(self, runner: Runner, numbers: RunNumbers, *, counts: Counts) -> RunSummary:
-        """Return the run's summary without how it ended."""
+        """Return the run's summary without exit code and verdict."""
         stamp = self._output.stamp
         output = self._output
         plan = runner.plan
         long_documents = runner.long.counts.numbers()
         limit = runner.job.limit
-        for put_together, whole in plan.same_questions.items():
-            output.index.equate([put_together], whole)
+        for merged_fingerprint, whole_fingerprint in plan.same_questions.items():
+            output.index.equate([merged_fingerprint], whole_fingerprint)
         return RunSummary(
             run=stamp.run,
             run_id=stamp.run_id,
@@ -186,7 +186,7 @@ class RunClosing:
         )
 
     def _resume_command(self) -> str | None:
-        """Return the command that resumes the run where that is not the command itself; None where it is."""
+        """Return the command that resumes the run; None when it is the same command."""
         if in_pod(self._environ):
             return resume_command(self._environ)
         if self._options.redo == "all":  # without the id, all documents would be done again from the start
@@ -194,14 +194,14 @@ class RunClosing:
         return None
 
     def _config(self, plan: ExtractionPlan) -> dict[str, Any]:
-        """Return the settings, what was asked, and the keys of its lists, which `diff` pairs their items by."""
+        """Return the settings, the prompts and schemas, and the keys of lists, by which `diff` pairs their items."""
         keys = list_keys(plan.agent.schema)
         fingerprints = {name: query.fingerprint for name, query in plan.queries.items()}
         asked = {"question": questions(self._app, plan), FINGERPRINTS: fingerprints}
         return {**describe(self._app), **asked, **({"list_keys": keys} if keys else {})}
 
     def _write(self, summary: RunSummary) -> Report:
-        """Write the run's summary and the report; the report is returned also when it could not be written."""
+        """Write the run's summary and the report; return the report even when it could not be written."""
         try:
             self._output.write_run(summary.to_json())
         except PipelineError as error:
@@ -212,7 +212,7 @@ class RunClosing:
         return write_report_of(self._output, summary)
 
     def _show(self, summary: RunSummary, report: Report) -> None:
-        """Print the summary, and end the log; without a terminal a JSON log has all of it, so that it stays JSON."""
+        """Print the summary and end the log; without a terminal a JSON log contains it, so that stderr stays JSON."""
         code = summary.exit_code
         is_json = self._options.log_format == "json"
         is_quiet = self._options.quiet and code == EXIT_OK
@@ -223,7 +223,7 @@ class RunClosing:
         logger.log(level, "run ends", extra=fields)
 
     def _is_read_on_terminal(self) -> bool:
-        """True when log and summary go to terminals: the summary begins with the message, and once is enough."""
+        """True when log and summary go to terminals: the summary begins with the message, so one copy is enough."""
         return self._options.log_format == "text" and not self._options.quiet and is_terminal(sys.stdout, sys.stderr)
 
     def _print(self, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""The waiting of a run's end for an output that is away: until it is back, or for the time that a signal leaves."""
+"""The wait at the end of a run for an unavailable output: until it is back, or for the time left after a signal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 
 
 class EndWait:
-    """Waits in the main thread; `limit` may be called by a signal handler, which must not take a lock."""
+    """Waits in the main thread; a signal handler, which must not take a lock, may call `limit`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -16,13 +16,13 @@ class EndWait:
         self._wakes: SimpleQueue[None] = SimpleQueue()
 
     def limit(self, seconds: float) -> None:
-        """End all waiting after this time; the earliest of several limits applies."""
+        """End all waits after this time; the earliest of several limits applies."""
         until = self._clock() + seconds
         self._until = until if self._until is None else min(self._until, until)
         self._wakes.put(None)
 
     def __call__(self, seconds: float) -> bool:
-        """Wait for this time or until a limit changes; return True when the waiting has to end."""
+        """Wait for this time or until a limit changes; return True when waiting must end."""
         with suppress(Empty):
             self._wakes.get(timeout=seconds if self._until is None else max(0.0, min(seconds, self._left_s())))
         return self._until is not None and self._left_s() <= 0

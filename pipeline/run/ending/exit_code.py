@@ -1,4 +1,4 @@
-"""The exit code of a run and the sentence that explains it (docs/nightly.md); it decides nothing else."""
+"""The exit code of a run with its explanation (docs/nightly.md); no other decision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.run.stop_rules import StopReason
 from pipeline.terminal import plural
 
 ENOUGH_TRIED = 20
-"""With fewer documents tried, a share of failures says little: only when all of them failed is it too many."""
+"""With fewer documents tried, a share of failures means little: then only a run of failures alone is too many."""
 
 
 def exit_code(
@@ -27,13 +27,12 @@ def exit_code(
     doubtful: int = 0,
     moved: str = "",
 ) -> tuple[int, str, str | None]:
-    """The exit code, the sentence that explains it ("": nothing to explain), and a headline.
+    """Return the exit code, its explanation ("" for none), and a headline.
 
     `counts`: done, failed and left documents of this run. `listed`: documents in the whole input; None when its listing
-    did not come to the end. `ignored`: files that were passed over, by extension. `incomplete_exit`: the code of a run
-    that has left documents. `doubtful`: results that may have been cut. `moved`: the
-    sentence about values that moved too far. No headline (None): that of the exit code and
-    the counts.
+    is incomplete. `ignored`: files that were passed over, by extension. `incomplete_exit`: the code of a run that has
+    left documents. `doubtful`: results that may have been cut. `moved`: the sentence about values that moved too far.
+    Headline None: the one for the exit code and the counts.
     """
     if end is not None and end.exit_code is not None:
         return end.exit_code, end.message, None
@@ -51,12 +50,12 @@ def exit_code(
         return EXIT_FAILURES, f"{complaint}; ignored: {passed_over}" if ignored else complaint, "TOO FEW DOCUMENTS"
     message = end.message if end else ""
     if incomplete_exit and (counts["left"] or listed is None):
-        return incomplete_exit, message or "documents are left (--incomplete-exit)", None
+        return incomplete_exit, message or "documents were left for the next run (--incomplete-exit)", None
     return EXIT_OK, message, None
 
 
 def _too_many_now(counts: Mapping[str, int], remaining: RemainingFailures, config: RunnerConfig) -> str:
-    """What is wrong with the share of failures among the documents that this run tried; "": nothing."""
+    """Return a complaint about the share of failures among the documents that this run tried; "" for none."""
     failed = counts["failed"] - remaining.accepted_now
     attempted = counts["done"] + failed
     if not failed or failed / attempted <= config.max_error_rate or (attempted < ENOUGH_TRIED and failed < attempted):
@@ -65,7 +64,7 @@ def _too_many_now(counts: Mapping[str, int], remaining: RemainingFailures, confi
 
 
 def _too_many_remain(remaining: RemainingFailures, config: RunnerConfig) -> str:
-    """What is wrong with the share of documents in the input whose last line is an error; "": nothing."""
+    """Return a complaint about the share of documents in the input that remain failed; "" for none."""
     failed = remaining.failed
     documents = remaining.documents
     if not failed or failed <= config.max_error_rate * documents:

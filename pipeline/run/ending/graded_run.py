@@ -1,6 +1,6 @@
-"""Grade the whole output at the end of a run, when `eval.gold` is set: gates can then fail a night.
+"""Grades of the whole output at the end of a run, when `eval.gold` is set: gates can then fail a nightly run.
 
-It must not stop a run: gold that does not fit is refused before the first document is read.
+It must not stop a run: unsuitable gold is refused before the first document is read.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _log = logging.getLogger(__name__)
 
 
 class UngradedError(Exception):
-    """The output holds no document of the gold with the judged bytes; the message names what it holds instead."""
+    """The output has no document of the gold with the judged bytes; the message names the states of the documents."""
 
 
 def options_of(config: EvalConfig, *, cost_per_hour: float | None) -> EvalOptions | None:
-    """Return what the configuration says about grading; None without `eval.gold`, ConfigError for half a baseline."""
+    """Return the settings for grading; None without `eval.gold`, ConfigError when one half of a baseline is missing."""
     if config.gold is None:
         return None
-    from pipeline.truth.evaluate import EvalOptions  # most runs grade nothing, and it takes long to import
+    from pipeline.truth.evaluate import EvalOptions  # slow to import, and most runs grade nothing
 
     if (config.baseline is None) is not (config.max_drop is None):
         missing = "eval.max_drop (--max-drop)" if config.max_drop is None else "eval.baseline (--baseline)"
@@ -55,7 +55,7 @@ def options_of(config: EvalConfig, *, cost_per_hour: float | None) -> EvalOption
 
 
 def check_gold(app: AppConfig, plan: ExtractionPlan) -> EvalOptions | None:
-    """Return what the end of this run will grade; ConfigError for gold, fields or gates that do not fit the agent."""
+    """Return the settings for grading at the end; ConfigError for gold, fields or gates that do not fit the agent."""
     options = options_of(app.eval, cost_per_hour=app.cost.per_hour)
     if options is None:
         return None
@@ -73,7 +73,7 @@ def check_gold(app: AppConfig, plan: ExtractionPlan) -> EvalOptions | None:
 def grade_run(output: Output, options: EvalOptions) -> Evaluation | None:
     """Grade the output and write eval.json; None when a shard is missing, UngradedError without a judged document."""
     if missing_shards(output):
-        _log.info("the answers are graded by the last shard that ends")
+        _log.info("The last shard to end grades the answers")
         return None
     from pipeline.truth.evaluate import evaluate
 
@@ -87,12 +87,12 @@ def grade_run(output: Output, options: EvalOptions) -> Evaluation | None:
 
 
 def missing_shards(output: Output) -> list[int]:
-    """Return the shards of this run's number of shards that have not finished a run yet; this one has."""
+    """Return the shards of this count that have not finished a run yet; the present one has."""
     if output.stamp.shard is None:
         return []
     output.run_index.refresh()
     finished = {*output.run_index.finished_shards(), output.shard}
-    return [other for other in range(output.shard.siblings) if Shard(other, output.shard.count) not in finished]
+    return [number for number in range(output.shard.siblings) if Shard(number, output.shard.count) not in finished]
 
 
 def failed_gates(evaluation: Evaluation) -> tuple[int, str, str]:
@@ -102,12 +102,12 @@ def failed_gates(evaluation: Evaluation) -> tuple[int, str, str]:
 
 
 def unevaluated_gates(error: UngradedError) -> tuple[int, str, str]:
-    """Return exit code, message and verdict of a run whose gates could not be evaluated, which must not pass them."""
+    """Return exit code, message and verdict of a run whose gates could not be evaluated and so must not pass."""
     return EXIT_FAILURES, f"answers below the gate: no gate could be evaluated: {error}", VERDICT
 
 
 def run_content(evaluation: Evaluation) -> Mapping[str, Any]:
-    """Return what runs/RUN_ID.json and the report keep: everything but the counts of each document."""
+    """Return the evaluation for runs/RUN_ID.json and the report: without the counts of each document."""
     outputs = [
         {name: value for name, value in output.items() if name != "documents"}
         for output in evaluation.content["outputs"]

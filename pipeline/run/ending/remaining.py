@@ -1,4 +1,4 @@
-"""Which documents of the input remain failed at the end of a run; it reads the index and decides no exit code."""
+"""The documents of the input that remain failed at the end of a run; it reads the index and decides no exit code."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pipeline.run.selection.selection import Selection
 
 
 def remaining_failures(output: Output, selection: Selection, *, found: int | None) -> RemainingFailures:
-    """The documents that this run has met whose last line is an error for the current question.
+    """Return the documents met by this run whose last line is an error for the current prompt and schema.
 
-    `found`: documents in the input (of this shard); None when the listing did not come to its end, and then only those
-    count that have a line: nothing is known yet about the others.
+    `found`: documents in the input (of this shard); None when the listing is incomplete: then only documents with a
+    line count.
     """
     remaining = RemainingFailures()
     for document_id, known in output.index.failed(only_met=True):

@@ -1,6 +1,6 @@
-"""The report at the end of a run: from what each shard has counted, never from the records of the whole output.
+"""The report at the end of a run: from the counts of each shard, never from the records of the whole output.
 
-It must not change how a run ends: whatever fails here is a warning, and `pipeline report` makes up for it.
+It must not change how a run ends: any failure here is a warning, and `pipeline report` can repeat the work.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pipeline.shards import Shard
 logger = logging.getLogger(__name__)
 
 SMALL_SET = 64
-"""Up to this many shards each one that ends rebuilds the report of all, which reads a small file for each of them. In a
-larger set that would be the square of their number: there the last one at work does."""
+"""Up to this many shards, each shard that ends rebuilds the report of all, which reads a small file for each. For a
+larger set the cost would grow with the square of their number, so the last active shard does it."""
 
 
 def write_report_of(output: Output, summary: RunSummary) -> Report:
-    """Return the report of a run that has ended, with its summary, after writing it where that costs little."""
+    """Return the report of a completed run, with its summary; write it first if that costs little."""
     if output.shard.siblings > SMALL_SET:
         return build_report([replace(summary, shard=None)])
 
@@ -42,16 +42,16 @@ def write_report_of(output: Output, summary: RunSummary) -> Report:
             output.backend.replace, runs=runs, earlier=partial(EarlierRuns.of_index, index), awaits_shards=True
         )
     except PipelineError as error:
-        logger.warning("the report was not written; `pipeline report %s` writes it: %s", output.where, error)
+        logger.warning("Report not written; `pipeline report %s` writes it: %s", output.where, error)
         return build_report([summary], awaits_shards=True)
 
 
 def write_report_of_set(app: AppConfig, shard: Shard, *, stop: Callable[[], bool]) -> None:
-    """Write the report of a large set of shards when no other one is at work; call it without a lock.
+    """Write the report of a large set of shards when no other one is active; call it without a lock.
 
-    Of two shards that end together, the second to release its lock finds none at work. In the first run of a set, one
-    shard at a time, the report is rebuilt each time the number of shards that have ended has doubled, and at the end.
-    `stop` returns True after a signal: the shard has finished, and the sender of the signal must not wait for a report.
+    Of two shards that end together, the second to release its lock finds none active. In the first run of a set, one
+    shard at a time, the report is rebuilt each time the number of completed shards has doubled, and at the end. `stop`
+    returns True after a signal: the shard has finished, and the sender of the signal must not wait for a report.
     """
     if shard.siblings <= SMALL_SET:
         return
@@ -68,7 +68,7 @@ def write_report_of_set(app: AppConfig, shard: Shard, *, stop: Callable[[], bool
 
         write_newest(backend.replace, runs=runs, earlier=partial(EarlierRuns.of_index, index), awaits_shards=True)
     except PipelineError as error:
-        logger.warning("the report of all shards was not written; `pipeline report` writes it: %s", error)
+        logger.warning("Report of all shards not written; `pipeline report` writes it: %s", error)
 
 
 def _is_same(run: RunSummary, summary: RunSummary) -> bool:
