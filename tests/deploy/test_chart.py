@@ -1,4 +1,4 @@
-"""The objects of the Helm chart: rendered by the real helm, valid for Kubernetes, and fit for what they name."""
+"""The objects of the Helm chart: rendered by the real helm, valid for Kubernetes, with matching references."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ENUMS = {
 
 
 def walk(node: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, at any depth."""
+    """Yield every key with its value, at any depth."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield key, value
@@ -52,7 +52,7 @@ def walk(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def is_cron(text: str) -> bool:
-    """True for five fields whose lists, ranges, steps and names lie in their bounds."""
+    """Return whether five fields have lists, ranges, steps and names within their bounds."""
     parts = text.split()
     return len(parts) == 5 and all(_is_field(part, *field) for part, field in zip(parts, FIELDS, strict=True))
 
@@ -69,14 +69,14 @@ def _is_field(text: str, low: int, high: int, names: dict[str, int]) -> bool:
     return True
 
 
-def test_there_are_the_five_value_files() -> None:
-    """The tests below look at each of them."""
+def test_all_five_value_files_exist() -> None:
+    """The tests below use each of them."""
     assert {EVERYTHING, BACKFILL, CRON, PVC, S3} == set(VALUE_FILES)
 
 
 @each_file
-def test_helm_finds_nothing_to_complain_of(values: Path) -> None:
-    """`helm lint --strict` passes."""
+def test_helm_lint_passes(values: Path) -> None:
+    """`helm lint --strict` reports no problem."""
     ran = helm("lint", "--strict", str(CHART), "--values", str(values))
     assert ran.returncode == 0, ran.stdout
     assert "[WARNING]" not in ran.stdout + ran.stderr
@@ -85,7 +85,7 @@ def test_helm_finds_nothing_to_complain_of(values: Path) -> None:
 @pytest.mark.parametrize("kube", [OLDEST, NEWEST])
 @each_file
 def test_each_object_is_valid(values: Path, kube: str) -> None:
-    """Against the strict schemas of the oldest and of the newest Kubernetes."""
+    """The strict schemas are those of the oldest and the newest supported Kubernetes."""
     manifests = rendered(values, kube=kube)
     assert len(manifests) >= 3
     for manifest in [*manifests, check_pod(values, kube=kube)]:
@@ -94,44 +94,44 @@ def test_each_object_is_valid(values: Path, kube: str) -> None:
         kubernetes_validate.validate(manifest, kube, strict=True)
 
 
-def test_an_older_kubernetes_is_refused() -> None:
-    """backoffLimitPerIndex is not there before 1.29."""
+def test_kubernetes_before_1_29_is_refused() -> None:
+    """It lacks backoffLimitPerIndex."""
     ran = helm("template", "test", str(CHART), "--values", str(CRON), "--kube-version", "1.28")
     assert ran.returncode != 0
     assert "kubeVersion" in ran.stderr
 
 
 @each_file
-def test_enumerated_values_are_known(values: Path) -> None:
-    """What the schemas leave open."""
+def test_enumerated_values_are_valid(values: Path) -> None:
+    """The schemas do not restrict them."""
     found = [(key, value) for each in rendered(values) for key, value in walk(each) if key in ENUMS]
     assert {key for key, _ in found} >= {"restartPolicy", "action", "imagePullPolicy"}
     assert [(key, value) for key, value in found if value not in ENUMS[key]] == []
 
 
 @pytest.mark.parametrize("text", ["15 2 * * *", "*/30 1-5,22 1,15 JAN-DEC MON-FRI", "0 0 1 1 6"])
-def test_the_check_of_schedules_takes_good_ones(text: str) -> None:
-    """The test below could fail."""
+def test_schedule_check_accepts_valid_schedules(text: str) -> None:
+    """Otherwise the test below could never pass."""
     assert is_cron(text)
 
 
 @pytest.mark.parametrize(
     "text", ["60 2 * * *", "* * * *", "* * * * * *", "5-1 * * * *", "*/0 * * * *", "* * 0 * *", "0 0 1 1 7"]
 )
-def test_the_check_of_schedules_refuses_bad_ones(text: str) -> None:
-    """The test below could fail."""
+def test_schedule_check_refuses_invalid_schedules(text: str) -> None:
+    """Otherwise the test below could never fail."""
     assert not is_cron(text)
 
 
 @pytest.mark.parametrize("values", [CRON, S3, EVERYTHING], ids=lambda path: path.stem)
 def test_schedules_are_cron_expressions(values: Path) -> None:
-    """Five fields, each within its bounds."""
+    """They have five fields, each within its bounds."""
     assert is_cron(only(rendered(values), "CronJob")["spec"]["schedule"])
 
 
 @each_file
-def test_references_lead_to_objects(values: Path) -> None:
-    """Each ConfigMap, Secret, claim and account that a pod names is rendered, or was named by the values."""
+def test_references_point_to_existing_objects(values: Path) -> None:
+    """Each ConfigMap, Secret, claim and account of a pod is rendered, or named by the values."""
     manifests, given = rendered(values), values.read_text(encoding="utf-8")
     there = {(each["kind"], each["metadata"]["name"]) for each in manifests}
     for spec in job_specs(manifests).values():
@@ -146,8 +146,8 @@ def test_references_lead_to_objects(values: Path) -> None:
 
 
 @each_file
-def test_mounts_and_volumes_go_together(values: Path) -> None:
-    """Each mount has its volume, each volume a mount; nothing is mounted by subPath, and no two in one place."""
+def test_mounts_match_volumes(values: Path) -> None:
+    """Each mount has its volume and each volume a mount, without subPath and without two at one path."""
     for spec in job_specs(rendered(values)).values():
         pod = spec["template"]["spec"]
         mounts = pod["containers"][0]["volumeMounts"]
@@ -157,8 +157,8 @@ def test_mounts_and_volumes_go_together(values: Path) -> None:
 
 
 @each_file
-def test_the_failure_policy_says_what_the_exit_codes_say(values: Path) -> None:
-    """An eviction first, then 1 and 2 of the program's own table, for the container that there is."""
+def test_pod_failure_policy_matches_the_exit_codes(values: Path) -> None:
+    """Evictions come first, then 1 and 2 of the program's own table, for the existing container."""
     for kind, spec in job_specs(rendered(values)).items():
         eviction, failures, config = spec["podFailurePolicy"]["rules"]
         assert eviction == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
@@ -171,8 +171,8 @@ def test_the_failure_policy_says_what_the_exit_codes_say(values: Path) -> None:
 
 
 @each_file
-def test_the_pod_has_time_to_end(values: Path) -> None:
-    """terminationGracePeriodSeconds is above runner.grace_s."""
+def test_termination_grace_exceeds_grace_s(values: Path) -> None:
+    """terminationGracePeriodSeconds is larger than runner.grace_s."""
     manifests = rendered(values)
     config = yaml.safe_load(only(manifests, "ConfigMap", "-config")["data"]["pipeline.yaml"])
     grace_s = config.get("runner", {}).get("grace_s", 25)
@@ -181,8 +181,8 @@ def test_the_pod_has_time_to_end(values: Path) -> None:
 
 
 @each_file
-def test_the_program_takes_the_arguments(values: Path) -> None:
-    """The image's ENTRYPOINT, an init before `pipeline`, gets the arguments, and they are of this version."""
+def test_program_accepts_the_container_arguments(values: Path) -> None:
+    """The image's ENTRYPOINT is an init before `pipeline`, and the arguments are of this version."""
     for spec in job_specs(rendered(values)).values():
         container = spec["template"]["spec"]["containers"][0]
         assert "command" not in container
@@ -193,8 +193,8 @@ def test_the_program_takes_the_arguments(values: Path) -> None:
 
 
 @each_file
-def test_the_container_may_do_nothing_but_its_work(values: Path) -> None:
-    """Not root, nothing to write but its volumes, no privilege, no service variables."""
+def test_container_is_unprivileged(values: Path) -> None:
+    """It is not root, writes only to its volumes, and has no privileges and no service variables."""
     for spec in job_specs(rendered(values)).values():
         pod = spec["template"]["spec"]
         own, shared = pod["containers"][0]["securityContext"], pod["securityContext"]
@@ -209,8 +209,8 @@ def test_the_container_may_do_nothing_but_its_work(values: Path) -> None:
         assert (env["TMPDIR"], env["HOME"], pod["containers"][0]["workingDir"]) == ("/tmp", "/tmp", "/tmp")
 
 
-def test_the_backfill_is_an_indexed_job() -> None:
-    """Its completions are the shards that the pods are told of; retries are counted for each index."""
+def test_backfill_is_an_indexed_job() -> None:
+    """Its completions equal the shards given to the pods; retries count per index."""
     spec = only(rendered(BACKFILL), "Job")["spec"]
     env = {each["name"]: each.get("value") for each in spec["template"]["spec"]["containers"][0]["env"]}
     wanted = {
@@ -224,8 +224,8 @@ def test_the_backfill_is_an_indexed_job() -> None:
     assert env["PIPELINE_SHARDS"] == "32"
 
 
-def test_the_nightly_job_meets_no_other() -> None:
-    """One at a time, late by an hour at most, with an end of its own before the cluster's and a guard on re-asking."""
+def test_nightly_job_never_overlaps() -> None:
+    """It starts at most an hour late, ends before the cluster's deadline, and limits redoing."""
     spec = only(rendered(CRON), "CronJob")["spec"]
     job = spec["jobTemplate"]["spec"]
     arguments = parser().parse_args(job["template"]["spec"]["containers"][0]["args"])
@@ -236,8 +236,8 @@ def test_the_nightly_job_meets_no_other() -> None:
     assert "completionMode" not in job
 
 
-def test_every_try_of_one_night_ends_before_the_jobs_deadline() -> None:
-    """The deadline counts for all tries of the Job; a try knows the Job's scheduled minute by its name."""
+def test_every_retry_of_a_night_ends_before_the_deadline() -> None:
+    """The deadline covers all retries of the Job; a retry takes the scheduled minute from the Job's name."""
     cron = only(rendered(CRON), "CronJob")
     job = cron["spec"]["jobTemplate"]["spec"]
     container = job["template"]["spec"]["containers"][0]
@@ -254,7 +254,7 @@ def test_every_try_of_one_night_ends_before_the_jobs_deadline() -> None:
 
 
 def job_name(*more: dict[str, Any], release: str = "test") -> str:
-    """The name of the backfill's Job."""
+    """Return the name of the backfill's Job."""
     return str(only(rendered(BACKFILL, *more, release=release), "Job")["metadata"]["name"])
 
 
@@ -275,8 +275,8 @@ def job_name(*more: dict[str, Any], release: str = "test") -> str:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_another_spec_is_another_job(change: dict[str, Any]) -> None:
-    """A Job's template cannot be changed: an upgrade must make a new one."""
+def test_changed_job_spec_gives_another_job(change: dict[str, Any]) -> None:
+    """A Job's template is immutable, so an upgrade must create a new one."""
     assert job_name(change) != job_name()
 
 
@@ -304,8 +304,8 @@ def test_another_spec_is_another_job(change: dict[str, Any]) -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_what_a_job_can_change_leaves_it_running(change: dict[str, Any]) -> None:
-    """What may change in a Job, and the mounted configuration, which reaches the running pods."""
+def test_mutable_job_fields_keep_the_job(change: dict[str, Any]) -> None:
+    """These include the mounted configuration, which reaches the running pods."""
     assert job_name(change) == job_name()
 
 
@@ -346,25 +346,25 @@ ASKED = {
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_another_question_is_another_job(change: dict[str, Any]) -> None:
-    """One archive holds one question: a Job whose pods would ask another is another Job."""
+def test_changed_prompt_gives_another_job(change: dict[str, Any]) -> None:
+    """Pods with different prompts must not share a Job."""
     assert job_name(ASKED, change) != job_name(ASKED)
 
 
-def test_the_same_question_of_another_server_is_the_same_job() -> None:
-    """`model_id` is the model's name where servers name it differently; the provider's own name asks nothing."""
+def test_another_server_keeps_the_job() -> None:
+    """`model_id` is the model's name if servers name it differently; the provider's name does not count."""
     (big, other) = ({"type": "vllm", "base_url": f"http://{name}", "model": name, "model_id": "m"} for name in "ab")
     values = {"pipelineConfig.providers": {"a": big, "b": other}, "pipelineConfig.agent": "extractor"}
     assert job_name(values, {"pipelineConfig.provider": "a"}) == job_name(values, {"pipelineConfig.provider": "b"})
 
 
-def test_a_rotated_key_leaves_the_job_running() -> None:
+def test_rotated_key_keeps_the_job() -> None:
     """The key is in the Secret, which the pods mount."""
     assert job_name({"config.VLLM_API_KEY": "old"}) == job_name({"config.VLLM_API_KEY": "new"})
 
 
-def test_names_fit_however_long_the_release_is() -> None:
-    """A CronJob's name has 52 characters at most, and a pod's host name of an Indexed Job 63."""
+def test_object_names_fit_for_long_release_names() -> None:
+    """A CronJob's name has at most 52 characters, a host name of an Indexed Job's pod 63."""
     manifests = rendered(
         EVERYTHING, {"fullnameOverride": ""}, release="a-release-name-of-fifty-three-characters-in-the-whole"
     )
@@ -376,8 +376,8 @@ def test_names_fit_however_long_the_release_is() -> None:
 
 
 @pytest.mark.parametrize("release", ["2026", "1e6", "v1.2", "a-release-with-its-dot-at-character-3.8"])
-def test_names_that_yaml_or_dns_would_take_for_something_else(release: str) -> None:
-    """A release may be called by a number, or have dots, which no host name of an Indexed Job's pod may have."""
+def test_numeric_and_dotted_release_names_work(release: str) -> None:
+    """A host name of an Indexed Job's pod may not have dots."""
     manifests = rendered(EVERYTHING, {"fullnameOverride": "", "podSecurityContext.fsGroup": None}, release=release)
     for manifest in manifests:
         if "labels" in manifest["metadata"]:
@@ -390,8 +390,8 @@ def test_names_that_yaml_or_dns_would_take_for_something_else(release: str) -> N
         kubernetes_validate.validate(manifest, NEWEST, strict=True)
 
 
-def test_two_long_releases_have_names_of_their_own() -> None:
-    """They live in one namespace: what is cut off may be all they differ by."""
+def test_two_long_release_names_stay_distinct() -> None:
+    """In one namespace the truncated part may be their only difference."""
     first, second = (
         {(each["kind"], each["metadata"]["name"]) for each in rendered(BACKFILL, release=f"{'news-' * 8}eu-west-{n}")}
         for n in (1, 2)
@@ -400,22 +400,22 @@ def test_two_long_releases_have_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("kube", [OLDEST, NEWEST])
-def test_the_chart_is_valid_without_values(kube: str) -> None:
-    """And with the least that a backfill needs."""
+def test_chart_is_valid_without_values(kube: str) -> None:
+    """It is also valid with the least that a backfill needs."""
     for values in ({}, {"backfill.enabled": True}):
         for manifest in rendered(values, kube=kube):
             kubernetes_validate.validate(manifest, kube, strict=True)
 
 
-def test_keys_can_be_read_without_a_group_of_their_own() -> None:
-    """Where fsGroup is left to the cluster, the files of a Secret belong to root."""
+def test_keys_are_readable_without_fs_group() -> None:
+    """Where the cluster sets fsGroup, the files of a Secret belong to root."""
     for change, mode in (({}, 0o440), ({"podSecurityContext.fsGroup": None}, 0o444)):
         pod = job_specs(rendered(CRON, change))["CronJob"]["template"]["spec"]
         assert [each["secret"]["defaultMode"] for each in pod["volumes"] if "secret" in each] == [mode]
 
 
-def test_pods_are_spread_by_labels_that_they_have() -> None:
-    """A constraint without a selector gets the pods' own labels; one with a selector keeps it."""
+def test_spread_constraints_select_existing_labels() -> None:
+    """A constraint without a selector gets the pods' labels; an explicit selector is kept."""
     for spec in job_specs(rendered(EVERYTHING)).values():
         own, given = spec["template"]["spec"]["topologySpreadConstraints"]
         assert own["labelSelector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
@@ -423,8 +423,8 @@ def test_pods_are_spread_by_labels_that_they_have() -> None:
         assert given["labelSelector"]["matchLabels"]["team"] == "news"
 
 
-def test_pods_are_scraped_by_labels_and_a_port_that_they_have() -> None:
-    """The PodMonitor selects the pods of both Jobs, by the name of the port that the program serves."""
+def test_pod_monitor_selects_existing_labels_and_port() -> None:
+    """It selects the pods of both Jobs by the name of the port that the program serves."""
     manifests = rendered(EVERYTHING)
     monitor = only(manifests, "PodMonitor")
     assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
@@ -441,21 +441,21 @@ def test_pods_are_scraped_by_labels_and_a_port_that_they_have() -> None:
         assert (arguments.metrics_port, arguments.pushgateway) == (9464, "http://pushgateway.monitoring:9091")
 
 
-def test_without_metrics_nothing_is_served() -> None:
-    """No port, no monitor."""
+def test_no_port_and_monitor_without_metrics() -> None:
+    """They are rendered only if metrics are enabled."""
     manifests = rendered(CRON)
     assert "ports" not in job_specs(manifests)["CronJob"]["template"]["spec"]["containers"][0]
     assert "PodMonitor" not in {each["kind"] for each in manifests}
 
 
-def test_the_chart_is_of_this_version() -> None:
-    """The image that it names by default is that of the package."""
+def test_chart_version_equals_the_package_version() -> None:
+    """Its default image has the version of the package."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     assert (chart["appVersion"], chart["version"]) == (__version__, __version__)
 
 
-def test_everything_means_every_value() -> None:
-    """The value file of that name sets each value at the top and in the sections, so that the tests see it rendered."""
+def test_everything_values_set_every_value() -> None:
+    """That file sets each value at the top and in the sections, so that the tests render all of them."""
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     given = yaml.safe_load(EVERYTHING.read_text(encoding="utf-8"))
     open_sections = ("pipelineConfig", "agents", "resources", "podSecurityContext", "securityContext")
@@ -473,8 +473,8 @@ def test_everything_means_every_value() -> None:
     assert missing == elsewhere
 
 
-def test_the_network_policy_names_the_pods_and_what_they_may_reach() -> None:
-    """DNS and what the values name, by port; it selects the pods of both Jobs, and is off by default."""
+def test_network_policy_allows_dns_and_configured_targets() -> None:
+    """It selects the pods of both Jobs, and is off by default."""
     manifests = rendered(EVERYTHING)
     policy = only(manifests, "NetworkPolicy")["spec"]
     for spec in job_specs(manifests).values():
@@ -492,8 +492,8 @@ def test_the_network_policy_names_the_pods_and_what_they_may_reach() -> None:
     assert "NetworkPolicy" not in {each["kind"] for each in rendered(CRON)}
 
 
-def test_the_push_gateway_comes_from_a_secret() -> None:
-    """Its URL is in no manifest but by the name of the Secret."""
+def test_push_gateway_url_comes_from_a_secret() -> None:
+    """Manifests only have the Secret's name."""
     manifests = rendered(CRON, {"metrics.pushgatewaySecret": {"name": "gateway", "key": "url"}})
     container = job_specs(manifests)["CronJob"]["template"]["spec"]["containers"][0]
     (found,) = [each for each in container["env"] if each["name"] == "PIPELINE_PUSHGATEWAY"]

@@ -1,4 +1,4 @@
-"""What the chart's notes tell the person who has installed it: names, commands that work, and what to do next.
+"""The notes of the chart: names, commands that work, and next steps.
 
 States that only a cluster shows (a failed, a finished, a running backfill) are in test_chart_upgrades.py.
 """
@@ -24,13 +24,13 @@ EVERYTHING, BACKFILL, CRON, PVC, S3 = (
 
 
 def commands(text: str, program: str) -> list[list[str]]:
-    """The words of each command of the notes that begins with this program."""
+    """Return the words of each command in the notes that begins with this program."""
     whole = text.replace("\\\n", " ")
     return [shlex.split(line, comments=True) for line in whole.splitlines() if line.startswith(f"  {program} ")]
 
 
 def pods_run(text: str) -> dict[str, Manifest]:
-    """The pods that `kubectl run` of the notes makes, by name."""
+    """Return the pods that `kubectl run` commands of the notes create, by name."""
     found = {}
     for words in commands(text, "kubectl"):
         if words[3] == "run":
@@ -45,8 +45,8 @@ def pods_run(text: str) -> dict[str, Manifest]:
 
 
 @pytest.mark.parametrize("values", [*VALUE_FILES, {}], ids=lambda value: getattr(value, "stem", "default"))
-def test_the_notes_name_what_was_installed(values: Any) -> None:
-    """The objects by name, how to watch them, and where the report is; no secret, no template left over."""
+def test_notes_name_the_installed_objects(values: Any) -> None:
+    """They also tell how to watch them and where the report is, without secrets or leftover templates."""
     text = notes(values)
     for each in rendered(values):
         if each["kind"] in ("Job", "CronJob"):
@@ -59,8 +59,8 @@ def test_the_notes_name_what_was_installed(values: Any) -> None:
 
 
 @pytest.mark.parametrize("values", [{}, PVC, EVERYTHING], ids=lambda value: getattr(value, "stem", "default"))
-def test_the_pods_of_the_notes_may_run(values: Any) -> None:
-    """Where only restricted pods are let in: valid pods with the security, the volume and the place of the others."""
+def test_pods_of_the_notes_are_restricted(values: Any) -> None:
+    """They are valid, with the security context, volume and placement of the chart's pods."""
     found = pods_run(notes(values))
     assert any(name.endswith("-report") for name in found)
     theirs = next(iter(job_specs(rendered(values)).values()))["template"]["spec"]
@@ -74,8 +74,8 @@ def test_the_pods_of_the_notes_may_run(values: Any) -> None:
 
 
 @pytest.mark.parametrize("folder", ["/data/inbox", "/data/it's here/*.txt"])
-def test_the_notes_show_how_documents_get_in(folder: str) -> None:
-    """Where the chart's own volume is the input: a pod that makes the folder, `kubectl cp`, and the pod's end."""
+def test_notes_show_how_to_copy_documents(folder: str) -> None:
+    """For the chart's own volume: a pod that creates the folder, `kubectl cp`, and the deletion of the pod."""
     text = notes({"pipelineConfig.input.uri": folder} if "*" in folder else {})
     place = folder.removesuffix("/*.txt")
     container = pods_run(text)["test-extraction-pipeline-inbox"]["spec"]["containers"][0]
@@ -87,21 +87,21 @@ def test_the_notes_show_how_documents_get_in(folder: str) -> None:
 
 
 @pytest.mark.parametrize("values", [CRON, S3, BACKFILL, PVC], ids=lambda path: path.stem)
-def test_other_inputs_need_no_copy(values: Path) -> None:
-    """Documents are in a store, or in a volume that was there before."""
+def test_notes_for_other_inputs_have_no_copy_command(values: Path) -> None:
+    """The documents are in a store, or in an existing volume."""
     assert "kubectl cp" not in notes(values)
     assert "-inbox" not in notes(values)
 
 
-def test_the_notes_say_what_pending_means() -> None:
-    """With a volume; without one there is none to wait for."""
+def test_notes_explain_a_pending_volume() -> None:
+    """Without a volume this part is left out."""
     assert "Pods that stay Pending" in notes()
     assert "ReadWriteOnce" in notes().partition("volume ")[2].partition("\n")[0]
     assert "Pending" not in notes(S3)
 
 
-def test_the_notes_say_how_a_backfill_is_changed_and_repaired() -> None:
-    """By values; --force-conflicts after a patch; by an upgrade after a failure; by the revision without lookup."""
+def test_notes_explain_how_to_change_and_repair_a_backfill() -> None:
+    """By values, by --force-conflicts after a patch, by an upgrade after a failure, or by the revision."""
     text = notes(BACKFILL)
     assert "helm upgrade test CHART --namespace news --reuse-values --set backfill.parallelism=2" in text
     assert "--force-conflicts" in text
@@ -110,8 +110,8 @@ def test_the_notes_say_how_a_backfill_is_changed_and_repaired() -> None:
     assert "--prefix --tail=20" in text
 
 
-def test_the_notes_of_both_jobs_say_who_waits() -> None:
-    """One output has one user at a time."""
+def test_notes_with_both_jobs_explain_the_lock() -> None:
+    """Only one of them uses the output at a time."""
     assert "a nightly Job that meets the backfill waits for it\nuntil 5h after its scheduled time" in notes(
         {"backfill.enabled": True}
     )
@@ -120,8 +120,8 @@ def test_the_notes_of_both_jobs_say_who_waits() -> None:
     assert "suspended" in suspended
 
 
-def test_a_config_map_of_ones_own_is_named() -> None:
-    """With what the chart cannot see in it."""
+def test_notes_name_a_custom_config_map() -> None:
+    """They list what the chart cannot see in it."""
     text = notes({"existingConfigMap": "mine", "backfill.enabled": True})
     assert "ConfigMap mine, key pipeline.yaml" in text
     assert "runner.config_grace_s: 300" in text
@@ -136,27 +136,27 @@ def test_a_config_map_of_ones_own_is_named() -> None:
         ("az://news/out/2026", "--container-name news --name out/2026/report.html"),
     ],
 )
-def test_the_report_of_a_store_is_fetched_by_its_own_tool(output: str, command: str) -> None:
-    """Each store's command."""
+def test_notes_fetch_the_report_with_the_stores_tool(output: str, command: str) -> None:
+    """Each store has its command."""
     assert command in notes(CRON, {"pipelineConfig.output.uri": output})
 
 
-def test_the_notes_explain_each_exit_code() -> None:
-    """Those of the program, in the words of the chart; the policy tries again what they say."""
+def test_notes_explain_each_exit_code() -> None:
+    """The codes are the program's, and the failure policy matches the explanation."""
     text = notes().partition("Exit codes")[2]
     for code in ("0 ", f"{EXIT_FAILURES} ", f"{EXIT_CONFIG} ", "3, 70, 143", "137"):
         assert f"\n  {code}" in text
     assert "--delete-emptydir-data" in text
 
 
-def test_a_quota_on_cpu_is_named_while_there_is_no_limit() -> None:
-    """A namespace with one refuses pods without limits.cpu."""
+def test_notes_mention_cpu_quotas_without_a_cpu_limit() -> None:
+    """A namespace with such a quota refuses pods without limits.cpu."""
     assert "limits.cpu" in notes()
     assert "limits.cpu" not in notes({"resources.limits.cpu": 2})
 
 
-def test_the_notes_say_how_to_agree_to_a_changed_prompt() -> None:
-    """cronjob.maxRedo stops a run that would redo much."""
+def test_notes_explain_max_redo() -> None:
+    """cronjob.maxRedo stops a run that would redo many documents."""
     assert "--set cronjob.maxRedo=1" in notes()
     assert "more than 10 %" in notes()
     assert "maxRedo" not in notes({"cronjob.maxRedo": None})

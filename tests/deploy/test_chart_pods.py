@@ -1,4 +1,4 @@
-"""The chart's Jobs and pods beyond what they run: metadata, helpers beside the program, scheduling, and `helm test`."""
+"""The chart's Jobs and pods: metadata, sidecars, scheduling, and `helm test`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LABELS = {"kueue.x-k8s.io/queue-name": "batch", "team": "news"}
 
 
 def pods(manifests: list[Manifest]) -> Iterator[Manifest]:
-    """The pod spec of each Job."""
+    """Return the pod spec of each Job."""
     for spec in job_specs(manifests).values():
         yield spec["template"]["spec"]
 
 
-def test_jobs_have_labels_and_annotations_of_their_own() -> None:
-    """On the Job, the CronJob and the Jobs that it makes: a queue's label does nothing on a pod."""
+def test_jobs_have_their_own_labels_and_annotations() -> None:
+    """They are on the Job and the CronJob, because a queue's label has no effect on a pod."""
     given = {"labels": LABELS, "annotations": {"argocd.argoproj.io/sync-wave": "1"}}
     values = {f"{name}.{key}": each for name in ("backfill", "cronjob") for key, each in given.items()}
     manifests = rendered({"backfill.enabled": True}, values)
@@ -36,8 +36,8 @@ def test_jobs_have_labels_and_annotations_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(("chunks", "count"), [(40, 40), ("40", 40), ("1000-1011", 12)])
-def test_a_backfill_by_the_chunks_of_a_plan(chunks: int | str, count: int) -> None:
-    """There are as many indexes as chunks, and its pods have the variables of chunks, not those of shards."""
+def test_backfill_by_chunks_has_chunk_variables(chunks: int | str, count: int) -> None:
+    """There are as many indexes as chunks, and no variables of shards."""
     manifests = rendered(BACKFILL, {"backfill.chunks": chunks})
     job = only(manifests, "Job")
     assert job["spec"]["completions"] == count
@@ -49,14 +49,14 @@ def test_a_backfill_by_the_chunks_of_a_plan(chunks: int | str, count: int) -> No
 
 @pytest.mark.parametrize("chunks", ["many", "-3", "12-10", 0])
 def test_invalid_chunks_are_refused(chunks: int | str) -> None:
-    """The schema refuses them, or a message with the value seen."""
+    """The values schema refuses them, or a message has the value."""
     ran = helm("template", "test", str(CHART), "--set-json", f"backfill.chunks={json.dumps(chunks)}")
     assert ran.returncode
     assert "chunks" in ran.stderr
 
 
-def test_a_job_may_be_managed_by_another_controller() -> None:
-    """Kueue's MultiKueue: from Kubernetes 1.32; what Kueue changes in the Job is then left out."""
+def test_managed_by_needs_kubernetes_1_32() -> None:
+    """Kueue's MultiKueue uses it; fields that Kueue changes in the Job are then omitted."""
     values = {f"{name}.managedBy": "kueue.x-k8s.io/multikueue" for name in ("backfill", "cronjob")}
     manifests = rendered(
         BACKFILL, {"cronjob.enabled": True}, values, {"backfill.suspend": None, "backfill.parallelism": None}
@@ -71,7 +71,7 @@ def test_a_job_may_be_managed_by_another_controller() -> None:
 
 
 def test_common_labels_are_on_every_object_and_pod() -> None:
-    """But they select nothing."""
+    """They are not part of selectors."""
     manifests = rendered(EVERYTHING)
     for each in [*manifests, check_pod(EVERYTHING)]:
         if each["metadata"]["name"] not in ("test-more", "text-test"):
@@ -81,16 +81,16 @@ def test_common_labels_are_on_every_object_and_pod() -> None:
     assert "cost-centre" not in str(only(manifests, "NetworkPolicy")["spec"])
 
 
-def test_a_label_that_is_given_twice_is_written_once() -> None:
-    """The nearer one counts."""
+def test_duplicate_label_is_written_once() -> None:
+    """The more specific one wins."""
     manifests = rendered({"commonLabels": {"team": "a"}, "podLabels": {"team": "b"}, "cronjob.labels": {"team": "c"}})
     cron = only(manifests, "CronJob")
     assert cron["metadata"]["labels"]["team"] == "c"
     assert cron["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]["team"] == "b"
 
 
-def test_sidecars_end_with_the_work() -> None:
-    """They are init containers that go on running, before the others; the exit code is the program's own."""
+def test_sidecars_are_restartable_init_containers() -> None:
+    """They come before the other containers, and the exit code is that of the program."""
     for pod in pods(rendered(EVERYTHING)):
         proxy, wait = pod["initContainers"]
         assert (proxy["name"], proxy["restartPolicy"]) == ("proxy", "Always")
@@ -99,8 +99,8 @@ def test_sidecars_end_with_the_work() -> None:
         assert [each["name"] for each in pod["containers"]] == ["pipeline"]
 
 
-def test_pods_are_placed_as_the_values_say() -> None:
-    """Scheduling, name resolution and the runtime, also of the pod of `helm test`."""
+def test_pods_have_the_configured_placement() -> None:
+    """This covers scheduling, DNS and the runtime class, also for the pod of `helm test`."""
     given = yaml.safe_load(EVERYTHING.read_text(encoding="utf-8"))
     names = ("runtimeClassName", "schedulerName", "priorityClassName", "hostAliases", "dnsConfig", "nodeSelector")
     for pod in [*pods(rendered(EVERYTHING)), check_pod(EVERYTHING)["spec"]]:
@@ -108,15 +108,15 @@ def test_pods_are_placed_as_the_values_say() -> None:
             assert pod[name] == given[name]
 
 
-def test_more_objects_are_rendered_with_the_chart() -> None:
-    """As mappings or texts, with templates in them."""
+def test_extra_objects_are_rendered() -> None:
+    """They are mappings or texts, and may have templates."""
     names = {each["metadata"]["name"] for each in rendered(EVERYTHING) if each["kind"] == "ConfigMap"}
     assert {"test-more", "text-test"} <= names
 
 
 @pytest.mark.parametrize("values", [*VALUE_FILES, {}], ids=lambda value: getattr(value, "stem", "default"))
-def test_helm_test_checks_with_a_pod_like_the_others(values: Any) -> None:
-    """The same image, security, files and keys; nothing that only a Job's pod has."""
+def test_helm_test_pod_equals_the_others(values: Any) -> None:
+    """It has the same image, security, files and keys, but nothing specific to a Job's pod."""
     pod = check_pod(values)
     theirs = next(pods(rendered(values)))
     kubernetes_validate.validate(pod, OLDEST, strict=True)
@@ -133,8 +133,8 @@ def test_helm_test_checks_with_a_pod_like_the_others(values: Any) -> None:
     assert "ports" not in own
 
 
-def test_the_pod_knows_the_command_that_resumes_its_work() -> None:
-    """Its last log line gives it."""
+def test_pod_has_its_resume_command() -> None:
+    """Its last log line prints it."""
     manifests = rendered({"backfill.enabled": True})
     wanted = {
         "Job": "helm upgrade test CHART --namespace news --reuse-values",
@@ -148,11 +148,11 @@ def test_the_pod_knows_the_command_that_resumes_its_work() -> None:
 
 
 def modes(*values: Any) -> list[str]:
-    """The access modes of the chart's claim."""
+    """Return the access modes of the chart's claim."""
     return list(only(rendered(*values), "PersistentVolumeClaim")["spec"]["accessModes"])
 
 
-def test_the_volume_is_shared_only_when_pods_are_several() -> None:
+def test_volume_is_read_write_many_only_for_several_pods() -> None:
     """ReadWriteMany stays Pending on many clusters."""
     assert modes() == ["ReadWriteOnce"]
     assert modes({"backfill.enabled": True}) == ["ReadWriteMany"]
@@ -162,8 +162,8 @@ def test_the_volume_is_shared_only_when_pods_are_several() -> None:
     assert modes({"backfill.enabled": True, "persistence.accessModes": ["ReadWriteOnce"]}) == ["ReadWriteOnce"]
 
 
-def test_the_chart_has_an_icon() -> None:
-    """Lint has nothing left to recommend."""
+def test_chart_has_an_icon() -> None:
+    """Lint recommends one."""
     ran = helm("lint", "--strict", str(CHART))
     assert "[INFO]" not in ran.stdout
     assert ran.returncode == 0

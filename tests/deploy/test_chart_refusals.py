@@ -1,4 +1,4 @@
-"""What the chart refuses before anything is installed: the values that a server would refuse, or that no pod survives.
+"""Values that the chart refuses before an installation, because the API server or a pod would fail on them.
 
 Each row was accepted by lint and template once; both helms must refuse it, and name the key.
 """
@@ -220,8 +220,8 @@ JOBS: list[Row] = [
 
 
 @pytest.mark.parametrize(("schedule", "told"), SCHEDULES, ids=lambda value: value.replace(" ", "_"))
-def test_a_schedule_that_cannot_be_is_refused(schedule: str, told: str) -> None:
-    """With the field at fault, and what it may hold."""
+def test_invalid_schedule_is_refused(schedule: str, told: str) -> None:
+    """The message names the field and its accepted values."""
     said = refused(CRON, {"cronjob.schedule": schedule})
     assert "schedule" in said
     assert told in said or "does not match pattern" in said
@@ -234,22 +234,22 @@ def test_a_schedule_that_cannot_be_is_refused(schedule: str, told: str) -> None:
         "59 23 31 12 6", "0 0 * * SUN", "0 0 * * SUN-SAT", "5/15 * * * *", "? ? ? ? ?", " 15  2 * * * ", "08 09 * * *",
     ],
 )  # fmt: skip
-def test_a_schedule_that_can_be_is_taken(schedule: str) -> None:
-    """As the cron library of Kubernetes takes it."""
+def test_valid_schedule_is_accepted(schedule: str) -> None:
+    """The rules are those of the cron library of Kubernetes."""
     assert rendered(CRON, {"cronjob.schedule": schedule})
 
 
 @pytest.mark.parametrize(("zone", "told"), TIME_ZONES, ids=lambda value: value.replace(" ", "_"))
-def test_a_time_zone_that_is_not_there_is_refused(zone: str, told: str) -> None:
-    """With the names of the list that begin like it."""
+def test_unknown_time_zone_is_refused(zone: str, told: str) -> None:
+    """The message suggests names that begin like it."""
     said = refused(CRON, {"cronjob.timeZone": zone})
     assert f'cronjob.timeZone: got "{zone}"' in said
     assert told in said
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Etc/UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5"])
-def test_a_time_zone_of_the_list_is_taken(zone: str) -> None:
-    """Names of the IANA list, sorted, each once."""
+def test_each_listed_time_zone_is_accepted(zone: str) -> None:
+    """The list has the IANA names, sorted, each once."""
     assert rendered(CRON, {"cronjob.timeZone": zone})
     assert sorted(set(ZONES)) == ZONES
 
@@ -259,8 +259,8 @@ def test_a_time_zone_of_the_list_is_taken(zone: str) -> None:
     [*RESOURCES, *VOLUMES, *LABELS, *PLACEMENT, *IMAGES, *CONFIG, *JOBS],
     ids=lambda value: None if isinstance(value, dict) else value.replace(" ", "_")[:60],
 )
-def test_what_could_not_work_is_refused(values: dict[str, Any], told: str) -> None:
-    """By helm 4 and helm 3, with the key in the message and no secret."""
+def test_unworkable_values_are_refused_by_both_helms(values: dict[str, Any], told: str) -> None:
+    """The message has the key and no secret."""
     said = refused(CRON, values)
     assert told in said
     assert "secret-word" not in said
@@ -288,29 +288,29 @@ def test_what_could_not_work_is_refused(values: dict[str, Any], told: str) -> No
     ],
     ids=lambda values: next(iter(values)),
 )  # fmt: skip
-def test_what_can_work_is_taken(values: dict[str, Any]) -> None:
-    """Beside each refusal, what is near it and right, with both helms."""
+def test_workable_values_are_accepted_by_both_helms(values: dict[str, Any]) -> None:
+    """Each is a valid neighbour of a refused value."""
     for package in (PACKAGE, PACKAGE_OF_HELM_3):
         assert rendered(CRON, values, package=package)
 
 
 def keys_of_the_values() -> list[tuple[str, Any]]:
-    """Every key of values.yaml, those in its sections too, with its default."""
+    """Return every key of values.yaml, including sections, with its default."""
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     sections = [(f"{key}.{name}", each) for key, value in values.items() for name, each in dict_of(value).items()]
     return [*values.items(), *sections]
 
 
 def dict_of(value: Any) -> dict[str, Any]:
-    """The value, if it is a mapping."""
+    """Return the value if it is a mapping."""
     return value if isinstance(value, dict) else {}
 
 
 @pytest.mark.parametrize(
     ("key", "default"), keys_of_the_values(), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_a_value_that_is_null_or_not_there(key: str, default: Any) -> None:
-    """An empty default is rendered as it would be, also after `--reuse-values` on an older chart; others are named."""
+def test_null_or_missing_value_is_handled(key: str, default: Any) -> None:
+    """An empty default renders as usual, also after `--reuse-values` on an older chart; others are named."""
     ran = helm("template", "test", str(CHART), "--namespace", "news", *flags({"backfill.enabled": True}, {key: None}))
     if default in ("", None, {}, []):
         assert ran.stdout == template({"backfill.enabled": True}, kube="")
@@ -318,15 +318,15 @@ def test_a_value_that_is_null_or_not_there(key: str, default: Any) -> None:
         assert f"missing property '{key.rpartition('.')[2]}'" in ran.stderr
 
 
-def test_agents_that_no_config_map_can_hold_are_refused(tmp_path: Path) -> None:
-    """The server takes a megabyte."""
+def test_agents_too_large_for_a_config_map_are_refused(tmp_path: Path) -> None:
+    """The API server accepts one megabyte."""
     path = tmp_path / "values.yaml"
     path.write_text(yaml.safe_dump({"agents": {"mine": "a: " + "b" * 1_000_000}}), encoding="utf-8")
     assert "agents: got texts of 1000014 bytes" in refused(CRON, path)
 
 
-def test_the_built_in_agents_are_known() -> None:
-    """The chart's list is that of the package."""
+def test_chart_knows_the_built_in_agents() -> None:
+    """Its list equals that of the package."""
     said = refused(CRON, {"pipelineConfig.agent": "another"})
     names = said.partition("need one of ")[2].partition(", or an entry")[0].split(", ")
     assert [load_agent(name).name for name in names] == names
@@ -337,12 +337,12 @@ def test_the_built_in_agents_are_known() -> None:
     "values", [*VALUE_FILES, {}, {"backfill.enabled": True}], ids=lambda value: getattr(value, "stem", "given")
 )
 def test_both_helms_render_the_same(values: Any) -> None:
-    """Helm 3 and helm 4."""
+    """These are helm 3 and helm 4."""
     assert rendered(values) == rendered(values, package=PACKAGE_OF_HELM_3)
 
 
 @pytest.mark.parametrize("values", VALUE_FILES, ids=lambda path: path.stem)
-def test_helm_3_finds_nothing_to_complain_of(values: Path) -> None:
-    """`helm lint --strict` passes with helm 3 too."""
+def test_helm_3_lint_passes(values: Path) -> None:
+    """`helm lint --strict` reports no problem."""
     ran = helm("lint", "--strict", str(CHART), "--values", str(values), package=PACKAGE_OF_HELM_3)
     assert ran.returncode == 0, ran.stdout

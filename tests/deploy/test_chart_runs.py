@@ -1,4 +1,4 @@
-"""What the chart's pods do when they run: the rendered containers as processes here, against a fake server."""
+"""The chart's pods when they run: rendered containers as local processes, with a fake server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AGENT = {
 
 
 def values_for(server: FakeLLM) -> dict[str, Any]:
-    """The untouched defaults, but for the server's address and an agent that the fake answers."""
+    """Return the default values with the server's address and an agent that the fake server can answer."""
     return {
         "config": {"VLLM_BASE_URL": server.url, "VLLM_MODEL": "llama3.1", "VLLM_API_KEY": "chart-key"},
         "agents": {"small": json.dumps(AGENT)},
@@ -30,7 +30,7 @@ def values_for(server: FakeLLM) -> dict[str, Any]:
 
 
 def ended(manifests: list[Manifest], template: Manifest, folder: Path, *, job: str) -> tuple[int, str]:
-    """The exit code and the log of a pod of this template."""
+    """Run a pod of this template; return its exit code and log."""
     (folder / "data").mkdir(exist_ok=True)
     cluster = Cluster(manifests, folder, {CLAIM: folder / "data"})
     pod = start_pod(cluster, template, job=job, index=0, indexed=False, read_only=False)
@@ -38,7 +38,7 @@ def ended(manifests: list[Manifest], template: Manifest, folder: Path, *, job: s
 
 
 def log_lines(log: str) -> list[str]:
-    """The lines that the program wrote, without those of the init."""
+    """Return the log lines of the program, without those of the init."""
     return [line for line in log.splitlines() if line.startswith("{")]
 
 
@@ -51,19 +51,19 @@ def _code(pod: Pod) -> int:
 
 @pytest.fixture
 def server() -> Any:
-    """A fake vLLM with a key."""
+    """Yield a fake vLLM that requires a key."""
     with FakeLLM(("llama3.1",), api_key="chart-key") as fake:
         yield fake
 
 
 def nightly(manifests: list[Manifest], *, minutes_ago: int = 0) -> tuple[Manifest, str]:
-    """The pod template of the nightly Job, and the name that the CronJob gives a Job scheduled so long ago."""
+    """Return the nightly pod template, and the name of a Job scheduled this long ago."""
     name = only(manifests, "CronJob")["metadata"]["name"]
     return job_specs(manifests)["CronJob"]["template"], f"{name}-{int(time.time()) // 60 - minutes_ago}"
 
 
-def test_the_first_night_on_an_empty_volume_is_no_fault(server: FakeLLM, tmp_path: Path) -> None:
-    """Exit code 0 with a warning that names the folder; with documents there, the second night extracts them."""
+def test_first_night_on_an_empty_volume_exits_with_0(server: FakeLLM, tmp_path: Path) -> None:
+    """A warning names the folder; once documents are there, the second night processes them."""
     manifests = rendered(values_for(server))
     template, job = nightly(manifests)
     code, log = ended(manifests, template, tmp_path, job=job)
@@ -76,8 +76,8 @@ def test_the_first_night_on_an_empty_volume_is_no_fault(server: FakeLLM, tmp_pat
     assert len((tmp_path / "data" / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines()) == 1
 
 
-def test_a_try_after_the_end_of_the_night_asks_nothing(server: FakeLLM, tmp_path: Path) -> None:
-    """Its Job was scheduled longer ago than maxDuration: exit code 0, and the documents are left for the next night."""
+def test_retry_after_max_duration_sends_no_request(server: FakeLLM, tmp_path: Path) -> None:
+    """Its Job was scheduled longer ago than maxDuration: it exits with 0 and leaves the documents."""
     manifests = rendered(values_for(server))
     inbox = tmp_path / "data" / "inbox"
     inbox.mkdir(parents=True)
@@ -89,8 +89,8 @@ def test_a_try_after_the_end_of_the_night_asks_nothing(server: FakeLLM, tmp_path
 
 
 @pytest.mark.parametrize(("key", "code"), [("chart-key", 0), ("another-key", 2)])
-def test_helm_test_ends_as_the_check_does(server: FakeLLM, tmp_path: Path, key: str, code: int) -> None:
-    """0 when the server answers, 2 for a key that it refuses."""
+def test_helm_test_exits_like_check(server: FakeLLM, tmp_path: Path, key: str, code: int) -> None:
+    """It is 0 when the server answers, and 2 for a refused key."""
     values = {**values_for(server), "config.VLLM_API_KEY": key}
     found, log = ended(rendered(values), check_pod(values), tmp_path, job="check")
     assert found == code, log

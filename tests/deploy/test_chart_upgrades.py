@@ -1,4 +1,4 @@
-"""Upgrades of the chart by helm 4 and helm 3 on a cluster that can be asked: a stand-in for the API server."""
+"""Upgrades of the chart by helm 4 and helm 3, with a stand-in for the API server."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ each_helm = pytest.mark.parametrize("package", [PACKAGE, PACKAGE_OF_HELM_3], ids
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[KubeApi]:
-    """An empty cluster."""
+    """Yield an empty cluster."""
     with kube_api(tmp_path) as api:
         yield api
 
 
 def run_helm(cluster: KubeApi, verb: str, *values: Any, package: str) -> subprocess.CompletedProcess[str]:
-    """The result of installing or upgrading the release `test` with these values."""
+    """Install or upgrade the release `test` with these values; return the result."""
     home = str(cluster.kubeconfig.parent)
     given = (verb, "test", str(CHART), "--namespace", "news", "--disable-openapi-validation", *flags(*values))
     return helm(*given, package=package, KUBECONFIG=str(cluster.kubeconfig), HOME=home)
 
 
 def brought(cluster: KubeApi, verb: str, *values: Any, package: str = PACKAGE) -> str:
-    """The notes of an installation or upgrade that went well."""
+    """Return the notes of a successful installation or upgrade."""
     ran = run_helm(cluster, verb, *values, package=package)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.partition("NOTES:")[2]
 
 
 @each_helm
-def test_a_failed_backfill_is_started_again_by_an_upgrade(cluster: KubeApi, package: str) -> None:
-    """By another Job, whose name has a suffix from the failed one's uid; once, and again when that one has failed."""
+def test_upgrade_restarts_a_failed_backfill(cluster: KubeApi, package: str) -> None:
+    """The new Job's name has a suffix from the failed one's uid; the same happens after a further failure."""
     brought(cluster, "install", BACKFILL, package=package)
     (first,) = cluster.named("jobs")
     assert first == only(rendered(BACKFILL), "Job")["metadata"]["name"]
@@ -63,8 +63,8 @@ def test_a_failed_backfill_is_started_again_by_an_upgrade(cluster: KubeApi, pack
 
 
 @each_helm
-def test_a_finished_backfill_stays_finished(cluster: KubeApi, package: str) -> None:
-    """The Job is kept (no ttl), so that an upgrade makes none; the notes say so. Another question is another Job."""
+def test_upgrade_keeps_a_finished_backfill(cluster: KubeApi, package: str) -> None:
+    """The Job is kept without a ttl, as the notes say; a changed prompt gives another Job."""
     brought(cluster, "install", BACKFILL, package=package)
     (first,) = cluster.named("jobs")
     assert "ttlSecondsAfterFinished" not in cluster.one("jobs", first)["spec"]
@@ -79,8 +79,8 @@ def test_a_finished_backfill_stays_finished(cluster: KubeApi, package: str) -> N
     assert "COMPLETE" not in notes
 
 
-def test_parallelism_is_changed_in_place(cluster: KubeApi) -> None:
-    """By values: the same Job goes on."""
+def test_upgrade_changes_parallelism_in_place(cluster: KubeApi) -> None:
+    """The same Job continues."""
     brought(cluster, "install", BACKFILL)
     (name,) = cluster.named("jobs")
     notes = brought(cluster, "upgrade", BACKFILL, {"backfill.parallelism": 2, "backfill.suspend": True})
@@ -90,8 +90,8 @@ def test_parallelism_is_changed_in_place(cluster: KubeApi) -> None:
     assert "0 of 16 shards are done" in notes
 
 
-def test_other_jobs_of_the_namespace_are_not_looked_at(cluster: KubeApi) -> None:
-    """Nor one that is about to be deleted."""
+def test_other_jobs_of_the_namespace_are_ignored(cluster: KubeApi) -> None:
+    """A Job that is being deleted is ignored too."""
     base = only(rendered(BACKFILL), "Job")["metadata"]["name"]
     failed = {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}
     for name in (f"{base}-nightly", f"x{base}", f"{base}-12345"):
@@ -101,8 +101,8 @@ def test_other_jobs_of_the_namespace_are_not_looked_at(cluster: KubeApi) -> None
     assert base in cluster.named("jobs")
 
 
-def test_a_user_who_may_not_list_jobs_can_turn_it_off(cluster: KubeApi) -> None:
-    """Then the revision starts a failed backfill again, and the notes say so."""
+def test_lookup_of_jobs_can_be_disabled(cluster: KubeApi) -> None:
+    """A user without that right restarts a failed backfill by the revision, as the notes say."""
     cluster.forbidden.add(JOBS)
     assert "forbidden" in run_helm(cluster, "install", BACKFILL, package=PACKAGE).stderr
     notes = brought(cluster, "install", BACKFILL, {"backfill.restartFailed": False})
@@ -112,15 +112,15 @@ def test_a_user_who_may_not_list_jobs_can_turn_it_off(cluster: KubeApi) -> None:
     assert cluster.named("jobs") == []
 
 
-def test_without_a_backfill_no_jobs_are_listed(cluster: KubeApi) -> None:
-    """A nightly run needs no such right."""
+def test_nightly_run_needs_no_right_to_list_jobs(cluster: KubeApi) -> None:
+    """Jobs are looked up only with a backfill."""
     cluster.forbidden.add(JOBS)
     assert brought(cluster, "install")
 
 
 @each_helm
-def test_a_claim_keeps_its_access_modes(cluster: KubeApi, package: str) -> None:
-    """They cannot be changed: a backfill beside a nightly run uses the claim that there is, and the notes warn."""
+def test_upgrade_keeps_access_modes_of_a_claim(cluster: KubeApi, package: str) -> None:
+    """They are immutable: an added backfill uses the existing claim, and the notes warn."""
     brought(cluster, "install", package=package)
     assert cluster.one("persistentvolumeclaims", CLAIM)["spec"]["accessModes"] == ["ReadWriteOnce"]
     notes = brought(cluster, "upgrade", BACKFILL, package=package)
@@ -128,7 +128,7 @@ def test_a_claim_keeps_its_access_modes(cluster: KubeApi, package: str) -> None:
     assert "The volume is not ReadWriteMany: pods on other nodes than its own stay Pending" in notes
 
 
-def test_helm_4_knows_the_flag_that_the_notes_name() -> None:
-    """Helm 3 overwrites, and has no such flag."""
+def test_helm_4_has_the_flag_in_the_notes() -> None:
+    """Helm 3 overwrites without such a flag."""
     assert "--force-conflicts" in helm("upgrade", "--help").stdout
     assert "--force-conflicts" not in helm("upgrade", "--help", package=PACKAGE_OF_HELM_3).stdout

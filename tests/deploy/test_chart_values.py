@@ -1,4 +1,4 @@
-"""The values of the Helm chart: what becomes of them in the mounted files, and which are refused."""
+"""The values of the Helm chart: their effect on the mounted files, and which are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OTHERS = [
 
 
 def configured(folder: Path, *values: Any) -> tuple[AppConfig, dict[str, str]]:
-    """What the program makes of the files that the pod has, and the pod's environment; the paths lead to `folder`."""
+    """Return the configuration that the program loads from the pod's files and environment, below `folder`."""
     manifests = rendered(*values)
     template = next(iter(job_specs(manifests).values()))["template"]
     claims = {"archive": folder / "archive", **{name: folder / name for name in claims_of(manifests)}}
@@ -41,20 +41,20 @@ def configured(folder: Path, *values: Any) -> tuple[AppConfig, dict[str, str]]:
 
 
 def claims_of(manifests: list[Manifest]) -> list[str]:
-    """The names of the chart's own claims."""
+    """Return the names of the chart's own claims."""
     return [each["metadata"]["name"] for each in manifests if each["kind"] == "PersistentVolumeClaim"]
 
 
 @pytest.mark.parametrize("values", VALUE_FILES, ids=lambda path: path.stem)
-def test_the_program_takes_the_mounted_config(values: Path, tmp_path: Path) -> None:
-    """The very file that stands in the ConfigMap, with what the value file says."""
+def test_program_loads_the_mounted_config(values: Path, tmp_path: Path) -> None:
+    """It is the file in the ConfigMap, with the settings of the value file."""
     given = yaml.safe_load(values.read_text(encoding="utf-8"))
     app, _ = configured(tmp_path, values)
     assert app.provider == given["pipelineConfig"].get("provider", "vllm")
 
 
-def test_each_name_of_config_sets_its_setting(tmp_path: Path) -> None:
-    """VLLM_… and OLLAMA_… end in the file, numbers as numbers, replicas as a list."""
+def test_each_config_name_sets_its_setting(tmp_path: Path) -> None:
+    """VLLM_… and OLLAMA_… names end up in the file, numbers as numbers and replicas as a list."""
     app, _ = configured(tmp_path, EVERYTHING, {"existingSecret": "", "config.VLLM_BASE_URL": "http://a:1, http://b:2"})
     vllm, ollama = app.vllm, app.ollama
     assert vllm.base_urls == ("http://a:1", "http://b:2")
@@ -67,26 +67,26 @@ def test_each_name_of_config_sets_its_setting(tmp_path: Path) -> None:
     assert (ollama.num_ctx, ollama.keep_alive) == (16384, "30m")
 
 
-def test_a_large_number_stays_a_whole_one(tmp_path: Path) -> None:
+def test_large_number_stays_an_integer(tmp_path: Path) -> None:
     """Helm holds numbers as floats, and must not write 2.097152e+07."""
     app, _ = configured(tmp_path, EVERYTHING, {"existingSecret": ""})
     assert (app.input.max_document_bytes, app.runner.max_in_flight_bytes) == (20971520, 536870912)
 
 
-def test_a_setting_of_config_beats_the_same_one_of_pipeline_config(tmp_path: Path) -> None:
+def test_config_overrides_pipeline_config(tmp_path: Path) -> None:
     """The rest of the section stays."""
     app, _ = configured(tmp_path, CRON, {"pipelineConfig.vllm": {"timeout": 5, "stream": True}})
     assert (app.vllm.timeout, app.vllm.stream) == (120, True)
 
 
-def test_a_zero_is_a_value(tmp_path: Path) -> None:
-    """Only what is empty is left out."""
+def test_zero_is_kept(tmp_path: Path) -> None:
+    """Only empty values are left out."""
     app, _ = configured(tmp_path, CRON, {"config.VLLM_MAX_RETRIES": 0, "config.VLLM_TEMPERATURE": 0})
     assert (app.vllm.max_retries, app.vllm.temperature) == (0, 0)
 
 
 def test_texts_stay_texts(tmp_path: Path) -> None:
-    """Whatever else they would mean in YAML, on the way through two files."""
+    """They pass two YAML files without becoming numbers or booleans."""
     texts = ["1e6", "true", "on", "~", "1:30", "0x1f", "2026-01-01", "=", "- a", "a: b #c", "{{ .Release.Name }}"]
     headers = {f"X-{n}": text for n, text in enumerate(texts)}
     app, _ = configured(tmp_path, CRON, {"config.VLLM_MODEL": "1e6", "pipelineConfig.vllm.headers": headers})
@@ -94,14 +94,14 @@ def test_texts_stay_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["p@$$'\"\\ w:#{{ .Values }}", "true", "0123", "a=,b"])
-def test_a_key_may_hold_any_sign(key: str, tmp_path: Path) -> None:
-    """It is what the program reads, to the last sign; a line's end that an editor has put there is none of it."""
+def test_key_may_have_any_character(key: str, tmp_path: Path) -> None:
+    """The program reads it unchanged, without a final line end added by an editor."""
     app, _ = configured(tmp_path, CRON, {"config.VLLM_API_KEY": key + "\n"})
     assert read_api_key(app.vllm) == key
 
 
-def test_nothing_at_all_need_be_said(tmp_path: Path) -> None:
-    """Then documents and output are in a volume of the chart's own, and the server is the Service called ollama."""
+def test_default_values_work(tmp_path: Path) -> None:
+    """Documents and output are in the chart's own volume, and the server is the Service `ollama`."""
     app, _ = configured(tmp_path)
     claim = tmp_path / "test-extraction-pipeline-data"
     assert [source.uri for source in app.input.uri] == [str(claim / "inbox")]
@@ -109,15 +109,15 @@ def test_nothing_at_all_need_be_said(tmp_path: Path) -> None:
     assert configured(tmp_path, {"pipelineConfig.provider": "vllm"})[0].vllm.base_url == "http://vllm:8000"
 
 
-def test_a_volume_is_there_when_it_is_needed_or_wanted() -> None:
-    """Not beside an object store or a config of one's own, unless it is asked for."""
+def test_volume_exists_only_if_needed_or_requested() -> None:
+    """An object store or a custom config needs none."""
     assert claims_of(rendered(CRON)) == []
     assert claims_of(rendered({"existingConfigMap": "mine"})) == []
     assert claims_of(rendered(CRON, {"persistence.enabled": True})) == ["test-extraction-pipeline-data"]
 
 
-def test_the_chart_sets_what_a_cluster_needs(tmp_path: Path) -> None:
-    """A key's change reaches pods after a kubelet's sync; the lock is waited for as long as a Job may live."""
+def test_chart_sets_cluster_defaults(tmp_path: Path) -> None:
+    """A changed key reaches pods only after a kubelet sync, and the lock wait covers the life of a Job."""
     runner = configured(tmp_path, CRON)[0].runner
     assert (runner.config_grace_s, runner.lock_wait_s) == (300, 21600)
     own = configured(tmp_path, CRON, {"pipelineConfig.runner": {"config_grace_s": 5, "lock_wait_s": 6}})[0].runner
@@ -134,8 +134,8 @@ def test_the_chart_sets_what_a_cluster_needs(tmp_path: Path) -> None:
         ({"cronjob.enabled": False, "backfill.enabled": True, "backfill.activeDeadlineSeconds": 600}, 600),
     ],
 )
-def test_the_lock_is_waited_for_as_long_as_a_job_may_live(values: Any, seconds: int, tmp_path: Path) -> None:
-    """The longest-lived one counts; 30 days without a deadline."""
+def test_lock_wait_covers_the_longest_job(values: Any, seconds: int, tmp_path: Path) -> None:
+    """Without a deadline it is 30 days."""
     assert configured(tmp_path, CRON, values)[0].runner.lock_wait_s == seconds
 
 
@@ -150,27 +150,27 @@ def test_the_lock_is_waited_for_as_long_as_a_job_may_live(values: Any, seconds: 
     ],
     ids=str,
 )
-def test_an_empty_volume_of_the_charts_own_is_no_fault(values: Any, least: int, tmp_path: Path) -> None:
-    """It has no documents until somebody puts them there; another input has at least one."""
+def test_min_documents_is_0_for_the_charts_volume(values: Any, least: int, tmp_path: Path) -> None:
+    """It is empty until documents are copied; another input needs at least one."""
     config = yaml.safe_load(only(rendered(values), "ConfigMap", "-config")["data"]["pipeline.yaml"])
     assert config["input"].get("min_documents", 1) == least
 
 
 @pytest.mark.parametrize(("given", "sent"), [("-1", -1), ("600", 600), (-1, -1), ("10m", "10m")])
-def test_a_keep_alive_of_digits_is_a_number(given: Any, sent: Any, tmp_path: Path) -> None:
-    """As a variable is all text, values are written so; Ollama takes digits for seconds only when they are a number."""
+def test_numeric_keep_alive_is_a_number(given: Any, sent: Any, tmp_path: Path) -> None:
+    """Variables are text, but Ollama accepts digits as seconds only as a number."""
     assert configured(tmp_path, PVC, {"config.OLLAMA_KEEP_ALIVE": given})[0].ollama.keep_alive == sent
 
 
-def test_what_is_empty_is_left_out() -> None:
-    """An Ollama that nobody named must not become the fallback."""
+def test_empty_values_are_left_out() -> None:
+    """An unconfigured Ollama must not become the fallback."""
     config = yaml.safe_load(only(rendered(CRON), "ConfigMap", "-config")["data"]["pipeline.yaml"])
     assert "ollama" not in config
     assert set(config["vllm"]) == {"base_url", "model", "timeout", "max_retries", "temperature"}
 
 
-def test_the_key_is_in_the_secret_and_nowhere_else(tmp_path: Path) -> None:
-    """It reaches the program as a file, by VLLM_API_KEY_FILE."""
+def test_key_is_only_in_the_secret(tmp_path: Path) -> None:
+    """The program gets it as a file, by VLLM_API_KEY_FILE."""
     app, env = configured(tmp_path, CRON)
     assert app.vllm.api_key_file == env["VLLM_API_KEY_FILE"]
     assert Path(env["VLLM_API_KEY_FILE"]).read_text(encoding="utf-8") == "not-a-real-key"
@@ -178,8 +178,8 @@ def test_the_key_is_in_the_secret_and_nowhere_else(tmp_path: Path) -> None:
     assert only(rendered(CRON), "Secret", "-keys")["data"] == {"VLLM_API_KEY": "bm90LWEtcmVhbC1rZXk="}
 
 
-def test_a_secret_of_ones_own_is_mounted_with_the_keys_it_holds() -> None:
-    """And the chart makes none."""
+def test_custom_secret_is_mounted_with_its_keys() -> None:
+    """The chart then creates none."""
     manifests = rendered(EVERYTHING)
     assert [each for each in manifests if each["kind"] == "Secret"] == []
     pod = job_specs(manifests)["Job"]["template"]["spec"]
@@ -188,15 +188,15 @@ def test_a_secret_of_ones_own_is_mounted_with_the_keys_it_holds() -> None:
     assert [each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each] == ["llm-keys"]
 
 
-def test_without_a_key_there_is_no_secret() -> None:
-    """Nor a mount, nor a variable."""
+def test_no_secret_without_a_key() -> None:
+    """There is no mount and no variable either."""
     text = template(PVC)
     assert "kind: Secret" not in text
     assert "API_KEY" not in text
 
 
-def test_the_agents_are_files_that_load(tmp_path: Path) -> None:
-    """With their text as it was given: models write the schema's properties in its order."""
+def test_mounted_agents_load(tmp_path: Path) -> None:
+    """Their text is unchanged, because models write properties in the schema's order."""
     values = CHART / "ci" / "backfill-values.yaml"
     app, _ = configured(tmp_path, values)
     given = yaml.safe_load(values.read_text(encoding="utf-8"))["agents"]["appointments"]
@@ -206,29 +206,29 @@ def test_the_agents_are_files_that_load(tmp_path: Path) -> None:
     assert load_agent(app.agent, agents_dir=folder).schema == yaml.safe_load(given)["schema"]
 
 
-def test_a_config_map_of_ones_own_takes_the_place_of_the_charts() -> None:
-    """It is mounted where the chart's would be."""
+def test_custom_config_map_replaces_the_charts() -> None:
+    """It is mounted at the same path."""
     manifests = rendered({"existingConfigMap": "mine"})
     assert [each["metadata"]["name"] for each in manifests if each["kind"] == "ConfigMap"] == []
     pod = job_specs(manifests)["CronJob"]["template"]["spec"]
     assert {"name": "config", "configMap": {"name": "mine"}} in pod["volumes"]
 
 
-def test_the_output_goes_to_the_volume_unless_it_is_said_to_go_elsewhere(tmp_path: Path) -> None:
-    """persistence.enabled is enough."""
+def test_output_goes_to_the_volume_by_default(tmp_path: Path) -> None:
+    """Setting persistence.enabled is enough."""
     claim = tmp_path / "test-extraction-pipeline-data"
     assert configured(tmp_path, PVC)[0].output.uri == str(claim / "out")
     assert configured(tmp_path, PVC, {"pipelineConfig.output.uri": "/data/other"})[0].output.uri == str(claim / "other")
 
 
 def env_of(manifests: list[Manifest], kind: str) -> dict[str, Any]:
-    """The container's variables, by name."""
+    """Return the container's variables by name."""
     container = job_specs(manifests)[kind]["template"]["spec"]["containers"][0]
     return {each["name"]: each for each in container["env"]}
 
 
-def test_no_setting_is_a_variable() -> None:
-    """A variable never changes in a pod and beats the file: `helm upgrade` could not reach a running pod."""
+def test_no_setting_is_an_environment_variable() -> None:
+    """A variable overrides the file and never changes in a pod, so `helm upgrade` could not reach it."""
     for kind in ("Job", "CronJob"):
         ours = {name for name in env_of(rendered(EVERYTHING), kind) if name.startswith(("PIPELINE_", "VLLM", "OLLAMA"))}
         others = {"PIPELINE_CONFIG", "PIPELINE_SHARDS", "PIPELINE_RESUME_COMMAND"}
@@ -279,8 +279,8 @@ def test_no_setting_is_a_variable() -> None:
     ],
     ids=str,
 )
-def test_what_is_misspelt_is_refused(values: dict[str, Any]) -> None:
-    """With the key in the message."""
+def test_misspelt_value_is_refused(values: dict[str, Any]) -> None:
+    """The message has the key."""
     key, value = next(iter(values.items()))
     told = refused(CRON, values)
     assert "values don't meet the specifications of the schema" in told
@@ -288,8 +288,8 @@ def test_what_is_misspelt_is_refused(values: dict[str, Any]) -> None:
     assert any(each in told for each in (key.rpartition(".")[2], *(given if isinstance(given, dict) else ())))
 
 
-def test_the_schema_of_the_values_holds_what_others_define() -> None:
-    """The pipeline's own settings and the objects of Kubernetes as they are now: `python scripts/values_schema.py`."""
+def test_values_schema_is_current() -> None:
+    """`python scripts/values_schema.py` copies the settings and the Kubernetes objects into it."""
     text = SCHEMA.read_text(encoding="utf-8")
     assert as_text(completed(json.loads(text))) == text
 
@@ -313,13 +313,13 @@ def test_the_schema_of_the_values_holds_what_others_define() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_could_not_work_is_refused(values: dict[str, Any], told: str) -> None:
-    """Before anything is installed, in the words of the program: what, the value, what is needed."""
+def test_unworkable_values_are_refused(values: dict[str, Any], told: str) -> None:
+    """The message has the key, the value and the need, in the words of the program."""
     said = refused(CRON, values)
     assert told in said
     assert "k3y" not in said
 
 
-def test_values_that_a_subchart_is_given_are_taken() -> None:
-    """Helm adds `global` to the values of a chart that another one depends on."""
+def test_values_of_a_subchart_are_accepted() -> None:
+    """Helm adds `global` to the values of a dependency."""
     assert rendered(CRON, {"global": {"registry": "internal"}})

@@ -1,4 +1,4 @@
-"""The Dockerfile, which no engine builds here: what hadolint says of it, and what its instructions promise."""
+"""The Dockerfile, checked without an engine: hadolint's findings and the promises of its instructions."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ TEXT = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Each instruction with its arguments, continued lines joined, comments left out."""
+    """Return each instruction with its arguments, continued lines joined, comments removed."""
     lines = "\n".join(line for line in TEXT.splitlines() if not line.startswith("#")).replace("\\\n", " ")
     return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in lines.splitlines() if line)]
 
 
 def final_stage() -> list[tuple[str, str]]:
-    """The instructions of the image that is kept."""
+    """Return the instructions of the final stage."""
     found = instructions()
     return found[max(n for n, (name, _) in enumerate(found) if name == "FROM") :]
 
 
 def one(name: str) -> str:
-    """The arguments of the only instruction of this name in the final stage."""
+    """Return the arguments of the only instruction of this name in the final stage."""
     (found,) = [rest for each, rest in final_stage() if each == name]
     return found
 
 
-def test_hadolint_has_nothing_to_say() -> None:
-    """With its default rules, on machines that its package is made for."""
+def test_hadolint_reports_no_problem() -> None:
+    """It runs with default rules where its package exists."""
     program = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if program is None:
         assert not os.environ.get("CI"), "no hadolint: it is in the extra `test`"
@@ -49,8 +49,8 @@ def test_hadolint_has_nothing_to_say() -> None:
     assert (ran.returncode, ran.stdout) == (0, "")
 
 
-def test_what_builds_is_left_behind() -> None:
-    """Two stages of the same base; the last one runs nothing and copies the environment and the init alone."""
+def test_final_stage_has_no_build_tools() -> None:
+    """Two stages share a base; the last one runs no command and copies only the environment and the init."""
     bases = [rest.split()[0] for name, rest in instructions() if name == "FROM"]
     assert len(bases) == 2
     assert len(set(bases)) == 1
@@ -60,8 +60,8 @@ def test_what_builds_is_left_behind() -> None:
     assert copied == [f"--from=build {path} {path}" for path in ("/usr/bin/tini", "/opt/pipeline")]
 
 
-def test_an_operator_can_pin_the_base_by_digest() -> None:
-    """One argument before the first stage names it for both; the page about security shows how, without a digest."""
+def test_base_image_can_be_pinned_by_digest() -> None:
+    """One argument names it for both stages, as the security page shows."""
     found = instructions()
     arguments = [rest for name, rest in found[: [name for name, _ in found].index("FROM")] if name == "ARG"]
     assert arguments == ["BASE_IMAGE=python:3.13-slim-bookworm"]
@@ -70,8 +70,8 @@ def test_an_operator_can_pin_the_base_by_digest() -> None:
     assert not re.search(r"sha256:[0-9a-f]", page + TEXT)
 
 
-def test_no_cache_and_no_compiler_get_in() -> None:
-    """pip keeps nothing and takes wheels only; apt brings the init, and its lists are removed."""
+def test_image_has_no_cache_and_no_compiler() -> None:
+    """pip keeps no cache and installs wheels only; apt installs the init, and its lists are removed."""
     runs = " ".join(rest for name, rest in instructions() if name == "RUN")
     assert runs.count("--no-cache-dir") == len(re.findall(r"pip (?:wheel|install)", runs)) == 3
     assert "--only-binary :all: --require-hashes -r constraints.txt" in runs
@@ -79,36 +79,36 @@ def test_no_cache_and_no_compiler_get_in() -> None:
     assert "rm -rf /var/lib/apt/lists/*" in runs
 
 
-def test_the_user_is_a_number_and_not_root() -> None:
-    """The one that the chart runs it as."""
+def test_user_is_numeric_and_not_root() -> None:
+    """The chart runs it as the same user."""
     chart = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["podSecurityContext"]
     assert one("USER") == f"{chart['runAsUser']}:{chart['runAsGroup']}" == "10001:10001"
 
 
-def test_only_tmp_is_written_to() -> None:
-    """So that the root may be read-only: home, temporary files and working directory lie in the volume."""
+def test_only_volumes_are_written_to() -> None:
+    """The root may be read-only: home, temporary files and working directory are in the volume."""
     env = dict(pair.split("=", 1) for pair in one("ENV").split())
     assert (env["TMPDIR"], env["HOME"], one("WORKDIR"), one("VOLUME")) == ("/tmp", "/tmp", "/tmp", '["/tmp"]')
     assert env["PYTHONDONTWRITEBYTECODE"] == "1"
 
 
-def test_the_command_is_the_pipeline() -> None:
-    """Found on the PATH of the environment that is copied; an init passes signals on before it has a handler."""
+def test_entrypoint_is_the_pipeline() -> None:
+    """It is on the PATH of the copied environment, behind an init that forwards signals."""
     env = dict(pair.split("=", 1) for pair in one("ENV").split())
     assert env["PATH"].startswith("/opt/pipeline/bin:")
     assert json.loads(one("ENTRYPOINT")) == ["tini", "--", "pipeline"]
 
 
-def test_the_labels_are_of_this_version() -> None:
-    """The version and the licence are those of the package."""
+def test_labels_have_version_and_licence() -> None:
+    """Both equal those of the package."""
     labels = dict(re.findall(r'([a-z.]+)="([^"]*)"', one("LABEL")))
     assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert f"extraction-pipeline:{__version__}" in TEXT
 
 
-def test_the_build_gets_what_it_copies_and_nothing_else() -> None:
-    """Each file that is copied is let in by the ignore file; secrets and outputs are not."""
+def test_build_context_has_only_copied_files() -> None:
+    """The ignore file admits each copied file, but no secrets or outputs."""
     lines = (FOLDER / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
     copied = [word for name, rest in instructions() if name == "COPY" and "--from" not in rest for word in rest.split()]
     sources = [word for word in copied if not word.startswith("./")]
@@ -118,8 +118,8 @@ def test_the_build_gets_what_it_copies_and_nothing_else() -> None:
     assert not any(fnmatch.fnmatch(".env", line[1:]) for line in lines if line.startswith("!"))
 
 
-def test_the_wheel_can_be_built_of_what_is_copied() -> None:
-    """What setup.cfg refers to is among it."""
+def test_copied_files_suffice_for_the_wheel() -> None:
+    """All files that setup.cfg refers to are among them."""
     setup = (PROJECT / "setup.cfg").read_text(encoding="utf-8")
     referred = re.findall(r"^(?:long_description = file: |license_files = )(\S+)", setup, re.MULTILINE)
     assert referred

@@ -1,4 +1,4 @@
-"""The pages for schedulers: what a reader pastes from them is valid, and does what the page says."""
+"""The documentation pages for schedulers: pasted commands and files are valid and do what the page says."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ SCRIPTS = [SBATCH, *sorted((PROJECT / "scripts").glob("*.sh")), PROJECT / ".ci" 
 
 
 def blocks(page: Path, kind: str = "") -> list[str]:
-    """The fenced blocks of a page, of this kind, without their indentation."""
+    """Return the fenced blocks of this kind on a page, without indentation."""
     found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, each, text in found if each == kind]
 
 
 def typed(page: Path, start: str) -> list[list[str]]:
-    """The words of each line of a page's blocks that starts so, without comments."""
+    """Return the words of each line in a page's blocks that starts like this, without comments."""
     lines = [line for text in blocks(page) for line in text.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
 
 
 def placed(words: list[str], folder: Path) -> list[str]:
-    """The words with the page's own value files led to where the test has written them."""
+    """Return the words with the page's value files replaced by the test's copies."""
     return [str(folder / word) if word.endswith(".yaml") else word for word in words]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_shellcheck_has_nothing_to_say(path: Path) -> None:
-    """Of any shell script that the project gives away."""
+def test_shellcheck_reports_no_problem(path: Path) -> None:
+    """It checks every shell script of the project."""
     program = Path(sys.executable).with_name("shellcheck")
     ran = subprocess.run([program, path], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
-def test_links_lead_to_files(page: Path) -> None:
-    """Each relative link of a page, and each heading that one names."""
+def test_links_point_to_existing_files_and_headings(page: Path) -> None:
+    """They are the relative links of the pages."""
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
         path = page.parent / target if target else page
         assert path.exists(), f"{page}: {target}"
@@ -73,14 +73,14 @@ def test_links_lead_to_files(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
-def test_scripts_and_files_that_are_named_are_there(page: Path) -> None:
-    """Paths of the project in a page's text and commands."""
+def test_named_scripts_and_files_exist(page: Path) -> None:
+    """They are project paths in text and commands of a page."""
     named = re.findall(r"(?<![\w/-])((?:config|scripts)/[\w./-]+\w)", page.read_text(encoding="utf-8"))
     assert [path for path in named if not (PROJECT / path).exists()] == []
 
 
-def test_the_values_of_the_charts_page_install(tmp_path: Path) -> None:
-    """Each helm command of the page, with the value files that the page shows."""
+def test_values_on_the_helm_page_install(tmp_path: Path) -> None:
+    """Each helm command of the page is run with the value files that it shows."""
     for text in blocks(CHART_PAGE, "yaml"):
         name = text.splitlines()[0].removeprefix("# ").partition(",")[0]
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -95,16 +95,16 @@ def test_the_values_of_the_charts_page_install(tmp_path: Path) -> None:
         assert "news-extraction-pipeline-nightly" in ran.stdout
 
 
-def test_the_trial_of_the_charts_page_can_be_typed() -> None:
-    """Its flags are those of the script."""
+def test_trial_command_on_the_helm_page_is_accepted() -> None:
+    """The script has all its flags."""
     (words,) = typed(CHART_PAGE, "python scripts/job_trial")
     told = subprocess.run([sys.executable, PROJECT / words[1], "--help"], capture_output=True, text=True, check=True)
     assert all(flag in told.stdout for flag in words if flag.startswith("--"))
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
-def test_each_pipeline_command_of_a_page_can_be_typed(page: Path) -> None:
-    """The command line takes it, also within a line of crontab."""
+def test_each_pipeline_command_on_a_page_is_accepted(page: Path) -> None:
+    """This includes commands in a crontab line."""
     for text in blocks(page):
         for command in re.findall(r"(?:^|&& )(pipeline (?:run|check|report)\b[^#>\n]*)", text, re.MULTILINE):
             words = shlex.split(re.sub(r"\s2$", "", command.strip()))
@@ -112,8 +112,8 @@ def test_each_pipeline_command_of_a_page_can_be_typed(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
-def test_a_shell_leaves_the_words_of_a_command_as_they_are(page: Path, tmp_path: Path) -> None:
-    """What is pasted reaches the program: bash divides `{name=A,value=1}` in two unless it is quoted."""
+def test_shell_does_not_change_the_words_of_a_command(page: Path, tmp_path: Path) -> None:
+    """bash splits an unquoted `{name=A,value=1}` in two."""
     starts = ("aws ", "docker ", "gcloud ", "helm ", "kubectl ", "pipeline ", "python ", "PIPELINE_SHARDS=", "sbatch ")
     lines = [line for text in blocks(page) for line in text.splitlines() if line.startswith(starts)]
     assert lines
@@ -127,13 +127,13 @@ def test_a_shell_leaves_the_words_of_a_command_as_they_are(page: Path, tmp_path:
 
 
 def slurm(task: int, low: int, high: int, count: int) -> dict[str, str]:
-    """What Slurm sets for a task."""
+    """Return the variables that Slurm sets for a task."""
     numbers = {"JOB_ID": 77, "TASK_ID": task, "TASK_MIN": low, "TASK_MAX": high, "TASK_COUNT": count}
     return {f"SLURM_ARRAY_{name}": str(value) for name, value in numbers.items()}
 
 
 def submitted(place: Place, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """What a task of the array came to: the batch script as slurmd starts it, with the place's config."""
+    """Run the batch script of an array task as slurmd does, with the place's config."""
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     command = ["bash", str(SBATCH), "pipeline.yaml"]
     return subprocess.run(
@@ -141,8 +141,8 @@ def submitted(place: Place, env: dict[str, str]) -> subprocess.CompletedProcess[
     )
 
 
-def test_an_array_of_the_batch_script_does_the_archive(place: Place) -> None:
-    """Four tasks that start at 1: every document once, run files by the array's id, none missing."""
+def test_slurm_array_processes_the_archive(place: Place) -> None:
+    """Four tasks numbered from 1 do every document once, and the run files have the array's id."""
     names = place.documents(12)
     for task in range(1, 5):
         ran = submitted(place, slurm(task, 1, 4, 4))
@@ -153,7 +153,7 @@ def test_an_array_of_the_batch_script_does_the_archive(place: Place) -> None:
     assert (place.folder / "out" / "runs" / "slurm-77-00000-of-00004.json").exists()
 
 
-def test_shards_are_done_again_by_their_numbers(place: Place) -> None:
+def test_single_shards_can_be_repeated_by_number(place: Place) -> None:
     """The page's `PIPELINE_SHARDS=16 sbatch --array=3,7`; without the variable it is refused."""
     place.documents(4)
     ran = submitted(place, {**slurm(7, 3, 7, 2), "PIPELINE_SHARDS": "16"})
@@ -162,7 +162,7 @@ def test_shards_are_done_again_by_their_numbers(place: Place) -> None:
     assert submitted(place, slurm(7, 3, 7, 2)).returncode == EXIT_CONFIG
 
 
-def test_the_batch_script_stops_by_itself_before_its_time_is_over() -> None:
+def test_batch_script_stops_before_its_time_limit() -> None:
     """--max-duration is below --time, and SIGTERM comes early enough for runner.grace_s."""
     text = SBATCH.read_text(encoding="utf-8")
     hours, minutes, seconds = re.findall(r"--time=(\d+):(\d+):(\d+)", text)[0]
@@ -173,20 +173,20 @@ def test_the_batch_script_stops_by_itself_before_its_time_is_over() -> None:
 
 
 def complaints(operation: str, given: dict[str, Any]) -> str:
-    """What the service's own model says of a request."""
+    """Return the errors of a request under the service's own model."""
     model = botocore.session.get_session().get_service_model("batch")
     shape = model.operation_model(operation).input_shape
     return str(botocore.validate.ParamValidator().validate(given, shape).generate_report())
 
 
-def test_the_job_definition_is_one_of_aws_batch() -> None:
-    """By the model of the service that its own client has; a misspelt key would be found."""
+def test_aws_batch_job_definition_is_valid() -> None:
+    """The service model of its own client would report a misspelt key."""
     assert complaints("RegisterJobDefinition", BATCH_JOB) == ""
     assert "Unknown parameter" in complaints("RegisterJobDefinition", {**BATCH_JOB, "retryStrategie": {}})
 
 
-def test_the_job_is_submitted_with_options_that_there_are() -> None:
-    """Each option of the page's submit-job is a field of the request; its size is that of the definition."""
+def test_aws_batch_submit_options_exist() -> None:
+    """Each option is a field of the request, and the array size is that of the definition."""
     shape = botocore.session.get_session().get_service_model("batch").operation_model("SubmitJob").input_shape
     plain, other = (words[3:] for words in typed(PAGES["aws-batch"], "aws batch submit-job"))
     for words in (plain, other):
@@ -198,7 +198,7 @@ def test_the_job_is_submitted_with_options_that_there_are() -> None:
 
 
 def env_of(container: dict[str, Any]) -> dict[str, str]:
-    """The variables of a container, by name."""
+    """Return the variables of a container by name."""
     listed = container.get("environment") or container["env"]
     return {each["name"]: each.get("value", "") for each in listed}
 
@@ -214,34 +214,34 @@ def env_of(container: dict[str, Any]) -> dict[str, str]:
     ],
     ids=["aws-batch", "cloud-run"],
 )
-def test_containers_are_given_what_the_program_knows(command: list[str], env: dict[str, str]) -> None:
-    """Arguments that parse, and variables that set something; a run ends by itself before a day is over."""
+def test_containers_have_valid_arguments_and_variables(command: list[str], env: dict[str, str]) -> None:
+    """A run ends by itself before a day is over."""
     assert parser().parse_args(command).max_duration < 86400
     assert set(env) <= {*env_names(), SHARDS}
     assert {"PIPELINE_INPUT_URI", "PIPELINE_OUTPUT_URI", "PIPELINE_PROVIDER", "VLLM_BASE_URL"} <= set(env)
 
 
-def test_a_task_of_cloud_run_ends_before_it_is_killed() -> None:
-    """Its grace is ten seconds, ours by default more: what is done would go with the process."""
+def test_cloud_run_task_ends_before_it_is_killed() -> None:
+    """Its grace is ten seconds, less than our default, and finished work would be lost."""
     (container,) = CLOUD_RUN["spec"]["template"]["spec"]["template"]["spec"]["containers"]
     assert float(env_of(container)["PIPELINE_RUNNER_GRACE_S"]) < 10
 
 
-def test_batch_does_not_try_again_what_changes_nothing() -> None:
-    """The exit codes of the program's own table end a child; everything else is tried again."""
+def test_batch_retries_only_retryable_exit_codes() -> None:
+    """The program's table decides which exit codes end a child."""
     *ends, rest = BATCH_JOB["retryStrategy"]["evaluateOnExit"]
     assert ends == [{"onExitCode": str(code), "action": "EXIT"} for code in (EXIT_FAILURES, EXIT_CONFIG)]
     assert rest == {"onReason": "*", "action": "RETRY"}
 
 
 def smoke_documents() -> list[str]:
-    """The YAML documents in scripts/kind_smoke.sh."""
+    """Return the YAML documents in scripts/kind_smoke.sh."""
     text = (PROJECT / "scripts" / "kind_smoke.sh").read_text(encoding="utf-8")
     return re.findall(r"<<'YAML'\n(.*?)^YAML$", text, re.DOTALL | re.MULTILINE)
 
 
-def test_the_smoke_scripts_values_render(tmp_path: Path) -> None:
-    """And the names that the script waits for, reads from and starts are those of the rendered objects."""
+def test_smoke_script_values_render(tmp_path: Path) -> None:
+    """The names that the script uses are those of the rendered objects."""
     (tmp_path / "values.yaml").write_text(smoke_documents()[1], encoding="utf-8")
     manifests = rendered(tmp_path / "values.yaml", release="smoke")
     text = (PROJECT / "scripts" / "kind_smoke.sh").read_text(encoding="utf-8")
@@ -254,8 +254,8 @@ def test_the_smoke_scripts_values_render(tmp_path: Path) -> None:
     assert config["output"]["uri"] == "/data/out"
 
 
-def test_the_smoke_scripts_server_is_valid_and_can_be_started() -> None:
-    """Its objects by the schemas of Kubernetes, its command by the fake server's own flags."""
+def test_smoke_script_server_is_valid() -> None:
+    """Its objects match the Kubernetes schemas, and its command has the fake server's flags."""
     deployment, service = yaml.safe_load_all(smoke_documents()[0])
     for each in (deployment, service):
         kubernetes_validate.validate(each, NEWEST, strict=True)
@@ -266,8 +266,8 @@ def test_the_smoke_scripts_server_is_valid_and_can_be_started() -> None:
     assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
 
 
-def test_the_smoke_scripts_overrides_are_json() -> None:
-    """kubectl would refuse them otherwise."""
+def test_smoke_script_overrides_are_json() -> None:
+    """kubectl would refuse other text."""
     text = (PROJECT / "scripts" / "kind_smoke.sh").read_text(encoding="utf-8")
     (overrides,) = re.findall(r"--overrides '(.*?)'", text, re.DOTALL)
     assert json.loads(overrides)["spec"]["containers"][0]["command"] == ["cat", "/data/out/report.json"]

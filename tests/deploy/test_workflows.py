@@ -1,4 +1,4 @@
-"""The examples for workflow engines: valid pods, steps that exist, commands that the program takes."""
+"""The examples for workflow engines: valid pods, existing steps, and accepted commands."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ CONTAINERS = [
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_the_containers_are_those_of_kubernetes(version: str) -> None:
-    """No field is unknown, in any version that the chart supports."""
+def test_containers_are_valid_for_kubernetes(version: str) -> None:
+    """No field is unknown in any version that the chart supports."""
     for container in CONTAINERS:
         spec = {"containers": [{"name": "main", **container}]}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "example"}, "spec": spec}
         kubernetes_validate.validate(pod, version, strict=True)
 
 
-def test_the_containers_are_given_what_the_program_knows() -> None:
-    """Variables of settings, of servers and of Ray."""
+def test_containers_have_known_variables() -> None:
+    """They are variables of settings, of servers and of Ray."""
     known = {*env_names(), "RAY_USAGE_STATS_ENABLED"}
     assert {each["name"] for container in CONTAINERS for each in container["env"]} <= known
 
@@ -47,8 +47,8 @@ def filled(words: list[str]) -> list[str]:
     return [re.sub(r"\{\{.*?\}\}", "7", word) for word in words]
 
 
-def test_the_steps_of_argo_fit_together() -> None:
-    """Each step is a template, each parameter is given, and the program takes each command."""
+def test_argo_steps_match_their_templates() -> None:
+    """Each parameter is given, and the program accepts each command."""
     steps = [step for group in TEMPLATES[ARGO["spec"]["entrypoint"]]["steps"] for step in group]
     assert [step["template"] for step in steps] == ["plan", "chunk", "report"]
     for step in steps:
@@ -62,23 +62,23 @@ def test_the_steps_of_argo_fit_together() -> None:
     assert steps[1]["withSequence"]["count"] == "{{steps.plan.outputs.result}}"
 
 
-def test_the_command_of_the_ray_job_can_be_typed() -> None:
-    """As many chunks at a time as its workers have processors."""
+def test_ray_job_command_is_accepted() -> None:
+    """It runs as many chunks at a time as its workers have processors."""
     arguments = parser().parse_args(RAY_JOB["spec"]["entrypoint"].split()[1:])
     workers = RAY_JOB["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert arguments.slots == sum(group["replicas"] * int(group["rayStartParams"]["num-cpus"]) for group in workers)
 
 
-def test_a_plan_can_print_only_its_number_of_chunks(place: Place) -> None:
-    """What a workflow counts to: all chunks, also when nothing is new."""
+def test_plan_can_print_only_the_number_of_chunks(place: Place) -> None:
+    """A workflow counts up to it, even if no chunk is new."""
     place.documents(8)
     for _ in range(2):
         ran = place.call("plan", "--count", "--chunks", "4")
         assert (ran.code, ran.out) == (0, "4\n")
 
 
-def test_the_dag_calls_the_program_as_it_is() -> None:
-    """Without Airflow it only compiles; its commands are those of the program."""
+def test_airflow_dag_commands_are_accepted() -> None:
+    """Without Airflow the file is only compiled."""
     text = DAG.read_text(encoding="utf-8")
     compile(text, str(DAG), "exec")
     for words in re.findall(r"\[\"pipeline\", (.*?)\]", text):
@@ -87,7 +87,7 @@ def test_the_dag_calls_the_program_as_it_is() -> None:
 
 
 @pytest.mark.skipif(find_spec("airflow") is None, reason="needs apache-airflow 3")
-def test_airflow_reads_the_dag() -> None:
-    """Three tasks, in order."""
+def test_airflow_loads_the_dag() -> None:
+    """It has three tasks in order."""
     dag: Any = runpy.run_path(str(DAG))["extract_archive"]()
     assert [task.task_id for task in dag.tasks] == ["plan", "chunk", "report"]

@@ -1,4 +1,4 @@
-"""The driver of an engine: slots, tries, exit codes; and the flags of `pipeline run --engine`."""
+"""The driver of an engine: slots, retries, exit codes, and the flags of `pipeline run --engine`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, TryLaterError
 
 
 class Codes:
-    """An engine without machines: each try of a chunk ends with the next of its codes, the last one again and again."""
+    """An engine without machines: each try of a chunk ends with its next exit code, the last one repeated."""
 
     def __init__(self, codes: Sequence[Sequence[int]]) -> None:
         self.codes = [list(each) for each in codes]
@@ -53,14 +53,14 @@ class Codes:
 
 
 def run(engine: Codes, *, slots: int = 2, stopped: bool = False) -> HandOut:
-    """Hand out all chunks."""
+    """Drive all chunks."""
     return hand_out(engine, range(len(engine.codes)), slots=slots, is_stopped=lambda: stopped)
 
 
 @settings(max_examples=50)
 @given(st.lists(st.sampled_from((0, 1, 3, 70, 137, 143)), min_size=1, max_size=12), st.integers(1, 5))
-def test_each_chunk_ends_once_and_no_slot_has_two(codes: list[int], slots: int) -> None:
-    """Finished chunks run once, others as often as allowed; none stops the others."""
+def test_each_chunk_finishes_once(codes: list[int], slots: int) -> None:
+    """Failed chunks are retried as often as allowed, none stops the others, and no slot has two."""
     engine = Codes([[code] for code in codes])
     state = run(engine, slots=slots)
     assert {index: result.exit_code for index, result in state.ended.items()} == dict(enumerate(codes))
@@ -73,57 +73,57 @@ def test_each_chunk_ends_once_and_no_slot_has_two(codes: list[int], slots: int) 
     ("codes", "code"),
     [((0, 0), 0), ((0, 1), 1), ((3, 0), 3), ((3, 1), 1), ((70, 1), 70), ((137, 0), 3), ((143, 0), 3), ((), 0)],
 )
-def test_the_exit_code_is_the_worst(codes: tuple[int, ...], code: int) -> None:
-    """A chunk that was killed can go on, as after exit code 3."""
+def test_driver_exit_code_is_the_worst_of_its_chunks(codes: tuple[int, ...], code: int) -> None:
+    """A killed chunk can be resumed, as after exit code 3."""
     assert run(Codes([[each] for each in codes])).exit_code == code
 
 
-def test_a_chunk_that_ends_early_is_run_again() -> None:
+def test_chunk_that_ends_early_is_run_again() -> None:
     """Its last result counts."""
     engine = Codes([[0], [3, 137, 0]])
     state = run(engine)
     assert (engine.tries, state.exit_code) == ([1, 3], 0)
 
 
-def test_a_configuration_error_ends_all() -> None:
-    """Trying again changes nothing: what runs is cancelled, and the rest is left."""
+def test_configuration_error_cancels_all_chunks() -> None:
+    """A retry would not help: running chunks are cancelled, and the others are left."""
     engine = Codes([[2], [0], [0], [0]])
     state = run(engine)
     assert (state.exit_code, engine.tries, sorted(state.left)) == (2, [1, 1, 0, 0], [1, 2, 3])
 
 
-def test_a_stop_cancels_what_runs() -> None:
-    """Nothing more is handed out."""
+def test_stop_cancels_running_chunks() -> None:
+    """No further chunk is started."""
     engine = Codes([[0]] * 4)
     state = run(engine, stopped=True)
     assert engine.is_cancelled
     assert (sorted(state.ended), sorted(state.left), state.is_whole) == ([0], [1, 2, 3], False)
 
 
-def test_a_node_that_does_not_share_the_output_is_said(place: Place) -> None:
-    """Its chunks find no plan, in the words of `pipeline run --chunk`."""
+def test_node_without_the_shared_output_is_reported(place: Place) -> None:
+    """Its chunks find no plan, and the message is that of `pipeline run --chunk`."""
     result = run_chunk(place.folder / "pipeline.yaml", str(place.folder / "elsewhere"), 0, write=[].append)
     assert lacks_plan(HandOut(deque(), ended={0: ChunkResult(0, 0), 1: result}))
     assert not lacks_plan(HandOut(deque(), ended={0: ChunkResult(0, 2, message="agent: unknown")}))
 
 
-def test_without_the_extra_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line, with the extra's name."""
+def test_missing_engine_extra_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message is one line."""
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"--engine ray: needs a library: .*extraction-pipeline\[ray\]"):
         check_ray(None)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "ray://head:10001", "http://127.0.0.1:8265", ":6379", "head:"])
-def test_what_is_no_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also in RAY_ADDRESS, where `ray job submit` has another kind of address."""
+def test_invalid_ray_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This covers RAY_ADDRESS, in which `ray job submit` expects another kind of address."""
     monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
     with pytest.raises(ConfigError, match="need HOST:PORT of the head"):
         check_ray(address)
 
 
-def test_an_address_where_nothing_answers_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the input is planned."""
+def test_unreachable_ray_address_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported before the input is planned."""
     monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
     with socket.socket() as taken:  # bound, but it does not listen
         taken.bind(("127.0.0.1", 0))
@@ -141,8 +141,8 @@ def test_an_address_where_nothing_answers_is_said_at_once(monkeypatch: pytest.Mo
         (("--engine", "ray", "--set", "runner.concurency=3"), "the nearest is runner.concurrency"),
     ],
 )
-def test_flags_that_cannot_be(place: Place, flags: tuple[str, ...], message: str) -> None:
-    """Exit code 2, and the flag."""
+def test_invalid_engine_flags_are_exit_2(place: Place, flags: tuple[str, ...], message: str) -> None:
+    """The message names the flag."""
     ran = place.call("run", *flags)
     assert ran.code == 2
     assert message in ran.err

@@ -1,4 +1,4 @@
-"""`pipeline run --engine ray` on a real Ray of several nodes on this machine, whose nodes and drivers are killed."""
+"""`pipeline run --engine ray` on a real multi-node Ray on this machine, whose nodes and drivers are killed."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ IN_CHUNK = 4
 
 
 def installed_ray() -> tuple[int, ...]:
-    """Return the version of Ray; of none without it."""
+    """Return the version of Ray, or that of none without it."""
     return tuple(int(part) for part in version("ray").split(".")[:2]) if find_spec("ray") else ()
 
 
 class Nodes:
-    """A cluster whose head runs no task. Its nodes are processes, and die as machines do: at once."""
+    """A cluster whose head runs no task; its nodes are processes that die at once, as machines do."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
@@ -54,7 +54,7 @@ class Nodes:
 
     @property
     def address(self) -> str:
-        """What --address names."""
+        """Return the value of --address."""
         return str(self.cluster.address)
 
     def add(self) -> None:
@@ -73,7 +73,7 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Nodes]:
-    """One cluster for all tests: its head takes seconds to start."""
+    """Yield one cluster for all tests, because its head takes seconds to start."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # a path of pytest is too long for its sockets
     before = dict(os.environ)
     os.environ.update(ENVIRON, RAY_TMPDIR=str(folder))
@@ -92,7 +92,7 @@ def cluster() -> Iterator[Nodes]:
 
 @pytest.fixture
 def nodes(cluster: Nodes) -> Iterator[Nodes]:
-    """The cluster with two nodes, which the test may kill."""
+    """Yield the cluster with two nodes that the test may kill."""
     cluster.add()
     cluster.add()
     yield cluster
@@ -120,7 +120,7 @@ def asked(place: Place) -> Counter[str]:
 
 
 class Halves:
-    """A server that answers the first half of each chunk, and holds the second half until the gate is opened."""
+    """A server that answers the first half of each chunk, and holds the second half until the gate opens."""
 
     def __init__(self, place: Place, *, lock_wait_s: int = 60) -> None:
         """Write the documents and their plan. A chunk waits so long for the lock of its last run."""
@@ -162,8 +162,8 @@ class Halves:
 
 
 @pytest.mark.skipif(installed_ray() < (2, 60), reason="older ones connect the driver to any node of this machine")
-def test_a_node_that_is_killed_loses_and_doubles_nothing(place: Place, nodes: Nodes) -> None:
-    """Ray runs its chunks again on another node, also on one that joins later."""
+def test_killed_node_loses_and_duplicates_no_record(place: Place, nodes: Nodes) -> None:
+    """Ray runs its chunks again on another node, even one that joins later."""
     halves = Halves(place)
     driver = start(place, nodes)
     in_flight = halves.wait_until_busy(driver, 4)
@@ -176,8 +176,8 @@ def test_a_node_that_is_killed_loses_and_doubles_nothing(place: Place, nodes: No
     halves.check(in_flight)
 
 
-def test_a_driver_that_is_killed_starts_again(place: Place, nodes: Nodes) -> None:
-    """Its tasks end with it; the same command does what remains, and nothing twice."""
+def test_killed_driver_can_be_restarted(place: Place, nodes: Nodes) -> None:
+    """Its tasks end with it, and the same command does the remaining documents once."""
     halves = Halves(place)
     driver = start(place, nodes)
     in_flight = halves.wait_until_busy(driver, 4)
@@ -188,8 +188,8 @@ def test_a_driver_that_is_killed_starts_again(place: Place, nodes: Nodes) -> Non
     halves.check(in_flight)
 
 
-def test_a_chunk_that_fails_for_good_stops_no_other(place: Place, nodes: Nodes) -> None:
-    """It is tried four times while another process has its lock; everything else is done, and the exit code says so."""
+def test_permanently_failing_chunk_does_not_stop_others(place: Place, nodes: Nodes) -> None:
+    """It is tried four times while another process has its lock, and the exit code shows it."""
     halves = Halves(place, lock_wait_s=0)
     other = place.start("run", "--chunk", "2")
     in_flight = halves.wait_until_busy(other, 1)
@@ -209,7 +209,7 @@ def test_a_chunk_that_fails_for_good_stops_no_other(place: Place, nodes: Nodes) 
 
 
 def test_ctrl_c_lets_requests_in_flight_finish(place: Place, nodes: Nodes) -> None:
-    """Exit code 130, with all answers written; the same command goes on."""
+    """The exit code is 130, all answers are written, and the same command resumes."""
     halves = Halves(place)
     driver = start(place, nodes)
     in_flight = halves.wait_until_busy(driver, 4)
@@ -226,8 +226,8 @@ def test_ctrl_c_lets_requests_in_flight_finish(place: Place, nodes: Nodes) -> No
     halves.check(set())
 
 
-def test_without_a_cluster_it_starts_one_that_ends_with_it(place: Place, cluster: Nodes) -> None:
-    """Each chunk is a task as on any cluster; no process of Ray is left behind."""
+def test_driver_without_a_cluster_starts_its_own(place: Place, cluster: Nodes) -> None:
+    """No process of Ray remains after it."""
     assert cluster.address  # it must not be taken
     place.documents(6)
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:

@@ -1,4 +1,4 @@
-"""`run_chunk`: the behaviour of `pipeline run --chunk I`, from any thread, and a child that ends with its parent."""
+"""`run_chunk` behaves like `pipeline run --chunk I`, works in any thread, and its child ends with the parent."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def is_running(pid: int) -> bool:
     return state.exists() and state.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
 
 
-def test_chunks_run_side_by_side_in_threads_of_one_process(place: Place) -> None:
-    """Each result has the exit code and the counts of its run, and can travel to another machine."""
+def test_chunks_run_in_parallel_threads(place: Place) -> None:
+    """Each result has the exit code and counts of its run, and can be pickled."""
     planned(place)
     log: list[str] = []
 
@@ -71,8 +71,8 @@ def test_chunks_run_side_by_side_in_threads_of_one_process(place: Place) -> None
     assert all(json.loads(line)["severity"] for line in log)
 
 
-def test_exit_codes_are_those_of_the_run(place: Place) -> None:
-    """A chunk with too many failures is 1, one without a plan 2, and the message says why."""
+def test_run_chunk_returns_the_exit_code_of_the_run(place: Place) -> None:
+    """A chunk with too many failures is 1, one without a plan 2, and the message has the cause."""
     place.documents({f"d{n}.txt": "[[fault:invalid_json]] Plain." for n in range(3)})
     missing = run_chunk("pipeline.yaml", None, 0, folder=place.folder, write=lambda _: None)
     assert (missing.exit_code, missing.counts) == (2, Counts())
@@ -104,8 +104,8 @@ def start(place: Place) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], cwd=place.folder, stderr=subprocess.PIPE, text=True)
 
 
-def test_an_interrupted_call_loses_nothing(place: Place) -> None:
-    """Requests in flight finish and are written; the next run does the rest, and nothing twice."""
+def test_interrupted_call_loses_no_record(place: Place) -> None:
+    """Requests in flight finish and are written; the next run does the rest once."""
     planned(place, 12, chunks=1)
     place.server.faults = gate = Gate(after=3)
     with start(place) as parent:
@@ -123,8 +123,8 @@ def test_an_interrupted_call_loses_nothing(place: Place) -> None:
     assert set(Counter(place.asked()).values()) == {1}
 
 
-def test_a_child_ends_with_its_killed_parent(place: Place) -> None:
-    """Nobody is left to read its log, and the server does not answer: it ends after `runner.grace_s`."""
+def test_child_ends_with_its_killed_parent(place: Place) -> None:
+    """The server does not answer, so it ends after `runner.grace_s`."""
     place.configure({"runner.grace_s": 0.2})
     planned(place, 12, chunks=1)
     place.server.faults = gate = Gate(after=3)
@@ -139,8 +139,8 @@ def test_a_child_ends_with_its_killed_parent(place: Place) -> None:
     assert lines_of(place) == Counter({f"d{n:03}.txt": 1 for n in range(12)})
 
 
-def test_a_killed_child_is_reported_with_its_signal(place: Place) -> None:
-    """As a shell does: 137 when the machine was short of memory."""
+def test_killed_child_is_reported_with_its_signal(place: Place) -> None:
+    """The code is that of a shell: 137 after an out-of-memory kill."""
     planned(place, 6, chunks=1)
     place.server.faults = gate = Gate(after=0)
     results: list[ChunkResult] = []
@@ -157,8 +157,8 @@ def test_a_killed_child_is_reported_with_its_signal(place: Place) -> None:
     assert [(result.exit_code, result.counts.done) for result in results] == [(137, 0)]
 
 
-def test_engines_are_imported_by_their_adapters_alone() -> None:
-    """Neither a run nor `run_chunk` imports the library of an engine."""
+def test_engine_libraries_are_imported_only_by_their_adapters() -> None:
+    """Neither a run nor `run_chunk` imports one."""
     code = "import sys, pipeline.engines, pipeline.run.session; print(' '.join(sys.modules))"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {name.split(".")[0] for name in child.stdout.split()} & {"ray", "pyspark"} == set()

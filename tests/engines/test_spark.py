@@ -1,4 +1,4 @@
-"""Spark hands out chunks: a real spark-submit on this machine, with Python workers that die."""
+"""Spark distributes chunks: a real spark-submit on this machine, with Python workers that are killed."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def submit(place: Place, script: Path, *arguments: str) -> subprocess.Popen[str]
 
 
 def ended(place: Place, process: subprocess.Popen[str]) -> str:
-    """Return what spark-submit has printed at its end, which must be a good one."""
+    """Return the output of spark-submit, which must end with 0."""
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, (place.folder / "spark.log").read_text(encoding="utf-8")[-5000:]
     return out
 
 
 def workers(place: Place) -> dict[int, int]:
-    """Return the processes that run chunks of this place, each with its parent, the Python worker of a task."""
+    """Return the processes that run chunks of this place, each with its parent, a task's Python worker."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -77,8 +77,8 @@ def workers(place: Place) -> dict[int, int]:
 
 @pytest.mark.slow
 @needs_spark
-def test_python_workers_that_are_killed_lose_and_double_nothing(place: Place) -> None:
-    """SIGKILL to the worker of a task in mid-run: Spark starts the task again, and each document has one record."""
+def test_killed_python_workers_lose_and_duplicate_no_record(place: Place) -> None:
+    """After SIGKILL Spark restarts the task, and each document has one record."""
     place.configure({"runner.lock_wait_s": 60, "runner.fail_fast": 0})
     ids = place.documents(40)
     assert place.call("plan", "--chunks", "4").code == 0
@@ -131,7 +131,7 @@ session.stop()
 @pytest.mark.slow
 @needs_spark
 @pytest.mark.skipif(find_spec("pandas") is None, reason="mapInArrow needs pandas (the extra `spark`)")
-def test_a_frame_gets_the_answers_as_columns(place: Place) -> None:
+def test_answers_become_columns_of_a_frame(place: Place) -> None:
     """Each row keeps its columns; a row without a text has a reason."""
     (place.folder / "frame.py").write_text(FRAME, encoding="utf-8")
     ended(place, submit(place, place.folder / "frame.py"))
@@ -142,8 +142,8 @@ def test_a_frame_gets_the_answers_as_columns(place: Place) -> None:
     assert sorted(place.asked()) == [f"d{n}.txt" for n in range(6)]
 
 
-def test_attempts_are_those_of_the_master() -> None:
-    """A task must know which attempt is its last: one that fails too often ends the whole job."""
+def test_attempts_follow_the_spark_master() -> None:
+    """A task must know its last attempt, because one that fails too often ends the whole job."""
     assert attempts_of("local[2]", "9") == 1
     assert attempts_of("local", None) == 1
     assert attempts_of("local[*, 3]", None) == 3
@@ -151,7 +151,7 @@ def test_attempts_are_those_of_the_master() -> None:
     assert attempts_of("yarn", "7") == 7
 
 
-def test_the_exit_code_of_a_driver_is_the_largest_of_its_chunks() -> None:
-    """0 only when every chunk has ended with 0."""
+def test_driver_exit_code_is_the_largest_of_its_chunks() -> None:
+    """It is 0 only if every chunk has ended with 0."""
     assert exit_code_of([]) == 0
     assert exit_code_of([ChunkResult(0, 0), ChunkResult(1, 3), ChunkResult(2, 1)]) == 3

@@ -1,4 +1,4 @@
-"""Writing gold: no judgement that was answered is lost, whatever ends the writer, and no line is broken."""
+"""Writing gold: no acknowledged judgement is lost, however the writer ends, and no line is broken."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def start(path: Path, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", WRITER, str(path), name], stdout=subprocess.PIPE, text=True)
 
 
-def test_kill_9_loses_no_answered_judgement(tmp_path: Path) -> None:
-    """Two writers, killed at any instant five times: what was answered is there, and every line is whole."""
+def test_kill_9_loses_no_acknowledged_judgement(tmp_path: Path) -> None:
+    """Two writers are killed at random instants five times, and every line stays whole."""
     path = tmp_path / "gold.jsonl"
     for round in range(5):
         writers = {f"{round}-{side}": start(path, f"{round}-{side}") for side in "ab"}
@@ -54,8 +54,8 @@ def test_kill_9_loses_no_answered_judgement(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tail", "torn"), [(b'{"id":"b","go', b'{"id":"b","go\n'), (b'{"id":"b"}', None), (b"  ", None)]
 )
-def test_a_last_line_without_an_end(tmp_path: Path, tail: bytes, torn: bytes | None) -> None:
-    """A cut one goes to GOLD.torn; a whole one, of an editor that adds no LF, stays."""
+def test_incomplete_last_gold_line_is_saved_aside(tmp_path: Path, tail: bytes, torn: bytes | None) -> None:
+    """It goes to GOLD.torn; a whole line without LF stays."""
     path = tmp_path / "gold.jsonl"
     path.write_bytes(b'{"id":"a"}\n' + tail)
     append_lines(path, [{"id": "c"}])
@@ -65,8 +65,8 @@ def test_a_last_line_without_an_end(tmp_path: Path, tail: bytes, torn: bytes | N
     assert (beside.read_bytes() if beside.exists() else None) == torn
 
 
-def test_a_write_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    """A limit on the size of files stands for a full disk."""
+def test_failed_write_leaves_the_gold_file_unchanged(tmp_path: Path) -> None:
+    """A file size limit stands for a full disk."""
     path = tmp_path / "gold.jsonl"
     append_lines(path, [{"id": "a"}])
     before = path.read_bytes()
@@ -82,14 +82,14 @@ def test_a_write_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -> 
     assert path.read_bytes() == before
 
 
-def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    """A folder in its place is an OutputError that names it."""
+def test_unwritable_gold_file_is_an_output_error(tmp_path: Path) -> None:
+    """A folder in its place is named in the error."""
     with pytest.raises(OutputError, match="cannot be written"):
         append_lines(tmp_path, [{"id": "a"}])
 
 
-def test_purge_beside_a_reviewer(tmp_path: Path) -> None:
-    """A judgement that is appended while the file is replaced is not lost: both hold the lock."""
+def test_purge_during_a_review_loses_no_judgement(tmp_path: Path) -> None:
+    """Both hold the lock, so a judgement appended while the file is replaced is kept."""
     path = tmp_path / "gold.jsonl"
     append_lines(path, [{"id": "gone", "at": ""}])
     path.with_name("gold.jsonl.torn").write_text('{"id":"gone","go')

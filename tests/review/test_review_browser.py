@@ -1,4 +1,4 @@
-"""The review page in a real browser: judged by keyboard alone, inert whatever a document holds, readable everywhere."""
+"""The review page in a real browser: usable by keyboard alone, safe with any document, and readable."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ HOSTILE = (
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """A tab that all tests here share."""
+    """Yield a browser tab for all tests here."""
     with chromium(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
 
 def start(place: Place, *arguments: str) -> tuple[Child, str]:
-    """A review that is being served, and its address."""
+    """Start a review; return it and its address."""
     child = place.start("review", "out", *arguments, "--no-open", "--by", "anna")
     assert child.process.stdout is not None
     for line in child.process.stdout:
@@ -40,7 +40,7 @@ def start(place: Place, *arguments: str) -> tuple[Child, str]:
 
 
 def show(page: Page, url: str, *, width: int = 1400, dark: bool = False) -> None:
-    """Opens the page and waits for its first document."""
+    """Open the page and wait for its first document."""
     page.requests.clear()
     page.complaints.clear()
     page.open(url, width=width, dark=dark)
@@ -48,20 +48,20 @@ def show(page: Page, url: str, *, width: int = 1400, dark: bool = False) -> None
 
 
 def save(page: Page) -> None:
-    """Saves by the keyboard, and waits until the next document is shown."""
+    """Save by keyboard, and wait for the next document."""
     page.press("Ctrl+Enter")
     page.until(f"{STATUS}.startsWith('saved,')")
 
 
 @pytest.fixture
 def reviewed(place: Place) -> Place:
-    """Five documents with one answer each, alike."""
+    """Return five documents with equal answers."""
     write_output(place.folder / "out", dict.fromkeys([f"d{n}.txt" for n in range(5)], ANSWER))
     return place
 
 
-def test_three_documents_by_keyboard_alone_then_the_fourth(page: Page, reviewed: Place) -> None:
-    """Accept, correct, not in the text, cannot tell; after a restart the fourth document is the first one shown."""
+def test_documents_can_be_judged_by_keyboard_alone(page: Page, reviewed: Place) -> None:
+    """Accept, correct, not in the text, cannot tell; after a restart the fourth document comes first."""
     gold = reviewed.folder / "gold.jsonl"
     child, url = start(reviewed)
     show(page, url)
@@ -103,8 +103,8 @@ def test_three_documents_by_keyboard_alone_then_the_fourth(page: Page, reviewed:
     assert "1 document judged" in child.end(2).out
 
 
-def test_a_reload_and_an_end_keep_the_draft(page: Page, reviewed: Place) -> None:
-    """What was decided is there after a reload; a server that has ended is said, and nothing is lost."""
+def test_draft_survives_a_reload_and_the_servers_end(page: Page, reviewed: Place) -> None:
+    """The page reports that the server has ended, and no decision is lost."""
     child, url = start(reviewed)
     show(page, url)
     page.press("n")
@@ -116,8 +116,8 @@ def test_a_reload_and_an_end_keep_the_draft(page: Page, reviewed: Place) -> None
     assert page.value("document.querySelectorAll('.field[data-d=nothing]').length") == 1
 
 
-def test_a_draft_belongs_to_its_document(page: Page, reviewed: Place) -> None:
-    """A later review on the same port, in the same tab, shows other documents, which have no draft."""
+def test_draft_belongs_to_its_document(page: Page, reviewed: Place) -> None:
+    """A later review on the same port and in the same tab has other documents without drafts."""
     child, url = start(reviewed)
     port = url.rpartition(":")[2].partition("/")[0]
     show(page, url)
@@ -134,8 +134,8 @@ def test_a_draft_belongs_to_its_document(page: Page, reviewed: Place) -> None:
     assert page.value("document.querySelectorAll('.field[data-d=nothing], .field[data-d=value]').length") == 0
 
 
-def test_a_hostile_document_is_text(page: Page, place: Place) -> None:
-    """No element, no complaint, no request but to this server; control and bidi characters are spelled out."""
+def test_hostile_document_is_shown_as_text(page: Page, place: Place) -> None:
+    """It creates no element, no error and no foreign request; control and bidi characters are spelled out."""
     answer = {**ANSWER, "company": HOSTILE[:70], "summary": HOSTILE}
     write_output(place.folder / "out", {"<b>d.txt": answer}, texts={"<b>d.txt": HOSTILE})
     _, url = start(place)
@@ -152,8 +152,8 @@ def test_a_hostile_document_is_text(page: Page, place: Place) -> None:
     assert all(request.startswith(url.partition("#")[0]) for request in page.requests)
 
 
-def test_quotes_are_marked_where_they_stand(page: Page, reviewed: Place) -> None:
-    """Over white space, and cut into pieces with both numbers where they overlap."""
+def test_quotes_are_marked_at_their_positions(page: Page, reviewed: Place) -> None:
+    """Marks cross white space, and overlapping ones are split into pieces with both numbers."""
     _, url = start(reviewed)
     show(page, url)
     marks = page.value("[...document.querySelectorAll('mark')].map(m => [m.textContent, m.dataset.numbers])")
@@ -161,8 +161,8 @@ def test_quotes_are_marked_where_they_stand(page: Page, reviewed: Place) -> None
     assert page.value("document.querySelector('#text').textContent") == TEXT
 
 
-def test_the_place_of_the_evidence_is_shown_of_many(page: Page, place: Place) -> None:
-    """The record says which "profit rose" was quoted: the view goes there, and the link of the static page too."""
+def test_view_scrolls_to_the_evidence_position(page: Page, place: Place) -> None:
+    """The record says which of several "profit rose" was quoted; the link of the static page goes there too."""
     text = "profit rose " * 400 + "Acme said that profit rose."
     at = text.rindex("profit rose")
     write_output(place.folder / "out", {"d.txt": {**ANSWER, "evidence": ["profit rose"]}}, texts={"d.txt": text})
@@ -186,8 +186,8 @@ def test_the_place_of_the_evidence_is_shown_of_many(page: Page, place: Place) ->
     assert after.count("<mark>") == 1
 
 
-def test_two_answers_are_not_named_before_the_choice(page: Page, reviewed: Place) -> None:
-    """Nothing in the form or the marks says which side is whose; the choice fills the field."""
+def test_two_answers_are_anonymous_before_the_choice(page: Page, reviewed: Place) -> None:
+    """Neither form nor marks reveal their sides; the choice fills the field."""
     other = {**ANSWER, "mood": "bad", "evidence": ["Ann, 40"]}
     write_output(reviewed.folder / "trial", {"d3.txt": other})
     _, url = start(reviewed, "trial", "--disputed")
@@ -208,8 +208,8 @@ def test_two_answers_are_not_named_before_the_choice(page: Page, reviewed: Place
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [320, 1400])
-def test_it_is_readable_everywhere(page: Page, reviewed: Place, width: int, dark: bool) -> None:
-    """Nothing is wider than the window, texts have a contrast of 4.5 to 1, every control has a name."""
+def test_review_page_is_readable_and_accessible(page: Page, reviewed: Place, width: int, dark: bool) -> None:
+    """No element exceeds the window, contrast is 4.5 to 1, and every control has a name."""
     _, url = start(reviewed)
     show(page, url, width=width, dark=dark)
     assert page.value("document.documentElement.scrollWidth") <= width
@@ -223,8 +223,8 @@ def test_it_is_readable_everywhere(page: Page, reviewed: Place, width: int, dark
     assert [node for node in controls if not node.get("name", {}).get("value")] == []
 
 
-def test_the_static_page_has_no_script(page: Page, place: Place) -> None:
-    """It says first whose text it holds, links quotes to marks, and is inert."""
+def test_static_review_page_has_no_script(page: Page, place: Place) -> None:
+    """It first says whose text it contains, and links quotes to marks."""
     write_output(place.folder / "out", {"d.txt": {**ANSWER, "summary": HOSTILE}}, texts={"d.txt": HOSTILE})
     ran = place.call("review", "out", "--html", "page.html")
     assert ran.code == 0, ran.err
@@ -256,8 +256,8 @@ CONTRASTS = """(() => {
 })()"""
 
 
-def test_no_answer_of_a_holdout_document_is_sent(page: Page, reviewed: Place) -> None:
-    """It is typed without one, and its gold says so."""
+def test_holdout_answer_is_not_sent_to_the_page(page: Page, reviewed: Place) -> None:
+    """The judgement is typed without it, and the gold line says so."""
     reviewed.configure({"eval.holdout": 1.0})
     _, url = start(reviewed)
     show(page, url)

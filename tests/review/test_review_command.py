@@ -1,4 +1,4 @@
-"""`pipeline review`: which documents are chosen, what cannot be judged, and judgements from elsewhere."""
+"""`pipeline review`: selection of documents, documents that cannot be judged, and imported judgements."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pipeline.review import choice
 
 @pytest.fixture
 def reviewed(place: Place) -> Place:
-    """Thirty documents, of which every tenth failed."""
+    """Return thirty documents, of which every tenth failed."""
     answers = {f"d{n:02}.txt": None if n % 10 == 9 else ANSWER for n in range(30)}
     write_output(place.folder / "out", answers)
     return place
 
 
 def started(place: Place, *arguments: str) -> tuple[Child, str]:
-    """A review that serves, and the line about what it serves."""
+    """Return a running review, and the line about what it serves."""
     child = place.start("review", *arguments, "--no-open")
     assert child.process.stdout is not None
     told = child.process.stdout.readline()
@@ -37,8 +37,8 @@ def ids_of(found: list[choice.Candidate]) -> list[str]:
     return [candidate.id for candidate in found]
 
 
-def test_a_sample_of_20_holds_that_of_10(reviewed: Place) -> None:
-    """In the same order, failed documents too; what is judged makes room for others."""
+def test_larger_sample_includes_the_smaller_one(reviewed: Place) -> None:
+    """The order is the same, failed documents are included, and judged ones are replaced."""
     backend = backend_of(OutputConfig(str(reviewed.folder / "out")))
     twenty = choice.sampled(backend, 20, judged=())
     assert ids_of(choice.sampled(backend, 10, judged=())) == ids_of(twenty)[:10]
@@ -50,8 +50,8 @@ def test_a_sample_of_20_holds_that_of_10(reviewed: Place) -> None:
     assert ids_of(choice.sampled(backend, 10, judged=judged)) == ids_of(twenty)[5:15]
 
 
-def test_named_failed_and_disputed(reviewed: Place) -> None:
-    """Named documents may be judged before; the most disputed comes first."""
+def test_selection_by_ids_failures_and_disputes(reviewed: Place) -> None:
+    """Named documents may be judged already; the most disputed comes first."""
     write_output(
         reviewed.folder / "trial",
         {"d00.txt": {**ANSWER, "mood": "bad"}, "d01.txt": {**ANSWER, "mood": "bad", "score": 1}, "d02.txt": ANSWER},
@@ -67,8 +67,8 @@ def test_named_failed_and_disputed(reviewed: Place) -> None:
     assert disputed[0].other == {**ANSWER, "mood": "bad", "score": 1}
 
 
-def test_it_ends_with_0_and_says_what_is_next(reviewed: Place) -> None:
-    """Ctrl-C is the usual end; documents that changed or went are listed and left out."""
+def test_review_ends_with_0_and_advice(reviewed: Place) -> None:
+    """Ctrl-C is the usual end; changed or removed documents are listed and left out."""
     (reviewed.folder / "inbox" / "d00.txt").write_text("other")
     (reviewed.folder / "inbox" / "d01.txt").unlink()
     child, told = started(reviewed, "out")
@@ -92,16 +92,16 @@ def test_it_ends_with_0_and_says_what_is_next(reviewed: Place) -> None:
         (["out", "--import", "no.jsonl"], "--import: no.jsonl cannot be read"),
     ],
 )
-def test_usage(reviewed: Place, arguments: list[str], told: str) -> None:
-    """Exit 2, with what is wrong."""
+def test_invalid_review_usage_is_exit_2(reviewed: Place, arguments: list[str], told: str) -> None:
+    """The message says what is wrong."""
     (reviewed.folder / "empty").mkdir()
     ran = reviewed.call("review", *arguments, "--no-open")
     assert ran.code == 2, ran.out
     assert told in ran.err
 
 
-def test_all_judged(reviewed: Place) -> None:
-    """A second sitting after the last document says so."""
+def test_review_of_a_fully_judged_sample_says_so(reviewed: Place) -> None:
+    """It is started again after the last document."""
     lines = [json.loads(line) for line in (reviewed.folder / "out" / "results.jsonl").read_text().splitlines()]
     lines += [json.loads(line) for line in (reviewed.folder / "out" / "errors.jsonl").read_text().splitlines()]
     write(reviewed.folder / "gold.jsonl", [{"id": r["id"], "sha256": r["sha256"], "gold": {"score": 1}} for r in lines])
@@ -116,8 +116,8 @@ def test_all_judged(reviewed: Place) -> None:
     )
 
 
-def test_import(reviewed: Place) -> None:
-    """sha256 is filled in, how is typed, and a missing `why` is said; then eval can grade it."""
+def test_import_completes_judgements(reviewed: Place) -> None:
+    """sha256 is filled in, `how` records the import, a missing `why` is reported, and eval grades it."""
     write(
         reviewed.folder / "labels.jsonl",
         [{"id": "d00.txt", "gold": {"company": "Acme"}}, {"id": "d01.txt", "gold": {"mood": "bad"}, "why": "ids"}],
@@ -134,8 +134,8 @@ def test_import(reviewed: Place) -> None:
     assert reviewed.call("eval", "out", "--gold", "gold.jsonl").code == 0
 
 
-def test_an_import_repeated(reviewed: Place) -> None:
-    """Only new lines are appended: neither a correction nor a withdrawal of the meantime is undone."""
+def test_repeated_import_appends_only_new_lines(reviewed: Place) -> None:
+    """It undoes neither a correction nor a withdrawal made in between."""
     labels = [
         {"id": "d00.txt", "gold": {"company": "Acme"}},
         {"id": "d01.txt", "gold": {"mood": "bad"}, "at": "2026-01-01T00:00:00.000Z"},
@@ -161,7 +161,7 @@ def test_an_import_repeated(reviewed: Place) -> None:
         ([{"gold": {}}], "labels.jsonl:1: got no id"),
     ],
 )
-def test_an_import_that_does_not_fit_writes_nothing(reviewed: Place, lines: list[Any], told: str) -> None:
+def test_invalid_import_writes_no_line(reviewed: Place, lines: list[Any], told: str) -> None:
     """All lines are checked first."""
     write(reviewed.folder / "labels.jsonl", lines)
     ran = reviewed.call("review", "out", "--import", "labels.jsonl")
@@ -170,8 +170,8 @@ def test_an_import_that_does_not_fit_writes_nothing(reviewed: Place, lines: list
     assert not (reviewed.folder / "gold.jsonl").exists()
 
 
-def test_the_page_opens_after_a_real_run(place: Place) -> None:
-    """The input is that of the newest run, with its settings, wherever the configuration points now."""
+def test_review_works_after_a_real_run(place: Place) -> None:
+    """The input and settings are those of the newest run, whatever the configuration says now."""
     place.documents({"a.txt": "One.", "b.txt": "Two."})
     place.run()
     place.configure({"input.uri": "elsewhere"})

@@ -1,4 +1,4 @@
-"""The server of a review: whom it answers, what it refuses, and what it writes before it says 200."""
+"""The server of a review: which requests it accepts, and that it writes before it replies 200."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ JUDGEMENT = {"gold": {"company": "Acme"}, "unknown": ["score"], "partial": [], "
 
 
 class Serving:
-    """A server that runs, and requests to it."""
+    """A running server, and requests to it."""
 
     def __init__(self, server: ReviewServer, gold: Path) -> None:
         self.server = server
@@ -35,7 +35,7 @@ class Serving:
     def ask(
         self, method: str, path: str, body: Any = None, *, token: bool = True, **headers: str
     ) -> tuple[int, dict[str, Any], http.client.HTTPMessage]:
-        """Status, JSON and headers of a reply; a header's name has _ for -, and "" leaves it out."""
+        """Return status, JSON and headers of a reply; header names have _ for -, and "" omits a header."""
         own = {"Host": self.server.hosts[0], "Content-Type": "application/json"}
         own |= {"X-Review-Token": self.server.token} if token else {}
         own |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -56,7 +56,7 @@ class Serving:
 
 
 def session_of(folder: Path, **more: Any) -> ReviewSession:
-    """A review of all documents of an output."""
+    """Return a review of all documents of an output."""
     candidates = choice.sampled(backend_of(OutputConfig(str(folder / "out"))), 50, judged=())
     options = ReviewOptions(str(folder / "out"), folder / "gold.jsonl", "small", SCHEMA, "anna", **more)
     app = load_config(overrides={"input.uri": str(folder / "inbox"), "output.uri": str(folder / "out")}, environ={})
@@ -65,7 +65,7 @@ def session_of(folder: Path, **more: Any) -> ReviewSession:
 
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[Serving]:
-    """A review of three documents, of which the last one failed."""
+    """Yield a review of three documents, of which the last one failed."""
     write_output(tmp_path / "out", {"a.txt": ANSWER, "b.txt": ANSWER, "c.txt": None})
     server = ReviewServer(session_of(tmp_path), port=0)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -76,8 +76,8 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
     server.server_close()
 
 
-def test_it_listens_on_the_loopback_address_only(serving: Serving) -> None:
-    """And its address carries the token behind #."""
+def test_server_listens_on_loopback_only(serving: Serving) -> None:
+    """Its address has the token after #."""
     assert serving.server.server_address[0] == "127.0.0.1"
     assert serving.server.url == f"http://127.0.0.1:{serving.server.server_port}/#{serving.server.token}"
     assert len(serving.server.token) >= 43
@@ -114,8 +114,10 @@ def test_it_listens_on_the_loopback_address_only(serving: Serving) -> None:
         (200, "GET", "/api/session", {"Sec_Fetch_Site": "same-origin"}),
     ],
 )
-def test_who_is_answered(serving: Serving, status: int, method: str, path: str, headers: dict[str, str]) -> None:
-    """A foreign host, origin, method, type or size is refused, and nothing is written; no reply allows another site."""
+def test_foreign_requests_are_refused(
+    serving: Serving, status: int, method: str, path: str, headers: dict[str, str]
+) -> None:
+    """A foreign host, origin, method, type or size writes no line; no reply allows another site."""
     found, reply, sent = serving.ask(method, path, b"" if method != "POST" else JUDGEMENT, **headers)
     assert found == status
     assert not any(name.lower().startswith("access-control") for name in sent)
@@ -125,8 +127,8 @@ def test_who_is_answered(serving: Serving, status: int, method: str, path: str, 
     assert not serving.gold.exists()
 
 
-def test_a_page_of_this_origin_may_save(serving: Serving) -> None:
-    """200 only after the line is in the file; its fields are those of the specification."""
+def test_page_of_this_origin_may_save(serving: Serving) -> None:
+    """It gets 200 only after the line is in the file, with the fields of the specification."""
     origin = f"http://{serving.server.hosts[1]}"
     status, reply, _ = serving.ask(
         "POST", "/api/documents/0/judgement", JUDGEMENT, Host=serving.server.hosts[1], Origin=origin
@@ -168,8 +170,8 @@ def test_a_page_of_this_origin_may_save(serving: Serving) -> None:
         (422, {"gold": {"company": "x"}, "note": "n" * 2001}, "at most 2000"),
     ],
 )
-def test_what_cannot_be_saved(serving: Serving, status: int, body: Any, told: str) -> None:
-    """The message names the place and no value, and the file is not touched."""
+def test_invalid_judgement_is_refused(serving: Serving, status: int, body: Any, told: str) -> None:
+    """The message names the place and no value, and the file does not change."""
     found, reply, _ = serving.ask("POST", "/api/documents/0/judgement", body)
     assert found == status
     assert told in reply["error"]
@@ -177,8 +179,8 @@ def test_what_cannot_be_saved(serving: Serving, status: int, body: Any, told: st
     assert not serving.gold.exists()
 
 
-def test_a_later_judgement_and_a_withdrawal(serving: Serving) -> None:
-    """What was judged cannot be left out silently; withdrawn, it can."""
+def test_later_judgement_and_withdrawal(serving: Serving) -> None:
+    """A judged field cannot be omitted silently, but it can be withdrawn."""
     path = "/api/documents/1/"
     assert serving.ask("POST", path + "judgement", JUDGEMENT)[0] == 200
     status, reply, _ = serving.ask("POST", path + "judgement", {"gold": {"mood": "bad"}})
@@ -190,8 +192,8 @@ def test_a_later_judgement_and_a_withdrawal(serving: Serving) -> None:
     assert [line["gold"] for line in gold_lines(serving.gold)] == [{"company": "Acme"}, None, {"mood": "bad"}]
 
 
-def test_a_full_disk_is_507_and_leaves_no_piece(serving: Serving) -> None:
-    """The page keeps the draft; what was saved before stays whole."""
+def test_full_disk_is_507(serving: Serving) -> None:
+    """The page keeps the draft, no partial line is left, and earlier lines stay whole."""
     serving.gold.symlink_to("/dev/full")
     status, reply, _ = serving.ask("POST", "/api/documents/0/judgement", JUDGEMENT)
     assert status == 507
@@ -199,8 +201,8 @@ def test_a_full_disk_is_507_and_leaves_no_piece(serving: Serving) -> None:
     assert serving.server.session.judged == 0
 
 
-def test_no_byte_holds_the_answer_of_a_holdout_document(tmp_path: Path) -> None:
-    """Nor that of a blind review: not the values, not the marks, not the other output's answer."""
+def test_holdout_and_blind_replies_have_no_answer(tmp_path: Path) -> None:
+    """This covers values, marks and the answer of the other output."""
     answer = {**ANSWER, "company": "Zyxwv", "summary": "Zyxwv"}
     write_output(tmp_path / "out", {"a.txt": answer})
     for more in ({"holdout": 1.0}, {"blind": True}):
@@ -212,8 +214,8 @@ def test_no_byte_holds_the_answer_of_a_holdout_document(tmp_path: Path) -> None:
         assert gold_lines(tmp_path / "gold.jsonl")[-1]["how"] == {"mood": "typed"}
 
 
-def test_a_failed_document_has_an_empty_form(serving: Serving) -> None:
-    """And why it failed."""
+def test_failed_document_has_an_empty_form(serving: Serving) -> None:
+    """The page says why it failed."""
     numbers = {each.id: number for number, each in enumerate(serving.server.session.candidates)}
     document = serving.ask("GET", f"/api/documents/{numbers['c.txt']}")[1]
     assert (document["answer"], document["reason"]) == (None, "schema_invalid")
