@@ -1,4 +1,4 @@
-"""Agents: what a file may say, which setting wins, which variant a document gets, and what is sent for it."""
+"""Agents: the file format, precedence of settings, choice of variants, and rendered prompts."""
 
 from __future__ import annotations
 
@@ -28,43 +28,43 @@ MINIMAL = f'user_prompt: "$document"\nschema: {SCHEMA}\n'
 
 
 def document(text: str = "hello", **metadata: Any) -> Document:
-    """A document with this text and metadata."""
+    """Return a document with this text and metadata."""
     return Document(id="a/b.txt", uri="file:a/b.txt", sha256="0" * 64, text=text, metadata=metadata)
 
 
 def agent_of(folder: Path, text: str, *, name: str = "mine") -> Agent:
-    """The agent that this file makes."""
+    """Return the agent of this file."""
     (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     return load_agent(name, agents_dir=folder)
 
 
 def resolved_of(folder: Path, text: str, *, variant: str = "default", **config: Any) -> ResolvedAgentConfig:
-    """The agent of this file, resolved against a configuration."""
+    """Return the agent of this file, resolved against a configuration."""
     return resolve(agent_of(folder, text), load_config(None, **{"environ": {}, **config}), variant=variant)
 
 
 class TestLoading:
     @pytest.mark.parametrize("name", ["extractor", "event_classifier"])
-    def test_the_built_in_agents_load(self, name: str) -> None:
-        """Each agent that comes with the program is correct, and keeps the published schema."""
+    def test_built_in_agents_load(self, name: str) -> None:
+        """Each is valid under the published schema."""
         agent = load_agent(name)
         assert "$document" in agent.user_prompt
         data = load_yaml(agent.path)
         assert [error.message for error in Draft202012Validator(agent_schema()).iter_errors(data)] == []
 
-    def test_a_minimal_file_is_enough(self, tmp_path: Path) -> None:
-        """A prompt and a schema make an agent, which has a default variant."""
+    def test_minimal_agent_file_loads(self, tmp_path: Path) -> None:
+        """A prompt and a schema make an agent with a default variant."""
         agent = agent_of(tmp_path, MINIMAL)
         assert (agent.name, agent.system_prompt, list(agent.variants)) == ("mine", "", ["default"])
         assert agent.compiled.violation({"s": "x"}) is None
         assert agent.compiled.violation({}) is not None
 
-    def test_an_own_file_stands_before_a_built_in_one(self, tmp_path: Path) -> None:
-        """A person may change a built-in agent without touching the program."""
+    def test_own_agent_file_overrides_a_built_in_one(self, tmp_path: Path) -> None:
+        """A user can change a built-in agent without changing the program."""
         assert agent_of(tmp_path, MINIMAL, name="extractor").path.parent == tmp_path
 
-    def test_a_schema_file_is_found_beside_the_agent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The path is relative to the agent's file, wherever the program was started."""
+    def test_schema_file_is_relative_to_the_agent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The current directory does not matter."""
         folder = tmp_path / "agents"
         folder.mkdir()
         (folder / "s.json").write_text('{"type": "object", "properties": {"n": {"type": "integer"}}}')
@@ -119,8 +119,8 @@ class TestLoading:
             ('user_prompt: "$document"\nschema: [1]', "schema: got"),
         ],
     )
-    def test_a_mistake_is_named_with_its_place(self, tmp_path: Path, text: str, place: str) -> None:
-        """The file and the key stand in the message."""
+    def test_agent_error_names_file_and_key(self, tmp_path: Path, text: str, place: str) -> None:
+        """Each kind of mistake has a message with its place."""
         (tmp_path / "broken.json").write_text("{\n]")
         (tmp_path / "list.json").write_text("[]")
         with pytest.raises(ConfigError, match=place) as caught:
@@ -128,14 +128,14 @@ class TestLoading:
         assert str(tmp_path / "mine.yaml") in str(caught.value)
 
     @pytest.mark.parametrize("name", ["extracter", "../mine", "sub/mine", "", "mine.yaml", "/etc/passwd"])
-    def test_an_unknown_agent_lists_those_that_are_there(self, tmp_path: Path, name: str) -> None:
-        """A name is a plain file name: no path leads out of the folders."""
+    def test_unknown_agent_lists_the_available_ones(self, tmp_path: Path, name: str) -> None:
+        """A name is a plain file name, so no path leaves the folders."""
         agent_of(tmp_path, MINIMAL)
         with pytest.raises(ConfigError, match=r"agent: got .* need one of .*mine"):
             load_agent(name, agents_dir=tmp_path)
 
-    def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
-        """Else every agent would just be unknown."""
+    def test_missing_agents_dir_is_named(self, tmp_path: Path) -> None:
+        """Otherwise every agent would be reported as unknown."""
         with pytest.raises(ConfigError, match=r"agents_dir: got .*need a folder"):
             load_agent("mine", agents_dir=tmp_path / "none")
 
@@ -144,8 +144,8 @@ ASKING = MINIMAL + "max_tokens: 800\ntemperature: 0.5\nmodel: big\nvariants: {te
 
 
 class TestPrecedence:
-    def test_variant_beats_agent_beats_file(self, tmp_path: Path) -> None:
-        """What a file of the configuration says gives way to the agent."""
+    def test_variant_overrides_agent_overrides_config_file(self, tmp_path: Path) -> None:
+        """The config file has the lowest precedence."""
         config = tmp_path / "c.yaml"
         config.write_text("ollama: {max_tokens: 5, temperature: 0.9, model: small}")
         (tmp_path / "agents").mkdir()
@@ -160,28 +160,28 @@ class TestPrecedence:
             {"overrides": {"ollama.max_tokens": 5, "ollama.model": "m", "ollama.temperature": 1}},
         ],
     )
-    def test_environment_and_flags_beat_the_agent(self, tmp_path: Path, how: dict[str, Any]) -> None:
-        """None leaves the provider's own value, which is the stronger one here."""
+    def test_environment_and_flags_override_the_agent(self, tmp_path: Path, how: dict[str, Any]) -> None:
+        """None means the provider's own value, which takes precedence here."""
         found = resolved_of(tmp_path, ASKING, variant="terse", **how)
         assert (found.max_tokens, found.model, found.temperature) == (None, None, None)
         assert found.settings_for("ollama") == {}
 
-    def test_a_named_provider_is_looked_up_under_its_own_key(self, tmp_path: Path) -> None:
-        """The origin of providers.big.max_tokens counts for provider big."""
+    def test_origin_of_a_named_provider_is_its_own_key(self, tmp_path: Path) -> None:
+        """The origin of providers.big.max_tokens applies to provider big."""
         flags = {"provider": "big", "providers.big.type": "vllm", "providers.big.max_tokens": 7}
         found = resolved_of(tmp_path, ASKING, overrides=flags)
         assert (found.provider, found.max_tokens, found.temperature) == ("big", None, 0.5)
 
-    def test_a_fallback_uses_its_own_model(self, tmp_path: Path) -> None:
-        """The agent's model is meant for the first provider; its limits hold for all that pin none."""
+    def test_fallback_uses_its_own_model(self, tmp_path: Path) -> None:
+        """The agent's model belongs to the first provider; its limits apply to all without their own."""
         text = ASKING + "fallback: [vllm, ollama]\n"
         found = resolved_of(tmp_path, text, environ={"VLLM_MAX_TOKENS": "9"})
         assert found.fallback == ("vllm",)
         assert found.settings_for("ollama") == {"model": "big", "max_tokens": 800, "temperature": 0.5}
         assert found.settings_for("vllm") == {"temperature": 0.5}
 
-    def test_the_provider_of_the_agent_gives_way_to_a_flag_only(self, tmp_path: Path) -> None:
-        """And the model that went with the agent's provider goes with it."""
+    def test_only_a_flag_overrides_the_agents_provider(self, tmp_path: Path) -> None:
+        """The agent's model is then dropped too."""
         text = ASKING + "provider: vllm\n"
         config = tmp_path / "c.yaml"
         config.write_text("provider: ollama")
@@ -191,18 +191,18 @@ class TestPrecedence:
         by_flag = resolve(agent, load_config(None, environ={"PIPELINE_PROVIDER": "ollama"}), variant="default")
         assert (by_flag.provider, by_flag.model) == ("ollama", None)
 
-    def test_the_fallback_follows_the_agents_provider(self, tmp_path: Path) -> None:
-        """Ollama is the fallback of an agent that asks vllm first, when Ollama is configured."""
+    def test_fallback_follows_the_agents_provider(self, tmp_path: Path) -> None:
+        """Ollama, if configured, is the fallback of an agent whose provider is vllm."""
         found = resolved_of(tmp_path, MINIMAL + "provider: vllm", environ={"OLLAMA_MODEL": "m"})
         assert (found.provider, found.fallback) == ("vllm", ("ollama",))
 
-    def test_an_unknown_provider_in_an_agent_names_the_agent(self, tmp_path: Path) -> None:
-        """The place is the agent's file."""
+    def test_unknown_provider_in_an_agent_names_the_agent_file(self, tmp_path: Path) -> None:
+        """The message has the place in the file."""
         with pytest.raises(ConfigError, match=r"mine\.yaml: provider: got 'vlm'.*nearest is vllm"):
             resolved_of(tmp_path, MINIMAL + "provider: vlm")
 
-    def test_re_asks_come_from_agent_or_runner(self, tmp_path: Path) -> None:
-        """The agent's number beats the file's, a flag's beats both."""
+    def test_max_reasks_comes_from_flag_agent_or_file(self, tmp_path: Path) -> None:
+        """The agent overrides the file, and a flag overrides both."""
         assert resolved_of(tmp_path, MINIMAL).max_reasks == 1
         assert resolved_of(tmp_path, MINIMAL + "max_reasks: 3").max_reasks == 3
         flags = {"runner.max_reasks": 0}
@@ -213,81 +213,81 @@ WEIGHTED = MINIMAL + "variants: {a: {weight: 9}, b: {weight: 1}, c: {}, d: {weig
 
 
 class TestVariants:
-    def test_weights_share_the_documents_out(self, tmp_path: Path) -> None:
-        """Nine in ten go to the variant of weight nine; one without a weight gets none."""
+    def test_weights_distribute_the_documents(self, tmp_path: Path) -> None:
+        """Nine in ten get the variant of weight nine; a variant without a weight gets none."""
         agent = agent_of(tmp_path, WEIGHTED)
         counts = Counter(variant_for(agent, f"doc-{n}", pinned=None) for n in range(5000))
         assert set(counts) == {"a", "b"}
         assert 0.08 < counts["b"] / 5000 < 0.12
 
-    def test_the_choice_is_the_documents_own(self, tmp_path: Path) -> None:
-        """It depends on the id alone: not on the order in the file, the process, or other documents."""
+    def test_variant_choice_depends_only_on_the_id(self, tmp_path: Path) -> None:
+        """Order, process and other documents do not matter."""
         one = agent_of(tmp_path, WEIGHTED)
         other = agent_of(tmp_path, MINIMAL + "variants: {b: {weight: 1}, a: {weight: 9}}", name="other")
         ids = [f"doc-{n}" for n in range(200)] + ["\udcff"]
         assert [variant_for(one, i, pinned=None) for i in ids] == [variant_for(other, i, pinned=None) for i in ids]
         assert variant_for(one, "doc-10", pinned=None) == "b"
 
-    def test_without_weights_it_is_the_default(self, tmp_path: Path) -> None:
-        """Variants are tried only when somebody asks for them."""
+    def test_default_variant_without_weights(self, tmp_path: Path) -> None:
+        """Other variants are used only on request."""
         agent = agent_of(tmp_path, MINIMAL + "variants: {a: {}, b: {}}")
         assert {variant_for(agent, f"{n}", pinned=None) for n in range(50)} == {"default"}
         assert variant_for(agent, "x", pinned="b") == "b"
 
-    def test_an_unknown_variant_names_the_nearest(self, tmp_path: Path) -> None:
-        """A slip of the pen is told, not run with something else."""
+    def test_unknown_variant_suggests_the_nearest(self, tmp_path: Path) -> None:
+        """The run does not start with another one."""
         agent = agent_of(tmp_path, ASKING)
         with pytest.raises(ConfigError, match="variant: got 'ters', need one of default, terse; the nearest is terse"):
             variant_for(agent, "x", pinned="ters")
 
 
 class TestRendering:
-    def test_metadata_and_dollars(self, tmp_path: Path) -> None:
-        """Known metadata is filled in, what is missing is empty, and $$ is a dollar."""
+    def test_placeholders_are_filled_from_metadata(self, tmp_path: Path) -> None:
+        """Missing metadata is empty, and $$ is a dollar."""
         text = f"system_prompt: cost $$5\nuser_prompt: '$id|$uri|${{title}}|$author|$tags|$document'\nschema: {SCHEMA}"
         prompts = render(resolved_of(tmp_path, text), document(title="T", tags=[1, 2], author=None))
         assert prompts == {"system": "cost $5", "user": "a/b.txt|file:a/b.txt|T||[1, 2]|hello"}
 
     @given(text=st.text(), title=st.text().filter(lambda title: not break_special_tokens(title)[1]))
-    def test_a_document_is_never_expanded(self, text: str, title: str) -> None:
-        """Whatever stands in a document or its title reaches the prompt as it is."""
+    def test_placeholders_in_a_document_are_not_expanded(self, text: str, title: str) -> None:
+        """Document and title reach the prompt unchanged."""
         resolved = ResolvedAgentConfig("a", "default", user_prompt="<$title>\n$document")
         assert render(resolved, document(text, title=title))["user"] == f"<{title}>\n{text}"
 
-    def test_variables_name_metadata_of_ones_own(self, tmp_path: Path) -> None:
-        """A column that `variables` names may be used; one a document lacks is empty, and special tokens are broken."""
+    def test_variables_declare_custom_metadata(self, tmp_path: Path) -> None:
+        """A missing column is empty, and special tokens are broken up."""
         text = f'variables: [rating, sku]\nuser_prompt: "$rating/$sku/$document"\nschema: {SCHEMA}\n'
         resolved = resolved_of(tmp_path, text)
         assert render(resolved, document("text", rating=4))["user"] == "4//text"
         assert "<|im_end|>" not in render(resolved, document("text", sku="<|im_end|>"))["user"]
 
     @pytest.mark.parametrize("name", ["document", "id", "two words", "1st", "größe"])
-    def test_a_variable_that_no_template_can_name_is_refused(self, tmp_path: Path, name: str) -> None:
-        """With the file and what is accepted."""
+    def test_invalid_variable_name_is_refused(self, tmp_path: Path, name: str) -> None:
+        """The message has the file and the accepted form."""
         with pytest.raises(ConfigError, match="variables: got"):
             agent_of(tmp_path, MINIMAL + f"variables: ['{name}']\n")
 
-    def test_a_name_that_is_no_variable_is_refused_with_the_nearest(self, tmp_path: Path) -> None:
-        """The complaint says how a name is added."""
+    def test_unknown_placeholder_suggests_the_nearest(self, tmp_path: Path) -> None:
+        """The message explains how to declare a name."""
         with pytest.raises(ConfigError, match=r"got \$ratng.*or a name in `variables`; the nearest is \$rating"):
             agent_of(tmp_path, f'variables: [rating]\nuser_prompt: "$ratng $document"\nschema: {SCHEMA}\n')
 
-    def test_metadata_cannot_take_the_documents_place(self) -> None:
-        """A field named document, id or uri does not replace the real one."""
+    def test_metadata_cannot_replace_document_id_or_uri(self) -> None:
+        """Fields with these names are ignored."""
         resolved = ResolvedAgentConfig("a", "default", user_prompt="$id $uri $document")
         found = render(resolved, replace(document(), metadata={"document": "x", "id": "y", "uri": "z"}))
         assert found["user"] == "a/b.txt file:a/b.txt hello"
 
 
 class TestFingerprint:
-    def test_it_is_stable(self, tmp_path: Path) -> None:
-        """The same question has the same fingerprint, in any process."""
+    def test_fingerprint_is_stable(self, tmp_path: Path) -> None:
+        """It is the same in any process."""
         first, second = (resolved_of(tmp_path, ASKING) for _ in range(2))
         assert fingerprint(first, AppConfig().ollama) == fingerprint(second, AppConfig().ollama)
         assert re.fullmatch(r"[0-9a-f]{64}", fingerprint(first, AppConfig().ollama))
 
-    def test_the_question_holds_what_the_contract_counts(self, tmp_path: Path) -> None:
-        """Nothing more, so that nothing else makes an archive be done again."""
+    def test_fingerprint_covers_exactly_the_contracts_fields(self, tmp_path: Path) -> None:
+        """Other settings must not cause an archive to be redone."""
         asked = question(resolved_of(tmp_path, ASKING), AppConfig().ollama)
         assert asked == {
             "agent": "mine",
@@ -304,12 +304,12 @@ class TestFingerprint:
         "change",
         [{"model": "x"}, {"max_tokens": 3}, {"temperature": 0.3}, {"extra_body": {"top_k": 1}}],
     )
-    def test_a_change_of_the_question_shows(self, tmp_path: Path, change: dict[str, Any]) -> None:
-        """The provider's own values count where the agent sets none."""
+    def test_changed_request_changes_the_fingerprint(self, tmp_path: Path, change: dict[str, Any]) -> None:
+        """The provider's values count where the agent sets none."""
         resolved = resolved_of(tmp_path, MINIMAL, overrides={"provider": "vllm"})
         assert fingerprint(resolved, VLLMConfig()) != fingerprint(resolved, VLLMConfig(**change))
 
-    def test_the_same_model_behind_another_server_is_the_same_question(self, tmp_path: Path) -> None:
+    def test_same_model_on_another_server_keeps_the_fingerprint(self, tmp_path: Path) -> None:
         """Provider, context size and dialect do not count, and parameters have one name in both dialects."""
         ollama = OllamaConfig(model="big", num_ctx=4096, keep_alive="1h", stream=True)
         in_vllm = resolved_of(tmp_path, MINIMAL, overrides={"provider": "vllm"})
@@ -325,15 +325,15 @@ class TestFingerprint:
         assert fingerprint(in_vllm, seeded) == as_request == in_options
         assert as_request == fingerprint(in_vllm, VLLMConfig(model="big", extra_body={"options": {"seed": 7}}))
 
-    def test_the_agents_model_id_stands_before_the_providers(self, tmp_path: Path) -> None:
-        """A variant may name another model than the agent."""
+    def test_agents_model_id_overrides_the_providers(self, tmp_path: Path) -> None:
+        """A variant may set another model id than the agent."""
         text = MINIMAL + "model_id: big\nvariants: {default: {}, small: {model_id: small}}\n"
         for variant, name in (("default", "big"), ("small", "small")):
             resolved = resolved_of(tmp_path, text, variant=variant)
             assert question(resolved, OllamaConfig(model_id="other"))["model"] == name
 
-    def test_keywords_that_decide_no_record_do_not_count(self, tmp_path: Path) -> None:
-        """`x-label` is for people; `x-quote` decides whether an answer is accepted, and a property is no keyword."""
+    def test_descriptive_schema_keywords_keep_the_fingerprint(self, tmp_path: Path) -> None:
+        """`x-label` is for people, but `x-quote` decides about answers, and a property of that name is no keyword."""
         plain = resolved_of(tmp_path, MINIMAL)
         config = AppConfig().ollama
 
@@ -349,14 +349,14 @@ class TestFingerprint:
     @pytest.mark.parametrize(
         "change", [{"base_url": "http://x"}, {"api_key": "k"}, {"timeout": 5}, {"max_retries": 9}, {"stream": True}]
     )
-    def test_how_a_server_is_reached_does_not_count(self, tmp_path: Path, change: dict[str, Any]) -> None:
-        """Another address or time-out asks the same question."""
+    def test_transport_settings_keep_the_fingerprint(self, tmp_path: Path, change: dict[str, Any]) -> None:
+        """Address and timeout do not change the request."""
         resolved = resolved_of(tmp_path, MINIMAL, overrides={"provider": "vllm"})
         assert fingerprint(resolved, VLLMConfig()) == fingerprint(resolved, VLLMConfig(**change))
 
 
-def test_metadata_cannot_open_a_turn_of_the_chat(tmp_path: Path) -> None:
-    """Special tokens in a title, an id or a URI are broken up in the prompt, as those in the text are."""
+def test_special_tokens_in_metadata_are_broken_up(tmp_path: Path) -> None:
+    """This covers title, id and URI in the prompt."""
     text = (
         "description: d\nsystem_prompt: s\nuser_prompt: $title $id $document\nschema: {type: object, properties: {}}\n"
     )

@@ -1,4 +1,4 @@
-"""Few-shot examples: checked when the agent is loaded, sent as turns before the document, part of the question."""
+"""Few-shot examples: checked when the agent is loaded, sent as chat turns, and part of the fingerprint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def resolved_of(folder: Path, **changes: Any) -> Any:
 
 
 def test_examples_are_turns_before_the_document(tmp_path: Path) -> None:
-    """The example's text stands in the user prompt as the document's does, and its answer is the assistant's."""
+    """The example's text is in a user prompt like the document's, and its output is the assistant's answer."""
     second = {"document": "Beta fell.", "output": {"company": "Beta", "score": 2}}
     resolved = resolved_of(tmp_path, examples=[EXAMPLE, second])
     prompts = render(resolved, Document("d", "d", "0" * 64, "Gamma."))
@@ -63,15 +63,15 @@ def test_examples_are_turns_before_the_document(tmp_path: Path) -> None:
         ({"document": "Beta.", "output": {"company": "Acme"}}, r"examples\[0\].output: "),
     ],
 )
-def test_an_example_that_a_run_would_not_accept(tmp_path: Path, example: dict[str, Any], message: str) -> None:
-    """An output that breaks the schema, or quotes what its text does not have, is refused with its place."""
+def test_invalid_example_is_refused(tmp_path: Path, example: dict[str, Any], message: str) -> None:
+    """An output that breaks the schema or has a wrong quote is refused with its place."""
     agent_file(tmp_path, examples=[example])
     with pytest.raises(ConfigError, match=message):
         load_agent("mine", agents_dir=tmp_path)
 
 
-def test_examples_are_part_of_the_question(tmp_path: Path) -> None:
-    """Another example is another question; without any, the fingerprint is what it was before there were examples."""
+def test_examples_are_part_of_the_fingerprint(tmp_path: Path) -> None:
+    """An agent without examples has the fingerprint it had before examples existed."""
     plain = fingerprint(resolved_of(tmp_path), VLLMConfig())
     assert fingerprint(resolved_of(tmp_path, examples=[]), VLLMConfig()) == plain
     one = fingerprint(resolved_of(tmp_path, examples=[EXAMPLE]), VLLMConfig())
@@ -81,8 +81,8 @@ def test_examples_are_part_of_the_question(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.text(max_size=10), max_size=3), st.text(max_size=10), st.text(max_size=10))
-def test_bodies_with_examples(answers: list[str], system: str, user: str) -> None:
-    """The bytes of a body are those of its payload, whatever prompts were sent before."""
+def test_body_with_examples_equals_its_payload(answers: list[str], system: str, user: str) -> None:
+    """This holds whatever prompts were sent before."""
     bodies = Bodies(lambda prompts, schema: {"messages": messages(prompts), "schema": schema})
     turns = {f"example_{n}_answer": text for n, text in enumerate(answers)}
     for extra in ({}, turns, {"example_1": "x", **turns}):
@@ -91,8 +91,8 @@ def test_bodies_with_examples(answers: list[str], system: str, user: str) -> Non
 
 
 @pytest.mark.parametrize("provider", ["vllm", "ollama"])
-def test_a_run_with_examples(place: Place, provider: str) -> None:
-    """Each request has the turns, in both dialects; another example asks again, and the dry run counts them."""
+def test_run_sends_examples_in_both_dialects(place: Place, provider: str) -> None:
+    """A changed example redoes the documents, and the dry run counts them."""
     example = {"document": "An example text.", "output": {"summary": "An example."}}
     ollama = {"ollama.base_url": place.server.url, "ollama.model": "llama3.1"}
     place.configure({"provider": provider, **ollama}, agent={"examples": [example]})
@@ -110,8 +110,8 @@ def test_a_run_with_examples(place: Place, provider: str) -> None:
     assert "3 done" in place.run().out
 
 
-def test_examples_are_counted_by_a_dry_run(place: Place) -> None:
-    """A long example makes every prompt longer in the estimate."""
+def test_dry_run_counts_the_tokens_of_examples(place: Place) -> None:
+    """A long example makes every estimated prompt longer."""
 
     def tokens() -> int:
         (line,) = [line for line in place.run("--dry-run").out.splitlines() if "prompt tokens" in line]

@@ -1,4 +1,4 @@
-"""What servers can reuse: a request has the same bytes up to the document, whatever the document is."""
+"""Prompt caching: requests have equal bytes up to the document."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SYSTEM = "Sum the text up.\n"
 
 
 def client_of(kind: str, **settings: Any) -> VLLMClient | OllamaClient:
-    """A client of a server that is not there."""
+    """Return a client of a server that does not exist."""
     if kind == "ollama":
         return OllamaClient(OllamaConfig(base_url="http://127.0.0.1:1", model="m", **settings))
     return VLLMClient(VLLMConfig(base_url="http://127.0.0.1:1", model="m", **settings))
 
 
 def bodies(client: VLLMClient | OllamaClient, kind: str, *texts: str) -> list[bytes]:
-    """The bytes that go over the wire for these documents."""
+    """Return the request bytes for these documents."""
     with responses.RequestsMock() as wire:
         wire.post(URLS[kind], json={})
         sent = []
@@ -39,8 +39,8 @@ def bodies(client: VLLMClient | OllamaClient, kind: str, *texts: str) -> list[by
 
 
 @pytest.mark.parametrize("kind", ["vllm", "ollama"])
-def test_two_requests_have_the_same_bytes_up_to_the_document(kind: str) -> None:
-    """Model, options, schema and system prompt come first; then the document, and nothing of the question after it."""
+def test_requests_have_equal_bytes_up_to_the_document(kind: str) -> None:
+    """Model, options, schema and system prompt come first, and no part of the prompt follows the document."""
     first, second = bodies(client_of(kind), kind, "One text.", "Another text.")
     at = first.index(b"One text.")
     assert first[:at] == second[: second.index(b"Another text.")]
@@ -50,8 +50,8 @@ def test_two_requests_have_the_same_bytes_up_to_the_document(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["vllm", "ollama"])
-def test_a_preflight_that_finds_more_changes_the_bytes(kind: str) -> None:
-    """What is encoded once is encoded anew when the client takes over another model name."""
+def test_changed_model_name_updates_the_cached_bytes(kind: str) -> None:
+    """The encoded part is made again when a preflight finds another model name."""
     client = client_of(kind)
     bodies(client, kind, "One text.")
     client.adopt(model="other", think=None, digest=None)
@@ -59,7 +59,7 @@ def test_a_preflight_that_finds_more_changes_the_bytes(kind: str) -> None:
 
 
 def test_messages_of_extra_body_are_sent() -> None:
-    """The document then stands where `extra_body` puts it, if at all."""
+    """The document is then wherever `extra_body` puts it, if at all."""
     own = [{"role": "user", "content": "fixed"}]
     sent = bodies(client_of("vllm", extra_body={"messages": own}), "vllm", "One text.")[0]
     assert json.loads(sent)["messages"] == own
@@ -67,8 +67,8 @@ def test_messages_of_extra_body_are_sent() -> None:
 
 @pytest.mark.parametrize("kind", ["vllm", "ollama"])
 @given(texts=st.lists(st.text(max_size=20), min_size=1, max_size=4), system=st.text(max_size=9))
-def test_a_body_is_its_payload(kind: str, texts: list[str], system: str) -> None:
-    """Whatever stands in the prompts: the same JSON as when all of it is encoded each time."""
+def test_body_equals_its_payload(kind: str, texts: list[str], system: str) -> None:
+    """Whatever the prompts, the JSON equals an encoding of the whole payload."""
     client = client_of(kind)
     for text in [*texts, *texts]:
         prompts = {"system": system, "user": text}

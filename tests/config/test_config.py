@@ -54,12 +54,12 @@ def uncommented(text: str) -> str:
 
 
 class TestDefaults:
-    def test_nothing_given_means_the_defaults(self) -> None:
+    def test_empty_configuration_has_the_defaults(self) -> None:
         """Without file, environment and flags the configuration is AppConfig()."""
         assert load_config(None, environ={}) == AppConfig()
 
-    def test_the_default_file_says_the_defaults(self) -> None:
-        """config/default.yaml changes no default and does not enable a fallback."""
+    def test_default_file_changes_no_default(self) -> None:
+        """config/default.yaml does not enable a fallback either."""
         app = load_config(DEFAULT, environ={})
         assert app == AppConfig()
         assert app.fallback_names() == ()
@@ -98,14 +98,14 @@ class TestDefaults:
 
 class TestDirectConstruction:
     @pytest.mark.parametrize("value", ["300", "10", "soon", "10 m", "m", "1d", "10m;", ""])
-    def test_a_time_that_ollama_does_not_know_is_refused(self, value: str) -> None:
-        """It would answer each request with a 400: `missing unit in duration`."""
+    def test_invalid_ollama_duration_is_refused(self, value: str) -> None:
+        """Ollama would answer each request with a 400: `missing unit in duration`."""
         with pytest.raises(ConfigError, match="keep_alive"):
             OllamaConfig(keep_alive=value)
 
     @pytest.mark.parametrize("value", ["10m", "1h30m", "-1m", "1.5h", "300s", "250ms", "0", 300, -1, 0])
-    def test_a_time_that_ollama_knows_is_taken(self, value: int | str) -> None:
-        """Go's durations, and whole seconds."""
+    def test_valid_ollama_duration_is_accepted(self, value: int | str) -> None:
+        """Go's durations and whole seconds are valid."""
         assert OllamaConfig(keep_alive=value).keep_alive == value
 
     @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ class TestDirectConstruction:
             (("http://a", "http://b/", "http://a/v1"), ("http://a", "http://b")),
         ],
     )
-    def test_addresses_lose_their_ends_and_keep_their_prefix(self, given_url: Any, urls: Any) -> None:
-        """A trailing / or /v1 is removed, a path prefix is kept, a repeated replica counts once."""
+    def test_addresses_are_normalised(self, given_url: Any, urls: Any) -> None:
+        """A trailing / or /v1 is removed, a path prefix is kept, and a repeated replica counts once."""
         assert VLLMConfig(base_url=given_url).base_urls == urls
 
     def test_a_secret_is_not_in_the_repr(self) -> None:
@@ -165,8 +165,8 @@ class TestDirectConstruction:
 
 
 class TestPrecedence:
-    def test_flag_beats_environment_beats_file(self, write: Any) -> None:
-        """The source of highest precedence wins for each key, and `origins` names it."""
+    def test_flag_overrides_environment_overrides_file(self, write: Any) -> None:
+        """`origins` names the source of each key."""
         path = write("vllm: {model: file, timeout: 1, max_tokens: 1}")
         environ = {"VLLM_MODEL": "env", "VLLM_TIMEOUT": "2"}
         app = load_config(path, environ=environ, overrides={"vllm.model": "flag"})
@@ -234,8 +234,8 @@ class TestPrecedence:
         with pytest.raises(ConfigError, match="need dotted"):
             parse_set("runner.grace_s")
 
-    def test_the_variable_names_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """PIPELINE_CONFIG comes first, then config/default.yaml, then pipeline.yaml, then none."""
+    def test_pipeline_config_variable_names_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Then come config/default.yaml, pipeline.yaml, and no file."""
         monkeypatch.chdir(tmp_path)
         assert find_config({}) is None
         (tmp_path / "pipeline.yaml").touch()
@@ -245,8 +245,8 @@ class TestPrecedence:
         assert find_config({}) == ConfigFile(Path("config/default.yaml"))
         assert find_config({"PIPELINE_CONFIG": "mine.yaml"}) == ConfigFile(Path("mine.yaml"))
 
-    def test_the_nearest_file_above_is_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As git finds its root; the paths in the file count from the folder it was found for."""
+    def test_nearest_config_file_above_is_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Git finds its root the same way; paths in the file are relative to the folder it was found for."""
         project, below = tmp_path / "project", tmp_path / "project" / "inbox" / "2026"
         below.mkdir(parents=True)
         settings = {
@@ -301,8 +301,10 @@ class TestProviders:
             ("fallback: [vllm, '', vllm, ollama]", {}, ("vllm",)),
         ],
     )
-    def test_fallback(self, write: Any, text: str, environ: dict[str, str], names: tuple[str, ...]) -> None:
-        """Ollama is the fallback when any of its settings is set; the first provider never is."""
+    def test_ollama_is_the_fallback_if_configured(
+        self, write: Any, text: str, environ: dict[str, str], names: tuple[str, ...]
+    ) -> None:
+        """Any of its settings suffices; the first provider never is its own fallback."""
         assert load_config(write(text), environ=environ).fallback_names() == names
 
 
@@ -352,21 +354,21 @@ class TestComplaints:
             ("ollama: {model: null}", "ollama.model: got null, need a model's name"),
         ],
     )
-    def test_what_is_wrong_is_named(self, write: Any, text: str, expected: str) -> None:
-        """The message for each kind of mistake names the key and the file."""
+    def test_each_mistake_names_key_and_file(self, write: Any, text: str, expected: str) -> None:
+        """There is a case for each kind of mistake."""
         path = write(text)
         message = complaint(path)
         assert expected in message
         assert str(path) in message
 
-    def test_a_variable_is_named(self) -> None:
-        """The message about a bad variable names the variable, not the file."""
+    def test_invalid_variable_is_named(self) -> None:
+        """The message names the variable, not the file."""
         assert complaint(environ={"VLLM_TIMEOUT": "soon"}) == (
             "vllm.timeout: got 'soon', need a number of seconds > 0 (environment variable VLLM_TIMEOUT)"
         )
 
-    def test_all_mistakes_are_told_at_once_up_to_twenty(self, write: Any) -> None:
-        """All errors of a file are listed at once, up to a limit for a file of another program."""
+    def test_up_to_twenty_mistakes_are_reported_at_once(self, write: Any) -> None:
+        """The limit is for a file of another program."""
         lines = complaint(write("\n".join(f"wrong{n}: 1" for n in range(30)))).splitlines()
         assert len(lines) == 21
         assert lines[-1] == "and 10 more"
@@ -403,8 +405,8 @@ class TestYaml:
             ("a: " + "[" * 3000, "not YAML|nested too deeply"),
         ],
     )
-    def test_what_is_not_a_plain_mapping_is_refused(self, write: Any, text: str, expected: str) -> None:
-        """File and line are named; nothing is executed."""
+    def test_config_file_must_be_a_plain_mapping(self, write: Any, text: str, expected: str) -> None:
+        """File and line are named, and no YAML tag is executed."""
         path = write(text)
         with pytest.raises(ConfigError, match=expected) as caught:
             load_yaml(path)
@@ -443,8 +445,8 @@ class TestYaml:
 
     @settings(max_examples=300, deadline=None)
     @given(data=st.one_of(st.binary(max_size=200), st.text("{}[]:,&*!-#|>'\"\n ab01.~<", max_size=60).map(str.encode)))
-    def test_any_bytes_are_a_configuration_or_a_complaint(self, tmp_path_factory: Any, data: bytes) -> None:
-        """No file makes loading fail with anything but a ConfigError."""
+    def test_any_file_bytes_give_a_configuration_or_config_error(self, tmp_path_factory: Any, data: bytes) -> None:
+        """No other exception is raised."""
         path = tmp_path_factory.mktemp("yaml") / "c.yaml"
         path.write_bytes(data)
         try:
@@ -463,8 +465,8 @@ VALUES = st.recursive(
 @settings(max_examples=400, deadline=None)
 @given(key=st.sampled_from(known_keys()), value=VALUES)
 @example(key="ollama.retry_base_delay", value=31)
-def test_any_value_of_any_key_is_taken_or_refused_by_name(key: str, value: object) -> None:
-    """Any value of any key gives a configuration or a message that names the key."""
+def test_any_value_of_any_key_is_accepted_or_refused_by_name(key: str, value: object) -> None:
+    """It gives a configuration, or a message that names the key."""
     try:
         assert isinstance(load_config(None, environ={}, overrides={key: value}), AppConfig)
     except ConfigError as error:
@@ -474,8 +476,8 @@ def test_any_value_of_any_key_is_taken_or_refused_by_name(key: str, value: objec
 
 @settings(max_examples=300, deadline=None)
 @given(name=st.sampled_from(sorted(env_names())), text=st.text(min_size=1, max_size=20))
-def test_any_text_in_a_variable_is_taken_or_refused(name: str, text: str) -> None:
-    """Any value of any variable gives a configuration or a message."""
+def test_any_text_in_a_variable_is_accepted_or_refused(name: str, text: str) -> None:
+    """It gives a configuration or a message."""
     try:
         assert env_names()[name] in load_config(None, environ={name: text}).origins
     except ConfigError as error:
@@ -533,20 +535,20 @@ class TestSecrets:
 
 class TestSchema:
     @pytest.mark.parametrize("schema", [config_schema(), agent_schema()])
-    def test_the_schemas_are_schemas(self, schema: dict[str, Any]) -> None:
+    def test_published_schemas_are_valid(self, schema: dict[str, Any]) -> None:
         """They are JSON Schemas of draft 2020-12 and refuse unknown keys."""
         Draft202012Validator.check_schema(json.loads(json.dumps(schema, allow_nan=False)))
         assert schema["additionalProperties"] is False
 
-    def test_the_default_file_keeps_the_schema(self, write: Any) -> None:
-        """The default file fits the schema, also with all commented-out settings enabled."""
+    def test_default_file_matches_the_schema(self, write: Any) -> None:
+        """It does so with all commented-out settings enabled, too."""
         data = load_yaml(write(uncommented(DEFAULT.read_text("utf-8"))))
         assert [error.message for error in Draft202012Validator(config_schema()).iter_errors(data)] == []
         assert set(data) == set(config_schema()["properties"])
 
     @settings(max_examples=300, deadline=None)
     @given(key=st.sampled_from(known_keys()), value=VALUES)
-    def test_what_the_program_takes_the_schema_takes(self, key: str, value: object) -> None:
+    def test_schema_accepts_all_valid_values(self, key: str, value: object) -> None:
         """An editor does not mark values that the program accepts."""
         try:
             load_config(None, environ={}, overrides={key: value if not isinstance(value, str) else [value]})
@@ -558,8 +560,8 @@ class TestSchema:
         assert list(Draft202012Validator(config_schema()).iter_errors(data)) == []
 
 
-def test_a_flag_leads_into_a_mapping(tmp_path: Path) -> None:
-    """A flag adds one store option, header or request field to those in the file."""
+def test_flag_sets_a_key_inside_a_mapping(tmp_path: Path) -> None:
+    """It adds one store option, header or request field to those in the file."""
     path = tmp_path / "c.yaml"
     path.write_text("input: {storage: {region: a}}\nproviders: {big: {type: vllm}}\n", encoding="utf-8")
     texts = (
@@ -576,14 +578,14 @@ def test_a_flag_leads_into_a_mapping(tmp_path: Path) -> None:
     assert big.extra_body == {"chat": {"deep": 1}, "seed": 2}
 
 
-def test_a_flag_for_a_setting_within_an_agent_s_names_the_agent() -> None:
-    """`--set split.window_tokens=900` is no misspelt setting of the configuration."""
+def test_flag_for_an_agents_nested_setting_names_the_agent() -> None:
+    """`--set split.window_tokens=900` is not reported as a misspelt setting of the configuration."""
     expected = r"split\.window_tokens: is a setting of agents, not of the configuration: set it in extractor\.yaml"
     with pytest.raises(ConfigError, match=expected):
         load_config(None, environ={}, overrides={"split.window_tokens": "900"})
 
 
-def test_what_is_no_mapping_has_no_inside() -> None:
-    """A key that is too long is reported as unknown, like a misspelt one."""
+def test_key_below_a_plain_setting_is_unknown() -> None:
+    """It is reported like a misspelt key."""
     with pytest.raises(ConfigError, match=r"runner\.refresh\.now: .*unknown key"):
         load_config(None, environ={}, overrides={"runner.refresh.now": "1"})

@@ -1,4 +1,4 @@
-"""OLLAMA_HOST is the default of `ollama.base_url`, in each form that Ollama itself takes."""
+"""OLLAMA_HOST is the default of `ollama.base_url`, in each form that Ollama accepts."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from pipeline.config.ollama_host import address_of
         ("a b", None),
     ],
 )
-def test_each_form_is_an_address(host: str, url: str | None) -> None:
-    """With and without a scheme, a port, a path; what is no address is ignored, as it is none of our variables."""
+def test_each_form_of_ollama_host_is_an_address(host: str, url: str | None) -> None:
+    """Scheme, port and path are optional; an invalid value is ignored, because the variable is not ours."""
     assert address_of(host) == url
 
 
-def test_it_is_the_weakest(tmp_path: Path) -> None:
-    """The file and OLLAMA_BASE_URL come before it; it makes no Ollama the fallback, and says where it came from."""
+def test_ollama_host_has_the_lowest_precedence(tmp_path: Path) -> None:
+    """The file and OLLAMA_BASE_URL override it, and it does not make Ollama the fallback."""
     environ = {"OLLAMA_HOST": "gpu-box"}
     app = load_config(environ=environ)
     assert app.ollama.base_url == "http://gpu-box:11434"

@@ -46,8 +46,8 @@ KEY = "sk-Zq/9very+sEcret=KEY-0123456789xyz"
 
 @settings(deadline=None, max_examples=300)
 @given(SECRETS, st.sampled_from(sorted(FORMS)), st.text(max_size=30), st.text(max_size=30))
-def test_no_form_of_a_secret_is_left(secret: str, form: str, before: str, after: str) -> None:
-    """Every encoding of the secret is masked at every position."""
+def test_every_form_of_a_secret_is_masked(secret: str, form: str, before: str, after: str) -> None:
+    """Every encoding is masked at every position."""
     secrets = Secrets()
     secrets.add(secret)
     echoed = FORMS[form](secret)
@@ -60,10 +60,10 @@ def test_no_form_of_a_secret_is_left(secret: str, form: str, before: str, after:
 @given(
     SECRETS, st.binary(max_size=7), st.binary(max_size=7), st.sampled_from([base64.b64encode, base64.urlsafe_b64encode])
 )
-def test_base64_is_found_wherever_it_begins(
+def test_base64_containing_a_secret_is_masked(
     secret: str, before: bytes, after: bytes, encode: Callable[[bytes], bytes]
 ) -> None:
-    """Base64 of a longer text that contains the secret is masked, as in `Basic base64(user:password)`."""
+    """It may encode a longer text, as in `Basic base64(user:password)`."""
     secrets = Secrets()
     secrets.add(secret)
     echoed = encode(before + secret.encode() + after).decode()
@@ -72,7 +72,7 @@ def test_base64_is_found_wherever_it_begins(
 
 @settings(deadline=None)
 @given(SECRETS, st.integers(MIN_CHARS, 100))
-def test_a_text_that_was_cut_does_not_end_with_a_part_of_it(secret: str, size: int) -> None:
+def test_secret_cut_at_the_end_of_a_text_is_masked(secret: str, size: int) -> None:
     """A message may be cut in the middle of the key."""
     secrets = Secrets()
     secrets.add(secret)
@@ -81,8 +81,8 @@ def test_a_text_that_was_cut_does_not_end_with_a_part_of_it(secret: str, size: i
 
 @pytest.mark.parametrize("form", sorted(FORMS))
 @pytest.mark.parametrize("size", [12, 20, 35])
-def test_what_is_left_of_a_secret_that_was_cut_is_masked(form: str, size: int) -> None:
-    """A server may shorten a message before it sends it, and put its own marks around what it kept."""
+def test_shortened_secret_is_masked(form: str, size: int) -> None:
+    """A server may shorten a message before it sends it, with marks of its own."""
     secrets = Secrets()
     secrets.add(KEY)
     redacted = secrets.redact(f"the key '{FORMS[form](KEY[:size])}…' is unknown").replace('\\"', "")
@@ -91,8 +91,8 @@ def test_what_is_left_of_a_secret_that_was_cut_is_masked(form: str, size: int) -
 
 
 @given(st.integers(0, len(KEY) - 13), st.integers(13, len(KEY)))
-def test_the_end_and_the_middle_of_a_secret_are_masked_too(start: int, size: int) -> None:
-    """As `…9very+sEcret=KEY…`."""
+def test_end_and_middle_of_a_secret_are_masked(start: int, size: int) -> None:
+    """An example is `…9very+sEcret=KEY…`."""
     secrets = Secrets()
     secrets.add("one-Two-3-four-5-six")
     secrets.add(KEY)
@@ -101,8 +101,8 @@ def test_the_end_and_the_middle_of_a_secret_are_masked_too(start: int, size: int
 
 
 @pytest.mark.parametrize("cut", range(24, 120, 7))
-def test_base64_that_was_cut_or_broken_into_lines_is_masked(cut: int) -> None:
-    """As MIME has it, or a message of bounded length."""
+def test_broken_base64_of_a_secret_is_masked(cut: int) -> None:
+    """It may be in MIME lines, or cut by a length limit."""
     secrets = Secrets()
     secrets.add(KEY)
     broken = base64.encodebytes(b"A" * cut + KEY.encode() + b"B" * 40).decode()
@@ -112,8 +112,8 @@ def test_base64_that_was_cut_or_broken_into_lines_is_masked(cut: int) -> None:
     assert secrets.redact(f"[{whole[: cut // 2 + 4]}]") == f"[{MASK}]"
 
 
-def test_ordinary_words_of_a_secret_stay_readable() -> None:
-    """Pass phrases and the names of cookies are words: only whole secrets are masked, and long parts of them."""
+def test_words_of_a_secret_stay_readable() -> None:
+    """Pass phrases and cookie names consist of words, so only long parts and whole secrets are masked."""
     secrets = Secrets()
     secrets.add_headers(
         {"Cookie": "session=production-db-2024-77; lang=en", "Authorization": "Bearer abcdefgh-1234567890"}
@@ -124,8 +124,8 @@ def test_ordinary_words_of_a_secret_stay_readable() -> None:
     assert secrets.redact("correct horse battery staple, production-db-2024-7") == "***, ***"
 
 
-def test_the_text_of_documents_loses_whole_secrets_only() -> None:
-    """Their ids and metadata are data."""
+def test_document_text_loses_only_whole_secrets() -> None:
+    """Ids and metadata are data."""
     secrets = Secrets()
     secrets.add(KEY)
     assert secrets.redact_whole_values({"a": [f"x{KEY}", KEY[:20]]}) == {"a": ["x***", KEY[:20]]}
@@ -133,8 +133,8 @@ def test_the_text_of_documents_loses_whole_secrets_only() -> None:
 
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="Zz", exclude_categories=["Cs"]), max_size=200))
-def test_other_texts_stay_as_they_are(text: str) -> None:
-    """A text without the secret is unchanged."""
+def test_text_without_a_secret_is_unchanged(text: str) -> None:
+    """Any other text is returned as it is."""
     secrets = Secrets()
     secrets.add("Z-secret-Z-that-is-not-in-it")
     assert secrets.redact(text) == text
@@ -142,14 +142,14 @@ def test_other_texts_stay_as_they_are(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["EMPTY", "token", "ollama", "OLLAMA", ""])
-def test_words_and_placeholders_are_no_secrets(text: str) -> None:
+def test_common_words_and_placeholders_are_not_masked(text: str) -> None:
     """They occur in ordinary messages, like the name of the provider."""
     secrets = Secrets()
     secrets.add(text)
     assert secrets.redact(f"the provider {text} answered") == f"the provider {text} answered"
 
 
-def test_headers_are_secret_by_their_name() -> None:
+def test_header_values_are_masked_by_header_name() -> None:
     """Authorization is masked with and without its scheme, cookies by value, other headers not at all."""
     secrets = Secrets()
     secrets.add_headers(
@@ -158,14 +158,14 @@ def test_headers_are_secret_by_their_name() -> None:
     assert secrets.redact("Token abc def ghi|abc def ghi|0123456789|research") == "***|***|***|research"
 
 
-def test_the_password_of_a_url_is_one() -> None:
-    """The password is masked as written in the URL and decoded."""
+def test_url_password_is_masked() -> None:
+    """It is masked as written in the URL and decoded."""
     secrets = Secrets()
     secrets.add_url("http://user:p%40ss%2Fword@host/v1")
     assert secrets.redact("p%40ss%2Fword and p@ss/word") == "*** and ***"
 
 
-def test_a_short_secret_in_an_answer_is_no_reason_to_refuse_it() -> None:
+def test_only_long_secrets_in_an_answer_refuse_it() -> None:
     """A secret of 16 characters or more cannot occur by chance."""
     secrets = Secrets()
     secrets.add("a" * (FATAL_CHARS - 1), "b" * FATAL_CHARS)

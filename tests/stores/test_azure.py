@@ -1,4 +1,4 @@
-"""Inputs and outputs in Azure's Blob service, held against Azurite where it is installed."""
+"""Inputs and outputs in Azure's Blob service, tested against Azurite where it is installed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ pytestmark = pytest.mark.skipif(binary() is None, reason="azurite is not install
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One server for all tests."""
+    """Yield one server for all tests."""
     with azure_server(tmp_path_factory.mktemp("azure"), "docs", "out") as env:
         yield env["AZURE_STORAGE_ENDPOINT"]
 
 
 def opened(endpoint: str, uri: str) -> RemoteStore:
-    """The store of an address there."""
+    """Return the store of an address on that server."""
     return RemoteStore.open(uri, storage={"endpoint": endpoint, "account_name": ACCOUNT, "account_key": KEY})
 
 
-def test_what_an_output_rests_on_holds_there(endpoint: str) -> None:
-    """One creates, one version is replaced, pieces become one object, and a missing one can be deleted."""
+def test_azure_supports_the_operations_of_an_output(endpoint: str) -> None:
+    """One writer creates, one version is replaced, blocks become one object, and a missing object can be deleted."""
     store = opened(endpoint, "az://out/store")
     store.create("a", b"1")
     with pytest.raises(FileExistsError):
@@ -44,8 +44,8 @@ def test_what_an_output_rests_on_holds_there(endpoint: str) -> None:
     assert list(store.list()) == []
 
 
-def test_a_run_reads_and_writes_there(endpoint: str, place: Place) -> None:
-    """Objects, lines and members; the same again asks nothing; one line of each is left by compacting."""
+def test_run_reads_and_writes_azure(endpoint: str, place: Place) -> None:
+    """Objects, lines and members are read, a second run sends no request, and compaction leaves one line of each."""
     store = opened(endpoint, "az://docs/in")
     store.put("d/a #1 %41 ü.txt", b"[[doc:a.txt]] text")
     store.put("l.jsonl", b'{"text": "[[doc:b.txt]] text"}\n\n{"text": "[[doc:c.txt]] text"}\n')

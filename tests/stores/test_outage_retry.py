@@ -1,4 +1,4 @@
-"""Whose fault a failed read is: the file's own, or an outage of what all files are in."""
+"""Failed reads: telling a fault of one file from an outage of all files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.stores.trouble import OwnTroubleError
 
 @dataclass
 class Clock(threading.Event):
-    """Time that passes only while a reader waits; `at` has what happens at which time, once."""
+    """A clock that advances only while a reader waits; `at` schedules events, each once."""
 
     now: float = 0.0
     at: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
@@ -39,14 +39,14 @@ class Clock(threading.Event):
 
 @dataclass
 class Store:
-    """Files that can be read except during outages; `own` fails always."""
+    """Files that can be read except during outages; those in `own` always fail."""
 
     clock: Clock
     outages: list[tuple[float, float]]
     own: str = ""
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file, or an error that tells nothing of its cause."""
+        """Return the bytes of a file, or raise an error that does not reveal its cause."""
         if name == self.own or any(start <= self.clock.now < end for start, end in self.outages):
             raise OSError(errno.EIO, "Input/output error")
         return b"bytes"
@@ -57,12 +57,12 @@ class Store:
 
 
 def source_of(store: Store, *, max_outage_s: float = 60.0) -> Source:
-    """A source whose reads wait by the clock of the store."""
+    """Return a source whose reads wait by the clock of the store."""
     return Source("inbox", OutageRetry(max_outage_s, store.clock, lambda: store.clock.now))
 
 
-def test_a_read_from_before_the_outage_is_no_proof() -> None:
-    """It was under way when the store failed, and ended after the first failure of another file."""
+def test_read_started_before_the_outage_is_no_proof() -> None:
+    """It was in progress when the store failed, and succeeded after the first failure of another file."""
     clock = Clock()
     store = Store(clock, [(0.0, 1e9)])
     source = source_of(store)
@@ -78,10 +78,8 @@ def test_a_read_from_before_the_outage_is_no_proof() -> None:
     st.lists(st.floats(0.1, 20), max_size=6),
     st.booleans(),
 )
-def test_only_a_file_that_is_at_fault_fails(
-    lengths: list[tuple[float, float]], reads: list[float], is_own: bool
-) -> None:
-    """Whatever outages there are, and whenever reads of other files end that began before them."""
+def test_only_faulty_files_fail(lengths: list[tuple[float, float]], reads: list[float], is_own: bool) -> None:
+    """This holds for any outages, and for reads of other files that began before them."""
     clock = Clock()
     outages: list[tuple[float, float]] = []
     start = 0.0
@@ -100,8 +98,8 @@ def test_only_a_file_that_is_at_fault_fails(
 
 
 @pytest.mark.parametrize("gone", [FileNotFoundError(errno.ENOENT, "No such file"), OSError(errno.EACCES, "denied")])
-def test_a_store_that_answers_about_another_file_is_well(gone: OSError) -> None:
-    """The file that would be the proof was removed meanwhile, and the store can say so."""
+def test_not_found_of_another_file_proves_a_working_store(gone: OSError) -> None:
+    """The file needed as a proof was removed meanwhile, and the store reports that."""
     clock = Clock()
     store = Store(clock, [], own="a.txt")
     source = source_of(store)

@@ -1,4 +1,4 @@
-"""A file that is read at once: the same bytes and the same refusals as for one that is opened."""
+"""Reading a small file at once: the same bytes and refusals as with a stream."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def only_file(root: Path) -> StoredFile:
 
 
 @pytest.mark.parametrize("size", [0, 1, LIMIT - 1, LIMIT, LIMIT + 1, 300_000])
-def test_all_bytes_up_to_the_limit_are_read(tmp_path: Path, size: int) -> None:
-    """As a stream has them; None beyond the limit."""
+def test_read_whole_returns_the_bytes_up_to_the_limit(tmp_path: Path, size: int) -> None:
+    """The bytes equal those of a stream; beyond the limit it is None."""
     (tmp_path / "a.txt").write_bytes(bytes(number % 251 for number in range(size)))
     file = only_file(tmp_path)
     with open_file(file) as stream:
@@ -34,8 +34,8 @@ def test_all_bytes_up_to_the_limit_are_read(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no file whose size is unknown")
-def test_a_file_that_has_more_than_its_size_is_read_to_its_end() -> None:
-    """As one that grows meanwhile; the limit holds for it, too."""
+def test_growing_file_is_read_to_its_end() -> None:
+    """The limit applies to it too."""
     file = StoredFile("/proc/self/status", "status", 0, None)
     data = read_whole(file, 1 << 20)
     assert data is not None
@@ -44,8 +44,8 @@ def test_a_file_that_has_more_than_its_size_is_read_to_its_end() -> None:
     assert read_whole(file, 10) is None
 
 
-def test_what_must_not_be_opened_is_not_read(tmp_path: Path) -> None:
-    """A fifo, a file that was replaced, and a link that the listing did not see."""
+def test_read_whole_refuses_fifos_replaced_files_and_links(tmp_path: Path) -> None:
+    """A link counts only if the listing did not find it."""
     path = tmp_path / "a.txt"
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError, match="regular"):
@@ -65,7 +65,7 @@ def test_what_must_not_be_opened_is_not_read(tmp_path: Path) -> None:
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    """Neither after a file that is read nor after one that is refused."""
+    """This holds after a read file and after a refused one."""
     (tmp_path / "a.txt").write_bytes(b"x" * (LIMIT + 1))
     file = find_file(tmp_path / "a.txt")
     assert file is not None
@@ -77,14 +77,14 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 
 
 def lowest_free() -> int:
-    """The lowest descriptor that is not in use; those above it may be."""
+    """Return the lowest unused descriptor."""
     descriptor = os.open(os.devnull, os.O_RDONLY)
     os.close(descriptor)
     return descriptor
 
 
-def test_a_read_is_made_again_after_an_outage(tmp_path: Path) -> None:
-    """A read that fails with the trouble of a file system is made again; one that has succeeded counts for others."""
+def test_read_is_repeated_after_an_outage(tmp_path: Path) -> None:
+    """A file system error is retried, and a successful read counts as proof for other files."""
     stop = threading.Event()
     source = Source("inbox", OutageRetry(30.0, stop, time.monotonic))
     left = [OSError(errno.EIO, "Input/output error")]

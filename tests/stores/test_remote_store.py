@@ -1,4 +1,4 @@
-"""A bucket: listing, reading and writing on condition, held against a real S3 server."""
+"""A bucket: listing, reading and conditional writing, tested against a real S3 server."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from pipeline.stores.clouds import error_text, parse_address, service_of
 
 @pytest.fixture
 def store(s3: S3Server, bucket: str) -> RemoteStore:
-    """A prefix of a fresh bucket."""
+    """Return a prefix of a new bucket."""
     return opened(s3, f"s3://{bucket}/some/prefix")
 
 
 def opened(server: S3Server, uri: str, **more: Any) -> RemoteStore:
-    """The store of an address on this server, with a key that may do everything."""
+    """Return the store of an address on this server, with a key of full rights."""
     keys = {"access_key_id": "test-key", "secret_access_key": "test-secret"}
     return RemoteStore.open(uri, storage={"endpoint": server.endpoint, "region": "us-east-1", **keys, **more})
 
 
-def test_objects_come_back_as_they_were_put(store: RemoteStore) -> None:
-    """Put, then find, get and list give the key, the size, the ETag and the bytes."""
+def test_objects_are_read_back_unchanged(store: RemoteStore) -> None:
+    """After a put, find, get and list return the key, size, ETag and bytes."""
     etag = store.put("a/b.txt", b"hello")
     found = store.find("a/b.txt")
     assert found is not None
@@ -41,15 +41,15 @@ def test_objects_come_back_as_they_were_put(store: RemoteStore) -> None:
 
 
 @pytest.mark.parametrize("key", ["with space", "hash#1", "per%cent", "%41", "ünï/ço", "a+b?", "~[x]", "..x"])
-def test_a_key_is_taken_literally(store: RemoteStore, key: str) -> None:
-    """What a URL would encode or decode is part of the name."""
+def test_key_is_taken_literally(store: RemoteStore, key: str) -> None:
+    """Characters that a URL would encode or decode are part of the name."""
     store.put(key, key.encode())
     assert [found.key for found in store.list()] == [key]
     assert store.get(key) == key.encode()
 
 
-def test_a_listing_goes_over_all_its_pages(s3: S3Server, bucket: str) -> None:
-    """Every one of 5,000 keys is listed once, in order, a page at a time as it is pulled."""
+def test_listing_has_all_pages(s3: S3Server, bucket: str) -> None:
+    """Each of 5,000 keys is listed once, in order, one page at a time on demand."""
     keys = [f"d/{number:05}.txt" for number in range(5000)]
     with FaultProxy(s3.port) as tap:
         store = opened(s3, f"s3://{bucket}", endpoint=tap.endpoint)
@@ -62,16 +62,19 @@ def test_a_listing_goes_over_all_its_pages(s3: S3Server, bucket: str) -> None:
         assert tap.count("GET") >= 5
 
 
-def test_a_prefix_is_a_folder_and_no_beginning_of_a_name(s3: S3Server, bucket: str) -> None:
-    """`in` lists in/…, and not inbox/…."""
+def test_prefix_means_a_folder(s3: S3Server, bucket: str) -> None:
+    """`in` lists in/… but not inbox/…."""
     whole = opened(s3, f"s3://{bucket}")
     for key in ("in/a.txt", "inbox/b.txt"):
         whole.put(key, b"x")
     assert [found.key for found in opened(s3, f"s3://{bucket}/in/").list()] == ["a.txt"]
 
 
-def test_what_is_not_there_is_said(store: RemoteStore, s3: S3Server) -> None:
-    """No object: find gives None, get raises FileNotFoundError; no bucket: the listing raises it."""
+def test_missing_objects_and_buckets_are_reported(store: RemoteStore, s3: S3Server) -> None:
+    """For a missing object find returns None and get raises FileNotFoundError.
+
+    A missing bucket raises in the listing.
+    """
     store.put("a", b"x")
     assert store.find("b") is None
     with pytest.raises(FileNotFoundError):
@@ -80,8 +83,8 @@ def test_what_is_not_there_is_said(store: RemoteStore, s3: S3Server) -> None:
         list(opened(s3, "s3://no-such-bucket-here/x").list())
 
 
-def test_one_of_many_creates_an_object(store: RemoteStore) -> None:
-    """Of 16 threads that create one key at the same moment one wins, and its bytes are what stands there."""
+def test_one_of_many_writers_creates_an_object(store: RemoteStore) -> None:
+    """Of 16 threads creating a key at the same moment one succeeds, and its bytes are stored."""
     start = threading.Barrier(16)
 
     def create(number: int) -> int | None:
@@ -98,13 +101,13 @@ def test_one_of_many_creates_an_object(store: RemoteStore) -> None:
     assert store.get("one") == b"%d" % winners[0]
 
 
-def test_creating_the_same_object_again_is_no_conflict(store: RemoteStore) -> None:
-    """A retry that finds what the first try has written has succeeded."""
+def test_repeated_create_with_equal_bytes_succeeds(store: RemoteStore) -> None:
+    """A retry may find the object of its first try."""
     assert store.create("one", b"mine") == store.create("one", b"mine")
 
 
-def test_only_the_version_named_is_replaced(store: RemoteStore) -> None:
-    """The second of two writers that have read the same version is refused, and changes nothing."""
+def test_replace_requires_the_current_version(store: RemoteStore) -> None:
+    """The second of two writers that have read the same version is refused without a change."""
     etag = store.create("lease", b"first")
     assert etag is not None
     store.replace("lease", b"second", etag=etag)
@@ -113,8 +116,8 @@ def test_only_the_version_named_is_replaced(store: RemoteStore) -> None:
     assert store.get("lease") == b"second"
 
 
-def test_what_was_deleted_is_not_replaced(store: RemoteStore) -> None:
-    """A lease that someone took away is not written again."""
+def test_deleted_object_is_not_replaced(store: RemoteStore) -> None:
+    """A removed lease is not written again."""
     etag = store.create("lease", b"first")
     assert etag is not None
     store.delete("lease", "lease")
@@ -123,8 +126,8 @@ def test_what_was_deleted_is_not_replaced(store: RemoteStore) -> None:
     assert store.find("lease") is None
 
 
-def test_an_object_is_read_as_a_stream_from_any_place(store: RemoteStore) -> None:
-    """Reading on from a place gives the bytes from there, over the borders of the ranges that are fetched."""
+def test_object_is_streamed_from_any_offset(store: RemoteStore) -> None:
+    """The bytes are right across the borders of the fetched ranges."""
     data = bytes(range(256)) * 40_000
     store.put("big", data)
     found = store.find("big")
@@ -139,8 +142,8 @@ def test_an_object_is_read_as_a_stream_from_any_place(store: RemoteStore) -> Non
         assert stream.read() == data
 
 
-def test_a_stream_never_mixes_two_versions(store: RemoteStore) -> None:
-    """An object that is replaced while it is read is an error, not half of each."""
+def test_stream_never_mixes_two_versions(store: RemoteStore) -> None:
+    """An object replaced while it is read is an error."""
     store.put("big", b"a" * (9 << 20))
     found = store.find("big")
     assert found is not None
@@ -151,8 +154,8 @@ def test_a_stream_never_mixes_two_versions(store: RemoteStore) -> None:
             stream.read()
 
 
-def test_a_large_object_is_written_piece_by_piece(store: RemoteStore) -> None:
-    """Made of other objects while it is written; whoever cannot make it leaves what was there."""
+def test_large_object_is_written_in_pieces(store: RemoteStore) -> None:
+    """It may be made from other objects meanwhile, and a failure leaves the old object."""
     store.put("one", b"1" * (7 << 20))
     store.put("large", (store.get("one") for _ in range(3)))
     assert store.get("large") == b"1" * (21 << 20)
@@ -167,8 +170,8 @@ def test_a_large_object_is_written_piece_by_piece(store: RemoteStore) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_in_a_multipart_upload_leaves_what_was_there() -> None:
-    """A connection error in bounded time, with some of the pieces there; the old object stands until it is replaced."""
+def test_failed_multipart_upload_keeps_the_old_object() -> None:
+    """The server dies after some pieces: a connection error follows in bounded time."""
     pieces = [b"x" * (1 << 20)] * 24
     with s3_server() as server:
 
@@ -188,8 +191,8 @@ def test_a_server_that_dies_in_a_multipart_upload_leaves_what_was_there() -> Non
         assert opened(server, "s3://tests").get("large") == b"".join(pieces)
 
 
-def test_a_key_that_may_not_write_is_told_so(s3: S3Server, store: RemoteStore, bucket: str) -> None:
-    """A reader reads, and its write is a PermissionError; a wrong key is one at once."""
+def test_read_only_key_gets_permission_error_on_write(s3: S3Server, store: RemoteStore, bucket: str) -> None:
+    """Reading works; a wrong key gets a PermissionError at once."""
     store.put("a", b"x")
     reader = opened(s3, f"s3://{bucket}/some/prefix", access_key_id="reader-key", secret_access_key="reader-secret")
     assert reader.get("a") == b"x"
@@ -203,8 +206,8 @@ def test_a_key_that_may_not_write_is_told_so(s3: S3Server, store: RemoteStore, b
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_away_is_a_connection_error_and_keeps_what_it_had() -> None:
-    """While it is gone every request fails within `retry_for_s`; when it is back the objects are there."""
+def test_unreachable_server_is_a_connection_error() -> None:
+    """Each request fails within `retry_for_s`, and later the objects are still there."""
     with s3_server() as server:
         store = opened(server, "s3://bucket/x", retry_for_s=1)
         store.put("a", b"kept")
@@ -218,8 +221,8 @@ def test_a_server_that_goes_away_is_a_connection_error_and_keeps_what_it_had() -
         assert store.find("b") is None
 
 
-def test_a_large_object_may_take_long_to_be_sent() -> None:
-    """Until its answer comes, nothing is heard of the server: only the whole of an upload is bounded."""
+def test_long_upload_is_not_cut_by_a_read_timeout() -> None:
+    """The server sends no byte before its reply, so only the whole upload has a limit."""
 
     def answer_late(line: Line) -> None:
         while line.read() is not None:
@@ -246,22 +249,22 @@ def test_a_large_object_may_take_long_to_be_sent() -> None:
         ("ftp://bucket/x", "need one of s3://, gs://, az://"),
     ],
 )
-def test_a_wrong_address_is_refused(uri: str, says: str) -> None:
-    """The message says what is wrong with it and repeats no key."""
+def test_invalid_store_address_is_refused(uri: str, says: str) -> None:
+    """The message has the error and no key."""
     with pytest.raises(ConfigError, match=says) as caught:
         RemoteStore.open(uri, storage={})
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["endpoint", "endpoint_url", "aws_endpoint_url", "AWS_ENDPOINT_URL"])
-def test_an_endpoint_without_tls_may_have_each_of_its_names(s3: S3Server, bucket: str, name: str) -> None:
-    """All that the library takes; http:// says by itself that there is no TLS."""
+def test_each_endpoint_option_name_accepts_http(s3: S3Server, bucket: str, name: str) -> None:
+    """These are all names that the library accepts; http:// implies no TLS."""
     keys = {"access_key_id": "test-key", "secret_access_key": "test-secret", "region": "us-east-1", "retry_for_s": 1}
     assert list(RemoteStore.open(f"s3://{bucket}", storage={name: s3.endpoint, **keys}).list()) == []
 
 
-def test_services_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By endpoint and account, from wherever they come; keys and regions say nothing of it."""
+def test_services_differ_by_endpoint_and_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may come from any source; keys and regions do not distinguish services."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "a")
@@ -273,8 +276,8 @@ def test_services_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert service_of("gs://b", {}) != service_of("s3://b", {})
 
 
-def test_an_address_is_not_decoded() -> None:
-    """Percent signs, question marks and hashes are of the key, as the clouds' own tools have it."""
+def test_store_address_is_not_decoded() -> None:
+    """Percent signs, question marks and hashes belong to the key, as in the clouds' own tools."""
     address = parse_address("S3://bucket//a%20b?c#d/")
     assert (address.scheme, address.bucket, address.prefix) == ("s3", "bucket", "a%20b?c#d")
     assert str(address) == "s3://bucket/a%20b?c#d"
@@ -284,15 +287,15 @@ def test_an_address_is_not_decoded() -> None:
 
 
 @pytest.mark.parametrize("storage", [{"no_such_option": 1}, {"retry_for_s": "soon"}])
-def test_a_wrong_option_is_refused(storage: dict[str, Any]) -> None:
-    """An option that the store does not know, or of the wrong type, names itself."""
+def test_invalid_store_option_is_refused(storage: dict[str, Any]) -> None:
+    """An unknown option, or one of the wrong type, is named."""
     with pytest.raises(ConfigError, match=next(iter(storage))):
         RemoteStore.open("s3://bucket/x", storage=storage)
 
 
 @pytest.fixture
 def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Writes the two files of AWS and takes every AWS variable out of the environment."""
+    """Write the two AWS files, and remove every AWS variable from the environment."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -306,7 +309,7 @@ def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
 
 
 def test_keys_come_from_a_named_profile(s3: S3Server, bucket: str, profiles: Callable[[str, str], None]) -> None:
-    """The endpoint and region of the config file and the keys of the credentials file are used."""
+    """Endpoint and region come from the config file, keys from the credentials file."""
     profiles(
         f"[profile team]\nregion = us-east-1\nendpoint_url = {s3.endpoint}\n",
         "[team]\naws_access_key_id = test-key\naws_secret_access_key = test-secret\n",
@@ -317,8 +320,8 @@ def test_keys_come_from_a_named_profile(s3: S3Server, bucket: str, profiles: Cal
 
 
 @pytest.mark.parametrize(("name", "says"), [("nobody", "in neither"), ("sso", "has no aws_access_key_id")])
-def test_a_profile_that_cannot_be_used_is_said(name: str, says: str, profiles: Callable[[str, str], None]) -> None:
-    """A profile that is not there, or that holds no keys, is an error before anything is asked."""
+def test_unusable_profile_is_refused(name: str, says: str, profiles: Callable[[str, str], None]) -> None:
+    """A missing profile, or one without keys, is an error before any request."""
     profiles("[profile sso]\nsso_session = x\n", "")
     with pytest.raises(ConfigError, match=says):
         RemoteStore.open("s3://bucket/x", storage={"profile": name})
@@ -335,6 +338,6 @@ def test_a_profile_that_cannot_be_used_is_said(name: str, says: str, profiles: C
         ("GET http://h/b?X-Amz-Signature=abc in 2 ms: <html>no</html>", "GET http://h/b?… in 2 ms: <html>no</html>"),
     ],
 )
-def test_what_a_store_says_is_one_line_for_people(text: str, told: str) -> None:
-    """The code and the message of its XML; whatever else it says, as it stands."""
+def test_store_errors_become_one_readable_line(text: str, told: str) -> None:
+    """Code and message of the XML are used, and other text stays as it is."""
     assert error_text(OSError(text)) == told

@@ -1,4 +1,4 @@
-"""The local store: listing a tree, opening a file, writing one whole."""
+"""The local store: listing a tree, opening a file, writing a file whole."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def fill(root: Path, *paths: str) -> None:
         (root / path).write_bytes(b"x")
 
 
-def test_a_tree_is_listed_depth_first_by_name(tmp_path: Path) -> None:
-    """Files come in the order of their names, a folder's files in its place."""
+def test_tree_is_listed_depth_first_by_name(tmp_path: Path) -> None:
+    """Files are in name order, with a folder's files in its place."""
     fill(tmp_path, "b/2.txt", "b/1.txt", "a.txt", "c.txt", "b/deep/er/x.txt")
     assert names(tmp_path) == ["a.txt", "b/1.txt", "b/2.txt", "b/deep/er/x.txt", "c.txt"]
 
 
-def test_a_deep_tree_is_listed(tmp_path: Path) -> None:
-    """Folders nested beyond the recursion limit of a naive walk are gone through."""
+def test_deep_tree_is_listed(tmp_path: Path) -> None:
+    """Its folders are nested beyond the recursion limit."""
     folders = [Path(f"{tmp_path}{'/d' * depth}") for depth in range(1, 1050)]
     for folder in folders:
         folder.mkdir()
@@ -65,8 +65,8 @@ def test_a_deep_tree_is_listed(tmp_path: Path) -> None:
             folder.rmdir()
 
 
-def test_a_large_folder_is_listed_whole_in_little_memory(tmp_path: Path) -> None:
-    """Beyond the size that is sorted nothing is lost or doubled, and memory no longer grows with the folder."""
+def test_large_folder_is_listed_in_bounded_memory(tmp_path: Path) -> None:
+    """Beyond the sorted size no name is lost or repeated."""
     for number in range(3000):
         (tmp_path / f"{number}.txt").touch()
     assert len({file.relative for file in walk(tmp_path, sort_up_to=100)}) == 3000
@@ -78,30 +78,30 @@ def test_a_large_folder_is_listed_whole_in_little_memory(tmp_path: Path) -> None
         tracemalloc.stop()
 
 
-def test_folders_can_be_left_out(tmp_path: Path) -> None:
-    """A folder that is refused or skipped is not gone into."""
+def test_folders_can_be_skipped(tmp_path: Path) -> None:
+    """A refused or skipped folder is not entered."""
     fill(tmp_path, "a/1.txt", "out/2.txt", "no/3.txt")
     files = walk(tmp_path, enter=lambda relative: relative != "no", skip=tmp_path / "a" / ".." / "out")
     assert [file.relative for file in files] == ["a/1.txt"]
 
 
-def test_a_version_is_size_and_mtime(tmp_path: Path) -> None:
-    """A file that has rested has a version, which changes with its mtime."""
+def test_version_is_size_and_mtime(tmp_path: Path) -> None:
+    """An older file has one, which changes with its mtime."""
     fill(tmp_path, "a.txt")
     os.utime(tmp_path / "a.txt", ns=(0, 1_500_000_000))
     assert [file.version for file in walk(tmp_path, clock=lambda: 10.0)] == ["1-1500000000"]
 
 
 @pytest.mark.parametrize("now", [101.0, 50.0])
-def test_a_file_that_was_just_written_has_no_version(tmp_path: Path, now: float) -> None:
-    """An mtime less than two seconds ago, or in the future, cannot be trusted."""
+def test_recent_file_has_no_version(tmp_path: Path, now: float) -> None:
+    """An mtime in the last two seconds or in the future is not reliable."""
     fill(tmp_path, "a.txt")
     os.utime(tmp_path / "a.txt", (100, 100))
     assert [file.version for file in walk(tmp_path, clock=lambda: now)] == [None]
 
 
-def test_links_do_not_lead_outside(tmp_path: Path) -> None:
-    """Links out of the root, to nowhere and to themselves are passed over and counted."""
+def test_links_out_of_the_root_are_skipped(tmp_path: Path) -> None:
+    """They are counted, like dangling links and links to themselves."""
     root = tmp_path / "root"
     fill(tmp_path, "root/a.txt", "secret/s.txt", "root-beside/b.txt")
     (root / "file").symlink_to(tmp_path / "secret" / "s.txt")
@@ -114,15 +114,15 @@ def test_links_do_not_lead_outside(tmp_path: Path) -> None:
     assert passed == ["symlink"] * 5
 
 
-def test_a_link_to_a_file_inside_counts(tmp_path: Path) -> None:
-    """A link within the root is a file under the link's name, with the target's size."""
+def test_link_to_a_file_inside_is_listed(tmp_path: Path) -> None:
+    """It has the link's name and the target's size."""
     fill(tmp_path, "a.txt")
     (tmp_path / "b.txt").symlink_to("a.txt")
     assert [(file.relative, file.size_bytes) for file in walk(tmp_path)] == [("a.txt", 1), ("b.txt", 1)]
 
 
-def test_links_to_folders_neither_loop_nor_double(tmp_path: Path) -> None:
-    """A folder that is listed in its own place is not listed again through a link, nor is a parent."""
+def test_links_to_folders_cause_no_loops_or_duplicates(tmp_path: Path) -> None:
+    """A folder listed in its own place is not listed again through a link, nor is a parent."""
     fill(tmp_path, "2024/a.txt", "2024/sub/b.txt")
     (tmp_path / "latest").symlink_to("2024")
     (tmp_path / "2024" / "up").symlink_to("..")
@@ -130,8 +130,8 @@ def test_links_to_folders_neither_loop_nor_double(tmp_path: Path) -> None:
     assert names(tmp_path) == ["2024/a.txt", "2024/sub/b.txt"]
 
 
-def test_a_mounted_config_map_is_listed(tmp_path: Path) -> None:
-    """Links that lead into a hidden folder of the root, as Kubernetes makes them, are followed once."""
+def test_mounted_config_map_is_listed(tmp_path: Path) -> None:
+    """Links into a hidden folder of the root, as Kubernetes creates them, are followed once."""
     fill(tmp_path, "..2024_01/a.txt", "..2024_01/sub/b.txt")
     (tmp_path / "..2024_01" / "sub" / "again").symlink_to("../../..2024_01/sub")
     (tmp_path / "..data").symlink_to("..2024_01")
@@ -141,16 +141,16 @@ def test_a_mounted_config_map_is_listed(tmp_path: Path) -> None:
     assert [file.relative for file in visible] == ["a.txt", "sub/b.txt"]
 
 
-def test_a_link_does_not_lead_into_what_is_skipped(tmp_path: Path) -> None:
-    """The skipped folder stays out, under whatever name."""
+def test_link_into_a_skipped_folder_is_skipped(tmp_path: Path) -> None:
+    """This holds under whatever name the link has."""
     fill(tmp_path, ".out/results.jsonl", "a.txt")
     (tmp_path / "latest").symlink_to(".out")
     (tmp_path / "r.jsonl").symlink_to(".out/results.jsonl")
     assert names(tmp_path, skip=tmp_path / ".out") == ["a.txt"]
 
 
-def test_what_is_no_file_is_never_opened(tmp_path: Path) -> None:
-    """A fifo and a socket are passed over and counted."""
+def test_fifos_and_sockets_are_never_opened(tmp_path: Path) -> None:
+    """They are skipped and counted."""
     os.mkfifo(tmp_path / "fifo.txt")
     passed: list[str] = []
     with socket.socket(socket.AF_UNIX) as server:
@@ -164,8 +164,8 @@ def test_what_is_no_file_is_never_opened(tmp_path: Path) -> None:
     assert passed == ["special", "special"]
 
 
-def test_a_file_that_became_a_fifo_does_not_hang(tmp_path: Path) -> None:
-    """Opening what is no regular file any more is an error at once."""
+def test_file_replaced_by_a_fifo_does_not_hang(tmp_path: Path) -> None:
+    """Opening it is an error at once."""
     os.mkfifo(tmp_path / "a.txt")
     with pytest.raises(OSError, match="regular"):
         open_file(StoredFile(str(tmp_path / "a.txt"), "a.txt", 1, None))
@@ -173,8 +173,8 @@ def test_a_file_that_became_a_fifo_does_not_hang(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["a.txt", "b", "b/c", "b/c/d.txt"])
 @pytest.mark.parametrize("link", ["absolute", "relative"])
-def test_a_link_put_in_after_the_listing_is_not_followed(tmp_path: Path, place: str, link: str) -> None:
-    """Whichever component of a listed path becomes a link, what it leads to is never read."""
+def test_link_created_after_the_listing_is_not_followed(tmp_path: Path, place: str, link: str) -> None:
+    """This holds for every component of a listed path."""
     root, outside = tmp_path / "root", tmp_path / "outside"
     fill(tmp_path, "root/a.txt", "root/b/c/d.txt", "outside/a.txt", "outside/b/c/d.txt")
     files = list(walk(root))
@@ -192,8 +192,8 @@ def test_a_link_put_in_after_the_listing_is_not_followed(tmp_path: Path, place: 
             assert error.value.errno == errno.ELOOP
 
 
-def test_a_root_that_became_a_link_is_trouble_of_the_store(tmp_path: Path) -> None:
-    """It is no document's own fault: as after an unmount, the run waits and ends with what can be resumed."""
+def test_root_replaced_by_a_link_is_a_store_failure(tmp_path: Path) -> None:
+    """It looks like an unmount, so the run waits and ends resumably."""
     root = tmp_path / "root"
     fill(tmp_path, "root/a.txt", "root/b/c.txt", "outside/a.txt", "outside/b/c.txt")
     files = list(walk(root))
@@ -205,8 +205,8 @@ def test_a_root_that_became_a_link_is_trouble_of_the_store(tmp_path: Path) -> No
         assert error.value.errno == errno.ESTALE and not isinstance(error.value, StaleVersionError)
 
 
-def test_a_folder_that_became_a_link_is_not_listed(tmp_path: Path) -> None:
-    """A folder that turns into a link between its discovery and its own listing counts as a link."""
+def test_folder_replaced_by_a_link_is_not_listed(tmp_path: Path) -> None:
+    """It counts as a link if it changes between its discovery and its listing."""
     root = tmp_path / "root"
     fill(tmp_path, "root/a.txt", "root/b/c.txt", "outside/secret.txt")
 
@@ -220,8 +220,8 @@ def test_a_folder_that_became_a_link_is_not_listed(tmp_path: Path) -> None:
     assert passed == ["symlink"]
 
 
-def test_an_allowed_link_is_followed_no_further_than_the_root(tmp_path: Path) -> None:
-    """A link to a file inside is resolved again when it is opened; led out of the root meanwhile, it is refused."""
+def test_allowed_link_is_resolved_again_when_opened(tmp_path: Path) -> None:
+    """If it leads out of the root by then, it is refused."""
     root = tmp_path / "root"
     fill(tmp_path, "root/..1/a.txt", "root/..2/a.txt", "outside/a.txt")
     (root / "..data").symlink_to("..1")
@@ -241,8 +241,8 @@ def test_an_allowed_link_is_followed_no_further_than_the_root(tmp_path: Path) ->
                     opener(file)
 
 
-def test_a_named_file_is_not_swapped_for_one_elsewhere(tmp_path: Path) -> None:
-    """A file that the input names may be a link when the run starts, and is refused when it leads elsewhere later."""
+def test_named_input_file_may_not_change_its_target(tmp_path: Path) -> None:
+    """It may be a link at the start, but is refused if it leads elsewhere later."""
     fill(tmp_path, "root/b.txt", "outside/a.txt")
     path = tmp_path / "root" / "a.txt"
     path.symlink_to("b.txt")
@@ -255,8 +255,8 @@ def test_a_named_file_is_not_swapped_for_one_elsewhere(tmp_path: Path) -> None:
         open_newest(file)
 
 
-def test_a_replaced_file_is_another_version(tmp_path: Path) -> None:
-    """A file that was replaced after the listing is stale; what is there now can be opened all the same."""
+def test_replaced_file_is_stale(tmp_path: Path) -> None:
+    """The new file can still be opened."""
     fill(tmp_path, "a.txt")
     (file,) = walk(tmp_path)
     (tmp_path / "new").write_bytes(b"new")
@@ -267,8 +267,8 @@ def test_a_replaced_file_is_another_version(tmp_path: Path) -> None:
         assert stream.read() == b"new"
 
 
-def test_a_race_for_a_name_never_leads_outside(tmp_path: Path) -> None:
-    """While another process swaps a folder for a link as fast as it can, only files of the input are read."""
+def test_race_for_a_name_never_leads_outside(tmp_path: Path) -> None:
+    """Another process keeps swapping a folder for a link, and only files of the input are read."""
     root = tmp_path / "root"
     fill(tmp_path, "root/b/c.txt", "outside/c.txt")
     (tmp_path / "outside" / "c.txt").write_bytes(b"secret")
@@ -295,15 +295,15 @@ def test_a_race_for_a_name_never_leads_outside(tmp_path: Path) -> None:
     assert {b"x", b"ELOOP"} <= seen
 
 
-def test_a_listing_that_breaks_off_is_for_later(tmp_path: Path) -> None:
-    """A root that is gone when the listing begins stops the run with exit code 3."""
+def test_missing_root_is_try_later(tmp_path: Path) -> None:
+    """The run exits with 3."""
     with pytest.raises(TryLaterError, match="was interrupted") as error:
         names(tmp_path / "gone")
     assert error.value.exit_code == 3
 
 
-def test_a_forbidden_folder_breaks_the_listing_off(tmp_path: Path) -> None:
-    """A folder that may not be listed stops the run instead of being left out silently."""
+def test_forbidden_folder_stops_the_listing(tmp_path: Path) -> None:
+    """It is not silently left out."""
     fill(tmp_path, "a.txt", "b/c.txt")
     (tmp_path / "b").chmod(0)
     code = (
@@ -322,8 +322,8 @@ def test_a_forbidden_folder_breaks_the_listing_off(tmp_path: Path) -> None:
     assert child.stdout == "the listing was interrupted at ./b: Permission denied\n", child.stderr
 
 
-def test_a_folder_removed_meanwhile_is_left_out(tmp_path: Path) -> None:
-    """What was deleted between two looks is no error while the root is the same."""
+def test_folder_removed_during_the_listing_is_skipped(tmp_path: Path) -> None:
+    """It is no error while the root is the same."""
     fill(tmp_path, "a.txt", "b/c.txt", "z.txt")
     files = walk(tmp_path)
     assert next(files).relative == "a.txt"
@@ -333,7 +333,7 @@ def test_a_folder_removed_meanwhile_is_left_out(tmp_path: Path) -> None:
     assert list(files) == []
 
 
-def test_a_tree_that_vanished_breaks_the_listing_off(tmp_path: Path) -> None:
+def test_vanished_tree_stops_the_listing(tmp_path: Path) -> None:
     """An unmounted disk must not look like a short listing."""
     root = tmp_path / "root"
     fill(root, "a.txt", "b/c.txt")
@@ -345,8 +345,8 @@ def test_a_tree_that_vanished_breaks_the_listing_off(tmp_path: Path) -> None:
         list(files)
 
 
-def test_a_name_that_is_not_utf8_is_listed_and_opened(tmp_path: Path) -> None:
-    """The path opens the file; what is printed is valid Unicode."""
+def test_non_utf8_name_is_listed_and_opened(tmp_path: Path) -> None:
+    """The path opens the file, and the printed name is valid Unicode."""
     raw = os.fsencode(tmp_path) + b"/caf\xe9.txt"
     Path(os.fsdecode(raw)).write_bytes(b"x")
     (file,) = walk(tmp_path)
@@ -355,8 +355,8 @@ def test_a_name_that_is_not_utf8_is_listed_and_opened(tmp_path: Path) -> None:
     assert printable(file.relative) == "caf\\xe9.txt"
 
 
-def test_only_a_regular_file_is_found(tmp_path: Path) -> None:
-    """A path to a file gives it under its own name; a folder or nothing gives None."""
+def test_find_returns_only_regular_files(tmp_path: Path) -> None:
+    """The path of a folder, or a missing path, gives None."""
     fill(tmp_path, "a.txt")
     found = find_file(tmp_path / "a.txt")
     assert found is not None and found.relative == "a.txt"
@@ -365,8 +365,8 @@ def test_only_a_regular_file_is_found(tmp_path: Path) -> None:
     assert find_file(tmp_path / "a.txt" / "b") is None
 
 
-def test_a_file_is_written_whole(tmp_path: Path) -> None:
-    """New content replaces the old, in one piece or in many, and leaves nothing beside it."""
+def test_file_is_replaced_atomically(tmp_path: Path) -> None:
+    """The new content comes in one piece or in many, and no other file is left."""
     path = tmp_path / "report.json"
     write_atomic(path, b"old")
     write_atomic(path, (part for part in (b"ne", b"w")))
@@ -374,15 +374,15 @@ def test_a_file_is_written_whole(tmp_path: Path) -> None:
     assert listed(tmp_path) == ["report.json"]
 
 
-def test_a_written_file_is_for_the_owner_and_the_group(tmp_path: Path) -> None:
-    """As an output is; a stricter umask holds."""
+def test_written_file_is_readable_by_owner_and_group(tmp_path: Path) -> None:
+    """A stricter umask applies."""
     write_atomic(tmp_path / "a", b"")
     (tmp_path / "b").touch()
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode) & 0o640
 
 
-def test_a_write_that_breaks_keeps_the_old_file(tmp_path: Path) -> None:
-    """When the data stops with an error, the file is what it was and nothing is left over."""
+def test_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
+    """The data raises an error, and no temporary file is left."""
 
     def broken() -> Iterator[bytes]:
         yield b"half"
@@ -396,8 +396,8 @@ def test_a_write_that_breaks_keeps_the_old_file(tmp_path: Path) -> None:
     assert listed(tmp_path) == ["errors.jsonl"]
 
 
-def test_a_failed_write_names_the_path(tmp_path: Path) -> None:
-    """A folder that is missing, or a target that is a folder, is an output error."""
+def test_failed_write_names_the_path(tmp_path: Path) -> None:
+    """A missing folder, or a folder as the target, is an output error."""
     with pytest.raises(OutputError, match=r"none/a\.json: No such file"):
         write_atomic(tmp_path / "none" / "a.json", b"")
     (tmp_path / "folder").mkdir()
@@ -406,8 +406,8 @@ def test_a_failed_write_names_the_path(tmp_path: Path) -> None:
     assert listed(tmp_path) == ["folder"]
 
 
-def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
-    """A write beyond the file-size limit keeps the old file and says so."""
+def test_full_disk_is_an_output_error(tmp_path: Path) -> None:
+    """A write beyond the file size limit keeps the old file."""
     path = tmp_path / "a.json"
     path.write_bytes(b"old")
     code = (

@@ -1,4 +1,4 @@
-"""The profile of values: counts by document, in bounded memory, mergeable, without texts."""
+"""The value profile: counts by document, in bounded memory, mergeable, without texts."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def profile_of(outputs: Iterable[Any], *, show_texts: bool = False, schema: Any 
     return merged(builder.profiles().values())
 
 
-def test_each_kind_of_field() -> None:
-    """Shares are of documents; numbers and dates have their range, texts and lists their lengths."""
+def test_profile_of_each_kind_of_field() -> None:
+    """Shares are of documents; numbers and dates have ranges, texts and lists have lengths."""
     found = profile_of(
         [
             {
@@ -70,8 +70,8 @@ def test_each_kind_of_field() -> None:
     assert fields["parties.kind"].values == {'"a"': 1}
 
 
-def test_no_text_but_values_of_the_schema() -> None:
-    """Texts are digests, unless they were asked for; long ones are not there at all."""
+def test_profile_has_no_free_text() -> None:
+    """Texts are digests unless requested, and long texts are left out."""
     outputs = [{"supplier": "Secret Ltd", "tags": ["s" * 200], "currency": "EUR"}] * 3
     kept = json.dumps(to_json(profile_of(outputs)))
     assert "Secret" not in kept and "sss" not in kept and "EUR" in kept
@@ -81,12 +81,12 @@ def test_no_text_but_values_of_the_schema() -> None:
 
 @pytest.mark.parametrize("schema", [None, {}, {"type": "object"}, {"properties": {"a": True}}, {"$ref": "#"}])
 def test_any_schema_has_a_profile(schema: Any) -> None:
-    """One without properties has no field; an answer of any shape is counted."""
+    """A schema without properties has no field; answers of any shape are counted."""
     assert profile_of([{"a": 1}, [], None, "x", {"a": [[1], {"b": 2}]}], schema=schema).documents == 5
 
 
-def test_a_recursive_schema_is_followed_to_a_depth() -> None:
-    """At most 40 fields in all."""
+def test_recursive_schema_is_followed_to_a_limit() -> None:
+    """There are at most 40 fields."""
     node = {"type": "object", "properties": {name: {"$ref": "#/$defs/node"} for name in "abcdef"}}
 
     def paths(nodes: tuple[FieldNode, ...]) -> list[str]:
@@ -113,8 +113,8 @@ def test_a_recursive_schema_is_followed_to_a_depth() -> None:
     ),
     st.integers(0, 30),
 )
-def test_shards_add_up_to_the_whole(outputs: list[Any], cut: int) -> None:
-    """Few values: the merged profile is exactly that of all answers, also after JSON."""
+def test_merged_profiles_equal_the_whole(outputs: list[Any], cut: int) -> None:
+    """With few values this is exact, also after JSON."""
     whole = profile_of(outputs)
     parts = [from_json(json.loads(json.dumps(to_json(profile_of(part))))) for part in (outputs[:cut], outputs[cut:])]
     both = merged(parts)
@@ -129,7 +129,7 @@ def test_shards_add_up_to_the_whole(outputs: list[Any], cut: int) -> None:
 
 
 def test_frequent_values_are_found_among_many() -> None:
-    """A value in a fifth of 50,000 has its count within the error, which is known."""
+    """A value in a fifth of 50,000 has its count within the known error."""
     top = TopValues()
     for number in range(50_000):
         top.add("often" if number % 5 == 0 else f"rare {number}")
@@ -140,7 +140,7 @@ def test_frequent_values_are_found_among_many() -> None:
 
 @pytest.mark.parametrize("count", [10, 48, 1000, 100_000])
 def test_distinct_values_are_estimated(count: int) -> None:
-    """Exact for few; within half for many, also when two halves are merged."""
+    """The number is exact for few and within half for many, also after a merge."""
     halves = [DistinctValues(), DistinctValues()]
     for number in range(count):
         halves[number % 2].add(f"value {number}")
@@ -150,8 +150,8 @@ def test_distinct_values_are_estimated(count: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_there_are_no_more_distinct_values_than_values(seed: int) -> None:
-    """An estimate of 120 among 114 results would look like a fault."""
+def test_distinct_estimate_never_exceeds_the_count(seed: int) -> None:
+    """An estimate of 120 for 114 results would look like a bug."""
     rng = random.Random(seed)
     outputs = [
         {"amount": rng.random(), "supplier": f"s{rng.random()}", "signed": f"2026-01-{n % 28 + 1:02}"}
@@ -162,8 +162,8 @@ def test_there_are_no_more_distinct_values_than_values(seed: int) -> None:
     assert found["signed"].distinct == 28
 
 
-def test_the_median_is_that_of_a_sample() -> None:
-    """Of a million ordered numbers in two parts, within a tenth; least and greatest are exact."""
+def test_median_is_estimated_from_a_sample() -> None:
+    """For a million ordered numbers in two parts it is within a tenth; least and greatest are exact."""
     parts = []
     for begin in (0, 50_000):
         spread = Spread(random.Random(begin).random)
@@ -176,8 +176,8 @@ def test_the_median_is_that_of_a_sample() -> None:
 
 
 @pytest.mark.slow
-def test_memory_is_bounded() -> None:
-    """Many variants, each with new values only: under 20 MB."""
+def test_profile_memory_is_bounded() -> None:
+    """Many variants with only new values need less than 20 MB."""
     tracemalloc.start()
     try:
         builder = ProfileBuilder(SCHEMA, random=random.Random(0).random)
