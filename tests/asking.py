@@ -1,4 +1,4 @@
-"""Providers over fake servers, for the tests of replicas and failover: a clock to move, and no waiting."""
+"""Providers over fake servers, for tests of replicas and failover, with a clock that tests advance."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ MODEL = "llama3.1:latest"
 
 
 class Clock:
-    """Moves on by a millisecond at each look, and by as much as it is told."""
+    """A clock that advances by a millisecond per call, and by as much as a test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
     def __call__(self) -> float:
-        """Returns the time, which never stands still."""
+        """Return the time, which never stands still."""
         self.now += 0.001
         return self.now
 
 
 def looked_at(client: Client, *, variant: str, full: bool, known: Preflight | None) -> Preflight:
-    """An examination with the sample, without a canary."""
+    """Run a preflight with the sample, without a canary."""
     assert variant
     return examine(client, sample=SAMPLE, full=full, canary=False, known=known)
 
@@ -47,7 +47,7 @@ def failover_of(
     sleep: Callable[[float], object] = lambda _: None,
     **settings: Any,
 ) -> Failover:
-    """A vLLM provider of these replicas, and an Ollama one behind it."""
+    """Return a vLLM provider of these replicas, with an Ollama as fallback."""
     settings = {"max_retries": 3, "timeout": 60.0, "model": MODEL, **settings}
     vllm = VLLMConfig(base_url=first, **settings)
     ollama = OllamaConfig(base_url=second or "http://127.0.0.1:1", model=MODEL, max_retries=settings["max_retries"])
@@ -62,21 +62,21 @@ def failover_of(
 
 
 def provider_of(*urls: str, **more: Any) -> Provider:
-    """One provider of these replicas."""
+    """Return one provider of these replicas."""
     return failover_of(urls, **more).first
 
 
 def question(name: str, text: str = "", *, losses: int = 0, alone: bool = False) -> ExtractionRequest:
-    """What is asked about a document of this name."""
+    """Return the request for a document of this name."""
     document = f"[[doc:{name}]] {text}"
     return ExtractionRequest("default", {"system": "s", "user": document}, SCHEMA, document, losses=losses, alone=alone)
 
 
 def asked_for(server: FakeLLM, name: str) -> int:
-    """How many requests the server saw for this document."""
+    """Return how many requests the server received for this document."""
     return sum(seen.document == name for seen in server.chats())
 
 
 def only(name: str, fault: str) -> Callable[[Seen, int], Fault | None]:
-    """A `faults` function that strikes one document, each time."""
+    """Return a `faults` function that affects one document, each time."""
     return lambda seen, _n: Fault(fault) if seen.document == name else None

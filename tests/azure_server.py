@@ -24,14 +24,14 @@ _VERSION = "2021-08-06"
 
 
 def binary() -> str | None:
-    """The command, or None where it is not installed."""
+    """Return the command, or None where it is not installed."""
     beside = Path(sys.prefix, "azurite", "node_modules", ".bin", "azurite-blob")
     return str(beside) if beside.exists() else shutil.which("azurite-blob")
 
 
 @contextmanager
 def azure_server(folder: Path, *containers: str) -> Iterator[Mapping[str, str]]:
-    """The environment that clients find the server by, with these containers in it; gone when the block ends."""
+    """Yield the environment for clients of a server with these containers; end it with the block."""
     command = binary()
     assert command is not None
     log = folder / "azurite.log"
@@ -54,7 +54,7 @@ def azure_server(folder: Path, *containers: str) -> Iterator[Mapping[str, str]]:
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Where it listens, once it says so."""
+    """Return the address once the server prints it."""
     until = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < until and process.poll() is None:
         if found := re.search(r"successfully listens on (http://\S+)", log.read_text(errors="replace")):

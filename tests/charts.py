@@ -26,7 +26,7 @@ Values = Path | Mapping[str, Any]
 
 
 def helm(*arguments: str, package: str = PACKAGE, **env: str) -> subprocess.CompletedProcess[str]:
-    """The result of helm; on a machine that has none the test is skipped, but not in CI."""
+    """Return the result of helm; without helm the test is skipped, but fails in CI."""
     program = find_helm(package)
     if program is None:
         assert not os.environ.get("CI"), "no helm: see scripts/helm.py"
@@ -36,14 +36,14 @@ def helm(*arguments: str, package: str = PACKAGE, **env: str) -> subprocess.Comp
 
 
 def rendered(*values: Values, kube: str = NEWEST, release: str = "test", package: str = PACKAGE) -> list[Manifest]:
-    """The objects of the chart for these values, the later over the earlier; without those of `helm test`."""
+    """Return the chart's objects for these values, later files over earlier ones, without those of `helm test`."""
     text = template(*values, kube=kube, release=release, package=package)
     found = [dict(each) for each in yaml.safe_load_all(text) if each]
     return [each for each in found if "helm.sh/hook" not in each["metadata"].get("annotations", {})]
 
 
 def template(*values: Values, kube: str = NEWEST, release: str = "test", package: str = PACKAGE) -> str:
-    """What `helm template` prints for these values."""
+    """Return the output of `helm template` for these values."""
     return _template(flags(*values), kube, release, package)
 
 
@@ -57,14 +57,14 @@ def _template(given: tuple[str, ...], kube: str, release: str, package: str) -> 
 
 
 def check_pod(*values: Values, kube: str = NEWEST) -> Manifest:
-    """The pod of `helm test`."""
+    """Return the pod of `helm test`."""
     found = [each for each in yaml.safe_load_all(template(*values, kube=kube)) if each and each["kind"] == "Pod"]
     (pod,) = [each for each in found if "helm.sh/hook" in each["metadata"]["annotations"]]
     return dict(pod)
 
 
 def notes(*values: Values, release: str = "test") -> str:
-    """The notes of an installation without a cluster to ask."""
+    """Return the notes of an installation without a cluster."""
     given = ("install", release, str(CHART), "--namespace", "news", "--dry-run=client", *flags(*values))
     ran = helm(*given)
     assert ran.returncode == 0, ran.stderr
@@ -72,7 +72,7 @@ def notes(*values: Values, release: str = "test") -> str:
 
 
 def flags(*values: Values) -> tuple[str, ...]:
-    """The flags of helm that give these values."""
+    """Return the flags of helm that give these values."""
     pairs = []
     for each in values:
         if isinstance(each, Path):
@@ -83,7 +83,7 @@ def flags(*values: Values) -> tuple[str, ...]:
 
 
 def refused(*values: Values, package: str = PACKAGE) -> str:
-    """What helm says of values that it must refuse, be it 4 or 3."""
+    """Return helm's message about values that helm 4 or helm 3 must refuse."""
     said = {}
     for each in {package, PACKAGE_OF_HELM_3}:
         ran = helm("template", "test", str(CHART), *flags(*values), package=each)
@@ -93,13 +93,13 @@ def refused(*values: Values, package: str = PACKAGE) -> str:
 
 
 def only(manifests: list[Manifest], kind: str, suffix: str = "") -> Manifest:
-    """The one object of this kind whose name ends so."""
+    """Return the only object of this kind whose name has this ending."""
     (found,) = [each for each in manifests if each["kind"] == kind and each["metadata"]["name"].endswith(suffix)]
     return found
 
 
 def job_specs(manifests: list[Manifest]) -> dict[str, Manifest]:
-    """The spec of each Job, by the kind of the object that it is in."""
+    """Return the spec of each Job, by the kind of the object that contains it."""
     found = {}
     for each in manifests:
         if each["kind"] in ("Job", "CronJob"):

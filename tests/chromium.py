@@ -1,4 +1,4 @@
-"""A headless Chromium that tests drive over its debugging pipe: what a page is to a browser, not to a parser."""
+"""A headless Chromium that tests drive over its debugging pipe, to see pages as a browser does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage
 
 @dataclass
 class Page:
-    """One tab. `requests`: the URLs it asked for; `complaints`: errors on its console."""
+    """One tab. `requests`: the requested URLs; `complaints`: errors on its console."""
 
     out: int
     inp: Any
@@ -35,7 +35,7 @@ class Page:
     complaints: list[str] = field(default_factory=list)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """What a command of the protocol comes to."""
+        """Return the result of a protocol command."""
         self.number += 1
         to = {"sessionId": self.session} if self.session else {}
         message = {"id": self.number, "method": method, "params": params, **to}
@@ -46,7 +46,7 @@ class Page:
         return dict(said["result"])
 
     def open(self, url: str, *, width: int, dark: bool) -> None:
-        """Loads a page in a window of that width and theme."""
+        """Load a page in a window of this width and theme."""
         window = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **window)
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -60,11 +60,11 @@ class Page:
             pass
 
     def value(self, expression: str) -> Any:
-        """The value of an expression of JavaScript in the page."""
+        """Return the value of a JavaScript expression in the page."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
 
     def until(self, expression: str, what: str = "") -> Any:
-        """The value of an expression as soon as it is true; fails after 20 s."""
+        """Return the value of an expression as soon as it is true; fail after 20 s."""
         ends = time.monotonic() + WAIT_S
         while not (value := self.value(expression)):
             assert time.monotonic() < ends, f"waited {WAIT_S:g} s for {what or expression}; {self.complaints}"
@@ -72,7 +72,7 @@ class Page:
         return value
 
     def press(self, *keys: str) -> None:
-        """Presses keys one after the other: characters, or names such as ArrowDown, Ctrl+Enter."""
+        """Press keys one after the other: characters, or names such as ArrowDown, Ctrl+Enter."""
         for key in keys:
             name = key.rpartition("+")[2] if len(key) > 1 else key
             modifiers = (2 if "Ctrl+" in key else 0) + (8 if "Shift+" in key else 0)
@@ -83,11 +83,11 @@ class Page:
             self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def type(self, text: str) -> None:
-        """Types a text into what has the focus."""
+        """Type a text into the focused element."""
         self.call("Input.insertText", text=text)
 
     def picture(self, path: Path) -> None:
-        """Saves what the window shows."""
+        """Save a screenshot of the window."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
     def _next(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Page:
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[Page]:
-    """A tab of a Chromium that ends with the block."""
+    """Yield a tab of a Chromium that ends with the block."""
     assert COMMAND is not None
     pipes = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 20) for pair in (os.pipe(), os.pipe()) for end in pair]
     their_in, our_out, our_in, their_out = pipes

@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: the installed command in a child process, a fake server, and a place to work in.
+"""Fixtures of the end-to-end tests: the installed command in a child process, a fake server, and a work folder.
 
 A `Place` is what a user has: a folder with a config file, an agent, documents and an output. The server runs in this
 process, the pipeline never does.
@@ -69,7 +69,7 @@ def is_interrupt_ignored() -> bool:
 
 
 def _prepare(limits: Callable[[], None] | None) -> None:
-    """What a child does first: it hears SIGINT, and has its limits."""
+    """Prepare a child: enable SIGINT and set its limits."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if limits is not None:
         limits()
@@ -77,13 +77,13 @@ def _prepare(limits: Callable[[], None] | None) -> None:
 
 @cache
 def fork_server() -> ForkServer:
-    """The one of this process, which ends with it."""
+    """Return the fork server of this process, which ends with it."""
     return ForkServer()
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a command came to."""
+    """The exit code and the output of a finished command."""
 
     code: int
     out: str
@@ -92,12 +92,12 @@ class Ran:
 
 @dataclass
 class Child:
-    """A command that is running."""
+    """A running command."""
 
     process: subprocess.Popen[str] | ForkedProcess
 
     def end(self, signal_number: int | None = None) -> Ran:
-        """Sends the signal, if any, and returns what the command came to; a command that hangs fails the test."""
+        """Send the signal, if any, and return the finished command; fail if it hangs."""
         if signal_number is not None:
             self.process.send_signal(signal_number)
         out, err = self.process.communicate(timeout=WAIT_S)
@@ -114,7 +114,7 @@ class Place:
     children: list[Child] = field(default_factory=list)
 
     def configure(self, settings: Mapping[str, Any] | None = None, *, agent: Mapping[str, Any] | None = None) -> None:
-        """Writes the config file (JSON is YAML) and the agent's file, where that is another one."""
+        """Write the config file (JSON is YAML), and the agent's file if it differs."""
         tree: dict[str, Any] = {}
         for key, value in {**self._usual(), **(settings or {})}.items():
             *parents, last = key.split(".")
@@ -160,7 +160,7 @@ class Place:
         return sorted(plain)
 
     def change(self, name: str, text: str) -> None:
-        """Gives a document another text, now."""
+        """Give a document another text, with the current time."""
         (self.folder / "inbox" / name).write_text(f"[[doc:{name}]] {text}", encoding="utf-8")
 
     def start(
@@ -170,7 +170,7 @@ class Place:
         limits: Callable[[], None] | None = None,
         stdout: str | None = None,
     ) -> Child:
-        """The command, started in the folder with the folder's config; `stdout`: a file instead of a pipe."""
+        """Start the command in the folder with the folder's config; `stdout`: a file instead of a pipe."""
         clean = {
             name: value
             for name, value in os.environ.items()
@@ -199,11 +199,11 @@ class Place:
     def call(
         self, *arguments: str, env: Mapping[str, str] | None = None, limits: Callable[[], None] | None = None
     ) -> Ran:
-        """What the command came to."""
+        """Run the command and return how it ended."""
         return self.start(*arguments, env=env, limits=limits).end()
 
     def on_terminal(self, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
-        """What the command came to with a terminal as its stdout."""
+        """Run the command with a terminal as its stdout, and return how it ended."""
         ours, theirs = os.openpty()
         child = self.start(*arguments, env={"TERM": "xterm", **(env or {})}, stdout=os.ttyname(theirs))
         os.close(theirs)
@@ -212,43 +212,43 @@ class Place:
         return Ran(ran.code, text, ran.err)
 
     def run(self, *arguments: str, code: int = 0, env: Mapping[str, str] | None = None) -> Ran:
-        """What `pipeline run` came to, which must be this exit code."""
+        """Run `pipeline run`, which must end with this exit code."""
         ran = self.call("run", *arguments, env=env)
         assert ran.code == code, f"exit code {ran.code}, need {code}\n{ran.out}\n{ran.err}"
         return ran
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """The records of a file of the output, every line of it whole JSON."""
+        """Return the records of a file of the output, in which every line must be whole JSON."""
         path = self.folder / "out" / name
         data = path.read_bytes() if path.exists() else b""
         assert data == b"" or data.endswith(b"\n"), f"{name} ends in a piece of a line"
         return [json.loads(line) for line in data.decode("utf-8").splitlines()]
 
     def done(self) -> Counter[str]:
-        """How many lines of results each document has."""
+        """Return the number of result lines of each document."""
         return Counter(line["id"] for line in self.lines("results.jsonl"))
 
     def failed(self) -> dict[str, str]:
-        """The reason of each document that stands as failed."""
+        """Return the reason of each failed document."""
         return {line["id"]: line["reason"] for line in self.lines("errors.jsonl")}
 
     def report(self) -> Any:
-        """The report of the output."""
+        """Return the report of the output."""
         return json.loads((self.folder / "out" / "report.json").read_text(encoding="utf-8"))
 
     def last_run(self) -> Any:
-        """The summary of the run that wrote the newest one."""
+        """Return the summary of the newest run."""
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in (self.folder / "out" / "runs").glob("*.json")]
         return max(runs, key=lambda run: int(run["run"]))
 
     def asked(self) -> list[str]:
-        """The documents that chats were sent for since the last call, in order; probes are not counted."""
+        """Return the documents sent in chats since the last call, in order, without probes."""
         chats = [seen.document for seen in self.server.chats() if seen.document.endswith((".txt", ".json", ".csv"))]
         self.server.requests.clear()
         return chats
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        """Returns as soon as the condition holds, which the running command brings about; fails when that has ended."""
+        """Return as soon as the condition holds; fail if the running command has ended."""
         child, until = self.children[-1].process, time.monotonic() + WAIT_S
         while not condition():
             if child.poll() is not None and not condition():
@@ -257,13 +257,13 @@ class Place:
             time.sleep(0.02)
 
     def wait_for_results(self, count: int) -> None:
-        """Returns when the output holds that many results or more."""
+        """Return when the output has at least this many results."""
         path = self.folder / "out" / "results.jsonl"
         self.wait_for(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, f"{count} results")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file in one step, as configuration management does."""
+    """Write a file in one step, as configuration management does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
     new.write_text(text, encoding="utf-8")
@@ -271,32 +271,32 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def line_with(child: Child, text: str) -> str:
-    """The next line of the command's log with this text in it."""
+    """Return the next line of the command's log that has this text."""
     assert child.process.stderr is not None
     return next(line for line in child.process.stderr if text in line)
 
 
 def json_log(text: str) -> list[dict[str, Any]]:
-    """The lines of a JSON log."""
+    """Return the lines of a JSON log."""
     return [json.loads(line) for line in text.splitlines()]
 
 
 def everything_below(folder: Path, but: Sequence[str] = ()) -> bytes:
-    """All bytes of all files of a folder, names included."""
+    """Return all bytes of all files of a folder, names included."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in but]
     return b"\n".join(str(path).encode() + b"\n" + path.read_bytes() for path in files)
 
 
 @pytest.fixture
 def server() -> Iterator[FakeLLM]:
-    """A server with one model, as Ollama and as vLLM, that answers at once."""
+    """Yield a server with one model, as Ollama and as vLLM, that answers at once."""
     with FakeLLM(("llama3.1",), restart_s=0.5) as running:
         yield running
 
 
 @pytest.fixture
 def place(tmp_path: Path, server: FakeLLM) -> Iterator[Place]:
-    """A configured folder without documents; a command that still runs at the end of the test is ended."""
+    """Yield a configured folder without documents; end commands that still run after the test."""
     made = Place(tmp_path, server)
     made.configure()
     (tmp_path / "inbox").mkdir()
@@ -308,12 +308,12 @@ def place(tmp_path: Path, server: FakeLLM) -> Iterator[Place]:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
-    """One S3 server for all tests; each takes a prefix of its own."""
+    """Yield one S3 server for all tests; each test uses its own prefix."""
     with s3_server() as running:
         yield running
 
 
 @pytest.fixture
 def bucket(s3: S3Server) -> str:
-    """A bucket and a prefix in it that nobody has used; one bucket for all, as each takes seven of 50 volumes."""
+    """Return a bucket and an unused prefix in it; all share one bucket, because each takes seven of 50 volumes."""
     return f"tests/{secrets.token_hex(6)}"

@@ -28,7 +28,7 @@ UNASKED = ("  ", "\0")
 
 @dataclass(frozen=True)
 class Doc:
-    """A document as it lies in the inbox; `revision` is what a right answer names."""
+    """A document in the inbox; a right answer names its `revision`."""
 
     kind: str
     revision: int
@@ -36,18 +36,18 @@ class Doc:
 
     @property
     def sha256(self) -> str:
-        """The hash of its bytes."""
+        """Return the hash of its bytes."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
     def reason(self) -> str | None:
-        """What it fails for."""
+        """Return the reason why it fails, if it does."""
         return KINDS[self.kind][0]
 
 
 @dataclass(frozen=True)
 class Flags:
-    """How one run is started."""
+    """The flags of one run."""
 
     run_id: str
     redo: str | None = None
@@ -56,7 +56,7 @@ class Flags:
     limit: int | None = None
 
     def arguments(self) -> Iterator[str]:
-        """As they are typed."""
+        """Return the command-line arguments."""
         yield from ("--run-id", self.run_id)
         yield from ("--redo", self.redo) if self.redo else ()
         yield from () if self.retry_failed else ("--no-retry-failed",)
@@ -67,7 +67,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class Last:
-    """The last line of a document: of which bytes and question, with which reason, in how many runs, by which."""
+    """The last line of a document: bytes, prompt, reason, number of runs, and run."""
 
     sha256: str
     question: int
@@ -84,7 +84,7 @@ class Model:
     results: dict[str, list[str]] = field(default_factory=dict)
 
     def tries(self, name: str, doc: Doc, *, question: int, flags: Flags) -> bool:
-        """Whether a run with these flags tries the document."""
+        """Return whether a run with these flags tries the document."""
         last = self.last.get(name)
         if flags.only_failed is not None:
             return bool(last and last.reason and (not flags.only_failed or last.reason in flags.only_failed))
@@ -99,7 +99,7 @@ class Model:
         return bool(last.reason) and not KINDS[doc.kind][1] and last.runs <= RETRY_RUNS
 
     def note(self, name: str, doc: Doc, *, question: int, flags: Flags) -> None:
-        """A run has recorded the document."""
+        """Note that a run has recorded the document."""
         last, runs = self.last.get(name), 0
         if doc.reason:
             again = last and last.reason and (last.sha256, last.question) == (doc.sha256, question)
@@ -109,18 +109,18 @@ class Model:
         self.last[name] = Last(doc.sha256, question, doc.reason, runs, flags.run_id)
 
     def standing(self) -> dict[str, tuple[str, int, str]]:
-        """The documents that stand as failed."""
+        """Return the documents that count as failed."""
         return {name: (last.reason, last.runs, last.sha256) for name, last in self.last.items() if last.reason}
 
     def output_counts(self) -> tuple[int, int, int]:
-        """Done, failed, and failed with a stale result."""
+        """Return the numbers of done, failed, and failed with a stale result."""
         failed = self.standing()
         stale = [name for name, (_, _, sha) in failed.items() if self.results.get(name, [sha])[-1] != sha]
         return len(self.last) - len(failed), len(failed), len(stale)
 
     @classmethod
     def read(cls, lines: Mapping[str, list[dict[str, Any]]], questions: Mapping[str, int]) -> Model:
-        """What these lines say: the highest run is the last, and of one run the result."""
+        """Read these lines: the highest run is the last, and within a run the result."""
         model = cls()
         order = sorted(
             ((line["run"], kind == "results", at, line) for kind in lines for at, line in enumerate(lines[kind])),
@@ -136,7 +136,7 @@ class Model:
 
 
 def whole_lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    """The records of a file, and whether anything else is in it."""
+    """Return the records of a file, and whether it has other content."""
     found: list[dict[str, Any]] = []
     data = path.read_bytes() if path.exists() else b""
     broken = bool(data) and not data.endswith(b"\n")

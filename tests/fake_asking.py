@@ -1,4 +1,4 @@
-"""How tests talk to the fake server: chats of both dialects, and raw connections."""
+"""Requests of tests to the fake server: chats of both dialects, and raw connections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHATS = ("/api/chat", "/v1/chat/completions")
 
 
 def body_for(path: str, text: str, *, schema: Any = SCHEMA, **more: Any) -> dict[str, Any]:
-    """Returns a chat request of the dialect that a path belongs to."""
+    """Return a chat request in the dialect of a path."""
     messages = [{"role": "system", "content": "Extract."}, {"role": "user", "content": text}]
     body: dict[str, Any] = {"model": "llama3.1", "messages": messages, "stream": False}
     if path == "/api/chat":
@@ -36,30 +36,30 @@ def body_for(path: str, text: str, *, schema: Any = SCHEMA, **more: Any) -> dict
 
 
 def ask(server: FakeLLM, path: str, text: str, *, schema: Any = SCHEMA, **more: Any) -> requests.Response:
-    """Returns the answer to a chat."""
+    """Return the reply to a chat."""
     return requests.post(
         server.url + path, json=body_for(path, text, schema=schema, **more), timeout=60, allow_redirects=False
     )
 
 
 def content_of(answer: requests.Response) -> Any:
-    """Returns what the model said, in either dialect."""
+    """Return the answer text, in either dialect."""
     body = answer.json()
     return body["message"]["content"] if "message" in body else body["choices"][0]["message"]["content"]
 
 
 def always(fault: Fault) -> Callable[[Seen, int], Fault]:
-    """Returns a `faults` function that gives one fault to every chat."""
+    """Return a `faults` function that gives one fault to every chat."""
     return lambda _seen, _n: fault
 
 
 def saying(text: str) -> Callable[[str, Any], str]:
-    """Returns an `answer` function that always says one thing."""
+    """Return an `answer` function that always returns one text."""
     return lambda _prompt, _schema: text
 
 
 def connected(server: FakeLLM, text: str, *, path: str = CHATS[0]) -> socket.socket:
-    """Returns a connection on which a chat was sent."""
+    """Return a connection on which a chat was sent."""
     body = json.dumps(body_for(path, text)).encode()
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     sock.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)

@@ -1,4 +1,4 @@
-"""What fuzzing feeds: texts and bytes that look like documents, answers and configurations, and are not quite.
+"""Inputs for fuzzing: texts and bytes that nearly are documents, answers and configurations.
 
 It must not import what is fuzzed, beyond the names of its settings.
 """
@@ -15,7 +15,7 @@ from pipeline.config.loading import known_keys
 
 
 def mixed(pieces: list[str]) -> st.SearchStrategy[str]:
-    """Texts of these pieces, some of them repeated very often, with anything in between."""
+    """Draw texts of these pieces, some repeated very often, with any text in between."""
     piece = st.sampled_from(pieces) | st.text(max_size=5)
     often = st.builds(lambda text, times: text * times, piece, st.integers(2, 3000))
     return st.lists(piece | piece | piece | often, max_size=12).map("".join)
@@ -23,7 +23,7 @@ def mixed(pieces: list[str]) -> st.SearchStrategy[str]:
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
-    """Bytes with some cut out, put in, or changed."""
+    """Draw bytes with some removed, inserted or changed."""
     data = bytearray(draw(whole))
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(data)))

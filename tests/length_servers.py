@@ -1,4 +1,4 @@
-"""Servers in memory that count, refuse or cut prompts, with several tokenizers, for the tests of prompt lengths."""
+"""Servers in memory that count, refuse or truncate prompts, with several tokenizers, for tests of prompt lengths."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _PIECES = re.compile(r" ?[A-Za-zА-яα-ω]{1,6}|\d{1,3}|\s{1,16}|.", re.DOTALL)
 
 
 def pieces(text: str) -> list[str]:
-    """Words in pieces of six letters, digits by three, white space by sixteen, anything else alone."""
+    """Split words into pieces of six letters, digits by three, white space by sixteen, all else singly."""
     return _PIECES.findall(text)
 
 
 def greedy(text: str) -> list[str]:
-    """A vocabulary without words: what two characters begin is one to six long, also across white space."""
+    """Tokenize without words: two characters start a token of one to six characters, even across white space."""
     found, place = [], 0
     lengths = _lengths()
     while place < len(text):
@@ -39,7 +39,7 @@ def _lengths() -> tuple[int, ...]:
 
 
 def characters(text: str) -> list[str]:
-    """A token for each character."""
+    """Return one token per character."""
     return list(text)
 
 
@@ -114,7 +114,7 @@ def case_of(
     complaint: str = "",
     max_tokens: int = 256,
 ) -> tuple[VerificationCase, int]:
-    """A document that was asked of a server, and how many tokens of its prompt were cut off."""
+    """Send a document to a server; return it with the number of prompt tokens that were cut off."""
 
     def prompt(part: str, whole: bool) -> list[str]:
         filled = user.replace("$title", title).replace("$document", part)
@@ -138,34 +138,34 @@ def case_of(
 
 
 def article(rng: random.Random, words: int) -> str:
-    """A news text."""
+    """Return a news text."""
     said = ("profit", "rose", "the", "company", "12", "per", "cent", "said,")
     return " ".join(rng.choice(said) for _ in range(words))
 
 
 def table(rng: random.Random, words: int) -> str:
-    """Numbers in columns, with much white space."""
+    """Return numbers in columns, with much white space."""
     rows = ("".join(f"{rng.randrange(10**6):>{rng.choice((8, 14))}}" for _ in range(8)) for _ in range(words // 8 + 1))
     return "\n".join(rows)
 
 
 def base64(rng: random.Random, words: int) -> str:
-    """One line without white space."""
+    """Return one line without white space."""
     return "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", k=words * 5))
 
 
 def blanks(rng: random.Random, words: int) -> str:
-    """White space for the most part."""
+    """Return mostly white space."""
     return "".join(rng.choice(("word", " " * 30, "\n\n\n", "\t\t")) for _ in range(words))
 
 
 def chinese(rng: random.Random, words: int) -> str:
-    """A script without white space."""
+    """Return text in a script without white space."""
     return "".join(chr(rng.randrange(0x4E00, 0x4F00)) for _ in range(words * 2))
 
 
 def mixed(rng: random.Random, words: int) -> str:
-    """Cyrillic, Greek, accents as marks of their own, and emoji of several parts."""
+    """Return Cyrillic, Greek, combining accents, and emoji of several parts."""
     parts = ("прибыль ", "κέρδη ", "café́ ", "👩‍👩‍👧 ", "🇩🇪🇫🇷", "한국어 ", "naïve ")
     return "".join(rng.choice(parts) for _ in range(words))
 

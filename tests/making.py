@@ -1,4 +1,4 @@
-"""Small documents of every format, made by hand, for the tests of what reads them."""
+"""Small documents of every format, written by hand, for tests of decoders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OUTLOOK = "The outlook for the year was confirmed, and the board proposed a divi
 
 
 def pdf(pages: Sequence[str], *, title: str = "") -> bytes:
-    """A PDF with these lines of text, one a page."""
+    """Return a PDF with one of these lines of text per page."""
     kids = " ".join(f"{4 + 2 * at} 0 R" for at in range(len(pages)))
     objects = [
         "<</Type/Catalog/Pages 2 0 R>>",
@@ -26,7 +26,7 @@ def pdf(pages: Sequence[str], *, title: str = "") -> bytes:
 
 
 def _assembled(objects: Sequence[str]) -> bytes:
-    """The file of these objects, numbered from 1; the last one describes the document."""
+    """Return the PDF file of these objects, numbered from 1; the last one describes the document."""
     data, places = b"%PDF-1.4\n", []
     for number, each in enumerate(objects, 1):
         places.append(len(data))
@@ -38,7 +38,7 @@ def _assembled(objects: Sequence[str]) -> bytes:
 
 
 def page(title: str, *paragraphs: str) -> str:
-    """A web page of a newspaper, with a menu and a footer around the article."""
+    """Return a newspaper's web page, with a menu and a footer around the article."""
     body = "".join(f"<p>{text}</p>" for text in paragraphs)
     return (
         f'<html><head><title>{title} | The Daily</title><meta property="og:site_name" content="The Daily">'
@@ -49,7 +49,7 @@ def page(title: str, *paragraphs: str) -> str:
 
 
 def mail(*parts: tuple[str, str], headers: str = "") -> bytes:
-    """A message of parts, each of a type (with what else stands in its header) and a text."""
+    """Return a message of parts, each with a type (and further header text) and a content."""
     inner = "".join(f"--b\r\nContent-Type: {kind}\r\n\r\n{text}\r\n" for kind, text in parts)
     first = headers or "Subject: =?utf-8?q?Z=C3=BCrich?= news\r\nFrom: A B <a@example.org>\r\n"
     more = "Date: Mon, 06 May 2024 07:08:09 +0200\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b"

@@ -1,4 +1,4 @@
-"""The files that this process opens, counted by the interpreter: what a step costs, whatever the machine is doing."""
+"""Count the files that this process opens, as a measure of cost that does not depend on the machine."""
 
 from __future__ import annotations
 

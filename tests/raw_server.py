@@ -1,4 +1,4 @@
-"""A server of raw sockets on 127.0.0.1, for what no HTTP library would send; it starts a thread for each connection."""
+"""A raw socket server on 127.0.0.1, for replies that no HTTP library would send; one thread per connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """One request as it came; header names in lower case."""
+    """One request as received; header names in lower case."""
 
     method: str
     path: str
@@ -25,7 +25,7 @@ class Got:
 
     @property
     def json(self) -> Any:
-        """The body, decoded."""
+        """Return the decoded body."""
         return json.loads(self.body)
 
 
@@ -37,7 +37,7 @@ class Line:
         self._file = sock.makefile("rb")
 
     def read(self) -> Got | None:
-        """The next request, or None when the client has closed."""
+        """Return the next request, or None when the client has closed."""
         first = self._file.readline()
         if not first:
             return None
@@ -49,12 +49,12 @@ class Line:
         return Got(method, target, headers, self._file.read(int(headers.get("content-length", 0))))
 
     def send(self, data: bytes) -> None:
-        """Sends bytes as they are; a client that is gone is not an error."""
+        """Send bytes as they are; a client that has disconnected is no error."""
         with contextlib.suppress(OSError):
             self.sock.sendall(data)
 
     def drip(self, head: bytes, *, pause_s: float = 0.05) -> None:
-        """Sends `head`, then a byte now and then until the server goes down."""
+        """Send `head`, then single bytes until the server goes down."""
         self.send(head)
         while not self.ended.wait(pause_s):
             self.send(b"x")
@@ -69,13 +69,13 @@ class Line:
             self.ended.wait(0.05)
 
     def reset(self) -> None:
-        """Ends the connection with a RST."""
+        """End the connection with a RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._file.close()
         self.sock.close()
 
     def close(self) -> None:
-        """Ends the connection with a FIN."""
+        """End the connection with a FIN."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
         self._file.close()
@@ -110,12 +110,12 @@ class RawServer:
         self._socks: list[socket.socket] = []
 
     def __enter__(self) -> RawServer:
-        """Returns the server, listening."""
+        """Return the listening server."""
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Cuts every connection."""
+        """Cut every connection."""
         self.ended.set()
         for sock in (self._listening, *self._socks):
             with contextlib.suppress(OSError):
@@ -138,7 +138,7 @@ class RawServer:
 
 
 def reply(body: bytes | str | Any = b"", status: int = 200, **headers: str) -> bytes:
-    """An answer as bytes; what is neither bytes nor text becomes JSON. `_` in a header's name stands for `-`."""
+    """Return a reply as bytes; other values than bytes and text become JSON. `_` in a header's name means `-`."""
     data = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
     lines = [f"HTTP/1.1 {status} Said", f"Content-Length: {len(data)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -146,14 +146,14 @@ def reply(body: bytes | str | Any = b"", status: int = 200, **headers: str) -> b
 
 
 def chunked(body: bytes, size: int = 5) -> bytes:
-    """A 200 in chunks of a few bytes, which split lines and characters."""
+    """Return a 200 in chunks of a few bytes, which split lines and characters."""
     parts = [body[start : start + size] for start in range(0, len(body), size)]
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
 
 
 def answering(*answers: bytes | Mapping[str, bytes], host: str = "127.0.0.1", port: int = 0) -> RawServer:
-    """A server that gives one answer after the other, the last one for ever; a mapping is by path (else a 404)."""
+    """Return a server that sends these replies in turn, the last one for ever; a mapping is by path (else a 404)."""
     server: RawServer
     left = list(answers)
 
@@ -170,7 +170,7 @@ def answering(*answers: bytes | Mapping[str, bytes], host: str = "127.0.0.1", po
 
 
 def answering_together(many: int) -> RawServer:
-    """A server that answers when this many requests are in flight at a time, turn after turn."""
+    """Return a server that answers when this many requests are in flight at a time, again and again."""
     barrier = threading.Barrier(many)
 
     def talk(line: Line) -> None:
@@ -182,6 +182,6 @@ def answering_together(many: int) -> RawServer:
 
 
 def refusing_url() -> str:
-    """The address of a port where nothing listens."""
+    """Return the address of a port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return f"http://127.0.0.1:{sock.getsockname()[1]}"

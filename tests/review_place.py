@@ -1,4 +1,4 @@
-"""An output of a few documents to review, made by hand, with its input beside it."""
+"""A small output to review, written by hand, with its input beside it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def write_output(
 
 
 def gold_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a gold file, each whole."""
+    """Return the lines of a gold file, each of which must be whole."""
     data = path.read_bytes() if path.exists() else b""
     assert data == b"" or data.endswith(b"\n")
     return [json.loads(line) for line in data.splitlines()]

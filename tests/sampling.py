@@ -1,4 +1,4 @@
-"""Which cases of a long parametrized test a person runs, and which are left to `make test-long`."""
+"""Marks for long parametrized tests: which cases `make test` runs, and which only `make test-long`."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ from pipeline.records import ExtractionAttempt, Failure, ModelMetadata, Result
 TEXT = "[[doc:1]] The strait was closed to tankers on Monday."
 
 
-def test_an_event_is_classified_by_whichever_provider_the_client_is() -> None:
-    """The output fits the agent's schema, and the metadata names who really answered."""
+def test_event_is_classified_by_any_provider() -> None:
+    """The output fits the agent's schema, and the metadata names the provider that answered."""
     with FakeLLM(("llama3.1",)) as server:
         clients = (
             VLLMClient(VLLMConfig(base_url=server.url, model="llama3.1")),
@@ -39,16 +39,16 @@ def test_an_event_is_classified_by_whichever_provider_the_client_is() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_unnamed_model_is_named_by_the_server(stream: bool) -> None:
-    """With an empty `model` the server takes the one it has; the metadata says which that was."""
+def test_metadata_has_the_servers_model_name(stream: bool) -> None:
+    """With an empty `model` the server uses its only model."""
     with FakeLLM(("served-one",)) as server:
         found = classify_global_event(TEXT, VLLMClient(VLLMConfig(base_url=server.url, stream=stream)))
     assert isinstance(found, Result)
     assert found.model.name == "served-one"
 
 
-def test_it_retries_by_the_clients_own_settings() -> None:
-    """Two retries are three requests; the pauses are those of its back-off."""
+def test_extract_retries_with_the_clients_settings() -> None:
+    """Two retries are three requests, with the pauses of its back-off."""
     slept: list[float] = []
     with FakeLLM(("llama3.1",)) as server:
         config = VLLMConfig(base_url=server.url, model="llama3.1", max_retries=2, retry_base_delay=0.5)
@@ -71,16 +71,16 @@ class Poet:
     def call_llm(
         self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, document_text: str
     ) -> ExtractionAttempt:
-        """Remembers the prompt."""
+        """Record the prompt."""
         self.asked.append(prompts["user"])
         return ExtractionAttempt(ModelMetadata("muse", "ode"), raw_text="O sea!" if len(self.asked) == 1 else "{}")
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
-def test_any_client_will_do_and_none_is_believed() -> None:
-    """A client of another make is asked once more with the complaint, and its bad answers are a failure."""
+def test_custom_client_is_accepted_and_validated() -> None:
+    """It gets one re-ask with the complaint, and its bad answers are a failure."""
     poet = Poet()
     found = classify_global_event(TEXT, poet)
     assert isinstance(found, Failure)
@@ -91,7 +91,7 @@ def test_any_client_will_do_and_none_is_believed() -> None:
 
 @pytest.mark.parametrize("agent", ["extractor", "event_classifier"])
 def test_extract_equals_a_run(place: Place, agent: str) -> None:
-    """The result for a text is the one that a run writes, but for the times and the place."""
+    """The result for a text equals that of a run, except for times and place."""
     place.configure({"agent": agent})
     (name,) = place.documents(1)
     place.run()
@@ -104,8 +104,8 @@ def test_extract_equals_a_run(place: Place, agent: str) -> None:
     assert (found.attempts, found.document_chars) == (line["attempts"], line["document_chars"])
 
 
-def test_an_extractor_reads_the_configuration(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a client it takes the configured provider; eight threads share it."""
+def test_extractor_reads_the_configuration(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a client it uses the configured provider; eight threads share it."""
     place.configure()
     monkeypatch.chdir(place.folder)
     monkeypatch.setenv("PIPELINE_CONFIG", "pipeline.yaml")
@@ -116,7 +116,7 @@ def test_an_extractor_reads_the_configuration(place: Place, monkeypatch: pytest.
 
 
 def test_metadata_fills_the_prompt(place: Place) -> None:
-    """What a document's fields are in a run, metadata is for a text."""
+    """It has the role of a document's fields in a run."""
     place.configure(agent={"user_prompt": "$title: $document\n"})
     client = VLLMClient(VLLMConfig(base_url=place.server.url, model="llama3.1"))
     folder = str(place.folder / "agents")
@@ -127,15 +127,15 @@ def test_metadata_fills_the_prompt(place: Place) -> None:
         extract("A text.", "small", client, metadata={"text": "x"}, agents_dir=folder)
 
 
-def test_an_agent_that_is_not_there() -> None:
-    """A wrong name or path is a ConfigError before anything is sent."""
+def test_missing_agent_is_a_config_error() -> None:
+    """A wrong name or path is reported before any request."""
     with pytest.raises(ConfigError, match="which is not a file"):
         extract("A text.", "nowhere/agent.yaml", VLLMClient(VLLMConfig()))
     with pytest.raises(ConfigError, match="the nearest is extractor"):
         extract("A text.", "extracter", VLLMClient(VLLMConfig()))
 
 
-def test_results_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    """An error and not no records: a mistyped path would look like an empty night."""
+def test_results_of_a_missing_folder_are_an_error(tmp_path: Path) -> None:
+    """A mistyped path must not look like an output without records."""
     with pytest.raises(OutputError, match="is not a folder"):
         read_results(str(tmp_path / "nowhere"))

@@ -1,4 +1,4 @@
-"""What the pages of docs/ quote of the program: its notes, exit codes, settings, flags and messages."""
+"""Quotations in docs/: notes, exit codes, settings, flags and messages exist in the program."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def is_message(span: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_message_that_is_quoted_is_one_of_the_program(page: str) -> None:
-    """Who searches the pages for a line of the log finds it, and the other way round."""
+def test_each_quoted_message_is_in_the_program(page: str) -> None:
+    """A user who searches the pages for a log line finds it, and vice versa."""
     assert [phrase for phrase in quoted(page) if phrase not in PRINTED] == []
 
 
-def test_there_are_messages_to_check() -> None:
-    """The test above checks something."""
+def test_pages_quote_messages() -> None:
+    """The test above has cases."""
     assert len([phrase for page in PAGES for phrase in quoted(page)]) >= 20
 
 
@@ -95,15 +95,15 @@ def test_each_note_has_a_meaning() -> None:
     assert len(noted()) > 30
 
 
-def test_the_table_of_notes_is_that_of_the_program() -> None:
-    """docs/troubleshooting.md lists each note with the meaning that the report page gives."""
+def test_table_of_notes_equals_the_programs() -> None:
+    """docs/troubleshooting.md has each note with the meaning that the report page shows."""
     rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.+?) \|", section("Notes"), re.MULTILINE))
     assert rows == NOTES
 
 
 @pytest.mark.parametrize("page", ["nightly.md", "troubleshooting.md"])
 def test_each_exit_code_is_listed(page: str) -> None:
-    """With its cause."""
+    """It has its cause."""
     table = PAGES[page].partition("\n## Exit codes\n")[2].partition("\n## ")[0]
     codes = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for code in row.split(",")}
     assert codes == {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
@@ -117,8 +117,8 @@ def settings() -> list[str]:
 
 
 @pytest.mark.parametrize("name", settings())
-def test_each_setting_that_is_named_exists(name: str) -> None:
-    """In the schema of the config file; below a free mapping, such as `input.storage`, any name does."""
+def test_each_named_setting_exists(name: str) -> None:
+    """It is in the schema of the config file, or below a free mapping such as `input.storage`."""
     part = json.loads((ROOT / "config" / "schemas" / "pipeline.schema.json").read_text(encoding="utf-8"))
     for key in name.split("."):
         if "properties" not in part:
@@ -135,8 +135,8 @@ def options() -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_flag_that_a_sentence_names_exists(page: str) -> None:
-    """A code span that begins with `--` names an option of some command, but for those of other programs."""
+def test_each_named_flag_exists(page: str) -> None:
+    """A code span that begins with `--` names an option of some command, except for other programs."""
     others = {"--allow-auto-truncate", "--reasoning-parser", "--max-model-len", "--structured-outputs-config"}
     spans = re.findall(r"(?<!`)`(--[a-z-]+)", re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL))
     scripts = re.findall(r"python scripts/[^`\n]*", PAGES[page])

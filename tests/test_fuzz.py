@@ -42,7 +42,7 @@ fuzz = settings(
 
 @contextmanager
 def soon() -> Iterator[None]:
-    """Fails when its body takes more than a second of the processor's time."""
+    """Fail if the block takes more than a second of CPU time."""
     gc.disable()  # what collects here is hypothesis' own memory of 100,000 examples, for longer than a second
     try:
         begun = time.thread_time()
@@ -60,7 +60,7 @@ def soon() -> Iterator[None]:
     how=st.data(),
 )
 def test_any_bytes_as_a_document(tmp_path: Path, suffix: str, packing: str, content: bytes, how: st.DataObject) -> None:
-    """Each entry of any file of any format is a document that a prompt and a record can hold, or has a reason."""
+    """Each entry of any file is a document that a prompt and a record can hold, or has a reason."""
     if packing == ".gz" and how.draw(st.booleans()):
         content = how.draw(damaged(st.just(gzip.compress(content, mtime=0))))
     path = tmp_path / f"a{suffix}{packing}"
@@ -75,7 +75,7 @@ def test_any_bytes_as_a_document(tmp_path: Path, suffix: str, packing: str, cont
 
 
 def as_result(document: Document, output: object = None) -> Result:
-    """A result of this document."""
+    """Return a result of this document."""
     return Result(
         document.id, document.uri, document.sha256, "a", "default", "f", output, ModelMetadata("vllm", "m"), 1, 0,
         False, document.notes, Usage(1, 2), None, len(document.text), document.metadata, 0.5,
@@ -89,7 +89,7 @@ COMPILED = compile_schema(SCHEMA, where="test")
 @fuzz
 @given(text=answers, repair=st.sampled_from(["off", "basic", "full"]))
 def test_any_text_as_an_answer(text: str, repair: str) -> None:
-    """It is a valid object that a record can hold, or refused with a complaint that can be sent to the model."""
+    """It is a valid object that a record can hold, or is refused with a complaint that can be sent."""
     with soon():
         try:
             answer = judge(text, COMPILED, document_text="one word", repair=repair)
@@ -107,7 +107,7 @@ def test_any_text_as_an_answer(text: str, repair: str) -> None:
 @given(data=yamls)
 @example(data=b"[" * 2000)
 def test_any_text_as_a_configuration(tmp_path: Path, data: bytes) -> None:
-    """It is taken, and can be shown, or refused with a message that names the file."""
+    """It is accepted and can be printed, or is refused with a message that names the file."""
     path = tmp_path / "c.yaml"
     path.write_bytes(data)
     with soon():
@@ -120,7 +120,7 @@ def test_any_text_as_a_configuration(tmp_path: Path, data: bytes) -> None:
 @example(data=b"overflow: " + b"a" * 90_000)
 @example(data=b"overflow: " + b"?" * 90_000)
 def test_any_text_as_an_agent(tmp_path: Path, data: bytes) -> None:
-    """It is taken, and can be rendered and judged by, or refused with a message that names the file."""
+    """It is accepted and can be rendered and applied, or is refused with a message that names the file."""
     path = tmp_path / "any.yaml"
     path.write_bytes(data)
     document = Document("i", "u", "s", "a $text", {"title": "t"}, ())
@@ -140,7 +140,7 @@ def test_any_text_as_an_agent(tmp_path: Path, data: bytes) -> None:
 
 
 def refusal(call: Callable[[], object]) -> str | None:
-    """What a ConfigError said, if there was one; nothing else may be raised."""
+    """Return the message of a ConfigError, if one is raised; no other exception may be."""
     try:
         call()
     except ConfigError as error:

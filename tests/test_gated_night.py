@@ -1,4 +1,4 @@
-"""docs/truth.md leads from nothing to a gated night: its commands and settings, as they are written there."""
+"""docs/truth.md leads from an empty folder to a gated nightly run: its commands and settings work as written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE = (Path(__file__).parent.parent / "docs" / "truth.md").read_text(encoding="
 
 
 def block(heading: str, kind: str) -> str:
-    """The first block of this language under a heading, without the indentation of a list."""
+    """Return the first block of this language under a heading, without the indentation of a list."""
     section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", section, re.DOTALL | re.MULTILINE)
     indent, text = next((indent, text) for indent, found, text in blocks if found == kind)
@@ -22,13 +22,13 @@ def block(heading: str, kind: str) -> str:
 
 
 def nightly(place: Place) -> list[Ran]:
-    """What the commands of the crontab come to, in their order."""
+    """Run the commands of the crontab in order, and return how they ended."""
     commands = re.findall(r"&& (pipeline .*)", block("From nothing to a gated night", ""))
     return [place.call(*shlex.split(command)[1:]) for command in commands]
 
 
-def test_from_nothing_to_a_gated_night(place: Place) -> None:
-    """Answers, judgements, copies, gates: silent nights, with a baseline too, and exit 1 once a gate is too high."""
+def test_truth_page_leads_to_a_gated_nightly_run(place: Place) -> None:
+    """Good nights print no output, with a baseline too, and a too high gate exits with 1."""
     place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
     assert place.call("init", "my_project").code == 0
     place.folder = place.folder / "my_project"

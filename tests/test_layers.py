@@ -1,4 +1,4 @@
-"""The layers of the program: imports go one way, each library stands behind one module, threads start in one place."""
+"""The layers of the program: imports go one way, each library has one owner, threads start in one place."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 
 
 def part_of(name: str) -> str:
-    """The folder or root module that a file or a dotted name below `pipeline` belongs to."""
+    """Return the folder or root module of a file or a dotted name below `pipeline`."""
     return name.removesuffix(".py").replace("/", ".").split(".")[0]
 
 
 def tree_of(module: str) -> ast.Module:
-    """The syntax tree of a module."""
+    """Return the syntax tree of a module."""
     return ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
 
 
@@ -93,7 +93,7 @@ def imported(module: str, *, types: bool = True) -> Iterator[str]:
 
 
 def own(module: str, *, types: bool = True) -> Iterator[str]:
-    """The parts of the package that a module imports, but its own."""
+    """Return the parts of the package that a module imports, without its own."""
     names = (name.removeprefix("pipeline.") for name in imported(module, types=types) if name.startswith("pipeline."))
     yield from (part_of(name) for name in names if part_of(name) != part_of(module) and part_of(name) != "__version__")
 
@@ -106,8 +106,8 @@ def test_imports_go_one_way(module: str) -> None:
     assert higher == [], f"{module} (level {level}) imports {higher}"
 
 
-def test_no_part_imports_in_a_circle() -> None:
-    """Parts of one level may import each other, but not in a circle; what only annotations need does not count."""
+def test_parts_import_each_other_without_cycles() -> None:
+    """Parts of one level may import each other; imports for annotations do not count."""
     edges: dict[str, set[str]] = {}
     for module in MODULES:
         edges.setdefault(part_of(module), set()).update(own(module, types=False))
@@ -116,8 +116,8 @@ def test_no_part_imports_in_a_circle() -> None:
     assert edges == {}
 
 
-def test_each_library_stands_behind_one_module() -> None:
-    """So that it can be replaced there, and its errors become ours there."""
+def test_each_library_is_used_by_one_module() -> None:
+    """It can be replaced there, and its errors are translated there."""
     found: dict[str, set[str]] = {}
     for module in MODULES:
         for name in imported(module):
@@ -148,15 +148,15 @@ def test_threads_start_in_the_runner_alone() -> None:
     }
 
 
-def test_the_parsed_command_line_stays_in_cli() -> None:
-    """Below `cli` a typed object says what the flags ask for."""
+def test_parsed_command_line_stays_in_cli() -> None:
+    """Below `cli` a typed object has the flags."""
     assert {module for module in MODULES if "argparse" in set(imported(module))} <= {
         module for module in MODULES if module.startswith("cli/")
     }
 
 
 def test_only_process_catches_everything() -> None:
-    """A broad `except` elsewhere would hide faults; cli's one turns them into exit code 70, metrics log theirs."""
+    """A broad `except` elsewhere would hide bugs; cli's own turns them into exit code 70, metrics log theirs."""
     found = {
         module
         for module in MODULES
@@ -168,7 +168,7 @@ def test_only_process_catches_everything() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_and_functions_stay_small(module: str) -> None:
-    """No module over 300 lines, no function over 45."""
+    """No module exceeds 300 lines, no function 45."""
     text = (PACKAGE / module).read_text(encoding="utf-8")
     assert text.count("\n") <= 300
     long = {

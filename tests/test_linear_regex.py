@@ -1,4 +1,4 @@
-"""Patterns without backtracking: the meaning of Python's engine, and time that is linear in the text."""
+"""Patterns without backtracking: the meaning of Python's engine, in time linear in the text."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ texts = st.text("abAfß0 _.\nİſK٣", max_size=12)
 
 
 def automaton(pattern: str) -> LinearRegex:
-    """The pattern, never left to Python's engine."""
+    """Return the compiled pattern, without the fallback to Python's engine."""
     found = LinearRegex(pattern)
     tree = parse(pattern)
     found._automaton = Automaton(Program(tree, tree.state.flags, back=False))
@@ -69,8 +69,8 @@ def automaton(pattern: str) -> LinearRegex:
 
 @settings(deadline=None, max_examples=2000)
 @given(st.one_of(patterns, behind), st.lists(texts, min_size=1, max_size=4))
-def test_it_says_what_the_standard_library_says(pattern: str, examples: list[str]) -> None:
-    """Over any pattern without back references and any text, search and fullmatch give the same answer."""
+def test_matches_equal_those_of_the_standard_library(pattern: str, examples: list[str]) -> None:
+    """This holds for search and fullmatch of any pattern without back references, and any text."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -91,8 +91,8 @@ def test_it_says_what_the_standard_library_says(pattern: str, examples: list[str
         r"^(?=.*\d)(?=.*[A-Za-z]).{2,}$", r"[\ud800-\udfff]", r"^[^\x00-\x7f]+$", r"(?s)a.b", r"(a|b)*?\n?$", r"\B", "",
     ],
 )  # fmt: skip
-def test_usual_patterns(pattern: str, text: str) -> None:
-    """Flags, anchors, look-around, ranges and surrogates mean what they mean in `re`."""
+def test_common_pattern_features(pattern: str, text: str) -> None:
+    """Flags, anchors, look-around, ranges and surrogates have the meaning of `re`."""
     assert automaton(pattern).search(text) == bool(re.search(pattern, text))
     assert LinearRegex(pattern).search(text) == bool(re.search(pattern, text))
 
@@ -100,8 +100,8 @@ def test_usual_patterns(pattern: str, text: str) -> None:
 @pytest.mark.parametrize(
     "pattern", [r"(a)\1", r"(?P<x>a)(?P=x)", r"(a)?(?(1)b|c)", "(?:a{1000}){1000}", "(?:(?:a{99}){99}){99}"]
 )
-def test_what_needs_backtracking_or_is_too_large_is_refused(pattern: str) -> None:
-    """Back references and repeats that would fill the memory are refused when the pattern is compiled."""
+def test_backtracking_or_huge_patterns_are_refused(pattern: str) -> None:
+    """Back references, and repeats that would fill the memory, are refused at compile time."""
     with pytest.raises(UnsupportedPatternError):
         LinearRegex(pattern)
 
@@ -121,15 +121,15 @@ def test_what_needs_backtracking_or_is_too_large_is_refused(pattern: str) -> Non
         (r"(x+x+)+y", "x" * 1_000_000),
     ],
 )
-def test_time_is_linear(pattern: str, text: str) -> None:
-    """Patterns that take Python's engine longer than anybody waits need a second for a megabyte."""
+def test_matching_takes_linear_time(pattern: str, text: str) -> None:
+    """Patterns that hang Python's engine need about a second for a megabyte."""
     started = time.process_time()
     assert LinearRegex(pattern).search(text) is False
     assert time.process_time() - started < 10
 
 
-def test_a_search_has_an_end() -> None:
-    """A pattern and a text that together need too many steps are given up, within seconds."""
+def test_search_steps_are_bounded() -> None:
+    """A pattern and a text that together need too many steps are given up."""
     pattern = LinearRegex(r"x.{1,3000}foo|(a|b)*a(a|b){500}c")
     text = "".join(random.Random(1).choices("xyab", k=60_000))
     started = time.process_time()
@@ -146,6 +146,6 @@ def test_a_search_has_an_end() -> None:
         ("^(a+)+$", False), (".*a", False), ("^a*b*$", False), ("(ab|cd){9}", False), ("^(?!a)", False), ("", True),
     ],
 )  # fmt: skip
-def test_only_what_has_few_ways_is_left_to_python(pattern: str, plain: bool) -> None:
-    """A pattern is plain when no text makes Python's engine try more than a few ways."""
+def test_only_unambiguous_patterns_use_pythons_engine(pattern: str, plain: bool) -> None:
+    """No text makes Python's engine try more than a few ways for them."""
     assert LinearRegex(pattern).is_plain is plain

@@ -27,7 +27,7 @@ log = logging.getLogger("pipeline.test")
 
 
 class Clock:
-    """A clock that stands until it is moved."""
+    """A clock that stands still until it is set."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -51,7 +51,7 @@ def opened(**settings: object) -> tuple[io.StringIO, logs.LineHandler]:
 
 
 def test_text_line_has_time_level_message_and_fields() -> None:
-    """A text line is time, level, message, then the fields in the order given, quoted where needed."""
+    """Fields are in the given order and quoted if necessary."""
     stream, _ = opened()
     log.error("provider %s", "down", extra={"endpoint": "http://a/v1", "took_s": 1.5, "why": "no route", "none": None})
     assert LINE.match(stream.getvalue())
@@ -59,7 +59,7 @@ def test_text_line_has_time_level_message_and_fields() -> None:
 
 
 def test_json_line_is_one_object_with_severity_and_bound_fields() -> None:
-    """A JSON line carries severity, time, logger, what is bound, and the fields as JSON values."""
+    """It has severity, time, logger, bound values, and the fields as JSON values."""
     stream, handler = opened(format="json")
     handler.bind({"run_id": "r1", "shard": None})
     log.info("switched", extra={"provider": "vllm", "documents": 3, "severity": "mine", "nan": float("nan")})
@@ -73,8 +73,8 @@ def test_json_line_is_one_object_with_severity_and_bound_fields() -> None:
 
 @settings(deadline=None)
 @given(st.text())
-def test_visible_leaves_nothing_a_terminal_acts_on(text: str) -> None:
-    """After visible no control, line or paragraph separator, surrogate or bidi character is left; the rest stays."""
+def test_visible_removes_all_terminal_controls(text: str) -> None:
+    """These are control characters, line and paragraph separators, surrogates and bidi marks; the rest stays."""
     shown = logs.visible(text)
     assert all(unicodedata.category(char) not in ("Cc", "Cs", "Zl", "Zp") for char in shown)
     assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
@@ -85,8 +85,8 @@ def test_visible_leaves_nothing_a_terminal_acts_on(text: str) -> None:
 @pytest.mark.parametrize("form", ["text", "json"])
 @settings(deadline=None)
 @given(message=st.text(), value=st.text(), key=st.text(min_size=1))
-def test_an_event_is_one_line_whatever_it_holds(form: logs.LogFormat, message: str, value: str, key: str) -> None:
-    """Whatever the message, a field's name or its value is, the event is one line (and, as JSON, one object)."""
+def test_event_is_always_one_line(form: logs.LogFormat, message: str, value: str, key: str) -> None:
+    """This holds for any message, field name and value, and as JSON it is one object."""
     stream, _ = opened(format=form)
     log.error("%s", message, extra={"given " + key: value, "more": [value, {value: value}]})
     written = stream.getvalue()
@@ -96,15 +96,15 @@ def test_an_event_is_one_line_whatever_it_holds(form: logs.LogFormat, message: s
         assert json.loads(written)["message"] == logs.visible(message)
 
 
-def test_escapes_are_spelled_out() -> None:
+def test_escapes_in_log_lines_are_spelled_out() -> None:
     """An escape sequence in a document's name reaches the log as text."""
     stream, _ = opened()
     log.error("failed", extra={"id": "a\x1b[31m\n\u202eb\x9b"})
     assert stream.getvalue().endswith("id=a\\x1b[31m\\n\\u202eb\\x9b\n")
 
 
-def test_a_traceback_keeps_its_lines_but_cannot_pose_as_an_event() -> None:
-    """A traceback's lines are indented, so that text in an exception never looks like a log line."""
+def test_traceback_lines_are_indented() -> None:
+    """Text in an exception therefore never looks like a log line."""
     stream, _ = opened()
     try:
         raise ValueError("bad\n2026-01-01T00:00:00.000Z ERROR forged\x1b[2J")
@@ -118,16 +118,16 @@ def test_a_traceback_keeps_its_lines_but_cannot_pose_as_an_event() -> None:
 
 
 @given(st.lists(st.text(alphabet="ab=.-/é", min_size=1, max_size=70), min_size=1, max_size=40), st.integers(40, 120))
-def test_a_long_event_is_broken_between_words(words: list[str], columns: int) -> None:
-    """On a terminal it has the same words on more lines; those after the first are indented: none poses as an event."""
+def test_long_event_is_wrapped_between_words(words: list[str], columns: int) -> None:
+    """On a terminal it has the same words; later lines are indented, so none looks like an event."""
     first, *others = folded(" ".join(words), columns).split("\n")
     assert first.split() + [word for line in others for word in line.split()] == words
     assert all(line.startswith("    ") for line in others)
     assert all(len(line) <= columns or len(line.split()) == 1 for line in [first, *others])
 
 
-def test_colours_take_no_columns() -> None:
-    """A coloured line that fits is not wrapped: the text of an error is laid out already."""
+def test_colour_codes_do_not_count_as_columns() -> None:
+    """A coloured line that fits is not wrapped."""
     line = f"\x1b[1m\x1b[31merror:\x1b[0m {'word ' * 6}last one"
     assert folded(line, 45) == line
 
@@ -145,8 +145,8 @@ def test_only_text_on_a_terminal_is_wrapped(form: logs.LogFormat) -> None:
     assert len(stream.getvalue().splitlines()) == 1
 
 
-def test_a_traceback_is_a_field_in_json() -> None:
-    """A traceback in JSON is inside the one object."""
+def test_json_traceback_is_a_field() -> None:
+    """It is inside the single object."""
     stream, _ = opened(format="json")
     try:
         raise ValueError("bad")
@@ -155,8 +155,8 @@ def test_a_traceback_is_a_field_in_json() -> None:
     assert json.loads(stream.getvalue())["stack_trace"].endswith("ValueError: bad")
 
 
-def test_a_repeated_warning_is_written_once_in_30_s_with_its_count() -> None:
-    """Within 30 s a repeating warning is held; the next one written says how many were."""
+def test_repeated_warning_is_written_once_in_30_s() -> None:
+    """The next one that is written has the count of the suppressed ones."""
     clock = Clock()
     stream, _ = opened(clock=clock)
     for clock.now in (0.0, 1.0, 29.9, 30.0):
@@ -166,8 +166,8 @@ def test_a_repeated_warning_is_written_once_in_30_s_with_its_count() -> None:
     assert second.endswith("retried 30.0 reason=timeout endpoint=http://a repeated=2")
 
 
-def test_other_reasons_endpoints_and_levels_are_not_held() -> None:
-    """Only the same message for the same reason and endpoint is a repetition, and only of warnings."""
+def test_only_equal_warnings_are_suppressed() -> None:
+    """Message, reason and endpoint must be equal, and other levels are never suppressed."""
     stream, _ = opened(clock=Clock())
     for reason, endpoint in (("timeout", "a"), ("timeout", "b"), ("overloaded", "a")):
         log.warning("retried", extra={"reason": reason, "endpoint": endpoint})
@@ -176,8 +176,8 @@ def test_other_reasons_endpoints_and_levels_are_not_held() -> None:
     assert len(stream.getvalue().splitlines()) == 5
 
 
-def test_warnings_without_a_reason_are_told_apart_by_all_they_say() -> None:
-    """Of two variables that are ignored, or two faults of a file, each is said; the same again is a repetition."""
+def test_warnings_without_a_reason_are_compared_by_all_fields() -> None:
+    """Two ignored variables, or two errors of a file, are both logged; only equal ones are repetitions."""
     stream, _ = opened(clock=Clock())
     for name in "aba":
         log.warning("a variable is ignored", extra={"variable": name})
@@ -187,8 +187,8 @@ def test_warnings_without_a_reason_are_told_apart_by_all_they_say() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 40)), max_size=60))
-def test_no_warning_goes_uncounted(events: list[tuple[str, float]]) -> None:
-    """Lines written plus their `repeated` is how often each warning happened, once the handler is closed."""
+def test_every_warning_is_counted(events: list[tuple[str, float]]) -> None:
+    """Written lines plus their `repeated` equal the number of warnings once the handler is closed."""
     clock = Clock()
     stream, handler = opened(format="json", clock=clock)
     for reason, pause_s in events:
@@ -201,8 +201,8 @@ def test_no_warning_goes_uncounted(events: list[tuple[str, float]]) -> None:
         assert written == sum(reason == wanted for reason, _ in events)
 
 
-def test_repeats_stay_bounded_and_counted() -> None:
-    """Thousands of different warnings do not pile up in memory, and those held are still counted."""
+def test_suppressed_warnings_use_bounded_memory() -> None:
+    """Thousands of different warnings are still counted."""
     repeats = logs.Repeats(Clock())
     written = 0
     for number in range(3000):
@@ -213,8 +213,8 @@ def test_repeats_stay_bounded_and_counted() -> None:
     assert repeats.rest() == []
 
 
-def test_quiet_writes_nothing_until_it_is_asked() -> None:
-    """Quiet holds warnings and errors back; flush_quiet writes them, and what comes after goes straight out."""
+def test_quiet_holds_lines_until_flush_quiet() -> None:
+    """Warnings and errors are held back; after the flush lines are written directly."""
     stream, handler = opened(quiet=True)
     log.info("started")
     log.warning("retried")
@@ -225,8 +225,8 @@ def test_quiet_writes_nothing_until_it_is_asked() -> None:
     assert [line.split(" ", 2)[2] for line in stream.getvalue().splitlines()] == ["retried", "stopped", "later"]
 
 
-def test_quiet_says_nothing_when_it_is_only_closed() -> None:
-    """A run that ended with 0 closes the log and has written nothing, repeated warnings included."""
+def test_quiet_log_closed_without_a_flush_is_empty() -> None:
+    """A run that ended with 0 writes no line, not even a repeated warning."""
     stream, handler = opened(quiet=True, clock=Clock())
     for _ in range(3):
         log.warning("retried")
@@ -234,8 +234,8 @@ def test_quiet_says_nothing_when_it_is_only_closed() -> None:
     assert stream.getvalue() == ""
 
 
-def test_quiet_keeps_the_last_lines_and_says_what_it_dropped() -> None:
-    """Quiet keeps the last 200 lines and says how many came before."""
+def test_quiet_keeps_the_last_200_lines() -> None:
+    """It says how many lines came before."""
     stream, handler = opened(quiet=True)
     for number in range(205):
         log.error("line %s", number)
@@ -246,16 +246,16 @@ def test_quiet_keeps_the_last_lines_and_says_what_it_dropped() -> None:
     assert lines[-1].endswith("line 204")
 
 
-def test_level_is_for_our_own_loggers() -> None:
-    """A library's info and debug lines stay out whatever our level is."""
+def test_log_level_applies_to_our_loggers_only() -> None:
+    """Info and debug lines of a library are never logged."""
     stream, _ = opened()
     logging.getLogger("urllib3").info("a connection")
     log.debug("ours")
     assert [line.split()[-1] for line in stream.getvalue().splitlines()] == ["ours"]
 
 
-def test_setup_twice_writes_each_line_once() -> None:
-    """A second setup replaces the first."""
+def test_second_setup_replaces_the_first() -> None:
+    """Each line is written once."""
     first, _ = opened()
     second, _ = opened()
     log.error("once")
@@ -263,8 +263,8 @@ def test_setup_twice_writes_each_line_once() -> None:
     assert len(second.getvalue().splitlines()) == 1
 
 
-def test_a_stream_that_fails_does_not_stop_the_run() -> None:
-    """An OSError of the stream is swallowed: a terminal that is gone must not end a run."""
+def test_failing_log_stream_does_not_stop_the_run() -> None:
+    """A closed terminal must not end a run."""
 
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
@@ -277,8 +277,8 @@ def test_a_stream_that_fails_does_not_stop_the_run() -> None:
 # ---- a real run
 
 
-def test_a_runs_json_log_has_the_documented_fields(place: Place, server: FakeLLM) -> None:
-    """Each line is an object with severity, run and shard; those about a document or a provider name them."""
+def test_json_log_has_the_documented_fields(place: Place, server: FakeLLM) -> None:
+    """Each line has severity, run and shard; those about a document or a provider name it."""
     place.documents({"a.txt": "x", "flaky.txt": "[[fault:http_500*1]]", "bad.txt": "[[fault:http_400]]"})
     place.configure({"runner.max_error_rate": 1})
     ran = place.run("--log-format", "json", "--log-level", "debug", "--run-id", "night", "--shard", "0/1")
@@ -304,15 +304,15 @@ def test_a_runs_json_log_has_the_documented_fields(place: Place, server: FakeLLM
     assert {name for line in warnings for name in line} <= documented
 
 
-def test_nothing_is_said_of_each_document_unless_asked(place: Place) -> None:
-    """A million documents are not a million lines."""
+def test_log_has_no_line_per_document_by_default(place: Place) -> None:
+    """A million documents must not be a million lines."""
     place.documents(5)
     ran = place.run("--log-format", "json")
     assert not any("document" in line for line in json_log(ran.err))
 
 
-def test_nothing_comes_after_the_end_of_a_run(place: Place) -> None:
-    """What was held back as a repetition is counted before the last line."""
+def test_run_ends_is_the_last_log_line(place: Place) -> None:
+    """Suppressed repetitions are counted before it."""
     place.documents({"a.txt": "[[fault:http_500]]"})
     ran = place.run("--log-format", "json", "--set", "runner.max_error_rate=1")
     lines = json_log(ran.err)

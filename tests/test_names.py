@@ -1,4 +1,4 @@
-"""The names that people who know the system look for: where they are, what they take, and what they need."""
+"""The public names: where they are, their signatures, and what they need."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ TEN = {
 }
 
 
-def test_all_names_are_had_from_the_package() -> None:
-    """Each of them, and nothing that is not there."""
+def test_package_exports_exactly_the_public_names() -> None:
+    """An unknown name raises AttributeError."""
     assert sorted(pipeline.__all__) == sorted(NAMED)
     assert all(getattr(pipeline, name).__name__ == name for name in NAMED)
     with pytest.raises(AttributeError, match="no attribute 'VllmClient'"):
         pipeline.VllmClient  # noqa: B018
 
 
-def test_the_package_alone_imports_none_of_it() -> None:
-    """A command that needs no client does not wait for one."""
+def test_import_of_the_package_is_lazy() -> None:
+    """A command that needs no client does not load one."""
     code = "import sys, pipeline; print([name for name in sys.modules if name.startswith(('pipeline.', 'requests'))])"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.strip() == "[]"
 
 
-def test_the_signatures_are_those_that_were_given() -> None:
-    """Names, order, defaults and kind of the arguments."""
+def test_public_signatures_are_unchanged() -> None:
+    """Names, order, defaults and kinds of the arguments are compared."""
     health = inspect.signature(check_vllm_health)
     assert str(health) == "(base_url: 'str', timeout: 'float' = 10.0, *, api_key: 'str' = '') -> 'bool'"
     for client in (LLMClient, OllamaClient, VLLMClient):
@@ -77,16 +77,16 @@ def test_the_signatures_are_those_that_were_given() -> None:
     assert list(inspect.signature(classify_global_event).parameters)[:2] == ["text", "client"]
 
 
-def test_a_vllm_config_has_its_ten_fields() -> None:
-    """With these defaults; it is `AppConfig.vllm`."""
+def test_vllm_config_has_its_ten_fields() -> None:
+    """They have these defaults, and the config is `AppConfig.vllm`."""
     config = load_config(environ={}).vllm
     assert type(config) is VLLMConfig
     assert {name: getattr(config, name) for name in TEN} == TEN
     assert set(TEN) <= {field.name for field in fields(VLLMConfig)} & {field.name for field in fields(OllamaConfig)}
 
 
-def test_the_environment_sets_all_ten() -> None:
-    """Each as VLLM_ and its name; an empty one is an unset one, and what Kubernetes injects is nobody's."""
+def test_environment_sets_all_ten_fields() -> None:
+    """Each variable is VLLM_ and the field's name; empty and foreign ones are ignored."""
     texts = ("base_url", "model", "api_key")
     given: dict[str, Any] = {name: "http://x" if name in texts else 9 for name in TEN}
     given |= {"temperature": 1.5, "retry_base_delay": 0.5}
@@ -97,8 +97,8 @@ def test_the_environment_sets_all_ten() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ollama", "vllm"])
-def test_a_client_needs_nothing_but_its_config(kind: str) -> None:
-    """From environment to answer with these names alone; the attempt says who answered."""
+def test_client_needs_only_its_config(kind: str) -> None:
+    """These names lead from the environment to an answer, and the attempt says who answered."""
     with FakeLLM(("llama3.1",)) as server:
         name = kind.upper()
         app = load_config(environ={f"{name}_BASE_URL": server.url, f"{name}_MODEL": "llama3.1"})

@@ -1,4 +1,4 @@
-"""The agents and the documents that come with the project: what a first user meets, held to its own rules."""
+"""The agents and documents of the repository, which a new user sees first, follow the project's own rules."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ ENFORCED = {
 
 
 def agent_at(path: Path) -> dict[str, Any]:
-    """The agent's file as it stands."""
+    """Return the content of the agent's file."""
     loaded: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
     return loaded
 
 
 def parts(schema: Mapping[str, Any], place: str = "$") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each schema inside a schema, with its place."""
+    """Yield each schema inside a schema, with its place."""
     yield place, schema
     for name, inner in schema.get("properties", {}).items():
         yield from parts(inner, f"{place}.{name}")
@@ -55,13 +55,13 @@ def parts(schema: Mapping[str, Any], place: str = "$") -> Iterator[tuple[str, Ma
 
 
 def types_of(part: Mapping[str, Any]) -> set[str]:
-    """The types that a part allows."""
+    """Return the types that a part allows."""
     named = part["type"]
     return set(named if isinstance(named, list) else [named])
 
 
 def is_bounded(part: Mapping[str, Any]) -> bool:
-    """True when no value of the part's types can grow without end."""
+    """Return whether every value of the part's types has a bounded size."""
     types = types_of(part)
     closed = part.get("additionalProperties") is False and part.get("required") == list(part.get("properties", {}))
     return (
@@ -74,14 +74,14 @@ def is_bounded(part: Mapping[str, Any]) -> bool:
 
 
 def placeholders(template: str) -> set[str]:
-    """The names a template asks for; `invalid` stands for a `$` that means nothing."""
+    """Return the names in a template; `invalid` stands for a `$` without a meaning."""
     found = list(Template.pattern.finditer(template))
     names = {match["named"] or match["braced"] or "" for match in found} - {""}
     return names | ({"invalid"} if any(match["invalid"] is not None for match in found) else set())
 
 
 def texts() -> dict[str, bytes]:
-    """The bytes of every file among the documents, by path."""
+    """Return the bytes of every file among the documents, by path."""
     return {
         path.relative_to(DOCUMENTS).as_posix(): path.read_bytes() for path in DOCUMENTS.rglob("*") if path.is_file()
     }
@@ -89,33 +89,33 @@ def texts() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("path", AGENTS, ids=lambda path: path.stem)
 class TestEveryAgent:
-    def test_its_schema_is_a_valid_object_schema(self, path: Path) -> None:
-        """Servers want an object at the top, and every agent's schema is one."""
+    def test_agent_schema_is_a_valid_object_schema(self, path: Path) -> None:
+        """Servers require an object at the top."""
         schema = agent_at(path)["schema"]
         Draft202012Validator.check_schema(schema)
         assert schema["type"] == "object"
 
-    def test_its_schema_is_bounded_everywhere(self, path: Path) -> None:
-        """All properties are required, nothing else is allowed, and no list, text or score is open-ended."""
+    def test_agent_schema_is_bounded_everywhere(self, path: Path) -> None:
+        """All properties are required, no others are allowed, and lists, texts and scores have limits."""
         assert [place for place, part in parts(agent_at(path)["schema"]) if not is_bounded(part)] == []
 
-    def test_its_schema_uses_only_what_servers_enforce(self, path: Path) -> None:
-        """A keyword that a grammar leaves out would be an expensive way to find invalid answers."""
+    def test_agent_schema_uses_only_enforced_keywords(self, path: Path) -> None:
+        """A keyword that a grammar ignores would cost invalid answers."""
         found = [(place, key) for place, part in parts(agent_at(path)["schema"]) for key in part.keys() - ENFORCED]
         assert found == []
 
-    def test_it_asks_for_a_quote_short_enough_to_copy(self, path: Path) -> None:
-        """Every agent grounds something in the text."""
+    def test_agent_asks_for_short_quotes(self, path: Path) -> None:
+        """Every agent grounds some value in the text."""
         quotes = [part["maxLength"] for _, part in parts(agent_at(path)["schema"]) if part.get("x-quote")]
         assert all(length <= 200 for length in quotes)
         assert quotes or path == CLASSIFIER
 
-    def test_its_system_prompt_is_static(self, path: Path) -> None:
-        """The system prompt is the same for every document, so that servers can reuse it."""
+    def test_agent_system_prompt_is_static(self, path: Path) -> None:
+        """It is the same for every document, so that servers can reuse it."""
         assert placeholders(agent_at(path)["system_prompt"]) == set()
 
-    def test_its_document_comes_last_and_fenced(self, path: Path) -> None:
-        """The text stands once, at the end, between marks that the system prompt calls untrusted."""
+    def test_agent_prompt_ends_with_the_fenced_document(self, path: Path) -> None:
+        """The text appears once, at the end, between marks that the system prompt calls untrusted."""
         agent = agent_at(path)
         assert placeholders(agent["user_prompt"]) == {"document"}
         assert agent["user_prompt"].endswith("<document>\n$document\n</document>\n")
@@ -124,43 +124,43 @@ class TestEveryAgent:
 
 
 class TestOrder:
-    def test_the_extractor_writes_evidence_before_scores(self) -> None:
-        """Models write in the schema's order: what is quoted first can carry what is judged later."""
+    def test_extractor_schema_has_evidence_before_scores(self) -> None:
+        """Models write in the schema's order, so a quote can support a later judgement."""
         schema = agent_at(EXTRACTOR)["schema"]["properties"]
         company = list(schema["companies"]["items"]["properties"])
         assert company.index("evidence") < company.index("sentiment") < company.index("impact_score")
         assert list(schema).index("evidence") == 0 and list(schema)[-1] == "confidence"
 
-    def test_the_classifier_writes_facts_before_its_judgement(self) -> None:
+    def test_classifier_schema_has_facts_before_the_judgement(self) -> None:
         """The severity comes after the facts and after what is affected."""
         names = list(agent_at(CLASSIFIER)["schema"]["properties"])
         assert names.index("facts") < names.index("regions") < names.index("is_global_event") < names.index("severity")
 
 
 class TestDocuments:
-    def test_there_are_thirty(self) -> None:
-        """Files and lines that hold a report, and the damaged one."""
+    def test_there_are_thirty_documents(self) -> None:
+        """They are files and lines with a report, and the damaged one."""
         lines = [line for line in ARCHIVE.read_text("utf-8").splitlines() if line]
         assert len(texts()) - 1 + len(lines) == 30
 
-    def test_all_promised_formats_are_there(self) -> None:
-        """Each format that a folder may hold is met once at least."""
+    def test_documents_cover_every_format(self) -> None:
+        """Each format of a folder occurs at least once."""
         assert {Path(name).suffix for name in texts()} == {".txt", ".md", ".json", ".jsonl", ".gz"}
 
-    def test_the_json_files_carry_metadata(self) -> None:
-        """Metadata goes through to the results."""
+    def test_json_documents_have_metadata(self) -> None:
+        """It is passed on to the results."""
         for path in DOCUMENTS.rglob("*.json"):
             assert json.loads(path.read_text("utf-8")).keys() == {"text", "title", "published_at", "source"}
 
-    def test_one_compressed_text_is_whole_and_one_is_cut(self) -> None:
-        """A damaged file is one failed document, never the end of the run."""
+    def test_one_compressed_document_is_damaged(self) -> None:
+        """A damaged file is one failed document and does not end the run."""
         folder = DOCUMENTS / "archive"
         assert b"Fenwick" in gzip.decompress((folder / "2026-04-03.txt.gz").read_bytes())
         with pytest.raises(EOFError):
             gzip.decompress((folder / "2026-04-10-damaged.txt.gz").read_bytes())
 
-    def test_the_gold_fits_the_agent_and_the_documents(self) -> None:
-        """Each judged file is there with these bytes, and what is said to stand in a text stands there."""
+    def test_gold_matches_the_agent_and_the_documents(self) -> None:
+        """Each judged file has these bytes, and every quoted text occurs in it."""
         gold = read_gold(QUICKSTART / "gold.jsonl", agent_at(AGENTS[2])["schema"], agent="quickstart")
         assert len(gold.documents) == 29
         whole = texts()
@@ -172,8 +172,8 @@ class TestDocuments:
 
 
 class TestConfig:
-    def test_it_sets_what_a_demonstration_needs_and_no_more(self) -> None:
-        """Whoever copies it as a template gets the careful defaults for all the rest."""
+    def test_demo_config_has_only_necessary_settings(self) -> None:
+        """A user who copies it gets the careful defaults for the rest."""
         config = yaml.safe_load((QUICKSTART / "pipeline.yaml").read_text("utf-8"))
         assert config.pop("runner") == {"max_error_rate": 1.0}
         assert config.pop("eval").keys() == {"gold", "min_documents", "fields"}
@@ -189,7 +189,7 @@ class TestConfig:
 
 
 def local_llm(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`local_llm.py -- python -c CODE` in an environment that names no server but the given one."""
+    """Run `local_llm.py -- python -c CODE` in an environment that names no other server."""
     named = ("VLLM_BASE_URL", "OLLAMA_BASE_URL", "PIPELINE_PROVIDER")
     environment = {key: value for key, value in os.environ.items() if key not in named}
     return subprocess.run(
@@ -204,27 +204,27 @@ def local_llm(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 class TestLocalModel:
     SHOW = "import os; print(os.environ.get('PIPELINE_PROVIDER'))"
 
-    def test_a_vllm_server_of_the_users_own_is_used_as_it_is(self) -> None:
-        """No server is started and nothing is set when VLLM_BASE_URL is there."""
+    def test_configured_vllm_server_is_used(self) -> None:
+        """With VLLM_BASE_URL no server is started and no variable is set."""
         assert local_llm(self.SHOW, VLLM_BASE_URL="http://127.0.0.1:9").stdout == "None\n"
 
-    def test_an_ollama_of_the_users_own_becomes_the_provider(self) -> None:
-        """The config names vllm; OLLAMA_BASE_URL alone says that Ollama is meant."""
+    def test_configured_ollama_becomes_the_provider(self) -> None:
+        """The config names vllm, so OLLAMA_BASE_URL alone selects Ollama."""
         assert local_llm(self.SHOW, OLLAMA_BASE_URL="http://127.0.0.1:9").stdout == "ollama\n"
 
-    def test_a_provider_that_was_chosen_is_kept(self) -> None:
-        """PIPELINE_PROVIDER of the user's own stands."""
+    def test_configured_provider_is_kept(self) -> None:
+        """The user's own PIPELINE_PROVIDER is not changed."""
         ran = local_llm(self.SHOW, OLLAMA_BASE_URL="http://127.0.0.1:9", PIPELINE_PROVIDER="vllm")
         assert ran.stdout == "vllm\n"
 
-    def test_the_commands_exit_code_is_its_own(self) -> None:
-        """make sees what the pipeline said."""
+    def test_exit_code_of_the_command_is_passed_on(self) -> None:
+        """make gets the exit code of the pipeline."""
         assert local_llm("raise SystemExit(7)", VLLM_BASE_URL="http://127.0.0.1:9").returncode == 7
 
 
 @pytest.mark.parametrize("path", [EXTRACTOR, CLASSIFIER])
-def test_the_gold_of_a_built_in_agent_fits_its_texts(path: Path) -> None:
-    """Every text is judged, by the bytes it has; names and tickers stand in it, and its grade counts."""
+def test_gold_of_a_built_in_agent_matches_its_texts(path: Path) -> None:
+    """Every text is judged with its current bytes, names and tickers occur in it, and its grade counts."""
     folder = ROOT / "config" / "builtin"
     schema = agent_at(path)["schema"]
     gold = read_gold(folder / f"{path.stem}.gold.jsonl", schema, agent=path.stem)

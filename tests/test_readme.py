@@ -1,4 +1,4 @@
-"""What README.md and the pages of docs/ say is so: their links, tables, commands, agents and programs."""
+"""README.md and docs/ are correct: links, tables, commands, agents and programs."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ WALKED = (
 
 
 def everywhere(pattern: str) -> list[tuple[str, ...] | str]:
-    """Each different match of the pattern in README.md and docs/, sorted."""
+    """Return each different match of the pattern in README.md and docs/, sorted."""
     return sorted({match for text in PAGES.values() for match in re.findall(pattern, text, re.MULTILINE)})
 
 
 def first_block(page: str, kind: str) -> str:
-    """The first block of a page in this language."""
+    """Return the first block of a page in this language."""
     return next(text for found, text in re.findall(r"```(\w*)\n(.*?)```", PAGES[page], re.DOTALL) if found == kind)
 
 
 def commands() -> list[str]:
-    """The `pipeline` commands in the pages' blocks, without comments, redirections and what a shell does before."""
+    """Return the `pipeline` commands in the pages' blocks, without comments, redirections and shell prefixes."""
     lines = [line for kind, text in BLOCKS if kind == "" for line in text.splitlines()]
     matches = [re.search(r"(?:^|&& )(pipeline .*?)(?:\s+#.*|\s+>.*|\s+&& cd .*)?$", line) for line in lines]
     return list(dict.fromkeys(match.group(1) for match in matches if match))
 
 
 def named_files() -> list[tuple[str, str]]:
-    """Each page with each file of the project that it names, as it names it."""
+    """Return each page with each project file that it names."""
     pattern = r"(?<![\w/.*!])(?:(?:pipeline|tests|scripts|config|llm|documents)/)(?:\w+/)*[\w.-]+\.(?:py|yaml|json)"
     pages = {**PAGES, **OTHERS}.items()
     return [(page, name) for page, text in pages for name in sorted(set(re.findall(pattern, text)))]
 
 
 def links() -> list[tuple[str, str, str]]:
-    """Each page with the path and the heading of each relative link in it."""
+    """Return each page with the path and the heading of each relative link in it."""
     pattern = r"\]\((?!\w+:)([^)#]*)(?:#([^)]*))?\)"
     return [
         (page, *link) for page, text in {**PAGES, **OTHERS}.items() for link in sorted(set(re.findall(pattern, text)))
@@ -68,45 +68,45 @@ def links() -> list[tuple[str, str, str]]:
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that a forge gives to the headings of a page."""
+    """Return the anchors that a forge gives to the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_readme_is_short() -> None:
-    """It leads to docs/, and does not grow into it."""
+def test_readme_is_short() -> None:
+    """It leads to docs/ instead of growing into it."""
     assert len(README.splitlines()) <= 150
 
 
 @pytest.mark.parametrize(("page", "target", "anchor"), links())
-def test_each_link_leads_to_a_file_and_a_heading(page: str, target: str, anchor: str) -> None:
-    """Relative links, with their anchors."""
+def test_each_relative_link_has_a_target(page: str, target: str, anchor: str) -> None:
+    """The target is a file and, with an anchor, a heading."""
     path = (ROOT / page).parent / target if target else ROOT / page
     assert path.exists()
     assert not anchor or anchor in anchors(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHERS])
-def test_each_block_of_a_page_has_its_end(page: str) -> None:
-    """A mark too many would show the rest of the page as code."""
+def test_each_code_block_is_closed(page: str) -> None:
+    """An open block would show the rest of the page as code."""
     marks = [line for line in {**PAGES, **OTHERS}[page].splitlines() if line.startswith("```")]
     assert [mark for mark in marks[1::2] if mark != "```"] == [] and len(marks) % 2 == 0
     assert "```\n```" not in {**PAGES, **OTHERS}[page]
 
 
-def test_the_index_lists_every_page() -> None:
+def test_index_lists_every_page() -> None:
     """docs/README.md links each page of docs/."""
     assert set(re.findall(r"\]\(([\w-]+\.md)", DOCS["README.md"])) == set(DOCS) - {"README.md"}
 
 
 @pytest.mark.parametrize(("page", "name"), named_files())
-def test_each_file_that_is_named_is_there(page: str, name: str) -> None:
-    """Who follows a page finds what it leads to."""
+def test_each_named_file_exists(page: str, name: str) -> None:
+    """A reader of a page finds the files that it names."""
     assert (ROOT / name).is_file() or (ROOT / "pipeline" / name).is_file()
 
 
-def test_the_tables_of_reasons_are_those_of_the_program() -> None:
-    """Each reason is there once, under its class, with a cause and the end of the advice that the report gives."""
+def test_tables_of_reasons_equal_the_programs() -> None:
+    """Each reason is listed once, under its class, with a cause and the end of the report's advice."""
     section = DOCS["troubleshooting.md"].partition("## Reasons\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `([a-z_]+)` \| (.+?) \| (.*) \|$", section, re.MULTILINE)
     assert [name for name, _, _ in rows] == list(REASONS)
@@ -117,27 +117,27 @@ def test_the_tables_of_reasons_are_those_of_the_program() -> None:
     assert kinds == [{"backend"}, {"config"}, {"document"}, {"answer"}, {"internal"}]
 
 
-def test_there_are_commands_to_test() -> None:
-    """The test below checks something."""
+def test_pages_have_commands() -> None:
+    """The test below has cases."""
     assert len(commands()) >= 6
 
 
 @pytest.mark.parametrize("command", commands())
-def test_each_command_can_be_typed(command: str) -> None:
-    """The command line accepts it."""
+def test_each_documented_command_is_accepted(command: str) -> None:
+    """The command line parses it."""
     assert parser().parse_args(shlex.split(command)[1:]).command
 
 
 @pytest.mark.parametrize("target", everywhere(r"^(?:\S+=\S+ )*make (\w+)|`make (\w+)`"))
-def test_each_target_is_there(target: tuple[str, str]) -> None:
+def test_each_documented_make_target_exists(target: tuple[str, str]) -> None:
     """make knows how to build it."""
     ran = subprocess.run(["make", "-n", "".join(target)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("command", everywhere(r"python (scripts/\w+[^`\n#]*)"))
-def test_each_script_is_there_and_knows_its_flags(command: str) -> None:
-    """What its --help tells."""
+def test_each_documented_script_exists_with_its_flags(command: str) -> None:
+    """The flags are in its --help."""
     words = shlex.split(command)
     names = list(itertools.takewhile(lambda word: not word.startswith("--"), words))
     flags = words[len(names) :]
@@ -147,20 +147,20 @@ def test_each_script_is_there_and_knows_its_flags(command: str) -> None:
     assert [flag for flag in flags if flag.startswith("--") and flag not in ran.stdout] == []
 
 
-def test_the_agent_in_it_loads(tmp_path: Path) -> None:
-    """Who pastes the agent of docs/agents.md has a valid one."""
+def test_documented_agent_loads(tmp_path: Path) -> None:
+    """A user who pastes the agent of docs/agents.md gets a valid one."""
     (tmp_path / "appointments.yaml").write_text(agent_text(), encoding="utf-8")
     assert load_agent("appointments", agents_dir=tmp_path).schema == yaml.safe_load(agent_text())["schema"]
 
 
 def agent_text() -> str:
-    """The first agent file of docs/."""
+    """Return the first agent file of docs/."""
     return next(text for kind, text in BLOCKS if kind == "yaml" and "system_prompt" in text and "schema:\n" in text)
 
 
 @pytest.mark.parametrize("text", [text for kind, text in BLOCKS if kind == "yaml"])
 def test_each_yaml_block_loads(text: str, tmp_path: Path) -> None:
-    """Agent files as they are, fragments of agents within docs/agents.md's, everything else as a config file."""
+    """Blocks are agent files, fragments of docs/agents.md's agent, or config files."""
     tree = yaml.safe_load(text)
     agent = yaml.safe_load(agent_text())
     if tree.keys() <= {*agent, "request", "variables", "variants", "overflow", "split"}:
@@ -172,8 +172,8 @@ def test_each_yaml_block_loads(text: str, tmp_path: Path) -> None:
         assert load_config(tmp_path / "p.yaml", environ={})
 
 
-def test_the_config_in_it_loads(tmp_path: Path) -> None:
-    """Two replicas under a name of their own, and Ollama behind them."""
+def test_documented_config_loads(tmp_path: Path) -> None:
+    """It has two replicas under a custom name, with Ollama as the fallback."""
     (tmp_path / "p.yaml").write_text(next(text for kind, text in BLOCKS if "fallback:" in text), encoding="utf-8")
     app = load_config(tmp_path / "p.yaml", environ={})
     assert app.provider_config(app.provider).base_urls == ("http://gpu1:8000", "http://gpu2:8000")
@@ -181,14 +181,14 @@ def test_the_config_in_it_loads(tmp_path: Path) -> None:
 
 
 def section_commands(page: str, heading: str) -> list[str]:
-    """The lines of the first block under a heading of a page, without their comments."""
+    """Return the lines of the first block under a heading of a page, without comments."""
     text = PAGES[page].partition(f"## {heading}\n")[2].partition("```\n")[2].partition("```")[0]
     return [re.sub(r"\s+#.*", "", line) for line in text.splitlines()]
 
 
 @pytest.mark.parametrize(("page", "count"), [("README.md", 4), ("docs/quickstart.md", 4)])
-def test_the_way_to_the_first_record_can_be_walked(place: Place, page: str, count: int) -> None:
-    """Each command of it, in its order, with nothing set but the server, ends in a valid record."""
+def test_first_record_page_works(place: Place, page: str, count: int) -> None:
+    """Its commands, in order and with only the server configured, end with a valid record."""
     place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
     printed = []
     for words in (shlex.split(part) for line in section_commands(page, WALKED[0][1]) for part in line.split(" && ")):
@@ -208,8 +208,8 @@ def test_the_way_to_the_first_record_can_be_walked(place: Place, page: str, coun
         assert set(expected) <= set("".join(printed).splitlines())
 
 
-def test_the_steps_to_your_own_agent_work(place: Place) -> None:
-    """The blocks under that heading, in order, end with a record of your document in your fields."""
+def test_own_agent_section_works(place: Place) -> None:
+    """Its blocks, in order, end with a record of the user's document in the user's fields."""
     place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
     assert place.call("init", "news").code == 0
     place.folder = place.folder / "news"
@@ -233,7 +233,7 @@ def test_the_steps_to_your_own_agent_work(place: Place) -> None:
     assert all(list(output) == ["sender", "product", "complaint"] for output in records.values())
 
 
-def test_an_example_can_be_walked(place: Place) -> None:
+def test_example_page_works(place: Place) -> None:
     """Its commands end with three records and a grade."""
     place.env |= {"PIPELINE_CONFIG": "", "VLLM_BASE_URL": place.server.url}
     for words in map(shlex.split, section_commands(*WALKED[3])):
@@ -246,8 +246,8 @@ def test_an_example_can_be_walked(place: Place) -> None:
     assert "kind" in ran.out
 
 
-def test_every_other_command_runs(place: Place) -> None:
-    """In the order of the pages, purge last, in a folder in which what they name is there; each ends with 0."""
+def test_every_other_documented_command_runs(place: Place) -> None:
+    """They run in page order, purge last, in a folder with the files they name; each exits with 0."""
     pytest.importorskip("pyarrow")
     lines = "".join(json.dumps({"text": text}) + "\n" for text in [*["A plain text."] * 4, "[[fault:http_400]]"])
     place.documents({**{f"d{number:02}.txt": "A plain text." for number in range(60)}, "archive/2025-q4.jsonl": ""})
@@ -278,8 +278,8 @@ def test_every_other_command_runs(place: Place) -> None:
     assert "d07.txt" not in {line["id"] for line in place.lines("results.jsonl")}
 
 
-def test_a_prompt_can_be_changed_the_safe_way(place: Place, server: FakeLLM) -> None:
-    """Each command of docs/reruns.md, in its order, between two prompts of the built-in extractor."""
+def test_reruns_page_works(place: Place, server: FakeLLM) -> None:
+    """Each command of docs/reruns.md is run in order, between two prompts of the built-in extractor."""
     place.configure({"agent": "extractor", "agents_dir": "agents"})
     place.documents(12)
     place.run()
@@ -292,10 +292,10 @@ def test_a_prompt_can_be_changed_the_safe_way(place: Place, server: FakeLLM) -> 
     assert set(place.done().values()) == {2}
 
 
-def test_the_program_in_it_runs(
+def test_documented_program_runs(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Unchanged, in a folder with a config file."""
+    """It runs unchanged in a folder with a config file."""
     place.configure()
     (place.folder / "config").mkdir()
     (place.folder / "pipeline.yaml").rename(place.folder / "config" / "default.yaml")
@@ -304,8 +304,8 @@ def test_the_program_in_it_runs(
     assert capsys.readouterr().out.startswith("vllm {'")
 
 
-def test_the_queries_read_the_results(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DuckDB takes each of them; the first gives the last line of each id."""
+def test_documented_queries_read_the_results(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB accepts each of them; the first returns the last line of each id."""
     duckdb = pytest.importorskip("duckdb")
     place.documents({"a.txt": "text", "b.txt": "text", "bad.txt": "[[fault:http_400]]"})
     place.run("--set", "runner.max_error_rate=1")

@@ -1,4 +1,4 @@
-"""Records: copies with other values, and the line that a record makes."""
+"""Records: copies with changed fields, and the JSON line of a record."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ FAILURE = Failure(
 @given(
     st.fixed_dictionaries({}, optional={"message": st.text(), "latency_s": st.floats(0, 9), "notes": st.just(("n",))})
 )
-def test_changed_is_replace(values: dict[str, object]) -> None:
-    """The same record, equal in all fields and in their order; the original stays as it is."""
+def test_changed_equals_dataclasses_replace(values: dict[str, object]) -> None:
+    """Fields and order are equal, and the original does not change."""
     attempt = ExtractionAttempt(MODEL, raw_text="x", error="e")
     copy = changed(attempt, **values)
     assert copy == replace(attempt, **values)  # type: ignore[arg-type]
@@ -46,14 +46,14 @@ def test_changed_is_replace(values: dict[str, object]) -> None:
 
 
 def test_changed_refuses_an_unknown_name() -> None:
-    """A misspelt field would otherwise be lost in silence."""
+    """A misspelt field would otherwise be silently lost."""
     with pytest.raises(TypeError, match="ExtractionAttempt has no latency"):
         changed(ExtractionAttempt(MODEL), latency=1.0)
 
 
 @pytest.mark.parametrize("record", [RESULT, FAILURE])
-def test_a_line_has_the_fields_in_order_and_plain_parts(record: Result | Failure) -> None:
-    """`v`, then the record's fields, then the run's; nested records are mappings. What does not apply is null."""
+def test_record_line_has_its_fields_in_order(record: Result | Failure) -> None:
+    """`v`, the record's fields and the run's follow each other; nested records are mappings, missing values null."""
     line = json.loads(to_line(changed(record, uri="v"), Stamp(7, "run-7", "0/2")))
     assert list(line) == ["v", *type(record).__dataclass_fields__, "run", "run_id", "shard"]
     of_windows = line.keys() & {"windows", "merge", "window"}
@@ -67,8 +67,8 @@ def test_a_line_has_the_fields_in_order_and_plain_parts(record: Result | Failure
     assert (line["run"], line["run_id"], line["shard"], line["uri"]) == (7, "run-7", "0/2", "v")
 
 
-def test_a_value_that_is_no_json_is_refused() -> None:
-    """NaN is a ValueError, an object a TypeError: neither becomes a line."""
+def test_non_json_value_in_a_record_raises() -> None:
+    """NaN is a ValueError, an object a TypeError, and neither becomes a line."""
     with pytest.raises(ValueError, match="JSON"):
         to_line(changed(RESULT, output=float("nan")), Stamp(1, "r"))
     with pytest.raises(TypeError, match="object"):

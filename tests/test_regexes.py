@@ -76,7 +76,7 @@ USUAL = [
 
 
 def found_in(module: str) -> Iterator[tuple[str, str | bytes, int, set[str]]]:
-    """Name, pattern, flags and the methods used, of each pattern in a module; ValueError for one made at run time."""
+    """Return name, pattern, flags and used methods of each pattern in a module; ValueError for a dynamic one."""
     tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
     loaded = importlib.import_module(
         "pipeline." + module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -105,13 +105,13 @@ def found_in(module: str) -> Iterator[tuple[str, str | bytes, int, set[str]]]:
 
 
 def place_of(tree: ast.Module, call: ast.Call) -> str:
-    """The function that holds a call, or its line."""
+    """Return the function that contains a call, or its line."""
     functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
     return next((each.name for each in functions if call in list(ast.walk(each))), f"line {call.lineno}")
 
 
 def in_function_of_module_level(tree: ast.Module, call: ast.Call) -> bool:
-    """True for a call in a function that the module calls while it is imported: its patterns were found as values."""
+    """Return whether the module calls the function on import, so that its patterns are found as values."""
     made = {
         node.func.id
         for statement in tree.body
@@ -125,7 +125,7 @@ def in_function_of_module_level(tree: ast.Module, call: ast.Call) -> bool:
 
 
 def patterns_in(value: object, depth: int = 0) -> Iterator[Any]:
-    """The compiled patterns in a value of a module: itself, its items, its fields."""
+    """Yield the compiled patterns in a value of a module: itself, its items, its fields."""
     if isinstance(value, re.Pattern):
         yield value
     elif depth < 4 and isinstance(value, (list, tuple, set, frozenset)):
@@ -141,13 +141,13 @@ SOURCES = "\n".join((PACKAGE / module).read_text(encoding="utf-8") for module in
 
 
 def used(name: str) -> set[str]:
-    """The methods that are called on a name anywhere; all that scan, when none is."""
+    """Return the methods called on a name anywhere; all scanning methods if there are none."""
     found = set(re.findall(rf"\b{re.escape(name)}\.({'|'.join(METHODS)})\b", SOURCES)) if name else set()
     return found or {"search"}
 
 
 def attacks(pattern: str) -> list[tuple[str, str, str]]:
-    """Beginning, what is repeated, and end of each text that a pattern is attacked with."""
+    """Yield beginning, repeated part and end of each text that attacks a pattern."""
     tree = parse(pattern)
     pumps = list(dict.fromkeys(pumps_of(tree, "")))
     texts = [(before, pump, end) for before, pump in pumps for end in ("\0", "\0" + before)]
@@ -157,7 +157,7 @@ def attacks(pattern: str) -> list[tuple[str, str, str]]:
 
 
 def pumps_of(tree: Any, before: str) -> Iterator[tuple[str, str]]:
-    """For each repeat: what leads to it, and what goes round once."""
+    """Yield for each repeat the text that leads to it, and the text of one iteration."""
     for op, argument in tree:
         name = str(op)
         if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
@@ -174,7 +174,7 @@ def pumps_of(tree: Any, before: str) -> Iterator[tuple[str, str]]:
 
 
 def sample(tree: Any) -> str:
-    """A short text that the tree fits."""
+    """Return a short text that the tree matches."""
     text = ""
     for op, argument in tree:
         name = str(op)
@@ -195,7 +195,7 @@ def sample(tree: Any) -> str:
 
 
 def run(regex: Any, method: str, text: str | bytes) -> float:
-    """CPU seconds of one call."""
+    """Return the CPU seconds of one call."""
     started = time.process_time()
     call = getattr(regex, method)
     if method in ("sub", "subn"):
@@ -208,7 +208,7 @@ def run(regex: Any, method: str, text: str | bytes) -> float:
 
 
 def child() -> None:
-    """Attacks the patterns on the standard input, and says which one is next before it does."""
+    """Attack the patterns from standard input, and print which one is next before it does."""
     resource.setrlimit(resource.RLIMIT_CPU, (600, 600))
     for where, pattern, is_bytes, flags, methods, bound in json.load(sys.stdin):
         print(where, flush=True)
@@ -236,7 +236,7 @@ def filled(attack: tuple[str, str, str], size: int, is_bytes: bool) -> str | byt
 
 @pytest.mark.slow
 def test_every_pattern_is_linear() -> None:
-    """No text of 64 kB or 1 MB, made of what a pattern repeats, keeps it busy."""
+    """No attack text of 64 kB or 1 MB, made of the pattern's repeats, takes long."""
     jobs = {}
     for module in MODULES:
         if module == "__main__.py":
@@ -259,8 +259,8 @@ def test_every_pattern_is_linear() -> None:
 
 
 @pytest.mark.parametrize("pattern", [r"\s+$", "(a+)+$", "a*b", r"<[^>]*>", "https?://[^?]*[?]", r"(\w+\s?)*!"])
-def test_the_attack_finds_what_is_not_linear(pattern: str) -> None:
-    """Patterns that are known to be slow are slow under it: 4 kB are enough to see the square."""
+def test_attack_detects_quadratic_patterns(pattern: str) -> None:
+    """Known slow patterns are slow under it; 4 kB are enough to see the square."""
     small, large = (
         max(run(re.compile(pattern), "search", filled(attack, size, False)) for attack in attacks(pattern))
         for size in ((10, 22) if "+)+" in pattern or "?)*" in pattern else (1 << 11, 1 << 13))

@@ -23,45 +23,45 @@ from pipeline.shards import (
 )
 
 
-def test_a_shard_is_read_from_its_flag() -> None:
+def test_shard_is_parsed_from_its_flag() -> None:
     """I/N gives the index and the count."""
     assert parse_shard("3/16") == Shard(3, 16)
 
 
 @pytest.mark.parametrize("text", ["", "3", "16/16", "-1/4", "1/0", "0/0", "1/2/3", " 1/2", "a/b", "٣/٤", "0/100000"])
-def test_what_is_no_shard_is_refused(text: str) -> None:
-    """Anything but 0 <= I < N is a configuration error that shows the value."""
+def test_invalid_shard_is_refused(text: str) -> None:
+    """Only 0 <= I < N is accepted, and the configuration error shows the value."""
     with pytest.raises(ConfigError, match="--shard"):
         parse_shard(text)
 
 
-def test_names_carry_five_digits() -> None:
-    """The suffix of output files has the contract's form, also for the only shard of one."""
+def test_shard_suffix_has_five_digits() -> None:
+    """It has the contract's form, even for a single shard."""
     assert Shard(3, 16).suffix == "-00003-of-00016"
     assert Shard(0, 1).suffix == "-00000-of-00001"
     assert (WHOLE.suffix, WHOLE.label, Shard(3, 16).label) == ("", None, "3/16")
 
 
 @given(st.text(), st.integers(1, 50))
-def test_each_id_has_one_owner(id: str, count: int) -> None:
-    """Exactly one of N shards owns an id, whatever it says; a run without --shard owns all."""
+def test_each_id_has_exactly_one_owner(id: str, count: int) -> None:
+    """This holds for any id and any number of shards; a run without --shard owns all."""
     assert [Shard(index, count).owns(id) for index in range(count)].count(True) == 1
     assert WHOLE.owns(id)
 
 
-def test_ownership_never_changes() -> None:
-    """The same id goes to the same shard in every version of the program."""
+def test_ownership_is_the_same_in_every_version() -> None:
+    """The expected shards are fixed in the test."""
     assert [id for id in ("a.txt", "b.txt", "c.txt", "d.txt") if Shard(0, 2).owns(id)] == ["b.txt", "d.txt"]
 
 
 @given(st.text(), st.text())
-def test_a_fraction_lies_in_its_range(purpose: str, id: str) -> None:
-    """The fraction is at least 0 and below 1."""
+def test_fraction_is_between_0_and_1(purpose: str, id: str) -> None:
+    """It is at least 0 and below 1."""
     assert 0.0 <= hash_fraction(purpose, id) < 1.0
 
 
-def test_two_purposes_are_independent() -> None:
-    """Half of what one purpose chooses is chosen by another."""
+def test_choices_of_two_purposes_are_independent() -> None:
+    """One purpose selects half of what another one selects."""
     chosen = [f"{n}.txt" for n in range(4000) if hash_fraction("sample", f"{n}.txt") < 0.5]
     both = sum(hash_fraction("variant", id) < 0.5 for id in chosen)
     assert 1850 < len(chosen) < 2150
@@ -69,7 +69,7 @@ def test_two_purposes_are_independent() -> None:
 
 
 def slurm(task: int, low: int, high: int, count: int | None = None, **more: str) -> dict[str, str]:
-    """What Slurm sets for a task of an array, and more."""
+    """Return the variables that Slurm sets for a task of an array, and more."""
     array = {"ID": task, "MIN": low, "MAX": high, **({} if count is None else {"COUNT": count})}
     return {**{f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}, **more}
 
@@ -94,13 +94,13 @@ def slurm(task: int, low: int, high: int, count: int | None = None, **more: str)
         ({"JOB_COMPLETION_INDEX": "", "PIPELINE_SHARDS": "", "SLURM_ARRAY_TASK_ID": ""}, WHOLE),
     ],
 )
-def test_a_scheduler_says_which_shard_this_is(environ: Mapping[str, str], shard: Shard) -> None:
-    """Each scheduler's own variables give the shard; an empty variable is an unset one."""
+def test_shard_is_read_from_scheduler_variables(environ: Mapping[str, str], shard: Shard) -> None:
+    """Each scheduler has its own variables; an empty variable counts as unset."""
     assert find_shard(None, environ)[0] == shard
 
 
-def test_the_first_scheduler_of_the_order_counts() -> None:
-    """Slurm or Batch may start a Kubernetes pod: the innermost one is asked."""
+def test_innermost_scheduler_takes_precedence() -> None:
+    """Slurm or Batch may start a Kubernetes pod."""
     environ = {"PIPELINE_SHARDS": "9", "CLOUD_RUN_TASK_INDEX": "4", "CLOUD_RUN_TASK_COUNT": "9"}
     found = []
     for index, name in enumerate(("AWS_BATCH_JOB_ARRAY_INDEX", "SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")):
@@ -113,8 +113,8 @@ def test_the_first_scheduler_of_the_order_counts() -> None:
     ]
 
 
-def test_the_flag_wins() -> None:
-    """Also over an environment that could not be used."""
+def test_shard_flag_overrides_the_environment() -> None:
+    """It does so even over invalid variables."""
     assert find_shard("1/2", {"JOB_COMPLETION_INDEX": "x"}) == (Shard(1, 2), "--shard")
 
 
@@ -144,8 +144,8 @@ def test_the_flag_wins() -> None:
         (slurm(16, 3, 16, 2, PIPELINE_SHARDS="16"), "SLURM_ARRAY_TASK_ID: got shard 16 of 16"),
     ],
 )
-def test_variables_that_do_not_go_together_are_refused(environ: Mapping[str, str], told: str) -> None:
-    """With the variable, the value and what is accepted: a wrong guess would leave documents to nobody."""
+def test_inconsistent_scheduler_variables_are_refused(environ: Mapping[str, str], told: str) -> None:
+    """The message has the variable, the value and the need; a wrong guess would skip documents."""
     with pytest.raises(ConfigError) as error:
         find_shard(None, environ)
     assert told in str(error.value)
@@ -153,8 +153,8 @@ def test_variables_that_do_not_go_together_are_refused(environ: Mapping[str, str
 
 
 @given(st.integers(0, 5), st.integers(1, 40))
-def test_the_tasks_of_an_array_are_its_shards(low: int, count: int) -> None:
-    """Wherever an array without gaps starts, each shard has one task."""
+def test_array_tasks_map_to_shards(low: int, count: int) -> None:
+    """The array may start anywhere, but must have no gaps."""
     tasks = range(low, low + count)
     found = [find_shard(None, slurm(task, low, low + count - 1, count))[0] for task in tasks]
     assert found == [Shard(index, count) for index in range(count)]
@@ -173,8 +173,8 @@ def test_the_tasks_of_an_array_are_its_shards(low: int, count: int) -> None:
         (None, {"JOB_COMPLETION_INDEX": "1", "PIPELINE_SHARDS": "3"}, None),
     ],
 )
-def test_the_chunk_of_a_process(flag: int | None, env: dict[str, str], chunk: int | None) -> None:
-    """The flag comes first; an index counts from the first chunk of the job."""
+def test_chunk_comes_from_flag_or_variables(flag: int | None, env: dict[str, str], chunk: int | None) -> None:
+    """The flag takes precedence, and an index counts from the first chunk of the job."""
     assert find_chunk(flag, env)[0] == chunk
 
 
@@ -190,14 +190,14 @@ def test_the_chunk_of_a_process(flag: int | None, env: dict[str, str], chunk: in
         {"PIPELINE_CHUNKS": "3", "CLOUD_RUN_TASK_INDEX": "0", "CLOUD_RUN_TASK_COUNT": "4"},
     ],
 )
-def test_variables_that_name_no_chunk_are_refused(env: dict[str, str]) -> None:
+def test_invalid_chunk_variables_are_refused(env: dict[str, str]) -> None:
     """A wrong guess would leave documents without a chunk."""
     with pytest.raises(ConfigError, match="PIPELINE_CHUNKS"):
         find_chunk(None, env)
 
 
 def test_names_and_labels_of_shards_and_chunks_are_read_back() -> None:
-    """Chunks of one output are siblings, however many its plan has."""
+    """Chunks of one output are siblings, whatever their number."""
     for shard in (WHOLE, Shard(3, 16), Shard(12, CHUNKED)):
         assert shard_of_suffix(shard.suffix) == shard
         assert shard_of_label(shard.label) == shard

@@ -1,4 +1,4 @@
-"""Tools that make tests independent of the machine: requests that wait, and limits that load cannot break."""
+"""Tools that make tests independent of the machine's speed: blocked requests, and load-tolerant limits."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def assert_less(limit_s: float, measure: Callable[[], float], *, tries: int = 10
 
 
 def has_signal(pid: int, row: str, number: int) -> bool:
-    """Return True when Linux shows the signal in this row of a process's status: what it catches, or ignores."""
+    """Return whether Linux lists the signal in this row of a process's status (caught or ignored)."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     mask = int(next(line for line in lines if line.startswith(row)).split()[1], 16)
     return bool(mask & 1 << (number - 1))

@@ -85,8 +85,8 @@ def test_user_is_numeric_and_not_root() -> None:
     assert one("USER") == f"{chart['runAsUser']}:{chart['runAsGroup']}" == "10001:10001"
 
 
-def test_only_volumes_are_written_to() -> None:
-    """The root may be read-only: home, temporary files and working directory are in the volume."""
+def test_only_tmp_is_written_to() -> None:
+    """The root may be read-only: home, temporary files and working directory are /tmp, a volume."""
     env = dict(pair.split("=", 1) for pair in one("ENV").split())
     assert (env["TMPDIR"], env["HOME"], one("WORKDIR"), one("VOLUME")) == ("/tmp", "/tmp", "/tmp", '["/tmp"]')
     assert env["PYTHONDONTWRITEBYTECODE"] == "1"

@@ -1,4 +1,4 @@
-"""A short form of the attack suite, which .ci/run runs whole: one attack of each kind, and some ended by SIGTERM."""
+"""A short form of the attack suite that .ci/run runs whole: one attack of each kind, some ended by SIGTERM."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ BY_NAME = {attack.name: attack for attack in ATTACKS}
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_an_attack_fails_and_costs_little(name: str, server: FakeLLM, tmp_path: Path) -> None:
-    """The run ends by itself within 30 s of CPU and 300 MB, does the ordinary document and names the reason."""
+def test_attack_fails_at_bounded_cost(name: str, server: FakeLLM, tmp_path: Path) -> None:
+    """The run ends within 30 s of CPU and 300 MB, does the ordinary document and names the reason."""
     ended = run_attack(BY_NAME[name], server, tmp_path)
     assert ended.wrong == "", ended
 
 
 @pytest.mark.parametrize("name", ["html_attributes", "reply_drip"])
 def test_sigterm_ends_an_attack(name: str, server: FakeLLM, tmp_path: Path) -> None:
-    """A run that decodes an evil page, or waits for an evil server, ends within its grace."""
+    """A run that decodes a hostile page, or waits for a hostile server, ends within its grace."""
     ended = run_attack(BY_NAME[name], server, tmp_path, stop_by="SIGTERM")
     assert ended.wrong == "", ended
 
 
-def test_the_suite_sees_a_key_in_an_output() -> None:
-    """The check that finds no key would find one, in each of its forms."""
+def test_suite_detects_a_leaked_key() -> None:
+    """The leak check finds a planted key in each of its forms."""
     forms = echo().split("Bearer ")[1].split(" ")
     assert (forms[0], len(forms)) == (KEY, 4)
     assert all(leaks(form.encode()) for form in forms)

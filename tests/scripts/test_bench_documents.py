@@ -1,4 +1,4 @@
-"""The measurements of how documents are read: guessed encodings, and words kept of web pages."""
+"""Measurements of document decoding: guessed encodings, and words kept of web pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_guesses_of_encodings_are_right_as_often_as_is_claimed() -> None:
+def test_encoding_guesses_reach_the_claimed_accuracy() -> None:
     """At most 2 % of the texts of 200 bytes or more are wrong, in 51 languages and their encodings."""
     django = pytest.importorskip("django")
     root = Path(django.__file__).parent
@@ -24,8 +24,8 @@ def test_guesses_of_encodings_are_right_as_often_as_is_claimed() -> None:
 
 
 @pytest.mark.parametrize(("name", "page"), list(bench_html.pages()), ids=[name for name, _ in bench_html.pages()])
-def test_pages_that_are_no_article_keep_their_words(name: str, page: str) -> None:
-    """A filing, a table, a list, a form; an article keeps its own words, and loses the menu."""
+def test_non_article_pages_keep_their_words(name: str, page: str) -> None:
+    """Cases are a filing, a table, a list and a form; an article keeps its words and loses the menu."""
     assert bench_html.kept_share(page)[2] > (0.85 if name == "news" else 0.99)
     if name == "news":
         from pipeline.documents.html.page import read_page
@@ -33,8 +33,8 @@ def test_pages_that_are_no_article_keep_their_words(name: str, page: str) -> Non
         assert "Section" not in read_page(page)[0]
 
 
-def test_a_form_is_read_with_its_values() -> None:
-    """What is typed into fields and chosen is visible, hidden elements are not."""
+def test_form_is_read_with_its_values() -> None:
+    """Typed and chosen values are visible, hidden elements are not."""
     from pipeline.documents.html.visible import visible_text
 
     page = "<form>Name <input value='Jane Doe'><input type=hidden value=x><select><option>A<option selected>B</select>"

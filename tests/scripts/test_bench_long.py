@@ -1,4 +1,4 @@
-"""The planted fake server reads one prompt and no more, and the table of `scripts/bench_long.py` is right about it."""
+"""The planted fake server reads a single prompt, and the table of `scripts/bench_long.py` is correct about it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fake_llm.planted import AGENT, PART, planted
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "ollama"])
-def test_the_planted_server_lists_what_stands_whole_in_the_part_it_is_asked_about(dialect: str) -> None:
-    """Not what stands in the lead, nor what an end of the part cuts."""
+def test_planted_server_lists_only_whole_facts_of_its_part(dialect: str) -> None:
+    """Facts in the lead, or cut by an end of the part, are left out."""
     document = planted(seed=1, payments=3, chars=3000)
     first, second, third = (item["quote"] for item in document.payments)
     message = {"role": "user", "content": f"{first} {PART}{second} and {third[:-3]}"}
@@ -31,15 +31,15 @@ def test_the_planted_server_lists_what_stands_whole_in_the_part_it_is_asked_abou
     assert third[:20] not in said
 
 
-def test_a_fact_is_the_same_in_both_forms_of_an_amount() -> None:
-    """A number, and the string that a model copies."""
+def test_amount_may_be_a_number_or_a_string() -> None:
+    """A model copies it as a string."""
     item = {"id": "P00001", "payer": "Sato Ltd", "amount": 1240.5}
     assert fact(item) == fact({**item, "amount": "1,240.50"})
 
 
 @pytest.mark.slow
-def test_the_table_shows_what_each_way_finds() -> None:
-    """Of a document that does not fit: nothing, its beginning, and all of it once."""
+def test_table_shows_recall_of_each_overflow_setting() -> None:
+    """Of a too long document `fail` finds no fact, `head` those of the beginning, `split` all once."""
     rows = {row[1]: dict(zip(HEAD, row, strict=True)) for row in fake_rows([60_000], 1)}
     assert rows["one-shot"]["failed"] == "1 of 1"
     assert 0 < float(rows["head"]["recall"]) < 1

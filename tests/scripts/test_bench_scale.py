@@ -1,4 +1,4 @@
-"""The formulas of scripts/bench_scale.py: for the measured size they give the measured numbers."""
+"""The formulas of scripts/bench_scale.py reproduce the measured numbers for the measured size."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ COST = Cost(
 )
 
 
-def test_the_law_gives_back_what_was_measured() -> None:
-    """One file and one part: the requests of that run."""
+def test_formula_reproduces_the_measurement() -> None:
+    """With one file and one part it gives the requests of that run."""
     fleet = Fleet(1000, 1)
     assert (fleet.files, fleet.parts) == (1, 1)
     found = Law.of(COST).requests(fleet, reads_all=True, own_files=1)
     assert found == {"LIST": 9, "GET": 2, "PUT": 3}
 
 
-def test_what_grows_is_files_and_parts() -> None:
-    """Every shard gets every file, and lists the parts of all."""
+def test_requests_grow_with_files_and_parts() -> None:
+    """Every shard lists every file, and the parts of all shards."""
     fleet = Fleet(100_000_000, 1000)
     found = Law.of(COST).requests(fleet, reads_all=True, own_files=10)
     assert found["GET"] == fleet.files + 1 == 10_001
@@ -42,6 +42,6 @@ def test_what_grows_is_files_and_parts() -> None:
         ("PUT", "/tests/scale/one/out/report.json", "PUT report"),
     ],
 )
-def test_requests_are_counted_by_place(method: str, target: str, kind: str) -> None:
-    """The input, the kinds of files of an output, and listings by their prefix."""
+def test_requests_are_counted_by_category(method: str, target: str, kind: str) -> None:
+    """These are the input, the kinds of output files, and listings by prefix."""
     assert _kind(method, target) == kind

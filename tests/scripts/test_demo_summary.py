@@ -1,4 +1,4 @@
-"""The last lines of `make run` report what the outputs hold."""
+"""The last lines of `make run` report the content of the outputs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from conftest import Place
 from demo_summary import built_in_agent, long_document, main
 
 
-def test_it_reports_the_records_and_the_grade_of_a_run(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """All from the files that a graded run writes; a built-in agent has a line only where it was graded."""
+def test_summary_reports_records_and_grade(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """It uses only files of a graded run; a built-in agent has a line only if it was graded."""
     place.documents({"a.txt": "A text.", "b.txt": "A text, too.", "bad.txt": "[[fault:http_400]]"})
     place.run("--set", "runner.max_error_rate=1")
     gold = [
@@ -37,8 +37,8 @@ def test_it_reports_the_records_and_the_grade_of_a_run(place: Place, capsys: pyt
     assert len(last) == 3
 
 
-def test_a_refused_answer_of_a_built_in_agent_is_counted(tmp_path: Path) -> None:
-    """A grade without a value says so, and so does an output that was never graded."""
+def test_summary_counts_refused_answers_of_built_in_agents(tmp_path: Path) -> None:
+    """A grade without a value, and an ungraded output, are reported as such."""
     out = tmp_path / "extractor"
     assert built_in_agent(out) is None
     out.mkdir()
@@ -49,14 +49,14 @@ def test_a_refused_answer_of_a_built_in_agent_is_counted(tmp_path: Path) -> None
     assert built_in_agent(out) == "extractor: no F1 on 1 of its 6 texts, 1 refused or failed"
 
 
-def test_an_output_without_a_run_has_no_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It names the file that is missing."""
+def test_output_without_a_run_has_no_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names the missing file."""
     assert main([str(tmp_path)]) == 3
     assert "report.json" in capsys.readouterr().err
 
 
-def test_it_tells_what_became_of_the_long_document(tmp_path: Path) -> None:
-    """One record of windows with its evidence page, a failure, or nothing when it was not read."""
+def test_summary_reports_the_long_document(tmp_path: Path) -> None:
+    """It is a record of windows with its evidence page, a failure, or no line if it was not read."""
     assert list(long_document(tmp_path)) == []
     (tmp_path / "errors.jsonl").write_text("{}\n")
     assert list(long_document(tmp_path))[-1] == f"pipeline errors {tmp_path}"

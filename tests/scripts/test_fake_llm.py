@@ -1,4 +1,4 @@
-"""The fake server must answer recorded requests as the recorded server did."""
+"""The fake server answers recorded requests as the recorded servers did."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ ANSWERED = sorted(
 
 @pytest.fixture
 def recorded() -> Iterator[FakeLLM]:
-    """A server that is set up as the recorded one was."""
+    """Yield a server that is configured like the recorded one."""
     with FakeLLM(("smollm2",), 2048) as running:
         yield running
 
 
 def replay(server: FakeLLM, name: str) -> requests.Response:
-    """Returns the fake's answer to a recorded request."""
+    """Return the fake server's reply to a recorded request."""
     asked = RECORDINGS[name]["request"]
     raw = asked.get("raw_body")
     data = raw.encode(asked.get("raw_body_encoding", "utf-8")) if raw else json.dumps(asked["json"]).encode()
@@ -47,7 +47,7 @@ def replay(server: FakeLLM, name: str) -> requests.Response:
 
 
 def shape(value: Any) -> Any:
-    """Returns the keys of a JSON value, three levels deep, without what a setting of the server adds."""
+    """Return the keys of a JSON value, three levels deep, without those that a server setting adds."""
     if isinstance(value, dict):
         inner = ("choices", "message", "usage", "error")
         return {key: shape(part) if key in inner else None for key, part in value.items()}
@@ -55,7 +55,7 @@ def shape(value: Any) -> Any:
 
 
 def same_shape(answer: requests.Response, name: str) -> None:
-    """Asserts that an answer has the status, the content type and the keys of a recorded one."""
+    """Assert that a reply has the status, content type and keys of a recorded one."""
     wanted = RECORDINGS[name]["response"]
     assert answer.status_code == wanted["status"]
     if "content-type" in wanted["headers"]:
@@ -64,14 +64,14 @@ def same_shape(answer: requests.Response, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ANSWERED)
-def test_answers_a_recorded_request_in_the_recorded_shape(recorded: FakeLLM, name: str) -> None:
+def test_reply_has_the_recorded_shape(recorded: FakeLLM, name: str) -> None:
     """Status, content type and keys are those of the real server."""
     same_shape(replay(recorded, name), name)
 
 
 @pytest.mark.parametrize("name", [name for name in ANSWERED if name.startswith(("err", "schema_auto"))])
-def test_refuses_in_the_recorded_words(recorded: FakeLLM, name: str) -> None:
-    """The message of an error begins as the real one does, and names the same type and parameter."""
+def test_error_has_the_recorded_wording(recorded: FakeLLM, name: str) -> None:
+    """The message begins like the real one, and has the same type and parameter."""
     got, wanted = replay(recorded, name).json(), RECORDINGS[name]["response"]["body"]
     if "error" not in wanted:
         assert set(got) == set(wanted)
@@ -84,14 +84,14 @@ def test_refuses_in_the_recorded_words(recorded: FakeLLM, name: str) -> None:
 
 
 @pytest.mark.parametrize(("fault", "name"), [("http_503", "queue_full_503"), ("http_500", "engine_died_in_flight_500")])
-def test_a_status_fault_looks_as_the_real_failure_did(recorded: FakeLLM, fault: str, name: str) -> None:
-    """What was recorded while a server was full or dying is what the fault sends."""
+def test_status_fault_sends_the_recorded_reply(recorded: FakeLLM, fault: str, name: str) -> None:
+    """It was recorded while a server was full or dying."""
     recorded.faults = always(Fault(fault))
     same_shape(replay(recorded, name), name)
 
 
-def test_a_draining_server_is_healthy_and_refuses_work(recorded: FakeLLM) -> None:
-    """The health page proves nothing, and the refusal is the recorded one."""
+def test_draining_server_is_healthy_but_refuses_requests(recorded: FakeLLM) -> None:
+    """The refusal is the recorded one, and the health page proves little."""
     recorded.draining = True
     assert requests.get(recorded.url + "/health", timeout=60).status_code == 200
     answer = replay(recorded, "draining_new_request_500")
@@ -99,8 +99,8 @@ def test_a_draining_server_is_healthy_and_refuses_work(recorded: FakeLLM) -> Non
     assert answer.json() == RECORDINGS["draining_new_request_500"]["response"]["body"]
 
 
-def test_a_key_is_asked_for_as_recorded() -> None:
-    """Chats need the key in both dialects, health does not, and the request's id becomes the answer's."""
+def test_key_is_required_as_recorded() -> None:
+    """Chats need it in both dialects, health does not, and the request id becomes the reply's id."""
     with FakeLLM(("smollm2",), 2048, api_key="secret") as server:
         same_shape(replay(server, "auth_missing"), "auth_missing")
         answer = replay(server, "auth_ok_no_request_id_header")
@@ -110,8 +110,8 @@ def test_a_key_is_asked_for_as_recorded() -> None:
         assert requests.get(server.url + "/api/tags", timeout=60).status_code == 401
 
 
-def test_repetition_ends_as_recorded(recorded: FakeLLM) -> None:
-    """A stopped repetition says so in both fields."""
+def test_stopped_repetition_has_the_recorded_fields(recorded: FakeLLM) -> None:
+    """Both fields of the reply show it."""
     recorded.faults = always(Fault("repetition"))
     answer = replay(recorded, "repetition_detection")
     same_shape(answer, "repetition_detection")
@@ -120,8 +120,8 @@ def test_repetition_ends_as_recorded(recorded: FakeLLM) -> None:
     assert (got["finish_reason"], got["stop_reason"]) == (wanted["finish_reason"], wanted["stop_reason"])
 
 
-def test_streams_events_as_recorded(recorded: FakeLLM) -> None:
-    """The first, the usage and the last event are those of the real stream, and the text is cut at max_tokens."""
+def test_stream_events_are_as_recorded(recorded: FakeLLM) -> None:
+    """First, usage and last event equal those of the real stream; the text is cut at max_tokens."""
     answer = replay(recorded, "stream_usage")
     wanted = RECORDINGS["stream_usage"]["response"]
     assert answer.headers["content-type"] == wanted["headers"]["content-type"]

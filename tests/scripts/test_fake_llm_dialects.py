@@ -1,4 +1,4 @@
-"""The fake server must speak both dialects as they are documented, with answers that fit the schema."""
+"""The fake server speaks both dialects as documented, with answers that fit the schema."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 
 @pytest.fixture
 def server() -> Iterator[FakeLLM]:
-    """A server that answers at once."""
+    """Yield a server that answers at once."""
     with FakeLLM(("llama3.1",)) as running:
         yield running
 
 
-def test_tokens_are_counted_the_same_everywhere(server: FakeLLM) -> None:
-    """/tokenize, vLLM's usage and Ollama's counter agree on a prompt."""
+def test_token_counts_agree_everywhere(server: FakeLLM) -> None:
+    """/tokenize, vLLM's usage and Ollama's counter give the same count of a prompt."""
     asked = body_for(CHATS[1], "Invoice 17 from ACME " * 20)
     count = requests.post(server.url + "/tokenize", json=asked, timeout=60).json()["count"]
     usage = requests.post(server.url + CHATS[1], json=asked, timeout=60).json()["usage"]
@@ -34,8 +34,8 @@ def test_tokens_are_counted_the_same_everywhere(server: FakeLLM) -> None:
     assert usage["total_tokens"] == count + usage["completion_tokens"]
 
 
-def test_a_vllm_answer_is_clamped_to_the_room_left() -> None:
-    """Prompt and max_tokens over the context: 200, `length`, and the total is the context."""
+def test_vllm_answer_is_clamped_to_the_remaining_context() -> None:
+    """The reply is a 200 with `length`, and the total is the context."""
     with FakeLLM(("llama3.1",), 100, answer=saying("word " * 200)) as server:
         answer = ask(server, CHATS[1], "x" * 360, max_tokens=90).json()
         assert answer["choices"][0]["finish_reason"] == "length"
@@ -45,22 +45,22 @@ def test_a_vllm_answer_is_clamped_to_the_room_left() -> None:
         assert full.json()["error"]["message"].startswith("max_tokens must be at least 1, got 0.")
 
 
-def test_ollama_refuses_a_long_prompt_honestly(server: FakeLLM) -> None:
-    """With truncate false the 400 is JSON inside a JSON string, with both counts."""
+def test_ollama_refuses_a_long_prompt_with_truncate_false(server: FakeLLM) -> None:
+    """The 400 is JSON inside a JSON string, with both counts."""
     answer = ask(server, CHATS[0], "x" * 40_000, options={"num_ctx": 4096})
     inner = json.loads(answer.json()["error"])["error"]
     assert (answer.status_code, inner["type"], inner["n_ctx"]) == (400, "exceed_context_size_error", 4096)
 
 
-def test_ollama_cuts_a_long_prompt_silently_when_it_may() -> None:
-    """Without truncate false a truncating server answers 200 with the half-window fingerprint."""
+def test_ollama_truncates_a_long_prompt_silently() -> None:
+    """Without `truncate: false` a truncating server answers 200 with the count of half a window."""
     with FakeLLM(("llama3.1",), truncates=True) as server:
         answer = ask(server, CHATS[0], "x" * 40_000, truncate=True)
         assert (answer.status_code, answer.json()["prompt_eval_count"]) == (200, 4098)
 
 
-def test_ollama_answers_with_durations_that_add_up() -> None:
-    """What total is more than load, prompt and generation is the time in the queue."""
+def test_ollama_durations_add_up() -> None:
+    """The total beyond load, prompt and generation is the queue time."""
     with FakeLLM(("llama3.1",), slots=1, latency_s=0.1) as server, ThreadPoolExecutor(2) as pool:
         answers = [
             future.result().json() for future in [pool.submit(ask, server, CHATS[0], f"text {i}") for i in (1, 2)]
@@ -72,8 +72,8 @@ def test_ollama_answers_with_durations_that_add_up() -> None:
     assert answers[0]["done_reason"] == "stop"
 
 
-def test_ollama_pages(server: FakeLLM) -> None:
-    """The model is listed with its tag, shown, loaded by an empty chat, and then told by ps with its context."""
+def test_ollama_pages_describe_the_model(server: FakeLLM) -> None:
+    """It is listed with its tag, shown, loaded by an empty chat, and then reported by ps with its context."""
     root = requests.get(server.url + "/", timeout=60)
     assert (root.text, root.headers["content-type"]) == ("Ollama is running", "text/plain; charset=utf-8")
     assert requests.get(server.url + "/api/tags", timeout=60).json()["models"][0]["name"] == "llama3.1:latest"
@@ -97,14 +97,14 @@ def test_ollama_pages(server: FakeLLM) -> None:
         ({"format": "xml"}, 500, 'invalid format: "\\"xml\\""; expected "json" or a valid JSON Schema object'),
     ],
 )
-def test_ollama_refuses_in_its_words(server: FakeLLM, change: dict[str, Any], status: int, message: str) -> None:
-    """Errors are one string, with the status that the real server gives them."""
+def test_ollama_errors_have_its_format(server: FakeLLM, change: dict[str, Any], status: int, message: str) -> None:
+    """They are a single string, with the status of the real server."""
     answer = ask(server, CHATS[0], "text", **change)
     assert (answer.status_code, answer.json()) == (status, {"error": message})
 
 
-def test_ollama_streams_lines_with_split_characters(server: FakeLLM) -> None:
-    """The default stream is NDJSON whose parts join to the answer and whose last line has the counts."""
+def test_ollama_streams_ndjson_by_default(server: FakeLLM) -> None:
+    """The parts join to the answer, and the last line has the counts."""
     server.answer = saying("Zürich " * 30)
     asked = {key: value for key, value in body_for(CHATS[0], "text", schema=None).items() if key != "stream"}
     answer = requests.post(server.url + CHATS[0], json=asked, timeout=60)
@@ -115,8 +115,8 @@ def test_ollama_streams_lines_with_split_characters(server: FakeLLM) -> None:
     assert lines[-1]["eval_count"] > 0
 
 
-def test_a_server_of_one_dialect_does_not_know_the_other() -> None:
-    """A wrong URL has the shape of the dialect that is spoken."""
+def test_single_dialect_server_rejects_the_other_dialect() -> None:
+    """The error for a wrong URL has the shape of its own dialect."""
     with FakeLLM(dialects={"vllm"}) as server:
         assert requests.get(server.url + "/api/tags", timeout=60).json() == {"detail": "Not Found"}
         assert ask(server, "/api/chat", "text").status_code == 404
@@ -125,8 +125,8 @@ def test_a_server_of_one_dialect_does_not_know_the_other() -> None:
 
 
 @pytest.mark.parametrize("path", CHATS)
-def test_answers_fit_the_schema_and_depend_on_the_document(server: FakeLLM, path: str) -> None:
-    """One document, one answer; another document, another answer; both valid."""
+def test_answer_fits_the_schema_and_depends_on_the_document(server: FakeLLM, path: str) -> None:
+    """Equal documents get equal answers, other documents other ones."""
     first, again, other = (content_of(ask(server, path, text)) for text in ("one text", "one text", "another text"))
     assert first == again != other
     jsonschema.validate(json.loads(first), SCHEMA)
@@ -170,19 +170,19 @@ NESTED = {
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=300))
-def test_every_document_gets_a_valid_answer(text: str) -> None:
-    """Whatever a document says, its instance fits a schema that uses every keyword known."""
+def test_any_document_gets_a_valid_answer(text: str) -> None:
+    """The schema uses every known keyword."""
     jsonschema.Draft202012Validator(NESTED).validate(json.loads(answer_for(text, NESTED)))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=300))
-def test_a_quote_stands_in_its_document(text: str) -> None:
-    """What is quoted is a part of the text itself."""
+def test_quote_is_part_of_its_document(text: str) -> None:
+    """The quoted text is literal."""
     assert quote_from(text) in text
 
 
-def test_quotes_come_from_inside_the_fence() -> None:
-    """The instructions around a fenced document are not quoted, nor is a marker."""
+def test_quotes_come_from_the_fenced_document() -> None:
+    """Neither the instructions around it nor a marker is quoted."""
     prompt = "A much longer instruction than the text.\n<document>\n[[fault:slow]] Short news.\n</document>\nAnswer."
     assert quote_from(prompt) == "Short news."

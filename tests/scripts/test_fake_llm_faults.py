@@ -1,4 +1,4 @@
-"""The fake server must break in exactly the ways it is told to, and for no other document."""
+"""The fake server fails in exactly the requested ways, and for no other document."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from fake_llm.faults import NAMES, marked_fault
 
 @pytest.fixture
 def server() -> Iterator[FakeLLM]:
-    """A server that answers at once."""
+    """Yield a server that answers at once."""
     with FakeLLM(("llama3.1",)) as running:
         yield running
 
 
-def test_markers_are_taken_one_after_the_other() -> None:
-    """Counted faults come first to last, then the one without a number for ever."""
+def test_fault_markers_apply_in_order() -> None:
+    """Counted faults come first, then the one without a number for ever."""
     text = "[[fault:http_500*2]][[fault:nan*1]] news [[fault:nan*1]] [[fault:slow]]"
     assert [fault and fault.name for fault in (marked_fault(text, n) for n in range(1, 6))] == [
         "http_500",
@@ -36,8 +36,8 @@ def test_markers_are_taken_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize("path", CHATS)
-def test_a_counted_marker_fails_its_document_only(server: FakeLLM, path: str) -> None:
-    """A document is known by its marker, also when a re-ask says more; others are not touched."""
+def test_counted_marker_affects_only_its_document(server: FakeLLM, path: str) -> None:
+    """A document is identified by its marker, even in a longer re-ask."""
     text = "[[doc:d1]] [[fault:http_500*2]] text"
     codes = [ask(server, path, text + more).status_code for more in ("", " again", " and again")]
     assert codes == [500, 500, 200]
@@ -45,8 +45,8 @@ def test_a_counted_marker_fails_its_document_only(server: FakeLLM, path: str) ->
     assert [(seen.document, seen.n) for seen in server.chats()] == [("d1", 1), ("d1", 2), ("d1", 3), ("d2", 1)]
 
 
-def test_an_unknown_marker_is_said(server: FakeLLM) -> None:
-    """A mistyped fault must not pass for a healthy document."""
+def test_unknown_marker_is_reported(server: FakeLLM) -> None:
+    """A mistyped fault must not look like a good document."""
     answer = ask(server, CHATS[0], "[[fault:htp_500]]")
     assert answer.status_code == 501
     assert "got 'htp_500'" in answer.json()["error"]
@@ -54,8 +54,8 @@ def test_an_unknown_marker_is_said(server: FakeLLM) -> None:
         Fault("nosuch")
 
 
-def test_faults_may_be_a_function_of_the_request(server: FakeLLM) -> None:
-    """The function sees the request and how often its document was asked."""
+def test_faults_may_be_a_function(server: FakeLLM) -> None:
+    """It receives the request and how often its document was sent."""
     seen_by: list[tuple[Seen, int]] = []
     server.faults = lambda seen, n: seen_by.append((seen, n)) or (Fault("http_429") if n == 1 else None)
     answers = [ask(server, CHATS[1], "text") for _ in range(2)]
@@ -102,8 +102,8 @@ STATUSES = {
 
 @pytest.mark.parametrize("path", CHATS)
 @pytest.mark.parametrize(("name", "status"), STATUSES.items())
-def test_a_status_fault_sends_its_status(server: FakeLLM, path: str, name: str, status: int) -> None:
-    """Each of them in both dialects, and never JSON of a completion."""
+def test_status_fault_sends_its_status(server: FakeLLM, path: str, name: str, status: int) -> None:
+    """This holds for each fault in both dialects, and the body is never a completion."""
     answer = ask(server, path, f"[[fault:{name}]]")
     assert answer.status_code == status
     assert b"choices" not in answer.content
@@ -111,14 +111,14 @@ def test_a_status_fault_sends_its_status(server: FakeLLM, path: str, name: str, 
 
 
 def not_json(text: str) -> None:
-    """Asserts that a text is not JSON."""
+    """Assert that a text is not JSON."""
     with pytest.raises((ValueError, RecursionError)):
         json.loads(text)
 
 
 @pytest.mark.parametrize("path", CHATS)
-def test_answers_that_are_not_json(server: FakeLLM, path: str) -> None:
-    """Each of these is refused by a strict parser as it stands."""
+def test_faults_with_invalid_json(server: FakeLLM, path: str) -> None:
+    """A strict parser refuses each of them."""
     for name in (
         "invalid_json",
         "fenced",
@@ -133,8 +133,8 @@ def test_answers_that_are_not_json(server: FakeLLM, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", CHATS)
-def test_answers_that_are_json_and_wrong(server: FakeLLM, path: str) -> None:
-    """Each of these parses and is not what was asked for."""
+def test_faults_with_wrong_json(server: FakeLLM, path: str) -> None:
+    """Each of them parses, but is not a requested answer."""
     said = {
         name: content_of(ask(server, path, f"[[fault:{name}]]")) for name in ("wrong_type", "nan", "doubly_encoded")
     }
@@ -147,15 +147,15 @@ def test_answers_that_are_json_and_wrong(server: FakeLLM, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", CHATS)
-def test_half_an_emoji_stands_at_the_end_of_the_longest_string(server: FakeLLM, path: str) -> None:
-    """The answer keeps its shape and its keys; that one character cannot be written as UTF-8."""
+def test_lone_surrogate_fault_ends_the_longest_string(server: FakeLLM, path: str) -> None:
+    """Only this character cannot be written as UTF-8; shape and keys are right."""
     server.answer = saying('{"vendor": "a \\"long\\" name \\u00e9", "total": 1}')
     said = json.loads(content_of(ask(server, path, "[[fault:surrogate]]")))
     assert said == {"vendor": 'a "long" name \ud83d', "total": 1}
 
 
-def test_answers_without_content(server: FakeLLM) -> None:
-    """Empty, null, thought only, no choice, and not done are different on the wire."""
+def test_faults_without_content(server: FakeLLM) -> None:
+    """Empty, null, thinking only, no choice, and not done differ on the wire."""
     ollama, vllm = CHATS
     assert content_of(ask(server, ollama, "[[fault:empty_content]]")) == ""
     assert content_of(ask(server, vllm, "[[fault:null_content]]")) is None
@@ -171,15 +171,15 @@ def test_answers_without_content(server: FakeLLM) -> None:
 
 
 @pytest.mark.parametrize("path", CHATS)
-def test_a_cut_answer_says_so(server: FakeLLM, path: str) -> None:
-    """`length` is the only sign of a truncated or looping answer."""
+def test_truncated_answer_has_finish_reason_length(server: FakeLLM, path: str) -> None:
+    """It is the only sign of a truncated or looping answer."""
     for name in ("truncated", "loop_whitespace"):
         body = ask(server, path, f"[[fault:{name}]]").json()
         assert "length" in (body.get("done_reason"), body.get("choices", [{}])[0].get("finish_reason"))
 
 
-def test_a_run_that_breaks_off_is_no_answer(server: FakeLLM) -> None:
-    """An abort is told by the reason, an error in mid-stream comes inside a 200."""
+def test_aborted_generation_is_reported(server: FakeLLM) -> None:
+    """An abort has its finish reason, and an error within a stream comes inside a 200."""
     assert ask(server, CHATS[1], "[[fault:abort]]").json()["choices"][0]["finish_reason"] == "abort"
     assert ask(server, CHATS[0], "[[fault:abort]]").json()["done"] is False
     for path in CHATS:
@@ -189,8 +189,8 @@ def test_a_run_that_breaks_off_is_no_answer(server: FakeLLM) -> None:
         assert '{"error":' in streamed.text
 
 
-def test_a_slow_answer_comes_late(server: FakeLLM) -> None:
-    """The extra time is the fault's, and the answer is right."""
+def test_slow_fault_delays_the_answer(server: FakeLLM) -> None:
+    """The answer is right."""
     server.faults = always(Fault("slow", seconds=0.1))
     begun = time.monotonic()
     assert ask(server, CHATS[0], "text").status_code == 200
@@ -210,10 +210,10 @@ def test_a_slow_answer_comes_late(server: FakeLLM) -> None:
         ("doubled", [200, 200]),
     ],
 )
-def test_a_displaced_answer_is_the_right_one(
+def test_displaced_replies_include_the_right_answer(
     server: FakeLLM, path: str, streamed: bool, name: str, statuses: list[int]
 ) -> None:
-    """What stands ahead of it or behind it comes over the same connection, and every 200 is whole."""
+    """Extra replies come before or after it on the same connection, and every 200 is whole."""
     message = {"role": "user", "content": f"[[fault:{name}]] text"}
     body = json.dumps({"model": "llama3.1", "messages": [message], "stream": streamed}).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -224,13 +224,13 @@ def test_a_displaced_answer_is_the_right_one(
     assert data.count(b'"role"') >= statuses.count(200)
 
 
-def test_a_truncated_prompt_has_its_fingerprint(server: FakeLLM) -> None:
-    """The count is the one that Ollama gives after its silent cut."""
+def test_truncated_prompt_has_its_typical_count(server: FakeLLM) -> None:
+    """Ollama returns this count after a silent truncation."""
     assert ask(server, CHATS[0], "[[fault:truncated_prompt]]").json()["prompt_eval_count"] == 4098
 
 
-def test_every_fault_is_tried_here() -> None:
-    """A new name in the table needs a test: one of these files must speak of it."""
+def test_every_fault_has_a_test() -> None:
+    """A new name in the table must appear in one of these files."""
     text = "".join(path.read_text("utf-8") for path in (ROOT / "tests" / "scripts").glob("test_fake_llm*.py"))
     named = set(re.findall(r"(?:fault:|\")([a-z0-9_]+)[]*\"]", text))
     assert sorted(NAMES - named) == []

@@ -1,4 +1,4 @@
-"""The fake Ollama whose model another client keeps loaded must behave as recorded of a real one."""
+"""The fake Ollama whose model another client keeps loaded behaves as recorded from a real one."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _ps(server: FakeLLM) -> dict[str, Any]:
     return shown
 
 
-def test_another_context_gets_no_byte_while_the_model_is_kept() -> None:
-    """The same context is answered at once; /api/ps shows the loaded one and until when."""
+def test_request_with_another_context_waits_while_the_model_is_kept() -> None:
+    """One with the same context is answered at once; /api/ps shows the loaded context and its expiry."""
     with FakeLLM(("llama3.1",)) as server:
         server.keep(2048, 60)
         with pytest.raises(requests.Timeout):
@@ -41,8 +41,8 @@ def test_another_context_gets_no_byte_while_the_model_is_kept() -> None:
         assert server.loads == 0
 
 
-def test_unloading_ends_the_wait() -> None:
-    """`keep_alive: 0` on /api/generate, as `ollama stop` sends it, answers as recorded and lets the request through."""
+def test_unloading_the_model_ends_the_wait() -> None:
+    """`keep_alive: 0` on /api/generate, as `ollama stop` sends it, gets the recorded reply."""
     with FakeLLM(("llama3.1",)) as server, ThreadPoolExecutor(1) as pool:
         server.keep(2048, 60)
         waiting = pool.submit(requests.post, server.url + CHATS[0], json=_body(4096), timeout=60)
@@ -54,15 +54,15 @@ def test_unloading_ends_the_wait() -> None:
         assert _ps(server)["models"][0]["context_length"] == 4096
 
 
-def test_a_kept_model_expires() -> None:
-    """The wait ends by itself when the other client is gone for as long as it asked to keep the model."""
+def test_kept_model_expires() -> None:
+    """The wait ends when the other client's keep-alive time is over."""
     with FakeLLM(("llama3.1",)) as server:
         server.keep(2048, 0.3)
         assert requests.post(server.url + CHATS[0], json=_body(4096), timeout=60).status_code == 200
 
 
 def test_loaded_models_are_listed_with_the_recorded_fields() -> None:
-    """Every field that a real /api/ps has, and an empty list when nothing is loaded."""
+    """/api/ps has every real field, and an empty list when no model is loaded."""
     with FakeLLM(("llama3.1",)) as server:
         assert _ps(server) == RECORDED["ps_nothing_loaded"]
         server.keep(2048, 60)

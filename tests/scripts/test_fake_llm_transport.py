@@ -1,4 +1,4 @@
-"""The fake server must break connections, come and go, and queue as real servers do."""
+"""The fake server breaks connections, goes down and up, and queues requests as real servers do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from timing import until
 
 @pytest.fixture
 def server() -> Iterator[FakeLLM]:
-    """A server that answers at once."""
+    """Yield a server that answers at once."""
     with FakeLLM(("llama3.1",)) as running:
         yield running
 
@@ -34,22 +34,22 @@ def test_reset_and_close_send_no_byte(server: FakeLLM) -> None:
         assert sock.recv(100) == b""
 
 
-def test_half_a_body_ends_early(server: FakeLLM) -> None:
-    """Fewer bytes come than were announced."""
+def test_half_body_fault_sends_fewer_bytes_than_announced(server: FakeLLM) -> None:
+    """The connection ends within the body."""
     with pytest.raises((requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError)):
         ask(server, CHATS[0], "[[fault:half_body]]")
 
 
-def test_a_hanging_server_sends_nothing(server: FakeLLM) -> None:
-    """No byte comes within the client's patience."""
+def test_hang_fault_sends_no_byte(server: FakeLLM) -> None:
+    """The client's timeout ends the wait."""
     with connected(server, "[[fault:hang]]") as sock:
         sock.settimeout(0.2)
         with pytest.raises(TimeoutError):
             sock.recv(100)
 
 
-def test_dripping_outlasts_a_gap_timeout(server: FakeLLM) -> None:
-    """A byte comes again and again, and the header or the body never ends."""
+def test_drip_fault_outlasts_a_read_timeout(server: FakeLLM) -> None:
+    """A byte arrives again and again, and the header or the body never ends."""
     server.faults = lambda seen, _: Fault(
         "drip_header" if "header" in json.dumps(seen.body) else "drip_body", seconds=0.01
     )
@@ -66,15 +66,15 @@ def test_dripping_outlasts_a_gap_timeout(server: FakeLLM) -> None:
     ("text", "head"),
     [("[[fault:huge]]", b"content-length: 268435456"), ("[[fault:endless]]", b"transfer-encoding: chunked")],
 )
-def test_a_huge_body_can_be_left(server: FakeLLM, text: str, head: bytes) -> None:
-    """A quarter of a gigabyte is announced, or no end at all, and the server survives a client that leaves."""
+def test_client_may_leave_a_huge_body(server: FakeLLM, text: str, head: bytes) -> None:
+    """The server announces 256 MB or no end, and survives a client that disconnects."""
     with connected(server, text) as sock:
         assert head in sock.recv(1000)
     assert ask(server, CHATS[0], "text").status_code == 200
 
 
-def test_down_cuts_and_refuses_and_up_serves_on_the_same_port(server: FakeLLM) -> None:
-    """Open connections end, new ones are refused, and afterwards everything is as before but the loaded model."""
+def test_down_and_up_keep_the_port(server: FakeLLM) -> None:
+    """Open connections end and new ones are refused; afterwards only the loaded model is gone."""
     ask(server, CHATS[0], "text")
     with connected(server, "[[fault:hang]]") as sock:
         until(lambda: len(server.chats()) == 2)
@@ -88,15 +88,15 @@ def test_down_cuts_and_refuses_and_up_serves_on_the_same_port(server: FakeLLM) -
 
 
 def cut(sock: socket.socket) -> bool:
-    """Returns whether a connection has ended without a byte."""
+    """Return whether a connection has ended without a byte."""
     try:
         return sock.recv(100) == b""
     except ConnectionResetError:
         return True
 
 
-def test_kill_takes_all_requests_along_and_the_server_comes_back(server: FakeLLM) -> None:
-    """The one that kills and the one beside it are cut; later the same document is answered."""
+def test_kill_fault_ends_all_requests_and_restarts_the_server(server: FakeLLM) -> None:
+    """The killing request and the one beside it are cut; later the same document is answered."""
     server.restart_s = 0.2
     with (
         connected(server, "[[doc:a]] [[fault:hang]]") as beside,
@@ -108,15 +108,15 @@ def test_kill_takes_all_requests_along_and_the_server_comes_back(server: FakeLLM
 
 
 def answers(server: FakeLLM, text: str) -> bool:
-    """Returns whether a chat gets a 200."""
+    """Return whether a chat gets a 200."""
     try:
         return ask(server, CHATS[0], text).status_code == 200
     except requests.ConnectionError:
         return False
 
 
-def test_slots_limit_what_runs_and_keep_the_order() -> None:
-    """Two at a time, and who came first is served first."""
+def test_slots_limit_parallel_requests_in_order() -> None:
+    """Two run at a time, first come, first served."""
     done: list[int] = []
     with FakeLLM(("llama3.1",), slots=1, latency_s=0.2) as server:
         threads = []
@@ -133,8 +133,8 @@ def test_slots_limit_what_runs_and_keep_the_order() -> None:
     assert done == sorted(done)
 
 
-def test_in_flight_is_never_more_than_the_clients() -> None:
-    """Eight clients that ask one after the other are eight requests at most."""
+def test_max_in_flight_equals_the_clients_at_most() -> None:
+    """Eight sequential clients are at most eight requests."""
     with FakeLLM(("llama3.1",)) as server, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda i: ask(server, CHATS[i % 2], f"text {i}").status_code, range(200)))
         assert set(answers) == {200}
@@ -142,7 +142,7 @@ def test_in_flight_is_never_more_than_the_clients() -> None:
         assert len(server.chats()) == 200
 
 
-def test_metrics_tell_what_runs_and_waits() -> None:
+def test_metrics_show_running_and_waiting_requests() -> None:
     """A load controller can read the queue while requests are in it."""
     with FakeLLM(("llama3.1",), slots=1, latency_s=60) as server:
         with connected(server, "a", path=CHATS[1]), connected(server, "b", path=CHATS[1]):
@@ -153,8 +153,8 @@ def test_metrics_tell_what_runs_and_waits() -> None:
         server.down()
 
 
-def test_a_connection_is_kept(server: FakeLLM) -> None:
-    """Requests of one session share a connection, and an idle one is closed where that is asked for."""
+def test_connection_is_kept_alive(server: FakeLLM) -> None:
+    """Requests of a session share a connection, and an idle one is closed if configured."""
     with connected(server, "one") as sock:
         assert sock.recv(65536).startswith(b"HTTP/1.1 200")
         sock.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -163,8 +163,8 @@ def test_a_connection_is_kept(server: FakeLLM) -> None:
         assert sock.recv(100) == b""
 
 
-def test_the_command_serves_logs_and_ends_on_sigterm(tmp_path: Path) -> None:
-    """A child process prints its URL, writes a line for each chat, and ends with 0."""
+def test_command_serves_logs_and_ends_on_sigterm(tmp_path: Path) -> None:
+    """A child process prints its URL, writes a line for each chat, and exits with 0."""
     log = tmp_path / "requests.jsonl"
     command = [sys.executable, str(ROOT / "scripts/fake_llm"), "--model", "llama3.1", "--request-log", str(log)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:

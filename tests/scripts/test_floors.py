@@ -1,4 +1,4 @@
-"""The lowest versions that are admitted, as the CI installs them, and the list that the image is installed from."""
+"""The lowest admitted versions, as CI installs them, and the pinned list of the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def floors(*extras: str) -> dict[str, str]:
-    """Package → lowest version, as the script prints them."""
+    """Return package → lowest version, as the script prints them."""
     command = [sys.executable, str(ROOT / "scripts" / "floors.py"), *extras]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return dict(line.partition(";")[0].split("==") for line in lines)
@@ -25,8 +25,8 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
-def test_every_requirement_has_a_floor_that_can_be_installed() -> None:
-    """One for each line of install_requires, and the extras that `all` names."""
+def test_every_requirement_has_a_lowest_version() -> None:
+    """This covers each line of install_requires, and the extras that `all` names."""
     found = floors("all")
     assert {"requests", "urllib3", "pyyaml", "jsonschema", "pypdfium2", "trafilatura", "pyarrow", "json-repair"} <= set(
         found
@@ -34,8 +34,8 @@ def test_every_requirement_has_a_floor_that_can_be_installed() -> None:
     assert "pypdfium2" not in floors()
 
 
-def test_the_image_gets_no_version_below_the_floor() -> None:
-    """Each pinned version has hashes, and is at least the lowest that is admitted."""
+def test_pinned_versions_are_not_below_the_lowest() -> None:
+    """Each pin has hashes."""
     text = (ROOT / "config" / "docker" / "constraints.txt").read_text(encoding="utf-8")
     blocks = re.split(r"\n(?=[A-Za-z])", text.strip())
     assert all("--hash=sha256:" in block for block in blocks)
@@ -44,8 +44,8 @@ def test_the_image_gets_no_version_below_the_floor() -> None:
         assert _numbers(pinned[name.lower()]) >= _numbers(floor), name
 
 
-def test_the_versions_of_the_image_fit_the_requirements() -> None:
-    """Each requirement of the package has its pin, within its bounds; a change of setup.cfg may ask for a new list."""
+def test_pinned_versions_satisfy_setup_cfg() -> None:
+    """Each requirement has a pin within its bounds; a change of setup.cfg may need a new list."""
     assert misfits(FILE.read_text(encoding="utf-8"), requirements(["all"])) == []
 
 
@@ -57,8 +57,8 @@ def test_the_versions_of_the_image_fit_the_requirements() -> None:
         ("six<2; python_version < '3.11'", []),
     ],
 )
-def test_a_requirement_that_no_version_fits_is_named(requirement: str, wrong: list[str]) -> None:
-    """Also where the pinned one is too old or too new for it."""
+def test_unsatisfied_requirement_is_named(requirement: str, wrong: list[str]) -> None:
+    """The pin may be missing, too old or too new."""
     text = "chardet==7.7.0 \\\n    --hash=sha256:00 \\\n    --hash=sha256:01\nsix==1.17.0 \\\n    --hash=sha256:02\n"
     assert misfits(text, [requirement]) == wrong
     assert misfits("six==1.17.0\n", []) == ["six: no hash"]

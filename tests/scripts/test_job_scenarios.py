@@ -1,4 +1,4 @@
-"""What operators of a backfill live through, played with processes for pods: locks, keys, questions, signals, time.
+"""Operators' scenarios of a backfill, simulated with processes: locks, keys, prompts, signals, time limits.
 
 Facts of a real control plane that controller.py follows are in its docstring.
 """
@@ -31,7 +31,7 @@ CHANGED_AGENT = {"small": json.dumps({**AGENT, "system_prompt": "Sum it up in on
 
 @pytest.fixture
 def trial(tmp_path: Path, request: pytest.FixtureRequest) -> Trial:
-    """A place for the archive, the output and the pods, with the server that the test asks for."""
+    """Return a place for archive, output and pods, with the server that the test requests."""
     helm("version")
     server: FakeLLM = request.getfixturevalue("keyed")
     return Trial(tmp_path, Volumes(tmp_path), server.url)
@@ -39,24 +39,24 @@ def trial(tmp_path: Path, request: pytest.FixtureRequest) -> Trial:
 
 @pytest.fixture
 def keyed() -> Any:
-    """A server with a key, slow enough that pods can be met in mid-run."""
+    """Yield a server with a key, slow enough to act on running pods."""
     with FakeLLM(("llama3.1",), api_key="trial-key", latency_s=0.05) as server:
         yield server
 
 
 def waited(job: tuple[Cluster, Manifest], **more: Any) -> Status:
-    """The status of the Job at its end."""
+    """Return the final status of the Job."""
     return run_job(*job, limit_s=120, **{"backoff_s": 0.05, "read_only": READ_ONLY, **more})
 
 
 def logs(trial: Trial) -> list[dict[str, Any]]:
-    """The log lines of all pods; each is JSON, on whatever stream it was written."""
+    """Return the log lines of all pods; each is JSON on whichever stream."""
     texts = [path.read_text(encoding="utf-8") for path in sorted((trial.root / "logs").glob("*.log"))]
     return [line for text in texts for line in json_log(text)]
 
 
-def test_shards_that_begin_and_end_together_all_end_with_0(trial: Trial) -> None:
-    """Eight pods at once: none costs a try, and the first to end do not say that shards are missing."""
+def test_simultaneous_shards_all_exit_with_0(trial: Trial) -> None:
+    """Eight pods start at once: none needs a retry, and the first to end report no missing shards."""
     trial = replace(trial, shards=8, parallelism=8)
     ids = trial.archive(16)
     status = waited(trial.job())
@@ -67,8 +67,8 @@ def test_shards_that_begin_and_end_together_all_end_with_0(trial: Trial) -> None
     assert not [line for line in ends if "MISSING" in line["all_shards"] or line["missing_shards"]]
 
 
-def test_a_question_that_changed_in_the_middle_is_reported(trial: Trial) -> None:
-    """Whatever started the pods: the report counts the records by question, and warns that there are two."""
+def test_prompt_change_during_a_backfill_is_reported(trial: Trial) -> None:
+    """The report counts records by fingerprint and warns of two, whatever started the pods."""
     trial = replace(trial, parallelism=1)
     ids = trial.archive(40)
     cluster, job = trial.job()
@@ -86,8 +86,8 @@ def test_a_question_that_changed_in_the_middle_is_reported(trial: Trial) -> None
     assert "it changed during the work" in report["mixed_questions"][0]
 
 
-def test_a_failed_backfill_goes_on_when_its_cause_is_repaired(trial: Trial, keyed: FakeLLM) -> None:
-    """The last log line of the pod that failed has the command that repairs; the next Job finishes."""
+def test_failed_backfill_resumes_after_a_repair(trial: Trial, keyed: FakeLLM) -> None:
+    """The failed pod's last log line has the command, and the next Job finishes."""
     ids = trial.archive(12)
     keyed.api_key = "another-key"
     assert waited(trial.job()).reason == "PodFailurePolicy"
@@ -97,8 +97,8 @@ def test_a_failed_backfill_goes_on_when_its_cause_is_repaired(trial: Trial, keye
     assert faults_of(trial, ids, waited(trial.job(backfill__revision=2))) == []
 
 
-def test_waiting_for_the_lock_uses_up_no_try(trial: Trial) -> None:
-    """A nightly run holds the output: the pods wait, say for whom, and go on when it ends."""
+def test_waiting_for_the_lock_needs_no_retry(trial: Trial) -> None:
+    """A nightly run holds the output: the pods wait, name it, and continue when it ends."""
     ids = trial.archive(12)
     out = trial.root / "data" / "out"
     out.mkdir(parents=True)
@@ -115,8 +115,8 @@ def test_waiting_for_the_lock_uses_up_no_try(trial: Trial) -> None:
     assert said and all("nightly-run" in line["holder"] for line in said)
 
 
-def test_a_key_that_is_rotated_between_two_pods_is_waited_for(trial: Trial, keyed: FakeLLM) -> None:
-    """The replacement starts before the new key has reached its volume: no exit 2, which would end the Job."""
+def test_pod_waits_for_a_rotated_key(trial: Trial, keyed: FakeLLM) -> None:
+    """It starts before the new key has reached its volume, and must not exit with 2, which ends the Job."""
     trial = replace(trial, shards=1, parallelism=1)
     ids = trial.archive(60)
     old, job = trial.job(pipelineConfig__runner={"concurrency": 2, "grace_s": 1, "config_grace_s": 60})
@@ -140,8 +140,8 @@ def test_a_key_that_is_rotated_between_two_pods_is_waited_for(trial: Trial, keye
 
 
 @pytest.mark.skipif(not READ_ONLY or entrypoint()[0] != "tini", reason="needs a namespace and tini")
-def test_a_pod_that_is_deleted_in_its_first_moments_ends_at_once(trial: Trial, keyed: FakeLLM) -> None:
-    """PID 1 gets the SIGTERM whatever is loaded; the deletion counts as one failure, and the pod is replaced."""
+def test_pod_deleted_during_start_up_ends_at_once(trial: Trial, keyed: FakeLLM) -> None:
+    """PID 1 gets the SIGTERM at any time; the deletion counts as one failure, and the pod is replaced."""
     trial = replace(trial, shards=1, parallelism=1)
     ids = trial.archive(4)
     delays, met = [0.0, 0.1, 0.3, 0.6], dict[str, float]()
@@ -162,8 +162,8 @@ def test_a_pod_that_is_deleted_in_its_first_moments_ends_at_once(trial: Trial, k
     assert time.monotonic() - begun < 60
 
 
-def test_a_job_that_is_suspended_goes_on_without_a_failure(trial: Trial) -> None:
-    """The pods get SIGTERM and count for nothing; after the resumption the rest is done."""
+def test_suspended_job_resumes_without_a_failure(trial: Trial) -> None:
+    """The pods get SIGTERM without counting; after the resumption the rest is done."""
     trial = replace(trial, shards=2)
     ids = trial.archive(100)
     begun = time.monotonic()
@@ -181,8 +181,8 @@ def test_a_job_that_is_suspended_goes_on_without_a_failure(trial: Trial) -> None
     assert time.monotonic() - begun > 4
 
 
-def test_time_that_is_up_is_not_done(trial: Trial) -> None:
-    """With --incomplete-exit 3 a pod whose time is up is tried again, and no index is complete with documents left."""
+def test_pod_with_elapsed_time_is_retried(trial: Trial) -> None:
+    """With --incomplete-exit 3 no index is complete while documents are left."""
     trial = replace(trial, shards=1, parallelism=1)
     ids = trial.archive(400)
     extra = ["--max-duration=1s", "--incomplete-exit=3"]

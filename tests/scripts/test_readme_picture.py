@@ -1,4 +1,4 @@
-"""The picture of README.md: what it shows and highlights."""
+"""The picture of README.md: its content and highlights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SCHEMA = {
 }
 
 
-def test_a_run_becomes_a_picture(place: Place) -> None:
-    """The document's text and each field of its record are in it."""
+def test_picture_shows_a_run(place: Place) -> None:
+    """It has the document's text and each field of its record."""
     place.configure(agent={"schema": SCHEMA})
     place.documents({"a.txt": "Prices of <steel> & copper rose."})
     place.run()
@@ -36,15 +36,15 @@ def test_a_run_becomes_a_picture(place: Place) -> None:
 
 
 def test_only_checked_quotes_are_highlighted() -> None:
-    """Each occurrence, with its line and column; a field without x-quote is none."""
+    """Each occurrence has its line and column; a field without x-quote is not highlighted."""
     record = {"output": {"evidence": "steel", "mood": "rose"}}
     quotes = readme_picture.quotes_of(record, SCHEMA)
     lines = ["steel and steel", "rose", "a steel"]
     assert list(readme_picture.highlights(lines, quotes)) == [(0, 0, 5), (0, 10, 5), (2, 2, 5)]
 
 
-def test_the_picture_in_docs_is_whole() -> None:
-    """It is well-formed, names what it shows, and has a highlighted quote."""
+def test_picture_in_docs_is_valid() -> None:
+    """It is well-formed, has a description, and has a highlighted quote."""
     root = ElementTree.parse(ROOT / "docs" / "record.svg").getroot()
     assert root.findtext(f"{SVG}title")
     assert len(root.findall(f"{SVG}rect")) >= 2

@@ -1,4 +1,4 @@
-"""A short torture run with a fixed seed: what holds for a night of it must hold here."""
+"""A short torture run with a fixed seed, with the invariants of a night of it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ ZEROS = ("lost", "doubled", "broken lines", "swapped", "wrong ends", "wrong requ
 
 
 @pytest.mark.slow
-def test_no_document_is_lost_or_doubled_whatever_happens() -> None:
-    """Kills, outages, full disks and faults of every kind leave each document with the end that its fault allows."""
+def test_torture_loses_and_duplicates_no_document() -> None:
+    """After kills, outages, full disks and faults each document has an end that its fault allows."""
     asked = ["--seed", "3", "--documents", "200", "--seconds", "8", "--dialect", "both"]
     ran = subprocess.run(
         [sys.executable, str(SCRIPT), *asked], capture_output=True, text=True, timeout=400, check=False
