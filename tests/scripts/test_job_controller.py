@@ -1,4 +1,4 @@
-"""The chart's backfill, played: its pods are processes here, ended and restarted as its own policy says.
+"""The chart's backfill, simulated: pods are local processes, ended and restarted by the chart's own policy.
 
 No cluster ran it: scripts/job_trial/pod.py and scripts/job_trial/controller.py say what is played and what is not.
 """
@@ -32,32 +32,32 @@ POLICY = {
 
 @pytest.fixture
 def trial(tmp_path: Path) -> Trial:
-    """A place for the archive, the output and the pods; its URL is a port where nobody listens."""
+    """Return a place for archive, output and pods; its URL is a port without a listener."""
     helm("version")
     return Trial(tmp_path, Volumes(tmp_path), "http://127.0.0.1:9")
 
 
 def at(trial: Trial, server: FakeLLM) -> Trial:
-    """The same place with this server."""
+    """Return the same place with this server."""
     return replace(trial, url=server.url)
 
 
 def waited(job: tuple[Cluster, Manifest], **more: Any) -> Any:
-    """The status of the Job at its end."""
+    """Return the final status of the Job."""
     return run_job(*job, limit_s=120, backoff_s=0.05, **more)
 
 
 def logged(trial: Trial, text: str) -> int:
-    """How many pods have said so."""
+    """Return how many pods have logged this."""
     return sum(text in path.read_text(encoding="utf-8") for path in (trial.root / "logs").glob("*.log"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("in_bucket", [False, True], ids=["volumes", "s3"])
-def test_each_document_is_done_once_whatever_happens_to_the_pods(
+def test_backfill_does_each_document_once_despite_kills(
     trial: Trial, s3: S3Server, bucket: str, in_bucket: bool
 ) -> None:
-    """Four shards, two at a time, some evicted, some killed: one result each, a report that adds up, and no second."""
+    """Four shards, two at a time, some evicted or killed: one result each, and a report that adds up."""
     site = Bucket(s3, bucket) if in_bucket else trial.site
     with FakeLLM(("llama3.1",), api_key="trial-key", latency_s=0.05) as server:
         trial = replace(at(trial, server), site=site)
@@ -73,8 +73,8 @@ def test_each_document_is_done_once_whatever_happens_to_the_pods(
 
 
 @pytest.mark.slow
-def test_the_chunks_of_a_plan_are_done_once_whatever_happens_to_the_pods(trial: Trial) -> None:
-    """Six chunks, two at a time, with evictions and kills; a second plan has nothing new, nor has a run by shards."""
+def test_backfill_by_chunks_does_each_document_once_despite_kills(trial: Trial) -> None:
+    """Six chunks, two at a time; a second plan has no new document, nor has a run by shards."""
     with FakeLLM(("llama3.1",), api_key="trial-key", latency_s=0.05) as server:
         trial = replace(at(trial, server), chunks=6)
         ids = trial.archive(200)
@@ -90,8 +90,8 @@ def test_the_chunks_of_a_plan_are_done_once_whatever_happens_to_the_pods(trial: 
         assert (again.reason, trial.report()["output"]["done"]) == ("Complete", 200)
 
 
-def test_a_backfill_of_the_wrong_model_ends_at_once(trial: Trial) -> None:
-    """Exit code 2 of one pod fails the Job: trying again changes nothing."""
+def test_exit_code_2_fails_the_job_at_once(trial: Trial) -> None:
+    """The model is wrong, so a retry would not help."""
     with FakeLLM(("another-model",), api_key="trial-key") as server:
         trial = at(trial, server)
         trial.archive(10)
@@ -101,8 +101,8 @@ def test_a_backfill_of_the_wrong_model_ends_at_once(trial: Trial) -> None:
     assert len(list((trial.root / "logs").iterdir())) <= trial.parallelism
 
 
-def test_a_shard_with_too_many_failures_is_not_tried_again(trial: Trial) -> None:
-    """Exit code 1 fails its index alone; more of them than maxFailedIndexes end the Job."""
+def test_exit_code_1_fails_only_its_index(trial: Trial) -> None:
+    """More of them than maxFailedIndexes end the Job."""
     with FakeLLM(("llama3.1",), api_key="trial-key", answer=lambda *_: "no JSON") as server:
         trial = at(trial, server)
         trial.archive(40)
@@ -112,8 +112,8 @@ def test_a_shard_with_too_many_failures_is_not_tried_again(trial: Trial) -> None
     assert sorted(status.failed) == [0, 1, 2]
 
 
-def test_a_server_that_is_away_is_tried_again_by_index(trial: Trial) -> None:
-    """Exit code 3 counts: backoffLimitPerIndex + 1 pods, then the index has failed."""
+def test_exit_code_3_is_retried_per_index(trial: Trial) -> None:
+    """After backoffLimitPerIndex + 1 pods the index has failed."""
     trial.archive(4)
     soon = {"pipelineConfig.runner": {"startup_wait_s": 0, "max_outage_s": 1, "grace_s": 1}}
     job = trial.job(backfill__shards=1, backfill__backoffLimitPerIndex=1, **soon)
@@ -122,8 +122,8 @@ def test_a_server_that_is_away_is_tried_again_by_index(trial: Trial) -> None:
     assert status.reason in ("FailedIndexes", "MaxFailedIndexesExceeded")
 
 
-def test_the_pods_find_their_shard_their_key_and_their_agent(trial: Trial) -> None:
-    """From the variables and the mounted files alone: the server refuses what comes without the key."""
+def test_pods_find_their_shard_key_and_agent(trial: Trial) -> None:
+    """They use only variables and mounted files; the server refuses requests without the key."""
     with FakeLLM(("llama3.1",), api_key="trial-key") as server:
         trial = at(trial, server)
         trial.archive(8)
@@ -134,8 +134,8 @@ def test_the_pods_find_their_shard_their_key_and_their_agent(trial: Trial) -> No
     assert names == [f"{job['metadata']['name']}-{index:05d}-of-00004.json" for index in range(4)]
 
 
-def test_an_upgrade_reaches_the_running_pods(trial: Trial) -> None:
-    """The mounted ConfigMap changes under them, by the kubelet's own swap of links; the Job stays the same one."""
+def test_upgrade_reaches_the_running_pods(trial: Trial) -> None:
+    """The mounted ConfigMap changes by the kubelet's swap of links; the Job stays the same."""
     runner = {"runner": {"concurrency": 1, "refresh_every": 2, "grace_s": 1}}
     with (
         FakeLLM(("llama3.1",), api_key="trial-key", latency_s=0.05) as first,
@@ -166,26 +166,26 @@ def test_an_upgrade_reaches_the_running_pods(trial: Trial) -> None:
     ("code", "evicted", "action"),
     [(143, True, "Ignore"), (1, True, "Ignore"), (1, False, "FailIndex"), (2, False, "FailJob"), (3, False, "Count")],
 )
-def test_the_first_rule_that_fits_decides(code: int, evicted: bool, action: str) -> None:
-    """An eviction before an exit code; what no rule names is counted."""
+def test_first_matching_policy_rule_decides(code: int, evicted: bool, action: str) -> None:
+    """An eviction precedes an exit code; an unmatched failure counts."""
     assert action_of(POLICY, code, evicted=evicted) == action
 
 
-def test_paths_are_moved_where_they_start_and_nowhere_else() -> None:
-    """A mount's path in the middle of another one, or of an address, is another thing."""
+def test_mount_paths_are_replaced_only_at_their_start() -> None:
+    """The same text within another path, or in an address, is not replaced."""
     places = {"/data": Path("/x/data"), "/data/in": Path("/y"), "/tmp": Path("/x/tmp")}
     text = "/data/out, uri: /data/in/a.txt '/tmp' /database s3://bucket/data /var/tmp --output=/data http://h/tmp"
     wanted = "/x/data/out, uri: /y/a.txt '/x/tmp' /database s3://bucket/data /var/tmp --output=/x/data http://h/tmp"
     assert moved(text, places) == wanted
 
 
-def test_variables_are_expanded_as_the_kubelet_does() -> None:
+def test_variables_are_expanded_like_by_the_kubelet() -> None:
     """An unknown one stays as it is."""
     assert expanded("--run-id=$(JOB_NAME)-$(OTHER)", {"JOB_NAME": "j"}) == "--run-id=j-$(OTHER)"
 
 
-def test_the_objects_of_a_trial_are_those_of_the_chart(trial: Trial) -> None:
-    """Nothing but values was changed: the Job has the chart's policy and its security context."""
+def test_trial_objects_are_those_of_the_chart(trial: Trial) -> None:
+    """Only values differ: the Job has the chart's policy and security context."""
     _, job = trial.job()
     assert len(job["spec"]["podFailurePolicy"]["rules"]) == 3
     container = job["spec"]["template"]["spec"]["containers"][0]
