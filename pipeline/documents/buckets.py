@@ -137,18 +137,20 @@ def _listed_patiently(store: RemoteStore, reads: Source) -> Iterator[StoredObjec
 
 def _listing_error(store: RemoteStore, cause: OSError) -> ConfigError | TryLaterError:
     """Return the error that ends the run: ConfigError where a retry cannot help, else TryLaterError."""
-    what = f"input.uri: {store.address} cannot be listed: {cause.strerror or cause}"
+    complaint = f"input.uri: {store.address} cannot be listed: {cause.strerror or cause}"
     if isinstance(cause, FileNotFoundError):
-        return ConfigError(f"{what}; need an existing bucket")
+        return ConfigError(f"{complaint}; need an existing bucket")
     if isinstance(cause, PermissionError):
-        return ConfigError(f"{what}; need credentials that may list and read it (input.storage, or the environment)")
+        return ConfigError(
+            f"{complaint}; need credentials that may list and read it (input.storage, or the environment)"
+        )
     if cause.errno == errno.EPROTO:
         need = "the region and the endpoint of the bucket (input.storage, or the environment)"
-        return ConfigError(f"{what}; need {need}")
+        return ConfigError(f"{complaint}; need {need}")
     if cause.errno == errno.EINVAL:
         odd = "a key with an empty part, . or .., or a line end in it, cannot be listed"
-        return ConfigError(f"{what}; {odd}: name a prefix without it")
-    return TryLaterError(f"the listing was interrupted: {what}")
+        return ConfigError(f"{complaint}; {odd}: name a prefix without it")
+    return TryLaterError(f"the listing was interrupted: {complaint}")
 
 
 def _output_below(store: RemoteStore, plan: ListingPlan) -> str | None:

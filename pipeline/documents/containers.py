@@ -126,8 +126,8 @@ def fail(problem: DocumentError) -> NoReturn:
 
 def too_large(size_bytes: int | None, limit_bytes: int) -> DocumentError:
     """Return the problem of a document over the size limit; `size_bytes` is None when it was not counted."""
-    counted = "it is larger" if size_bytes is None else f"it has {size_bytes} bytes, more"
-    message = f"{counted} than input.max_document_bytes ({limit_bytes})"
+    size_text = "it is larger" if size_bytes is None else f"it has {size_bytes} bytes, more"
+    message = f"{size_text} than input.max_document_bytes ({limit_bytes})"
     return DocumentError("document_too_large", message)
 
 
@@ -162,14 +162,14 @@ def piece_entry(container: Container, piece: Piece) -> Entry:
         problem = partial(fail, piece.problem)
         return Entry(keyed, uri, container.version, piece.size_bytes, container.format, problem)
     encoded = (f"encoding:{container.encoding}",) if container.encoding else ()
-    read = Held(piece.data, position, (*encoded, *piece.notes))
+    content = Held(piece.data, position, (*encoded, *piece.notes))
     own = _own_id(piece.data, container.id_field) if container.id_field else None
     if own is None and not piece.key:
-        return Entry(position, uri, container.version, piece.size_bytes, container.format, read)
+        return Entry(position, uri, container.version, piece.size_bytes, container.format, content)
     # another file may have the same version, and an id from the document does not identify the file
     version = f"{container.version}@{position}" if container.version else None
     id = keyed if own is None else container.id_prefix + own
-    return Entry(id, uri, version, piece.size_bytes, container.format, read)
+    return Entry(id, uri, version, piece.size_bytes, container.format, content)
 
 
 def _own_id(data: bytes, id_field: str) -> str | None:

@@ -69,8 +69,8 @@ def _decode_fields(data: bytes, text_field: str, *, names: str) -> Decoded:
     text = text_at(value, text_field)
     if text is None:
         unreadable(missing_field(text_field, list(value), names=names))
-    rest = without(value, text_field)
-    return finished(text, {name: item for name, item in rest.items() if _is_small(item)}, notes=notes)
+    metadata = without(value, text_field)
+    return finished(text, {name: item for name, item in metadata.items() if _is_small(item)}, notes=notes)
 
 
 def missing_field(text_field: str, present: Sequence[str], *, names: str) -> str:

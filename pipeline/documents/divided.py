@@ -18,7 +18,7 @@ _BUFFER_BYTES = 1 << 18
 
 
 class Place(NamedTuple):
-    """Where a document begins: its byte, and its number in the file from 1. The last place is the end of the file."""
+    """The beginning of a document: its offset, and its number in the file from 1. The last place is the end."""
 
     offset: int
     number: int
@@ -41,10 +41,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Divider:
-    """How files of a format are divided.
+    """The functions that divide files of a format.
 
     `places` yields the places where the file may be cut, in order, and its end; nothing if it must be read as a whole.
-    `split` yields the documents of a part; the stream is that of the whole file. `by_bytes`: it reads nothing behind
+    `split` yields the documents of a part; the stream is that of the whole file. `by_bytes`: it reads no byte after
     the part; else the offsets only give the size of a part.
     """
 

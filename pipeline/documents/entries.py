@@ -62,9 +62,9 @@ class EntryRules:
     limits: InputLimits
     known: Callable[[str], Known | None] = lambda _: None
 
-    def is_done(self, file: ListedFile, known: Known | None) -> bool:
-        """Return True when this version of the file is a document that has been done: it need not be opened."""
-        if known is None or known.failed or file.version is None or known.version != file.version:
+    def is_done(self, file: ListedFile, last_line: Known | None) -> bool:
+        """Return whether this version of the file is a document that has been done: it need not be opened."""
+        if last_line is None or last_line.failed or file.version is None or last_line.version != file.version:
             return False
         return self.config.records_field is None  # it may have been set since then
 
@@ -86,33 +86,33 @@ def entries_of(file: ListedFile, rules: EntryRules, kind: FileKind | None = None
         return iter((_failed(file, DocumentError("unsupported_format", message)),))
     if form.look is None or not is_looked_at(form, file):
         return _entries_as(form, file, compression=compression, rules=rules)
-    known = rules.known(file.id)
-    if not rules.is_done(file, known):
+    last_line = rules.known(file.id)
+    if not rules.is_done(file, last_line):
         file = file._replace(open=opened_twice(file.open)) if file.passing else file
         opener = file.open_small if compression is PLAIN else file.open
         form = shown_format(form, container_of(file, form.name, compression=compression, rules=rules, open=opener))
-    return _entries_as(form, file, compression=compression, rules=rules, known=known)
+    return _entries_as(form, file, compression=compression, rules=rules, last_line=last_line)
 
 
 def _entries_as(
-    form: Format, file: ListedFile, *, compression: Compression, rules: EntryRules, known: Known | None = None
+    form: Format, file: ListedFile, *, compression: Compression, rules: EntryRules, last_line: Known | None = None
 ) -> Iterator[Entry]:
-    """Yield the entries of a file of this format; `known`: its last line in the output, if it was looked up."""
+    """Yield the entries of a file of this format; `last_line`: its last line in the output, if it was looked up."""
     if form.split is not None:
         unpacked = recovering(compression, starts=form.mark) if form.mark else compression
         pieces = piece_entries(container_of(file, form.name, compression=unpacked, rules=rules), form.split)
         return watched(pieces, file.id, whole=rules.whole)
-    read: Callable[[], bytes] = partial(
+    reader: Callable[[], bytes] = partial(
         read_file, file, compression=compression, limit_bytes=rules.config.max_document_bytes
     )
     encoding = encoding_of(file.relative, rules.config.encoding, form=form.name)
-    read = partial(_read_encoded, read, encoding) if encoding else read
-    read = _read_now(read, file.id) if file.passing else read
-    return iter((Entry(file.id, file.uri, file.version, file.size_bytes, form.name, read, known=known),))
+    reader = partial(_read_encoded, reader, encoding) if encoding else reader
+    reader = _read_now(reader, file.id) if file.passing else reader
+    return iter((Entry(file.id, file.uri, file.version, file.size_bytes, form.name, reader, known=last_line),))
 
 
 def is_looked_at(form: Format, file: ListedFile) -> bool:
-    """Return True when the beginning of a file must be read: not for an object of a store whose name says enough."""
+    """Return whether the beginning of a file must be read: not for an object of a store whose name says enough."""
     return form.hint is None or file.member or not is_remote(file.uri) or bool(form.hint.search(file.relative))
 
 
@@ -165,7 +165,7 @@ def _member_entries(
     file: ListedFile, archive: Archive, *, compression: Compression, rules: EntryRules
 ) -> Iterator[Entry]:
     """Yield the entries of each wanted member; a broken archive ends with a failed entry under its own id."""
-    whole = rules.chosen.wants(file.relative)
+    is_chosen_whole = rules.chosen.wants(file.relative)
     damage = (*file.damage, *compression.damage, *archive.damage)
     budget = UnpackedBudget(file.size_bytes, rules.limits)
     try:
@@ -174,9 +174,9 @@ def _member_entries(
             member = _short_named(member)
             inner = _member(file, member, damage)
             name = printable(harmless(member.name))
-            visible = whole and _VISIBLE.wants(name) and not rules.chosen.excludes(inner.relative)
+            visible = is_chosen_whole and _VISIBLE.wants(name) and not rules.chosen.excludes(inner.relative)
             if not visible and not rules.chosen.wants(inner.relative):
-                if (kind := rules.chosen.passed_over(inner.relative, is_member=whole)) is not None:
+                if (kind := rules.chosen.passed_over(inner.relative, is_member=is_chosen_whole)) is not None:
                     rules.ignore(f"({kind})")
                 continue
             if member.problem is not None and kind_of(name, rules.lookup).form is not None:

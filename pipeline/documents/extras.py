@@ -1,4 +1,4 @@
-"""Libraries that only some formats need, and the extra that installs each.
+"""Optional libraries of some formats, and the extra that installs each.
 
 They must not be imported before the first file of such a format.
 """
@@ -28,7 +28,7 @@ class MissingExtraError(ConfigError):
 
 
 def is_missing(extra: str) -> bool:
-    """Return True when the extra's library is not installed."""
+    """Return whether the extra's library is not installed."""
     library = LIBRARIES[extra]
     return sys.modules.get(library, library) is None or not _is_installed(library)
 

@@ -1,4 +1,4 @@
-"""What the name of a file says: its compression, the archive that it is, or the format of its documents.
+"""The kind of a file by its name: its compression, and its archive format or the format of its documents.
 
 It must not open a file: the beginning of some decides (looking.py).
 """
@@ -33,7 +33,7 @@ _EXTENSION = re.compile(r"(?:\.[a-z][a-z0-9_-]{0,9}|\.[0-9][a-z0-9]{0,2})")
 
 
 class FileKind(NamedTuple):
-    """What a file is by its name: an archive, or documents of a format (None: unknown), after decompression."""
+    """The kind of a file after decompression: an archive, or documents of a format (None: unknown)."""
 
     suffix: str
     compression: Compression
@@ -42,7 +42,7 @@ class FileKind(NamedTuple):
 
     @property
     def is_stream(self) -> bool:
-        """True for a container that must be read to its end to list its entries: all kinds except .zip."""
+        """Whether a container must be read to its end to list its entries: all kinds except .zip."""
         if self.archive is not None:
             return self.archive is not ZIP
         return self.form is not None and self.form.split is not None
@@ -73,7 +73,7 @@ def _kind(suffix: str, packed: str, lookup: Lookup) -> FileKind:
 
 
 def is_chosen(relative: str, chosen: PathFilter) -> bool:
-    """Return True when the file is wanted, or is an archive whose members may be."""
+    """Return whether the file is wanted, or is an archive whose members may be."""
     if chosen.wants(relative):
         return True
     return archive_of(relative) is not None and not chosen.excludes(relative) and chosen.enters(relative + "!")
@@ -85,7 +85,7 @@ def archive_of(name: str) -> Archive | None:
 
 
 def _no_format(_: str) -> None:
-    """Return no format, where none is asked for."""
+    """Return no format, where only the archive matters."""
 
 
 def extension_of(name: str) -> str:

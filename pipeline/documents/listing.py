@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_LOOKED_AT_BEFORE = 10_000
+_FILES_CHECKED = 10_000
 
 
 def open_origin(source: InputSource, plan: ListingPlan) -> DocumentSource:
@@ -115,7 +115,7 @@ def local_root(uri: str) -> Path | None:
 
 
 def _may_be_missing(folder: Path, plan: ListingPlan) -> bool:
-    """True for a new volume: no documents are needed, and only the last folder of the path is not there."""
+    """Return whether a missing folder counts as empty: no documents are required, and its parent folder exists."""
     return plan.config.min_documents == 0 and not folder.exists() and folder.parent.is_dir()
 
 
@@ -144,8 +144,8 @@ def _origin(
     reads: Source | None,
     clock: Callable[[], float],
 ) -> DocumentSource:
-    before = folder.as_posix()
-    uri_prefix = "" if before == "." else before.rstrip("/") + "/"
+    prefix = folder.as_posix()
+    uri_prefix = "" if prefix == "." else prefix.rstrip("/") + "/"
     id_prefix = f"{source.name}/" if source.name else ""
     again = partial(look_again, folder, os.path.realpath(folder), clock=clock)
     return DocumentSource(
@@ -191,7 +191,7 @@ def check_extras(origins: Iterable[DocumentSource], *, lookup: Lookup) -> None:
     """Raise MissingExtraError when each of the first documents needs a library that is not installed."""
     first = ""
     files = (file for origin in origins for file in origin.files(lambda _: None))
-    for file in islice(files, _LOOKED_AT_BEFORE):
+    for file in islice(files, _FILES_CHECKED):
         suffix, _, archive, form = kind_of(file.relative, lookup)
         if archive is not None or (form and (form.extra is None or not is_missing(form.extra))):
             return

@@ -1,6 +1,6 @@
-"""The format of a file by its beginning, for suffixes that stand for several.
+"""Detect the format of a file by its beginning, for suffixes with several formats.
 
-A member of a tar is read once only: what was looked at is kept and read again.
+A member of a tar can be read only once: its beginning is kept and replayed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def opened_twice(open: Callable[[], BinaryIO]) -> Callable[[], BinaryIO]:
 
 
 class _Replayed(io.RawIOBase):
-    """What was kept of a stream, and then the stream; closing it leaves the stream open."""
+    """The kept beginning of a stream, then the stream itself; closing it leaves the stream open."""
 
     def __init__(self, source: BinaryIO, kept: bytearray, *, keeps: bool) -> None:
         self._source = source

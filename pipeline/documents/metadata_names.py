@@ -49,7 +49,7 @@ METADATA = tuple(dict.fromkeys((*USUAL, *(name for names in FILLED.values() for 
 def aliases_of(name: str) -> tuple[str, ...]:
     """Return the name and those that mean the same value, the name itself first."""
     group = next((names for names in ALIASES if name in names), ())
-    return (name, *(other for other in group if other != name))
+    return (name, *(synonym for synonym in group if synonym != name))
 
 
 def value_of(metadata: Mapping[str, Any], name: str) -> object:

@@ -41,10 +41,10 @@ def possible_ids(name: str, config: InputConfig) -> Iterator[str]:
 
 
 class NamedDocuments:
-    """Picks the named documents from a listing, and knows which names have not been found."""
+    """Selection of the named documents from a listing, with the names that were not found."""
 
     def __init__(self, names: Iterable[str], config: InputConfig) -> None:
-        self._names = {each.rstrip("/"): name for name in names for each in possible_ids(name, config)}
+        self._names = {possible_id.rstrip("/"): name for name in names for possible_id in possible_ids(name, config)}
         self._missing = dict.fromkeys(self._names.values())
         self._to_meet = set(self._missing)
         self._seen: list[str] = []

@@ -1,4 +1,4 @@
-"""Patterns of paths: `include`, `exclude` and globs.
+"""Path patterns: `include`, `exclude` and globs.
 
 It must not access a filesystem: a pattern is matched against a relative path with `/`.
 
@@ -58,7 +58,7 @@ class PathFilter:
     is_glob: bool = False
 
     def wants(self, relative: str) -> bool:
-        """Return True when the file is to be read."""
+        """Return whether the file is to be read."""
         # called for every file: a generator would cost as much as its matches
         for patterns in self.any_of:
             if not _matches(patterns, relative):
@@ -66,7 +66,7 @@ class PathFilter:
         return not _matches(self.none_of, relative)
 
     def excludes(self, relative: str) -> bool:
-        """Return True when a pattern excludes the file."""
+        """Return whether a pattern excludes the file."""
         return _matches(self.none_of, relative)
 
     def passed_over(self, relative: str, *, is_member: bool = False) -> str | None:
@@ -132,10 +132,10 @@ def _compile(names: list[str], text: str, *, exclude: bool = False, hidden: bool
     guard = "" if exclude or hidden else _VISIBLE
     try:
         steps = tuple(None if name == "**" else _matcher(_name(name, guard), [name]) for name in names)
-        whole = _matcher(_path(names, guard) + ("(?:/.*)?" if exclude else ""), names)
+        path_matcher = _matcher(_path(names, guard) + ("(?:/.*)?" if exclude else ""), names)
     except re.error as cause:
         raise ConfigError(f"input: the pattern {text!r} cannot be used: {cause.msg}") from cause
-    return Pattern(whole, steps, hidden or any(name.startswith(HIDDEN) for name in names))
+    return Pattern(path_matcher, steps, hidden or any(name.startswith(HIDDEN) for name in names))
 
 
 def _matcher(pattern: str, names: list[str]) -> _Matcher:

@@ -234,15 +234,15 @@ class PlannedInput:
         try:
             return look() if origin.reads is None else origin.reads.attempt(look, role="listing")
         except OSError as cause:
-            why = cause.strerror or cause
-            raise TryLaterError(f"the listing was interrupted: {self.id_of(row)}: {why}") from cause
+            reason = cause.strerror or cause
+            raise TryLaterError(f"the listing was interrupted: {self.id_of(row)}: {reason}") from cause
 
     def _exact_version(self, stored: StoredFile, origin: DocumentSource, row: PlannedFile) -> str | None:
         """Return the file's version, even if it was changed a moment ago."""
         if stored.version is not None or is_remote(origin.uri_prefix):
             return stored.version
-        again = open_origin(self._config.uri[row.source], self._exact).again(_stored(row), True)
-        return None if again is None else again.version
+        current = open_origin(self._config.uri[row.source], self._exact).again(_stored(row), True)
+        return None if current is None else current.version
 
 
 def _part_entries(file: ListedFile, row: PlannedFile, rules: EntryRules, *, moved: list[str]) -> Iterator[Entry]:

@@ -1,4 +1,4 @@
-"""Texts that repeat one another: a teaser above an article, a headline that two elements hold."""
+"""Texts that repeat one another: a teaser above an article, a headline in two elements."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ _MOST_LINES = 200
 """Lines of the texts before the main one that are compared with it; a teaser has a few."""
 
 _CUTS = ("[…]", "[...]", "[ … ]", "[ ... ]", "…", "...")
-"""How a teaser shows that it is cut."""
+"""The marks at the end of a teaser that is cut."""
 
 
-def without_repeats(before: Sequence[str], main: Sequence[str]) -> str:
+def without_repeats(leading: Sequence[str], main: Sequence[str]) -> str:
     """Return the texts in order, separated by blank lines.
 
-    Of those `before` the main ones, lines are left out that stand in a main text, or in an earlier line. Of the main
+    Lines of the `leading` texts are left out if they occur in a main text, or in an earlier line. Of the main
     texts, one that is equal to another is left out.
     """
     kept_main = list(dict.fromkeys(text.strip() for text in main if text.strip()))
-    whole = f" {' '.join(' '.join(kept_main).split())} "
-    kept: list[str] = []
-    seen: set[str] = set()
-    left = _MOST_LINES
-    for text in before:
+    main_text = f" {' '.join(' '.join(kept_main).split())} "
+    kept_texts: list[str] = []
+    seen_lines: set[str] = set()
+    lines_left = _MOST_LINES
+    for text in leading:
         lines = []
         for line in text.split("\n"):
             words = " ".join(_uncut(line).split())
-            left -= 1
-            if not words or words in seen or (left >= 0 and f" {words} " in whole):
+            lines_left -= 1
+            if not words or words in seen_lines or (lines_left >= 0 and f" {words} " in main_text):
                 continue
-            seen.add(words)
+            seen_lines.add(words)
             lines.append(line.strip())
         if lines:
-            kept.append("\n".join(lines))
-    return "\n\n".join([*kept, *kept_main])
+            kept_texts.append("\n".join(lines))
+    return "\n\n".join([*kept_texts, *kept_main])
 
 
 def _uncut(line: str) -> str:

@@ -103,9 +103,9 @@ class ListingPlan:
     clock: Callable[[], float]
     outage_retry: OutageRetry | None = None
 
-    def reads_of(self, where: str, renew: Callable[[], object] = lambda: None) -> Source | None:
+    def reads_of(self, name: str, renew: Callable[[], object] = lambda: None) -> Source | None:
         """Return the state shared by the reads of one input; None where no read waits for an outage."""
-        return None if self.outage_retry is None else Source(where, self.outage_retry, renew)
+        return None if self.outage_retry is None else Source(name, self.outage_retry, renew)
 
 
 def fixed_parts(parts: Sequence[str]) -> int:

@@ -1,8 +1,8 @@
 """Breaking of special tokens of chat templates in a document, so that it cannot end its own message.
 
 It does not know the model: the patterns of special tokens are broken for all model families, and a table lists the
-tokens without a pattern. What else looks like one (`candidates`) is broken where the server's own tokenizer takes it
-for special. The delimiters that an agent's prompt puts around the document are broken as well.
+tokens without a pattern. Other texts that look like one (`candidates`) are broken if they are special tokens of the
+server's own tokenizer. The delimiters that an agent's prompt puts around the document are broken as well.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ _HTML = re.compile(
     re.IGNORECASE,
 )
 MOST_CANDIDATES = 16
-"""Candidates of one document, so that a page of unknown tags does not use up what a run may ask."""
+"""Most candidates of one document, so that a page of unknown tags does not use up the requests of a run."""
 
 
 def candidates(text: str) -> tuple[str, ...]:
-    """Return what may be a special token of some model: names in brackets that are no HTML, each once, the first 16."""
+    """Return possible special tokens: names in brackets that are no HTML, each once, the first 16."""
     names: dict[str, None] = {}
     if "<" not in text and "[" not in text:
         return ()
     for match in _CANDIDATE.finditer(text):
         inner = f"<{match[0].strip('<>')}>" if match[0][0] == "<" else match[0]
-        names.update((each, None) for each in (inner, match[0]) if not _HTML.fullmatch(each))
+        names.update((name, None) for name in (inner, match[0]) if not _HTML.fullmatch(name))
         if len(names) >= MOST_CANDIDATES:
             break
     return tuple(names)[:MOST_CANDIDATES]
@@ -81,12 +81,12 @@ def delimiters(template: str) -> tuple[str, ...]:
     `<document>\\n$document\\n</document>` gives `document`.
     """
     names: dict[str, None] = {}
-    for before, after in _surroundings(template):
-        opening = [*_TAG.finditer(before)][-1:]
-        closing = [*_TAG.finditer(after)][:1]
+    for head, tail in _surroundings(template):
+        opening = [*_TAG.finditer(head)][-1:]
+        closing = [*_TAG.finditer(tail)][:1]
         for tag in (*opening, *closing):
             names[re.split(r"[^\w.:-]", tag[0].lstrip("</"), maxsplit=1)[0]] = None
-        names.update((fence, None) for fence in _FENCES if fence in before[-32:] and fence in after[:32])
+        names.update((fence, None) for fence in _FENCES if fence in head[-32:] and fence in tail[:32])
     return tuple(names)
 
 

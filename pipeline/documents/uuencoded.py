@@ -58,7 +58,7 @@ class TextLines:
 
     @property
     def is_encoded_only(self) -> bool:
-        """True for a text that holds encoded files, and nothing else but tags."""
+        """Return whether a text consists of encoded files and tags only."""
         return bool(self.encoded) and not self._has_text
 
     def data(self) -> bytes:

@@ -284,8 +284,8 @@ def _nearest(model: str, names: tuple[str, ...]) -> str:
     stems = {_stem(name): name for name in reversed(names)}
     similar = difflib.get_close_matches(model, names, n=1, cutoff=0.6)
     similar = similar or [stems[stem] for stem in difflib.get_close_matches(_stem(model), stems, n=1, cutoff=0.6)]
-    same = stems.get(_stem(model))
-    return f"; did you mean {(same or similar[0])!r}?" if same or similar else ""
+    same_stem = stems.get(_stem(model))
+    return f"; did you mean {(same_stem or similar[0])!r}?" if same_stem or similar else ""
 
 
 def _stem(model: str) -> str:

@@ -153,5 +153,5 @@ def identity_of(status: os.stat_result) -> Identity:
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Return True when the path is the folder or below it; both must be free of links."""
+    """Return whether the path is the folder or below it; both must be free of links."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -57,15 +57,15 @@ class Address:
 
 
 def is_remote(uri: str) -> bool:
-    """Return True when the URI is the address of an object store."""
+    """Return whether the URI is the address of an object store."""
     match = _ADDRESS.match(uri)
     return match is not None and match[1].lower() in REMOTE_SCHEMES
 
 
 def lacks_slashes(uri: str) -> bool:
     """Return True for an address without its `//`, such as `s3:bucket/prefix`, which is hardly meant as a folder."""
-    scheme, colon, rest = uri.partition(":")
-    return bool(colon) and not rest.startswith("//") and scheme.lower() in (*REMOTE_SCHEMES, "file")
+    scheme, colon, remainder = uri.partition(":")
+    return bool(colon) and not remainder.startswith("//") and scheme.lower() in (*REMOTE_SCHEMES, "file")
 
 
 def parse_address(uri: str) -> Address:
@@ -174,7 +174,7 @@ def _aws_files(profile: str | None) -> dict[str, str]:
         "region": "region",
         "endpoint_url": "endpoint",
     }
-    return {own: settings[theirs] for theirs, own in names.items() if theirs in settings}
+    return {option: settings[aws_name] for aws_name, option in names.items() if aws_name in settings}
 
 
 def _aws_sections(name: str) -> list[tuple[Path, str]]:

@@ -75,9 +75,9 @@ class _Unsorted:
         """Return the names after those that were yielded, which must come first again."""
         names = _names(self._open_folder)
         digest = hashlib.sha256()
-        again = islice(names, self._count)
-        while some := list(islice(again, _TOGETHER)):
-            _add(digest, some)
+        earlier_names = islice(names, self._count)
+        while batch := list(islice(earlier_names, _TOGETHER)):
+            _add(digest, batch)
         if digest.digest() != self._digest.digest():
             raise ChangedFolderError(errno.ESTALE, "the folder changed while it was listed again")
         return names

@@ -62,7 +62,7 @@ def as_os_errors(uri: str) -> Iterator[None]:
             raise
         number_found = re.search(r"\bOs \{ code: (\d+)", str(cause))
         if number_found is None and "PoisonError" in str(cause):
-            # the library cannot be used any more after its first panic, so that waiting would be no use
+            # the library cannot be used any more after its first panic, so that waiting is useless
             raise TryLaterError(f"{uri}: the store's library failed earlier; run the same command again") from cause
         if number_found is None:
             raise RuntimeError(f"the store's library panicked: {cause}") from cause

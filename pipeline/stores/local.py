@@ -121,7 +121,7 @@ def _scan(folder: _Folder, rules: _Rules) -> Iterator[str]:
 
 
 def _was_removed(cause: OSError, rules: _Rules) -> bool:
-    """Return True when only this entry is gone; after an unmount of the whole tree the root's identity differs."""
+    """Return whether only this entry is gone; after an unmount of the whole tree the root's identity differs."""
     return isinstance(cause, FileNotFoundError) and rules.identity == _identity(rules.root.path) is not None
 
 

@@ -3,11 +3,11 @@
     RetryingFile ──read──▶ Source.attempt ──▶ the file        outage: wait, renew the credentials, retry
                                                               other files are readable: an error of this file
 
-A read that fails with an outage error (trouble.py) is retried with back-off. After `max_retries` retries the question
-is whether another file of the same source can be read now: the last one that was readable is read once more as a test.
+A read that fails with an outage error (trouble.py) is retried with back-off. After `max_retries` retries another
+file of the same source is read as a test: the last one that was readable.
 If the test succeeds before and after one more failure of this file, the error belongs to this file and is raised.
-Otherwise the read waits for the source for up to `max_outage_s`, and then the run ends. Reads of other readers prove
-nothing: one that ends after a failure may have begun before the outage. A listing always waits: no document is its
+Otherwise the read waits for the source for up to `max_outage_s`, and then the run ends. Successful
+reads of other readers do not count: they may have begun before the outage. A listing always waits: no document is its
 cause.
 
 It starts no thread: each reader waits in its own, and `stop` ends all waiting.
@@ -34,7 +34,7 @@ MAX_DELAY_S = 15.0
 T = TypeVar("T")
 Opener = Callable[[], BinaryIO]
 Role = Literal["file", "listing", "start"]
-"""What is read: one file, a listing, or the first page of a listing at the start of a run."""
+"""The role of a read: one file, a listing, or the first page of a listing at the start of a run."""
 
 
 class ReadingStoppedError(Exception):
@@ -43,7 +43,7 @@ class ReadingStoppedError(Exception):
 
 @dataclass(slots=True)
 class OutageRetry:
-    """How long reads wait, for all sources of a run.
+    """The waits of reads, for all sources of a run.
 
     `max_retries`: how often one file is read again before the error may be its own. `resumed`: the output has records
     of this fingerprint, so the credentials worked before, and a refusal is waited for from the start. `troubled`: a
@@ -92,7 +92,7 @@ class Source:
         """Return the result of `action`, which is retried during an outage.
 
         `own`: the number of earlier successful reads of the same file. Raises the OSError when it is no outage, is the
-        file's own, or is one at the `start` that a person has to mend; TryLaterError (ConfigError before anything was
+        file's own, or is one at the `start` that a person must fix; TryLaterError (ConfigError before anything was
         read) when it lasts, ReadingStoppedError.
         """
         failing: _Failing | None = None
@@ -147,8 +147,8 @@ class Source:
             self.renew()
 
     def _can_read_others(self, key: str) -> bool:
-        """Return True when the last other file that was read is readable now, or its source says why it is not."""
-        opener = next((opener for other, opener in self._readable if other != key), None)
+        """Return whether the last other file that was read is readable now, or its source says why it is not."""
+        opener = next((opener for candidate, opener in self._readable if candidate != key), None)
         if opener is None:
             return False
         try:
@@ -181,12 +181,12 @@ class Source:
 
 
 def _is_setting(cause: OSError) -> bool:
-    """Return True for an error that waiting does not mend: credentials, the bucket's name, its region."""
+    """Return True for an error that waiting does not fix: credentials, the bucket's name, its region."""
     return isinstance(cause, (StoreRefusedError, MissingBucketError)) or cause.errno == errno.EPROTO
 
 
-def _lasting(where: str, cause: OSError, waited_s: float) -> PipelineError:
-    return TryLaterError(f"{where}: could not be read for {waited_s:.0f} s: {cause.strerror or cause}")
+def _lasting(source: str, cause: OSError, waited_s: float) -> PipelineError:
+    return TryLaterError(f"{source}: could not be read for {waited_s:.0f} s: {cause.strerror or cause}")
 
 
 class RetryingFile(SeekableRaw):

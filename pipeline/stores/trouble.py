@@ -21,7 +21,7 @@ class OwnTroubleError(OSError):
 
 
 class MachineTroubleError(OSError):
-    """This machine cannot give what a run needs, whatever its errno; no file and no document is the cause."""
+    """This machine lacks a resource that the run needs, whatever the errno; no file or document is the cause."""
 
 
 class MissingBucketError(FileNotFoundError):
@@ -38,7 +38,7 @@ _FILE_SYSTEM = frozenset(
 
 
 def is_trouble(cause: BaseException) -> bool:
-    """Return True when the same read may succeed later, or the error is not about the file that was read."""
+    """Return whether the same read may succeed later, or the error is not about the file that was read."""
     # about this file or folder, whatever the errno
     if isinstance(cause, (StaleVersionError, OwnTroubleError, ChangedFolderError)):
         return False
@@ -48,5 +48,5 @@ def is_trouble(cause: BaseException) -> bool:
 
 
 def is_shortage(cause: OSError) -> bool:
-    """Return True when this machine is out of resources that other work releases: descriptors, buffers."""
+    """Return whether this machine is out of resources that other work releases: descriptors, buffers."""
     return cause.errno in MACHINE_ERRNOS and cause.errno != errno.ENOMEM

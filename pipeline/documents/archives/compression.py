@@ -183,7 +183,7 @@ def split_compression(name: str) -> tuple[str, Compression]:
 
 
 class NotedBytes(bytes):
-    """The bytes of a document with notes on how they were read, and their encoding if the configuration names it."""
+    """The bytes of a document with notes on their decompression, and their encoding if the configuration names it."""
 
     notes: tuple[str, ...] = ()
     encoding: str | None = None

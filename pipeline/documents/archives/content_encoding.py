@@ -1,4 +1,4 @@
-"""The content of an HTTP response without its compression, never more of it than is allowed.
+"""The content of an HTTP response without its compression, with a size limit.
 
 It must not fail for a body that is not compressed in spite of its header: crawlers store such bodies.
 """
@@ -82,4 +82,4 @@ _UNPACKERS: Mapping[str, Callable[[bytes, int], Unpacked]] = {
     "br": _brotli,
     "zstd": _zstd,
 }
-"""How each content encoding is undone; some servers send a charset as one."""
+"""The function that decodes each content encoding; some servers send a charset as one."""

@@ -1,4 +1,4 @@
-"""A gzip file of many members that goes on behind a damaged one, as archives of web pages are written.
+"""Read a gzip file of many members, and resume after a damaged one; archives of web pages are such files.
 
 It must not skip anything in silence: each damage is raised once.
 """
@@ -17,7 +17,7 @@ _PACKED_BYTES = 1 << 16
 
 
 class DamagedPartError(OSError):
-    """A member of the file is damaged; reading on gives what follows it. `begun`: a part of its content was read."""
+    """A member of the file is damaged; reading can continue after it. `begun`: a part of its content was read."""
 
     def __init__(self, message: str, *, begun: bool) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class DamagedPartError(OSError):
 
 
 def recovering(compression: Compression, *, starts: bytes) -> Compression:
-    """Return a gzip that goes on behind damage, at the next member that begins with `starts`; any other unchanged."""
+    """Return a gzip that resumes after damage, at the next member that begins with `starts`; any other unchanged."""
     if compression is not COMPRESSIONS[".gz"]:
         return compression
     return replace(compression, open=lambda stream: io.BufferedReader(_Members(stream, starts), 1 << 18))
@@ -62,7 +62,7 @@ class _Members(io.RawIOBase):
         return bool(chunk)
 
     def _begin(self) -> bool:
-        """Begin the next member; False at the end. Behind damage, members are tried until one begins as it should."""
+        """Begin the next member; False at the end. After damage, members are tried until one begins with `starts`."""
         while self._is_lost:
             at = self._packed.find(_MAGIC)
             if at < 0:
@@ -87,7 +87,7 @@ class _Members(io.RawIOBase):
         return True
 
     def _is_member(self) -> bool:
-        """Return True when a member begins here whose content begins as it should."""
+        """Return whether a member begins here whose content begins with `starts`."""
         while len(self._packed) < 1024 and self._more():
             pass
         try:

@@ -20,7 +20,7 @@ MAX_HEADER_BYTES = 4 << 20
 """Limit of the headers of one member: extended headers, long names and sparse maps."""
 
 MAX_LINK_BYTES = 64 << 30
-"""Bytes that are read again for the hard links of one archive, at most."""
+"""Most bytes that are read again for the hard links of one archive."""
 
 _SKIP_BYTES = 1 << 18
 _END = bytes(tarfile.BLOCKSIZE)
@@ -76,12 +76,12 @@ class _Links:
         self._cost_bytes = 0
 
     def count(self, info: tarfile.TarInfo) -> None:
-        """Take note of a member that may be a target."""
+        """Record a member that may be a target."""
         self._members += 1
         self._largest = max(self._largest, info.size)
 
     def member(self, info: tarfile.TarInfo) -> Member:
-        """Return the member that a hard link stands for; its size is not known before it is read."""
+        """Return the target of a hard link as a member; its size is unknown before it is read."""
         passed = tarfile.BLOCKSIZE * self._members if self._compression is PLAIN else info.offset
         self._cost_bytes += passed + self._largest
         problem = None
@@ -90,11 +90,11 @@ class _Links:
             problem = DocumentError("document_too_expensive", message)
         return Member(info.name, 0, partial(self._open, info.linkname, info.offset), problem=problem)
 
-    def _open(self, target: str, before: int) -> BinaryIO:
+    def _open(self, target: str, end: int) -> BinaryIO:
         """Open the last member of this name before an offset."""
         place = None
         with self._opened() as raw, self._compression.open(raw) as stream, _reading(stream, self._compression) as tar:
-            while (info := _next(tar, cast(_Forward, tar.fileobj))) is not None and info.offset < before:
+            while (info := _next(tar, cast(_Forward, tar.fileobj))) is not None and info.offset < end:
                 if info.isreg() and info.name == target and info.sparse is None:
                     place = (info.offset_data, info.size)
         if place is None:
@@ -107,12 +107,12 @@ class _Links:
 
 
 class _Part(io.RawIOBase):
-    """The next bytes of a stream, which is closed with it."""
+    """The next bytes of a stream; closing it closes the stream."""
 
-    def __init__(self, stream: BinaryIO, size: int, held: ExitStack) -> None:
+    def __init__(self, stream: BinaryIO, size: int, links: ExitStack) -> None:
         self._stream = stream
         self._left = size
-        self._held = held
+        self._links = links
 
     def readable(self) -> bool:
         return True
@@ -126,7 +126,7 @@ class _Part(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        self._held.close()
+        self._links.close()
         super().close()
 
 

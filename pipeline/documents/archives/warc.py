@@ -1,7 +1,7 @@
 """A web archive (WARC): each response that is a text is a document; all other records are counted by their kind.
 
     record header ─▶ HTTP header ─▶ text? ─▶ content without chunks and compression ─▶ document
-                                     └─ no ─▶ counted, and passed over
+                                     └─ no ─▶ counted and skipped
 
 A damaged record fails alone. Format: WARC 1.1 (ISO 28500:2017). It must not hold more than one record.
 """
@@ -34,18 +34,18 @@ _READ = ("response", "resource", "conversion")
 _NO_TEXTS = frozenset({"text/css", "text/javascript", "text/ecmascript", "text/x-javascript", "text/event-stream"})
 _TEXTS = frozenset({"application/xhtml+xml", "application/xml", "application/rss+xml", "application/atom+xml"})
 _NO_PAGES = frozenset({"dns", "metadata", "whois"})
-"""Schemes of records in which crawlers keep what they do."""
+"""URL schemes of records with the crawlers' own data."""
 _KINDS = 100
 """Characters of a content type in a count."""
 
 
 class _WrongRecordError(Exception):
-    """What stands where a record should begin is none."""
+    """The bytes at the place of a record are no record."""
 
 
 @dataclass(slots=True)
 class _Record:
-    """A record: its headers (of warcio), and how many bytes of its content are left to read."""
+    """A record: its headers (of warcio), and the number of bytes of its content that are left to read."""
 
     headers: Any
     left: int
@@ -86,7 +86,7 @@ def split_archive(stream: BinaryIO, container: Container) -> Iterator[Piece]:
 
 
 def _resume(stream: BinaryIO) -> bool:
-    """Move to the next record behind a damaged one; False when there is none."""
+    """Move to the next record after a damaged one; False when there is none."""
     while True:
         try:
             if _peek(stream) == MARK:
@@ -153,7 +153,7 @@ def _skip(stream: BinaryIO, record: _Record) -> None:
 
 
 def _piece(stream: BinaryIO, record: _Record, *, number: int, container: Container) -> Piece | None:
-    """Return the document that a record holds; None for one that is counted only."""
+    """Return the document in a record; None for a record that is only counted."""
     kind = record.field("WARC-Type").lower()
     size = record.left
     scheme = record.field("WARC-Target-URI").strip("<>").partition(":")[0].lower()
@@ -186,7 +186,7 @@ def _piece(stream: BinaryIO, record: _Record, *, number: int, container: Contain
 
 
 def _count(stream: BinaryIO, record: _Record, container: Container, kind: str) -> Piece | None:
-    """Pass over the rest of a record and count it by its kind."""
+    """Skip the rest of a record and count it by its kind."""
     _skip(stream, record)
     container.ignore(f"({kind[:_KINDS]})")
     return None
@@ -200,7 +200,7 @@ def _is_text(media_type: str, body: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """An HTTP response: its status, its headers (of warcio), and its body as it was sent."""
+    """An HTTP response: its status, its headers (of warcio), and its raw body."""
 
     status: int
     headers: Any
@@ -225,7 +225,7 @@ class _Response:
 
 
 def _response(block: bytes) -> _Response | None:
-    """Return the HTTP response that a block holds; None for one without HTTP headers."""
+    """Return the HTTP response in a block; None for a block without HTTP headers."""
     from warcio.statusandheaders import StatusAndHeadersParser
 
     if not block.startswith(b"HTTP/"):

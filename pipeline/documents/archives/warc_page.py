@@ -1,4 +1,4 @@
-"""The text of an archived response: of a page, of XML or plain text, in the character set it was sent with."""
+"""The text of an archived response: a page, XML or plain text, in the character set of the response."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHARSET = re.compile(r"""charset\s{0,9}=\s{0,9}["']?\s{0,9}([A-Za-z0-9_.:-]{2,4
 
 
 def decode_response(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a page has no fields)
-    """Decode a response; metadata: those of a page, its address, and when it was archived."""
+    """Decode a response; metadata: that of a page, its address, and the time of archiving."""
     metadata, body = description_of(data)
     media_type = metadata.get("content_type", "").partition(";")[0].strip().lower()
     match = _CHARSET.search(metadata.get("content_type", ""))

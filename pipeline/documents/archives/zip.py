@@ -186,8 +186,8 @@ def _problem(flags: int, method: int) -> DocumentError | None:
     return None
 
 
-def _broken(why: str) -> NoReturn:
-    raise DocumentError("document_unreadable", f"the archive is broken: {why}")
+def _broken(reason: str) -> NoReturn:
+    raise DocumentError("document_unreadable", f"the archive is broken: {reason}")
 
 
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, struct.error)

@@ -109,7 +109,7 @@ class _Unpacked(io.RawIOBase):
             return lzma_unpacker(lzma.FORMAT_XZ)
         if place.method != _LZMA:
             return None
-        # a zip has a header of its own before the properties, where an .lzma file has the size behind them
+        # a zip has its own header before the properties, while an .lzma file has the size after them
         properties = self._packed[4:9]
         if len(self._packed) < 9 or self._packed[2:4] != b"\5\0":
             raise OSError("its lzma header is damaged")

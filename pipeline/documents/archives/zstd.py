@@ -74,12 +74,12 @@ class _Packed(io.RawIOBase):
         if self._need < 0:
             used = min(-self._need, len(data) - at)
             self._need += used
-            done = self._need == 0
+            is_done = self._need == 0
         else:
             used = min(self._need - len(self._have), len(data) - at)
             self._have += data[at : at + used]
-            done = len(self._have) == self._need
-        if done:
+            is_done = len(self._have) == self._need
+        if is_done:
             self._need = self._follow.send(self._have)
             self._have = b""
         return used

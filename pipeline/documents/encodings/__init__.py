@@ -1,1 +1,1 @@
-"""Bytes to text: the declared encoding, what a declared label means, and a guess where nothing is declared."""
+"""Bytes to text: the declared encoding, the meaning of its label, and a guess for files without one."""

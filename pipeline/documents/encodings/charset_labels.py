@@ -1,4 +1,4 @@
-"""What a declared charset means: labels stand for the superset that browsers and mail programs read.
+"""Meaning of declared charsets: a label stands for the superset that browsers and mail programs use.
 
 The table follows the Encoding Standard (encoding.spec.whatwg.org, section 4.2), with the nearest codec of Python.
 It must not decode anything.
@@ -64,7 +64,7 @@ _DECLARABLE = re.compile(
 
 
 def codec_of(label: str | None, *, mail: bool = False) -> str | None:
-    """Return Python's name of the codec for a declared charset; None for UTF-8, US-ASCII and what is none.
+    """Return Python's name of the codec for a declared charset; None for UTF-8, US-ASCII and unknown ones.
 
     `mail`: UTF-7 is a charset of mail only.
     """

@@ -148,12 +148,12 @@ def _guessed_wide(data: bytes) -> Text | None:
 
 def _without_nul(data: bytes, *, declared: str | None, mail: bool) -> Text:
     """Return the text without its NUL bytes, of which a damaged text may have a few."""
-    rest = data.replace(b"\0", b"")
-    lost = len(data) - len(rest)
-    if lost > max(1, len(data) * MAX_CONTROL_SHARE) or not rest:
+    cleaned = data.replace(b"\0", b"")
+    lost = len(data) - len(cleaned)
+    if lost > max(1, len(data) * MAX_CONTROL_SHARE) or not cleaned:
         _refuse()
-    refuse_binary(rest)
-    text, notes = to_text(rest, declared=declared, mail=mail)
+    refuse_binary(cleaned)
+    text, notes = to_text(cleaned, declared=declared, mail=mail)
     return text, (*notes, f"invalid_bytes:{lost}")
 
 

@@ -1,4 +1,4 @@
-"""A guess at the encoding of bytes that are not UTF-8 and declare nothing.
+"""Guess the encoding of bytes that are not UTF-8 and have no declared encoding.
 
 The detector (chardet) knows letters and words of about fifty languages; `scripts/bench_encodings.py` measures it here.
 It must not do I/O, and no message may quote the text.
@@ -27,10 +27,10 @@ WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 _WIDER = {"iso8859-1": "cp1252", "tis-620": "cp874", "euc_kr": "cp949"}
 _LIKELIER = {"euc_jis_2004": "euc_jp", "cp437": "cp850"}
-"""Encodings of the detector, and what is used instead when it gives the same text."""
+"""Encodings of the detector → the encoding to use instead if it gives the same text."""
 
 _LOW_CONFIDENCE = 0.15
-"""Below this the detector does not know the language (Albanian), or has seen too little of the text."""
+"""Below this the detector does not know the language (Albanian), or the text is too short."""
 _WESTERN_ODDITY = re.compile(
     "[a-zß-öø-ÿ][À-ÖØ-ÞŠŒŽŸ]"  # a capital within a word
     "|[A-Za-zÀ-ÖØ-öø-ÿ][\x80-\x9f†‡ˆ‰‹¡-©«-¶¸¹»-¿×÷˜™›][a-zß-öø-ÿ]"  # a sign within a word
@@ -57,9 +57,9 @@ def guess_legacy(data: bytes, *, first: int = 0) -> str:
 
 
 def guess_wide(data: bytes, encodings: tuple[str, ...] = WIDE) -> str | None:
-    """Return which of the UTF-16 and UTF-32 encodings the bytes are in; None when they are in none."""
-    whole = data[: _SAMPLE_BYTES - _SAMPLE_BYTES % 4]
-    name, confidence = _detected(whole, encodings, otherwise="")
+    """Return the UTF-16 or UTF-32 encoding of the bytes; None when they have another one."""
+    sample = data[: _SAMPLE_BYTES - _SAMPLE_BYTES % 4]
+    name, confidence = _detected(sample, encodings, otherwise="")
     return codecs.lookup(name).name if name and confidence >= _LOW_CONFIDENCE else None
 
 

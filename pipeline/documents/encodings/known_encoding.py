@@ -1,4 +1,4 @@
-"""The encoding that the configuration names (`input.encoding`) for files whose encoding nobody can guess.
+"""The encoding that the configuration names (`input.encoding`) for files whose encoding cannot be guessed.
 
 Bytes in such an encoding become UTF-8 before their format is decoded. It must not guess.
 """
@@ -17,12 +17,12 @@ from pipeline.documents.patterns import PathFilter, select
 AUTO = "auto"
 
 _TEXTS = frozenset({"text", "html", "json", "csv", "tsv", "xml"})
-"""Formats whose bytes are text; others say themselves how theirs is encoded."""
+"""Formats whose bytes are text; others declare their encoding."""
 _CHARS = 1 << 16
 
 
 def encoding_of(relative: str, setting: str | Mapping[str, str], *, form: str) -> str | None:
-    """Return Python's name of the encoding set for a file, by the first glob that matches; None to find it out."""
+    """Return Python's name of the encoding set for a file, by the first glob that matches; None to detect it."""
     if setting == AUTO or form not in _TEXTS:
         return None
     if isinstance(setting, str):

@@ -26,10 +26,10 @@ def cpu_share(share: float) -> Iterator[None]:
     def give_up(*_: object) -> None:
         raise OverShareError
 
-    before = signal.signal(signal.SIGVTALRM, give_up)
+    old_handler = signal.signal(signal.SIGVTALRM, give_up)
     signal.setitimer(signal.ITIMER_VIRTUAL, share * left_s)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        signal.signal(signal.SIGVTALRM, old_handler)

@@ -85,12 +85,12 @@ def _split(form: Format, request: dict[str, Any], requests: IO[bytes], replies: 
 
 def _import(form: Format) -> int:
     """Import the library of a format, which no document's limits count; return the bytes that it takes."""
-    before = _size_bytes()
+    size_before = _size_bytes()
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # others reserve address space, which is limited
     for extra in filter(None, (form.extra, form.decoder_extra)):
         with suppress(ImportError):
             importlib.import_module(LIBRARIES[extra])
-    return _size_bytes() - before
+    return _size_bytes() - size_before
 
 
 def _reply(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -134,5 +134,5 @@ def _size_bytes() -> int:
 
 
 def _is_bloated(kept_bytes: int, memory_mb: float) -> bool:
-    """Return True when memory kept from earlier documents exceeds 64 MiB plus a quarter of the limit."""
+    """Return whether memory kept from earlier documents exceeds 64 MiB plus a quarter of the limit."""
     return kept_bytes > (64 << 20) + int(memory_mb * (1 << 18))

@@ -49,13 +49,13 @@ def declared_charset(data: bytes) -> str | None:
 
 def read_page(page: str) -> tuple[str, dict[str, Any]]:
     """Return the text and the metadata of a page."""
-    whole, inner = visible_texts(page)
+    page_text, inner = visible_texts(page)
     article = _main_text(page)
     if article is None:
         title = visible_text(_title(page))
-        return whole, {"title": title} if title else {}
+        return page_text, {"title": title} if title else {}
     text, metadata = article
-    return (whole if _size(text) <= MIN_KEPT * _size(inner) else text), metadata
+    return (page_text if _size(text) <= MIN_KEPT * _size(inner) else text), metadata
 
 
 def _size(text: str) -> int:

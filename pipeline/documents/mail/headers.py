@@ -30,7 +30,7 @@ class HeaderPolicy(Compat32):
     """
 
     def header_source_parse(self, sourcelines: Sequence[str]) -> tuple[str, str]:
-        """Return the name and the value of a header; line ends within it are removed, as RFC 5322 says."""
+        """Return the name and the value of a header; line ends within it are removed, by RFC 5322."""
         name, _, value = "".join(line.rstrip("\r\n") for line in sourcelines).partition(":")
         return name, value.strip(" \t")
 
@@ -46,7 +46,7 @@ _SPACE = re.compile(r"\s+")
 
 
 def metadata_of(message: Message) -> dict[str, Any]:
-    """Return subject, from, to, and date (RFC 3339 if it is valid), as far as the message has them."""
+    """Return subject, from, to, and date (RFC 3339 if it is valid), if the message has them."""
     headers = {name: header(message, name) for name in _KEPT}
     with suppress(*MISHAPS):
         headers["date"] = parsedate_to_datetime(headers["date"]).isoformat()
@@ -54,7 +54,7 @@ def metadata_of(message: Message) -> dict[str, Any]:
 
 
 def shown_headers(message: Message) -> str:
-    """Return the lines of subject, sender and date, as far as the message has them."""
+    """Return the lines of subject, sender and date, if the message has them."""
     values = [(name, header(message, name)) for name in SHOWN]
     return "\n".join(f"{name}: {value}" for name, value in values if value)
 

@@ -1,6 +1,6 @@
 """A mailbox (mbox): messages one after the other, each below a line that begins with `From `.
 
-It must not hold more than one message. Format: RFC 4155; lines that were quoted as `>From ` are read as they stand.
+It must not hold more than one message. Format: RFC 4155; lines that were quoted as `>From ` are not unquoted.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def split_mailbox(stream: BinaryIO, container: Container) -> Iterator[Piece]:
     number = 0
     line = stream.readline(_LINE_BYTES)
     blank = True
-    whole = True
+    at_line_start = True
     while line:
         following = stream.readline(_LINE_BYTES)
-        if whole and blank and _begins(line, following):
+        if at_line_start and blank and _begins(line, following):
             if number or message.size:
                 yield message.piece(max(number, 1))
             number = max(number, 1) + 1 if number or message.size else 1
             message = _Message(container.limit_bytes)
         else:
             message.add(line)
-        blank = whole and not line.strip(b"\r\n")
-        whole = line.endswith(b"\n")
+        blank = at_line_start and not line.strip(b"\r\n")
+        at_line_start = line.endswith(b"\n")
         line = following
     if number or message.size:
         yield message.piece(max(number, 1))

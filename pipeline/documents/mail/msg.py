@@ -65,8 +65,8 @@ def _body(message: Any) -> tuple[str, tuple[str, ...]]:
             declared = message.properties.body_encoding
         page, notes = to_text(data, declared=declared)
     readings = [
-        Reading([text], list(found), kind=kind)
-        for text, found, kind in ((plain, (), "text/plain"), (visible_text(page), notes, "text/html"))
+        Reading([text], list(text_notes), kind=kind)
+        for text, text_notes, kind in ((plain, (), "text/plain"), (visible_text(page), notes, "text/html"))
         if text.strip()
     ]
     chosen = choose(readings)

@@ -1,4 +1,4 @@
-"""The text of RTF, also of a page that Outlook keeps within RTF (`\\fromhtml`), as messages without another body hold.
+"""The text of RTF, also of a page that Outlook keeps within RTF (`\\fromhtml`), the only body of some messages.
 
     bytes ─▶ control words, groups and characters ─▶ text        \\fromhtml: ─▶ HTML ─▶ its visible text
 
@@ -71,7 +71,7 @@ _CHARSETS: Mapping[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What holds within a group. `is_tag`: it holds HTML; `for_rtf`: a page has it only for readers of RTF."""
+    """The state within a group. `is_tag`: it contains HTML. `for_rtf`: it is only for readers of RTF."""
 
     is_skipped: bool = False
     is_tag: bool = False

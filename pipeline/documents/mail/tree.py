@@ -51,7 +51,7 @@ _BOUNDARY = re.compile(rb"(?m)^--([^\r\n]{1,200}?)[ \t]*\r?\n(?=[Cc]ontent-|\r?\
 
 @dataclass(slots=True)
 class Reading:
-    """What a part and those below it hold: texts in order, and how many of its parts are not read."""
+    """The content of a part and those below it: texts in order, and the number of parts that are not read."""
 
     texts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -60,17 +60,17 @@ class Reading:
     sealed: str | None = None
     kind: str = ""
 
-    def add(self, other: Reading) -> None:
+    def add(self, reading: Reading) -> None:
         """Append what another part holds."""
-        self.texts += other.texts
-        self.notes += other.notes
-        self.messages += other.messages
-        self.skip(other)
+        self.texts += reading.texts
+        self.notes += reading.notes
+        self.messages += reading.messages
+        self.skip(reading)
 
-    def skip(self, other: Reading) -> None:
+    def skip(self, reading: Reading) -> None:
         """Count what is not read of another part."""
-        self.attachments += other.attachments
-        self.sealed = self.sealed or other.sealed
+        self.attachments += reading.attachments
+        self.sealed = self.sealed or reading.sealed
 
     @property
     def text(self) -> str:
@@ -95,34 +95,34 @@ def read_part(part: Message, depth: int = 0) -> Reading:
 
 
 def _joined(readings: Iterable[Reading]) -> Reading:
-    whole = Reading(kind="multipart")
+    joined = Reading(kind="multipart")
     for reading in readings:
-        whole.add(reading)
-    return whole
+        joined.add(reading)
+    return joined
 
 
 def choose(readings: list[Reading]) -> Reading:
     """Return the alternative that is read: the plain text, unless it lacks what another one holds."""
     filled = [reading for reading in readings if reading.text]
     plain = next((reading for reading in filled if reading.kind == "text/plain"), None)
-    others = [reading for reading in filled if reading.kind in ("text/html", "multipart")] or filled
-    best = others[-1] if others else Reading()
+    candidates = [reading for reading in filled if reading.kind in ("text/html", "multipart")] or filled
+    best = candidates[-1] if candidates else Reading()
     chosen = plain if plain is not None and not _lacks(plain, best) else best
-    whole = _joined([chosen])
+    joined = _joined([chosen])
     for reading in readings:
         if reading is not chosen:
-            whole.skip(reading)
-    return whole
+            joined.skip(reading)
+    return joined
 
 
-def _lacks(plain: Reading, other: Reading) -> bool:
+def _lacks(plain: Reading, html: Reading) -> bool:
     """Return True for a plain text that is only a notice, or holds less than half of another alternative."""
-    if other is plain:
+    if html is plain:
         return False
     short = plain.text.lower()
-    if len(short) <= _NOTICE_CHARS and "html" in short and "html" not in other.text.lower():
+    if len(short) <= _NOTICE_CHARS and "html" in short and "html" not in html.text.lower():
         return True
-    return other.messages > plain.messages or 2 * _size(plain.text) < _size(other.text)
+    return html.messages > plain.messages or 2 * _size(plain.text) < _size(html.text)
 
 
 def _size(text: str) -> int:

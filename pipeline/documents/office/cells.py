@@ -23,7 +23,7 @@ class Sheet:
 
 
 class Workbook:
-    """Reads the main part: the sheets in their order, and from when dates count."""
+    """Reader of the main part: the sheets in their order, and the first day of its dates."""
 
     def __init__(self) -> None:
         self.sheets: list[Sheet] = []
@@ -44,7 +44,7 @@ class Workbook:
 
 
 class SharedTexts:
-    """Reads the texts that cells name by number; what only says how to pronounce them is left out."""
+    """Reader of the texts that cells name by number; pronunciation guides are left out."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -72,7 +72,7 @@ class SharedTexts:
 
 
 class Formats:
-    """Reads the formats of numbers; `codes` has that of each style of cells."""
+    """Reader of the formats of numbers; `codes` has that of each style of cells."""
 
     def __init__(self) -> None:
         self.codes: list[str] = []
@@ -97,7 +97,7 @@ class Formats:
 
 
 class CellComments:
-    """Reads the comments of cells, of both kinds; the old ones only repeat the new ones of the same cell."""
+    """Reader of both kinds of cell comments; old ones are dropped if the cell has new ones."""
 
     def __init__(self, persons: Mapping[str, str]) -> None:
         self.found: list[tuple[str, str, str]] = []
@@ -144,7 +144,7 @@ class CellComments:
 
 
 class Persons:
-    """Reads the names of those who wrote comments, by their ids."""
+    """Reader of the names of those who wrote comments, by their ids."""
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}

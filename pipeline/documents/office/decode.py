@@ -126,7 +126,7 @@ def _metadata(package: Package) -> dict[str, Any]:
 
 
 class _Properties:
-    """Reads the properties of a file that are metadata."""
+    """Reader of the properties of a file that are metadata."""
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}

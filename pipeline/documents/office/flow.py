@@ -100,7 +100,7 @@ class Flow:
         self._frame.end_row()
 
     def take_lines(self) -> list[str]:
-        """Return all lines, and begin anew; the characters still count."""
+        """Return all lines and clear them; their characters still count."""
         while len(self._frames) > 1:
             self.end_box()
         lines = self.take_box()

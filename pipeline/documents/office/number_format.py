@@ -97,8 +97,12 @@ def _section_of(value: float, sections: tuple[str, ...]) -> int:
     """Return the place of the section that applies: by conditions such as `[>=1000]` if there are any, else by sign."""
     conditions = [_CONDITION.search(section) for section in sections]
     if any(conditions):
-        met = (at for at, each in enumerate(conditions) if each is None or _COMPARED[each[1]](value, float(each[2])))
-        return next(met, 0)
+        matches = (
+            at
+            for at, condition in enumerate(conditions)
+            if condition is None or _COMPARED[condition[1]](value, float(condition[2]))
+        )
+        return next(matches, 0)
     if value < 0 and len(sections) > 1:
         return 1
     return 2 if value == 0 and len(sections) > 2 else 0
@@ -130,7 +134,7 @@ def _date_letters(section: str) -> str:
 
 
 def _date(value: float, letters: str, *, from_1904: bool) -> str | None:
-    """Return a date, a time or both, as the letters ask; None when the number is no date."""
+    """Return a date, a time or both, by the letters; None when the number is no date."""
     if not 0 <= value < _LAST_DAY:
         return None
     # a workbook counts a day too many before March 1900, in which it sees a leap day
@@ -163,7 +167,7 @@ def _duration(value: float, unit: str, section: str) -> str:
 
 @lru_cache(maxsize=1 << 10)
 def _parsed(section: str) -> _Shown | None:
-    """Return what a section says; None for `General`, for one without digits, and for fractions."""
+    """Parse a section; None for `General`, for one without digits, and for fractions."""
     texts = [""]
     groups: list[str] = []
     power = 0
@@ -192,20 +196,23 @@ def _number(value: float, pattern: _Shown) -> str:
         text = f"{abs(scaled):.{len(decimals_code)}E}"
     else:
         text = _rounded(abs(scaled), len(decimals_code))
-    whole, point, decimals = text.partition(".")
+    integer_digits, point, decimals = text.partition(".")
     if not pattern.exponent:
         while decimals and decimals[-1] == "0" and decimals_code[len(decimals) - 1] != "0":
             decimals = decimals[:-1]
-        whole = "" if whole == "0" and "0" not in whole_code else whole.zfill(whole_code.count("0"))
-        whole = f"{int(whole):,}" if "," in whole_code and whole else whole
+        integer_digits = (
+            "" if integer_digits == "0" and "0" not in whole_code else integer_digits.zfill(whole_code.count("0"))
+        )
+        integer_digits = f"{int(integer_digits):,}" if "," in whole_code and integer_digits else integer_digits
     sign = "-" if scaled < 0 and text.strip("0.") else ""
     if len(pattern.groups) > 1 and not decimals_code:
-        return sign + _spread(whole, pattern)
-    return f"{sign}{pattern.texts[0]}{whole}{point if decimals else ''}{decimals}{''.join(pattern.texts[1:])}".strip()
+        return sign + _spread(integer_digits, pattern)
+    number = f"{integer_digits}{point if decimals else ''}{decimals}"
+    return f"{sign}{pattern.texts[0]}{number}{''.join(pattern.texts[1:])}".strip()
 
 
 def _spread(digits: str, pattern: _Shown) -> str:
-    """Return digits with the texts that stand between them, as in a telephone number."""
+    """Return digits with the texts between them, as in a telephone number."""
     pieces: list[str] = [pattern.texts[-1]]
     for at in range(len(pattern.groups) - 1, 0, -1):
         size = len(pattern.groups[at])

@@ -1,4 +1,4 @@
-"""The numbers of paragraphs in lists, which a document does not hold as text: `4.2`, `(a)`, `•`.
+"""The numbers of paragraphs in lists, which a document does not contain as text: `4.2`, `(a)`, `•`.
 
 Counters run through the document in reading order; lists of one definition share them.
 """
@@ -47,7 +47,7 @@ class _Style:
 
 
 class Definitions:
-    """Reads the parts of numbering and of styles, and returns the label of each paragraph in turn."""
+    """Reader of the parts of numbering and of styles, and returns the label of each paragraph in turn."""
 
     def __init__(self) -> None:
         self._levels: dict[str, dict[int, _Level]] = {}

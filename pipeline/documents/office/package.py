@@ -95,7 +95,7 @@ class Package:
 
 
 class _Relations:
-    """Reads a part of relations."""
+    """Reader of a part of relations."""
 
     def __init__(self, folder: str) -> None:
         self.found: dict[str, Relation] = {}
@@ -122,5 +122,5 @@ def _key(name: str) -> str:
     return name.lstrip("/").lower()
 
 
-def _broken(why: str) -> DocumentError:
-    return DocumentError("document_unreadable", f"the office file is broken: {why}")
+def _broken(reason: str) -> DocumentError:
+    return DocumentError("document_unreadable", f"the office file is broken: {reason}")

@@ -27,7 +27,7 @@ _FOOTERS = frozenset({"x:oddFooter", "x:evenFooter", "x:firstFooter"})
 
 
 class SheetReader:
-    """Reads a sheet: its rows, the headers and footers of its pages, and the relations of its drawings."""
+    """Reader of a sheet: its rows, the headers and footers of its pages, and the relations of its drawings."""
 
     def __init__(self, texts: Sequence[str], codes: Sequence[str], notes: Counter[str], *, from_1904: bool) -> None:
         self.printed: list[str] = []

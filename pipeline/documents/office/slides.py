@@ -36,13 +36,13 @@ def slide_lines(package: Package, main: str, notes: Counter[str]) -> list[str]:
         lines += _slide(package, slide, number, authors.names, notes)
         layouts |= dict.fromkeys(package.related(slide, "slideLayout"))
         for part in package.related(slide, "notesSlide"):
-            around |= dict.fromkeys(_shapes(package, part, notes, wanted=lambda kind: kind in _ON_PAGES))
+            around |= dict.fromkeys(_shapes(package, part, notes, is_wanted=lambda kind: kind in _ON_PAGES))
     masters = dict.fromkeys(part for layout in layouts for part in package.related(layout, "slideMaster"))
     for part in (*masters, *layouts):
-        around |= dict.fromkeys(_shapes(package, part, notes, wanted=lambda kind: kind == _NO_PLACEHOLDER))
+        around |= dict.fromkeys(_shapes(package, part, notes, is_wanted=lambda kind: kind == _NO_PLACEHOLDER))
     notes["slides"] = len(slides)
-    seen = set(lines)
-    return lines + [line for line in around if line not in seen]
+    slide_texts = set(lines)
+    return lines + [line for line in around if line not in slide_texts]
 
 
 def _slide(package: Package, slide: str, number: int, authors: Mapping[str, str], notes: Counter[str]) -> list[str]:
@@ -51,7 +51,7 @@ def _slide(package: Package, slide: str, number: int, authors: Mapping[str, str]
     notes["hidden_slides"] += bool(hidden)
     lines = [f"Slide {number}{' (hidden)' if hidden else ''}", *shapes]
     for part in package.related(slide, "notesSlide"):
-        spoken = _shapes(package, part, notes, wanted=lambda kind: kind not in _BESIDE_NOTES)
+        spoken = _shapes(package, part, notes, is_wanted=lambda kind: kind not in _BESIDE_NOTES)
         notes["speaker_notes_added"] += bool(spoken)
         lines += ["Notes:", *spoken] if spoken else []
     for part in package.related(slide, "comments"):
@@ -67,7 +67,7 @@ def _shapes(
     part: str,
     notes: Counter[str],
     *,
-    wanted: Callable[[str], bool] = lambda _: True,
+    is_wanted: Callable[[str], bool] = lambda _: True,
     hidden: list[bool] | None = None,
 ) -> list[str]:
     """Return the lines of the shapes of a part that are wanted by the type of their placeholder, "" without one."""
@@ -84,7 +84,7 @@ def _shapes(
 
     def end() -> None:
         lines = flow.take_box()
-        if wanted(kinds.pop()):
+        if is_wanted(kinds.pop()):
             flow.add_box(lines)
 
     def slide(attributes: Mapping[str, str]) -> None:
@@ -97,7 +97,7 @@ def _shapes(
 
 
 class _Order:
-    """Reads the relations of the slides in their order."""
+    """Reader of the relations of the slides in their order."""
 
     def __init__(self) -> None:
         self.slides: list[str] = []
@@ -114,7 +114,7 @@ class _Order:
 
 
 class _Authors:
-    """Reads the names of those who wrote comments, by their ids."""
+    """Reader of the names of those who wrote comments, by their ids."""
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
@@ -131,7 +131,7 @@ class _Authors:
 
 
 class _Comments:
-    """Reads comments, of the old kind (`p:cm`) and of the new one, which holds its replies before its text."""
+    """Reads comments, of the old kind (`p:cm`) and the new one, which has its replies before its text."""
 
     def __init__(self, authors: Mapping[str, str]) -> None:
         self.lines: list[str] = []

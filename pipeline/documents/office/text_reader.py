@@ -1,6 +1,6 @@
 """The text of a part in WordprocessingML or DrawingML: paragraphs, boxes, tables, and drawings of other parts.
 
-What only one kind of part has is added by `Rules`: functions for the start and the end of elements.
+`Rules` add what only one kind of part has: functions for the start and the end of elements.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Rules:
 
 
 class TextReader:
-    """Reads the events of one part into a flow; `drawing` returns the lines of a chart or diagram by its relation."""
+    """Reader of one part into a flow; `drawing` returns the lines of a chart or diagram by its relation."""
 
     def __init__(self, flow: Flow, rules: Rules, drawing: Callable[[str], list[str]]) -> None:
         self.muted = False

@@ -84,11 +84,11 @@ class _Word:
             for element, type_, id in self._rules.sections
             if element == kind and type_ not in without and (relation := relations.get(id)) is not None
         )
-        seen: set[tuple[str, ...]] = set()
+        read_texts: set[tuple[str, ...]] = set()
         for part in parts:
             lines = self._read(part) if part is not None and part in self._package else []
-            if tuple(lines) not in seen:
-                seen.add(tuple(lines))
+            if tuple(lines) not in read_texts:
+                read_texts.add(tuple(lines))
                 yield from lines
 
     def _has_even_pages(self) -> bool:
@@ -104,9 +104,9 @@ class _Word:
         texts = dict(boxes)
         for number, id in enumerate(self._rules.references[kind], 1):
             if texts.get(id):
-                first, *rest = texts[id]
+                first, *further_lines = texts[id]
                 yield f"{note_mark(kind, number)} {first}"
-                yield from rest
+                yield from further_lines
 
     def _comments(self) -> Iterator[str]:
         for author, lines in self._boxes("comments", "w:comment", lambda attributes: attributes.get("w:author", "")):
@@ -132,11 +132,11 @@ class _Word:
 
 
 class _Switch:
-    """Finds out whether an element switches something on."""
+    """Reader that detects whether an element switches something on."""
 
-    def __init__(self, name: str, found: list[bool]) -> None:
+    def __init__(self, name: str, switches: list[bool]) -> None:
         self._name = name
-        self._found = found
+        self._found = switches
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         if name == self._name:

@@ -1,4 +1,4 @@
-"""What only WordprocessingML has: changes that are tracked, fields, form fields, symbols, references to notes."""
+"""Rules for WordprocessingML only: tracked changes, fields, form fields, symbols, references to notes."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class WordRules:
         self._level = whole(attributes.get("w:val"), 0)
 
     def _deleted(self, _: Mapping[str, str]) -> bool:
-        """Leave out what is deleted; a deleted end of a paragraph joins it with the next one."""
+        """Leave out deleted text; a deleted end of a paragraph joins it with the next one."""
         self._notes["tracked_changes"] += 1
         if self._in_properties and self._joins:
             self._joins[-1] = True
@@ -129,7 +129,7 @@ class WordRules:
             self._notes["hidden_text"] += 1
 
     def _field(self, attributes: Mapping[str, str]) -> None:
-        """Follow the parts of a field: what other fields within its code result in is no text, but its result is."""
+        """Follow the parts of a field: results of fields within its code are not text, its own result is."""
         kind = attributes.get("w:fldCharType")
         if kind == "begin":
             self._fields.append(True)

@@ -47,7 +47,7 @@ _NAMESPACES: Mapping[str, str] = {
 
 
 class Reader(Protocol):
-    """What receives the events of a part."""
+    """Receiver of the events of a part."""
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None: ...
     def end(self, name: str) -> None: ...

@@ -1,1 +1,1 @@
-"""PDF: the text layer, form fields and annotations, and whether that text can be one."""
+"""PDF: the text layer, form fields and annotations, and a check of that text."""

@@ -30,12 +30,12 @@ def field_texts(document: PdfDocument, page: PdfPage) -> list[str]:
     lines = []
     for annotation in _annotations(page, raw.FPDF_ANNOT_WIDGET):
         kind = raw.FPDFAnnot_GetFormFieldType(form, annotation)
-        read: Any = None
+        function: Any = None
         if kind in typed:
-            read = raw.FPDFAnnot_GetFormFieldValue
+            function = raw.FPDFAnnot_GetFormFieldValue
         elif kind in ticked and raw.FPDFAnnot_IsChecked(form, annotation):
-            read = raw.FPDFAnnot_GetFormFieldExportValue
-        value = _text(partial(read, form, annotation)) if read else ""
+            function = raw.FPDFAnnot_GetFormFieldExportValue
+        value = _text(partial(function, form, annotation)) if function else ""
         name = _text(partial(raw.FPDFAnnot_GetFormFieldName, form, annotation))
         if value.strip():
             lines.append(f"{name}: {value.strip()}" if name else value.strip())
@@ -74,13 +74,13 @@ def _annotation(page: PdfPage, number: int) -> Iterator[Any]:
             raw.FPDFPage_CloseAnnot(annotation)
 
 
-def _text(read: Callable[[Any, int], int]) -> str:
+def _text(write_text: Callable[[Any, int], int]) -> str:
     """Return the UTF-16 text that a function writes into a buffer of bytes; it returns the size that it needs."""
     from pypdfium2 import raw
 
-    size = read(None, 0)
+    size = write_text(None, 0)
     if not 2 < size <= _MAX_BYTES:
         return ""
     buffer = ctypes.create_string_buffer(size)
-    read(ctypes.cast(buffer, ctypes.POINTER(raw.FPDF_WCHAR)), size)
+    write_text(ctypes.cast(buffer, ctypes.POINTER(raw.FPDF_WCHAR)), size)
     return buffer.raw[: size - 2].decode("utf-16-le", "replace")

@@ -25,7 +25,7 @@ def implausible_share(text: str) -> float:
 
 def _mixed(word: str) -> int:
     scripts = [script for char in word if (script := _script(char)) != _ANY]
-    return sum(one != other for one, other in pairwise(scripts))
+    return sum(left != right for left, right in pairwise(scripts))
 
 
 @lru_cache(maxsize=1 << 14)

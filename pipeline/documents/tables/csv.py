@@ -1,6 +1,6 @@
 """A CSV file, split into records; each becomes a JSON object of its cells, by the names in the header.
 
-It must not hold more than one record, also where a quote is never closed.
+It must not hold more than one record, also if a quote is never closed.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def places(stream: BinaryIO, container: Container, *, delimiters: tuple[str, ...
     encoding = _encoding_of(stream)
     if not encoding.startswith("utf-8"):
         return
-    before = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
+    bom_bytes = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
     with _text(stream, encoding) as text:
-        counted = CountedText(text, before=before)
-        lines = Lines(counted, container.limit_bytes)
+        counted_lines = CountedText(text, bytes_before=bom_bytes)
+        lines = Lines(counted_lines, container.limit_bytes)
         header = read_header(lines, container, delimiters)
         if header is None:
             return
@@ -77,7 +77,7 @@ def places(stream: BinaryIO, container: Container, *, delimiters: tuple[str, ...
         for _ in rows(lines, header.dialects, columns=len(header.names), limit_bytes=container.limit_bytes):
             number += 1
             if not lines.holds_lines:
-                yield Place(counted.bytes, number)
+                yield Place(counted_lines.bytes, number)
     yield Place(stream.seek(0, io.SEEK_END), number)
 
 
@@ -131,9 +131,9 @@ def _encoding_of(stream: BinaryIO) -> str:
         return encoding
     if b"\0" in sample and (wide := guess_wide(sample)) is not None:
         return wide
-    rest = sample.replace(b"\0", b"")
-    if len(sample) - len(rest) <= max(1, len(sample) * MAX_CONTROL_SHARE):
-        sample = rest  # a damaged file may have a few
+    cleaned = sample.replace(b"\0", b"")
+    if len(sample) - len(cleaned) <= max(1, len(sample) * MAX_CONTROL_SHARE):
+        sample = cleaned  # a damaged file may have a few
     refuse_binary(sample)
     try:
         codecs.getincrementaldecoder("utf-8")().decode(sample)
@@ -173,4 +173,4 @@ def _decoded(row: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 RECORDS = Divider(places, split_part)
 TABBED_RECORDS = Divider(partial(places, delimiters=_TABS_FIRST), partial(split_part, delimiters=_TABS_FIRST))
-"""How tables are divided."""
+"""The functions that divide tables."""

@@ -54,7 +54,7 @@ def read_header(lines: Lines, container: Container, delimiters: Sequence[str]) -
         first.append(line)
         if (header := _header(first, dialects, container, strict=True, folds=(False,))) is not None:
             return header
-    # not in the way it should be: in another case, or behind lines that hold quotes of their own
+    # second try: in another case, or after lines with quotes of their own
     for strict in (True, False):
         if (header := _header(first, dialects, container, strict=strict, folds=(False, True))) is not None:
             lines.put_back(first[header.lines :])
@@ -69,9 +69,9 @@ def _dialects(csv_settings: Mapping[str, Any], separator: str | None, delimiters
     delimiter = csv_settings.get("delimiter") or separator
     quotes = [csv_settings["quotechar"]] if csv_settings.get("quotechar") else ['"', "'"]
     return [
-        Dialect(one, quote, csv_settings.get("escapechar"))
+        Dialect(candidate, quote, csv_settings.get("escapechar"))
         for quote in quotes
-        for one in ([delimiter] if delimiter else delimiters)
+        for candidate in ([delimiter] if delimiter else delimiters)
     ]
 
 

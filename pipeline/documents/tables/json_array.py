@@ -84,12 +84,12 @@ class Window:
 
 
 def _may_be_cut(cause: json.JSONDecodeError, chars: str) -> bool:
-    """Return True when the value may be broken only because the window ends."""
+    """Return whether the value may be broken only because the window ends."""
     return cause.msg.startswith("Unterminated") or cause.pos >= len(chars) - 16
 
 
 def _is_trailing_comma(cause: json.JSONDecodeError, chars: str) -> bool:
-    """Return True when a comma before a closing bracket is the error: its place is that of the comma or the bracket."""
+    """Return whether a comma before a closing bracket is the error: its place is that of the comma or the bracket."""
     place = chars[cause.pos : cause.pos + 1]
     if place == ",":
         return chars[cause.pos + 1 : cause.pos + 1000].lstrip()[:1] in ("}", "]")

@@ -1,6 +1,6 @@
 """Fields of JSON objects by their names or dotted paths: the text of a document, its metadata, its id.
 
-A name with dots that an object has as it stands comes before the path. It must not quote values in messages.
+A field whose name contains the dots takes precedence over the path. It must not quote values in messages.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def field_at(value: Any, path: str) -> Iterator[Any]:
         if path in value:
             yield value[path]
             return
-        for name, rest in _splits(path):
+        for name, deeper_path in _splits(path):
             if name in value:
-                yield from field_at(value[name], rest)
+                yield from field_at(value[name], deeper_path)
                 return
 
 
@@ -38,7 +38,7 @@ def _splits(path: str) -> Iterator[tuple[str, str]]:
 
 
 def text_at(value: Mapping[str, Any], path: str) -> str | None:
-    """Return the text at a path, a list of paragraphs joined by blank lines; None when nothing stands there.
+    """Return the text at a path, a list of paragraphs joined by blank lines; None when it has no value.
 
     DocumentError for anything that is neither a text nor a list of texts.
     """
@@ -62,10 +62,12 @@ def _texts(values: Iterable[Any], path: str) -> Iterator[str]:
 
 
 def without(value: Any, path: str) -> Any:
-    """Return the value without what stands at a path, and without the objects and lists that this leaves empty."""
+    """Return the value without the values at a path, and without objects and lists that become empty."""
     if isinstance(value, list):
         return [
-            rest for item in value if (rest := without(item, path) if isinstance(item, dict) else item) not in ({}, [])
+            remainder
+            for item in value
+            if (remainder := without(item, path) if isinstance(item, dict) else item) not in ({}, [])
         ]
     if not isinstance(value, dict):
         return value
@@ -73,9 +75,11 @@ def without(value: Any, path: str) -> Any:
         return {name: item for name, item in value.items() if name != path}
     for name, deeper in _splits(path):
         if name in value:
-            rest = without(value[name], deeper)
+            remainder = without(value[name], deeper)
             return {
-                key: rest if key == name else item for key, item in value.items() if key != name or rest not in ({}, [])
+                key: remainder if key == name else item
+                for key, item in value.items()
+                if key != name or remainder not in ({}, [])
             }
     return value
 

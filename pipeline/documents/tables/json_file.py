@@ -1,4 +1,4 @@
-"""What a .json file is: one document, an array of documents, or one document after the other."""
+"""Detect the kind of a .json file: one document, an array of documents, or one document after the other."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def look_at_json(stream: BinaryIO, container: Container) -> Format | None:
 
 
 def _holds_several(window: Window) -> bool:
-    """Return True when an object follows the first one, or, when that one is broken, begins on the next line."""
+    """Return whether an object follows the first one, or, when that one is broken, begins on the next line."""
     end = window.value_end()
     if end is not None:
         window.at = end
         return window.next() in ("{", RECORD_SEPARATOR)
-    first, _, rest = window.chars[window.at :].partition("\n")
-    return first.rstrip(" \t\r,").endswith("}") and rest.startswith("{")
+    first, _, next_line = window.chars[window.at :].partition("\n")
+    return first.rstrip(" \t\r,").endswith("}") and next_line.startswith("{")

@@ -1,6 +1,6 @@
-"""JSON as people write it: strict, or with trailing commas and numbers that are none, each of which is noted.
+"""Parse JSON: strict, or with trailing commas and non-finite numbers, each of which is noted.
 
-It must not repair anything else: a text that is cut or garbled is no document.
+It must not repair anything else: a truncated or garbled text is not a document.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pipeline.documents.encodings.decoding import to_text
 from pipeline.errors import DocumentError
 
 RECORD_SEPARATOR = "\x1e"
-"""Stands before each text of a JSON text sequence (RFC 7464)."""
+"""Precedes each text of a JSON text sequence (RFC 7464)."""
 
 # a string is skipped whole, also one that never ends: from each quote the text is passed once
 _TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"?|,(?=\s*[}\]])', re.DOTALL)
@@ -43,8 +43,8 @@ def _without_commas(text: str, strict: json.JSONDecodeError) -> tuple[Any, tuple
             raise strict
         value, more = _parsed(tidy)
     except json.JSONDecodeError as cause:
-        where = f"line {cause.lineno} column {cause.colno}"
-        raise DocumentError("document_unreadable", f"not JSON: {cause.msg} ({where})") from cause
+        position = f"line {cause.lineno} column {cause.colno}"
+        raise DocumentError("document_unreadable", f"not JSON: {cause.msg} ({position})") from cause
     within = tidy.rstrip() != text.rstrip().removesuffix(",").rstrip()
     return value, (*(("trailing_commas",) if within else ()), *more)
 

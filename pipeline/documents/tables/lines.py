@@ -21,7 +21,7 @@ from pipeline.errors import DocumentError
 _DRAIN_BYTES = 1 << 16
 _SEPARATOR = b"\x1e"
 _LOOKED_AT = 100
-"""Lines without an object, from the first on, that make a file no JSON Lines."""
+"""Number of first lines without an object after which a file is not JSON Lines."""
 
 # a string is passed over whole; one that does not end in its line has no second quote
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*("?)|[{}\[\]]', re.DOTALL)
@@ -80,7 +80,7 @@ def _checked(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 def split_part(stream: BinaryIO, container: Container, part: Part) -> Iterator[Piece]:
     """Yield the documents of a part of the file, numbered as by `split_lines`."""
-    return _pieces(window(stream, part), container.limit_bytes, before=part.number - 1)
+    return _pieces(window(stream, part), container.limit_bytes, lines_before=part.number - 1)
 
 
 def places(stream: BinaryIO, container: Container) -> Iterator[Place]:
@@ -104,8 +104,8 @@ def places(stream: BinaryIO, container: Container) -> Iterator[Place]:
     yield Place(stream.seek(0, io.SEEK_END), number)
 
 
-def _pieces(stream: _Lines, limit: int, *, before: int = 0) -> Iterator[Piece]:
-    number = before
+def _pieces(stream: _Lines, limit: int, *, lines_before: int = 0) -> Iterator[Piece]:
+    number = lines_before
     most = limit + 2  # the longest line that is allowed, with its CRLF
     objects = _Objects(limit)
     while line := stream.readline(most):
@@ -202,12 +202,12 @@ class _Objects:
 
 
 def _begins(line: bytes) -> bool:
-    """Return True when an object begins with this line."""
+    """Return whether an object begins with this line."""
     return line.lstrip(b"\xef\xbb\xbf\x1e \t").startswith(b"{")
 
 
 def _is_one_object(line: bytes) -> bool:
-    """Return True when the line that begins an object certainly ends it, and holds no other."""
+    """Return whether the line that begins an object certainly ends it, and holds no other."""
     return (
         line.rstrip(b" \t\r,").endswith(b"}") and line.count(b"{") == line.count(b"}") and not _TWO_OBJECTS.search(line)
     )
@@ -228,4 +228,4 @@ def _drain(stream: _Lines) -> int:
 
 
 LINES = Divider(places, split_part)
-"""How a file of lines is divided."""
+"""The functions that divide a file of lines."""

@@ -55,11 +55,11 @@ def rows(
 
 def _groups(parquet: Any, part: Sequence[int] | None) -> Iterator[int]:
     """Yield the row groups that begin in this range of rows; without a range, all of them."""
-    before = 0
+    first_row = 0
     for group in range(parquet.num_row_groups):
-        if part is None or part[0] <= before < part[1]:
+        if part is None or part[0] <= first_row < part[1]:
             yield group
-        before += parquet.metadata.row_group(group).num_rows
+        first_row += parquet.metadata.row_group(group).num_rows
 
 
 def group_places(file: BinaryIO, **_: object) -> Iterator[tuple[bytes, tuple[str, ...]]]:

@@ -35,7 +35,7 @@ class TooLongError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How cells are separated and quoted."""
+    """The characters that separate and quote cells."""
 
     delimiter: str
     quotechar: str = '"'
@@ -57,9 +57,9 @@ class TextLines(Protocol):
 class CountedText:
     """The lines of a UTF-8 text; `bytes`: bytes of the file read so far, including those `before` the text."""
 
-    def __init__(self, text: TextLines, *, before: int) -> None:
+    def __init__(self, text: TextLines, *, bytes_before: int) -> None:
         self._text = text
-        self.bytes = before
+        self.bytes = bytes_before
 
     def readline(self, size: int, /) -> str:
         """Return the next line, or its first `size` characters."""
@@ -185,6 +185,6 @@ def _too_long(lines: Lines, dialect: Dialect, *, columns: int, limit_bytes: int)
     return too_large(lines.size, limit_bytes)
 
 
-def unreadable(why: str) -> DocumentError:
+def unreadable(reason: str) -> DocumentError:
     """Return the problem of a damaged record."""
-    return DocumentError("document_unreadable", f"no CSV record: {why}")
+    return DocumentError("document_unreadable", f"no CSV record: {reason}")

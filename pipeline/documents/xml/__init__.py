@@ -1,1 +1,1 @@
-"""XML: feeds, news, journal articles and all other vocabularies; also what is not well-formed."""
+"""XML: feeds, news, journal articles and all other vocabularies; also XML that is not well-formed."""

@@ -76,7 +76,7 @@ _PAGE = re.compile(
 
 @dataclass(slots=True)
 class _Item:
-    """What the elements of an item hold, in order."""
+    """The contents of an item's elements, in order."""
 
     titles: list[str] = field(default_factory=list)
     summaries: list[str] = field(default_factory=list)
@@ -90,7 +90,7 @@ class _Item:
             return
         if name in _LISTS:
             values = self.metadata.setdefault(name, [])
-            values += [each for each in [value] if each not in values]
+            values += [new_value for new_value in [value] if new_value not in values]
         elif self.metadata.setdefault(name, value) != value:
             if own_name not in ("", name) and own_name not in _LISTS:
                 self.add(own_name, value)
@@ -128,7 +128,7 @@ def _outside(feed: Element, item: Element) -> Iterator[Element]:
 
 
 def _read(element: Element, item: _Item) -> None:
-    """Put what an element holds where it belongs; nothing that holds text is left out."""
+    """Add an element's content to texts or metadata; no element with text is left out."""
     name = element.name.lower()
     if name in _TITLES:
         text = _line(element)
@@ -161,16 +161,16 @@ def _read_metadata(element: Element, name: str, item: _Item) -> None:
 
 def _value(element: Element, name: str) -> str:
     """Return the value that an element gives for a name of metadata."""
-    given = element.attributes
+    attributes = element.attributes
     if name == "url":
-        is_own = given.get("rel", "alternate") == "alternate"
-        return (given.get("href") or line_of(element)).strip() if is_own else ""
+        is_own = attributes.get("rel", "alternate") == "alternate"
+        return (attributes.get("href") or line_of(element)).strip() if is_own else ""
     if name == "author":
         return line_of(element.first("name")) or _line(element)
     if name == "tags":
-        return (given.get("label") or given.get("term") or _line(element)).strip()
+        return (attributes.get("label") or attributes.get("term") or _line(element)).strip()
     if name == "source":
-        return line_of(element.first("title")) or _line(element) or given.get("url", "")
+        return line_of(element.first("title")) or _line(element) or attributes.get("url", "")
     return line_of(element)
 
 
@@ -199,7 +199,7 @@ def _metadata(item: _Item) -> dict[str, Any]:
 
 
 def date_of(text: str) -> str:
-    """Return a date of mail (RFC 5322) as RFC 3339; another one as it stands."""
+    """Return a date of mail (RFC 5322) as RFC 3339; any other date unchanged."""
     with suppress(*MISHAPS):
         if not text[:4].isdigit():
             return parsedate_to_datetime(text).isoformat()

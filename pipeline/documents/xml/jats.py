@@ -92,8 +92,8 @@ def _formula(element: Element) -> str | None:
 def _tex(element: Element) -> str:
     """Return TeX source without the preamble that some publishers put around each formula."""
     source = "".join(child for child in element.children if isinstance(child, str))
-    _, begins, after = source.partition(_TEX_BEGINS)
-    formula = after.partition(_TEX_ENDS)[0] if begins else source
+    _, begins, source_tail = source.partition(_TEX_BEGINS)
+    formula = source_tail.partition(_TEX_ENDS)[0] if begins else source
     return " ".join(_PREAMBLE.sub("", formula).split())
 
 
@@ -134,7 +134,7 @@ def _authors(meta: Element) -> list[str]:
 def _published(meta: Element) -> str:
     """Return the date of publication as YYYY-MM-DD, or as much of it as is known."""
     dates = {
-        each.attributes.get("pub-type") or each.attributes.get("date-type", ""): each for each in meta.every("pub-date")
+        date.attributes.get("pub-type") or date.attributes.get("date-type", ""): date for date in meta.every("pub-date")
     }
     chosen = next((dates[kind] for kind in _DATES if kind in dates), next(iter(dates.values()), None))
     if chosen is None:

@@ -45,7 +45,7 @@ def tokens(text: str) -> Iterator[Token]:
     while (start := text.find("<", at)) >= 0:
         if start > at:
             yield Token(text[at:start])
-        opening = next((each for each in _CLOSINGS if text.startswith(each, start)), None)
+        opening = next((closing for closing in _CLOSINGS if text.startswith(closing, start)), None)
         if opening is not None and ends[opening] >= 0:
             end = ends[opening] = text.find(_CLOSINGS[opening], start + len(opening))
             if end >= 0:
@@ -123,8 +123,8 @@ def parse_lenient(text: str, builder: TreeBuilder) -> None:
             builder.end(token.name)
         elif builder.is_open or not begun:
             begun = True
-            found = _ATTRIBUTE.finditer(token.rest)
-            attributes = {each[1]: resolved(each[2] or each[3] or each[4] or "", entities) for each in found}
+            matches = _ATTRIBUTE.finditer(token.rest)
+            attributes = {match[1]: resolved(match[2] or match[3] or match[4] or "", entities) for match in matches}
             builder.start(token.name, attributes)
             if token.rest.endswith("/") or token.name.lower() in _VOID:
                 builder.end(token.name)

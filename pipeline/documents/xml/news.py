@@ -1,4 +1,4 @@
-"""News in NITF and NewsML-G2: headline, byline, dateline and body in order; what describes them is metadata.
+"""News in NITF and NewsML-G2: headline, byline, dateline and body in order; descriptive elements become metadata.
 
 Vocabularies: NITF 3.6 and NewsML-G2 2.33 of the IPTC. It must not fetch pictures or other remote content.
 """
@@ -43,11 +43,13 @@ def nitf_text(root: Element) -> str:
     body = root.first("body") or root
     blocks = list(body.every("block"))
     leads = [block for block in blocks if block.attributes.get("class") == "lead_paragraph"]
-    others = [text_of(block, _RULES) for block in blocks if block not in leads]
+    texts = [text_of(block, _RULES) for block in blocks if block not in leads]
     repeated = {
-        id(lead) for lead in leads if without_repeats([text_of(lead, _RULES)], others) == without_repeats([], others)
+        id(lead) for lead in leads if without_repeats([text_of(lead, _RULES)], texts) == without_repeats([], texts)
     }
-    rules = TextRules(_RULES.inline, _RULES.skipped, _RULES.verbatim, lambda each: "" if id(each) in repeated else None)
+    rules = TextRules(
+        _RULES.inline, _RULES.skipped, _RULES.verbatim, lambda block: "" if id(block) in repeated else None
+    )
     return text_of(body, rules)
 
 
@@ -74,13 +76,13 @@ def _nitf_metadata(root: Element) -> dict[str, Any]:
 
 def _keywords(head: Element) -> list[str]:
     """Return the words of key lists and classifiers, each once."""
-    given = (each.attributes.get("key", "") or line_of(each) for each in head.every("keyword"))
+    keywords = (keyword.attributes.get("key", "") or line_of(keyword) for keyword in head.every("keyword"))
     classified = (
-        each.attributes.get("value", "") or line_of(each)
-        for each in head.every("classifier", "org", "person", "location")
+        classifier.attributes.get("value", "") or line_of(classifier)
+        for classifier in head.every("classifier", "org", "person", "location")
     )
-    subjects = (each.attributes.get("tobject.subject.type", "") for each in head.every("tobject.subject"))
-    return list(dict.fromkeys(word.strip() for word in (*given, *classified, *subjects) if word.strip()))
+    subjects = (subject.attributes.get("tobject.subject.type", "") for subject in head.every("tobject.subject"))
+    return list(dict.fromkeys(word.strip() for word in (*keywords, *classified, *subjects) if word.strip()))
 
 
 def _without_by(byline: str) -> str:
@@ -88,7 +90,7 @@ def _without_by(byline: str) -> str:
 
 
 def rfc3339(text: str) -> str:
-    """Return a date in the compact form of ISO 8601 (`20261128T101500Z`) as RFC 3339; another one as it stands."""
+    """Return a date in the compact form of ISO 8601 (`20261128T101500Z`) as RFC 3339; any other date unchanged."""
     match = _COMPACT_DATE.fullmatch(text.strip())
     if match is None:
         return text.strip()
@@ -114,7 +116,7 @@ def decode_news_item(item: Element, notes: tuple[str, ...]) -> Decoded:
             skipped += 1
             continue
         bodies.append(_content(element))
-    heads = [text_of(each, _RULES) for each in _top(described, "headline", "by", "dateline", "description")]
+    heads = [text_of(element, _RULES) for element in _top(described, "headline", "by", "dateline", "description")]
     notes += (f"attachments_skipped:{skipped}",) if skipped else ()
     lines = [line for line in without_repeats(heads, bodies).split("\n\n") if line]
     return finished("\n\n".join(lines), _item_metadata(item, described), notes=notes)
@@ -122,11 +124,11 @@ def decode_news_item(item: Element, notes: tuple[str, ...]) -> Decoded:
 
 def _top(described: Element, *names: str) -> Iterable[Element]:
     """Yield elements in the order of their names."""
-    return (each for name in names for each in described.elements() if each.name == name)
+    return (element for name in names for element in described.elements() if element.name == name)
 
 
 def _content(element: Element) -> str:
-    """Return the text of content that stands in the item: NITF, a page, plain text or any other XML."""
+    """Return the text of the item's own content: NITF, a page, plain text or any other XML."""
     nitf = element.first("nitf")
     if nitf is not None:
         return nitf_text(nitf)
@@ -138,7 +140,7 @@ def _content(element: Element) -> str:
 
 def _item_metadata(item: Element, described: Element) -> dict[str, Any]:
     meta = item.first("itemMeta") or Element("")
-    subjects = [line_of(each.first("name")) or line_of(each) for each in _top(described, "subject", "keyword")]
+    subjects = [line_of(subject.first("name")) or line_of(subject) for subject in _top(described, "subject", "keyword")]
     language = (described.first("language") or Element("")).attributes.get("tag")
     metadata = {
         "title": line_of(described.first("headline")) or line_of(meta.first("title")),
@@ -159,8 +161,8 @@ def _item_metadata(item: Element, described: Element) -> dict[str, Any]:
 def _named(element: Element, name: str) -> list[str]:
     """Return the name, the text, the literal or the code of each element of this name."""
     names = []
-    for each in element.elements():
-        if each.name == name:
-            code = each.attributes.get("literal") or each.attributes.get("qcode", "").rpartition(":")[2]
-            names.append(line_of(each.first("name")) or line_of(each) or code)
+    for child in element.elements():
+        if child.name == name:
+            code = child.attributes.get("literal") or child.attributes.get("qcode", "").rpartition(":")[2]
+            names.append(line_of(child.first("name")) or line_of(child) or code)
     return [value for value in names if value]

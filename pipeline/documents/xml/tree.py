@@ -63,10 +63,10 @@ class Element:
 
     def first(self, *path: str) -> Element | None:
         """Return the first element with the last name of the path, within the first one with the name before it."""
-        found: Element | None = self
+        element: Element | None = self
         for name in path:
-            found = next(found.every(name), None) if found is not None else None
-        return found
+            element = next(element.every(name), None) if element is not None else None
+        return element
 
     def texts(self) -> Iterator[str]:
         """Yield all texts in this element and below it, in order."""
@@ -77,12 +77,12 @@ class Element:
                 yield from child.texts()
 
     def holds_text(self) -> bool:
-        """Return True when a text stands directly in this element."""
+        """Return whether this element directly contains text."""
         return any(isinstance(child, str) and not child.isspace() for child in self.children)
 
 
 class TreeBuilder:
-    """Builds the tree from the events of a parser."""
+    """Builder of the tree from the events of a parser."""
 
     def __init__(self) -> None:
         self.top = Element("")

@@ -120,13 +120,13 @@ def find_limit(
 
 def _guesses(last: Probe, *, verified_tokens: int) -> Iterator[int]:
     """Yield likely limits in tokens: near the one that a refusal names, near a truncated count, and near twice that."""
-    half = FINEST // 2
+    margin = FINEST // 2
     if verified_tokens:
         yield verified_tokens
     if last.context_length:
-        yield from (last.context_length - half, last.context_length + half)
+        yield from (last.context_length - margin, last.context_length + margin)
     if last.tokens:
-        yield from (last.tokens - half, last.tokens + half, 2 * last.tokens - half, 2 * last.tokens + half)
+        yield from (last.tokens - margin, last.tokens + margin, 2 * last.tokens - margin, 2 * last.tokens + margin)
 
 
 def _next(search: _Search, guesses: list[int]) -> int:

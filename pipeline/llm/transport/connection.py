@@ -89,7 +89,7 @@ class _Steady:
 
 
 class _DeadlineReader(io.RawIOBase):
-    """Reads a socket until a moment in time, however slowly the bytes drip; `makefile` gives it to http.client."""
+    """Reader of a socket until a moment in time, however slowly the bytes drip; `makefile` gives it to http.client."""
 
     def __init__(self, sock: socket.socket, deadline: float, on_bytes: Callable[[], None]) -> None:
         self._sock = sock

@@ -197,7 +197,7 @@ class Endpoint:
 
     @property
     def sends_key(self) -> bool:
-        """Return True when requests are authenticated: by key, user in the URL, or a configured header."""
+        """Return whether requests are authenticated: by key, user in the URL, or a configured header."""
         has_header = any(map(is_secret_name, self._access.headers or ()))
         return has_header or bool(self._key) or urlsplit(self.base_url).username is not None
 
