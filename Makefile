@@ -26,7 +26,7 @@ help:
 	@echo "make bench   short forms of all benchmarks in one table, against other clients, in .venv-bench"
 	@echo "make format  ruff format"
 	@echo "make wheel   the built wheel, in dist/"
-	@echo "make clean   removes what make made, but not out/"
+	@echo "make clean   remove everything that make created, except out/"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.11 ...")'

@@ -1,9 +1,9 @@
-"""How often the encoding of a text is guessed right: texts in many languages, in their legacy encodings.
+"""Measure how often the encoding of a text is guessed right, for many languages in their legacy encodings.
 
     python scripts/bench_encodings.py [--detector ours|chardet|charset_normalizer] [--sizes 60,200,1000] [--verbose]
 
 The texts are sentences of Django's translations (`pip install django`), in a random but repeatable order. A guess is
-right when the decoded text is the original, wrong when it is another one, and refused when there is none. The exit code
+right if the decoded text is the original, wrong if it is another one, and refused if there is no text. The exit code
 is 1 when more than MAX_WRONG of the texts of LONG_BYTES or more are wrong.
 """
 

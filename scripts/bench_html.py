@@ -1,10 +1,10 @@
-"""How many words of web pages are kept, against all words that a browser shows.
+"""Measure the share of a web page's visible words that are kept.
 
     python scripts/bench_html.py [FILE_OR_FOLDER …]
 
 Without an argument the pages are generated: a news page, a filing, a table, a list, a form and an inline XBRL report.
-Printed are the words of the page's visible text, those of its document, and the share of them that is kept. The exit
-code is 1 when a page that is no news keeps less than MIN_KEPT of its words.
+Prints the words of the page's visible text, those of its document, and the kept share. The exit code is 1 if a page
+other than a news page keeps less than MIN_KEPT of its words.
 """
 
 from __future__ import annotations

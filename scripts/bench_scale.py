@@ -1,4 +1,4 @@
-"""The cost of a fleet: requests, bytes, memory, disk and time of one worker, measured small and extrapolated.
+"""Measure the cost of a fleet: requests, bytes, memory, disk and time of one worker, extrapolated from small runs.
 
     python scripts/bench_scale.py                 about two minutes; prints tables in Markdown
     python scripts/bench_scale.py --documents 2000

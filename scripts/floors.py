@@ -1,4 +1,4 @@
-"""The lowest versions that setup.cfg admits, as pinned requirements: what `pip install -r` needs to try them.
+"""Print the lowest versions that setup.cfg allows, as pinned requirements for `pip install -r`.
 
 python scripts/floors.py all > floors.txt    # with the extras that the extra `all` names
 """

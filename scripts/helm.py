@@ -1,4 +1,4 @@
-"""The real helm 4 and helm 3, as packages of PyPI hold them, for linting and rendering the chart.
+"""Find helm 4 and helm 3, from packages of PyPI, to lint and render the chart.
 
 It must not reach a cluster or the network: the package is installed by `make test`, and nothing else is fetched.
 """
@@ -50,7 +50,7 @@ def _unpacked(archive: Path) -> bytes:
 
 
 def _put(target: Path, program: bytes) -> None:
-    """Write it in one step: several test processes may be at it."""
+    """Write the file in one step, as several test processes may do so at a time."""
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f"helm.{os.getpid()}")
     new.write_bytes(program)

@@ -1,4 +1,4 @@
-"""Draws a document and the record it became side by side, with the checked quotes highlighted, as an SVG.
+"""Draw a document and its record side by side, with the checked quotes highlighted, as an SVG.
 
 It reads a finished output and must not call a model. The picture of README.md was made by
 

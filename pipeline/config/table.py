@@ -59,7 +59,7 @@ RULES: Mapping[str, Rule] = {
         "Maximum size of a document, also after decompression; a larger one fails.", low=1, unit="bytes"
     ),
     "input.csv": Rule(
-        "How the cells of .csv files are written: quotechar, escapechar, delimiter; null each: found out.",
+        "How the cells of .csv files are written: quotechar, escapechar, delimiter; null: detected.",
         need="a mapping of quotechar, escapechar and delimiter to one character, or null",
     ),
     "input.records_field": Rule(
