@@ -1,6 +1,6 @@
-"""From configuration to a plan: which variants are asked, what each asks, and the clients that ask it.
+"""From configuration to a plan: the variants, their prompts and schemas, and the clients for the requests.
 
-It reads the agent's files and builds clients; it asks no server anything.
+It reads the agent's files and builds clients; it sends no request.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class VariantQuery:
-    """The question of one variant and its fingerprint; `decided_by`: reason → digest of the settings it depends on.
+    """The prompts and schema of one variant, with fingerprint; `decided_by`: reason → digest of the settings it depends
+    on.
 
-    `split`: how long documents are cut and merged; None unless `overflow: split`.
+    `split`: how long documents are split and merged; None unless `overflow: split`.
     """
 
     resolved: ResolvedAgentConfig
@@ -48,7 +49,7 @@ class VariantQuery:
 
     @property
     def failure_fingerprint(self) -> str:
-        """The fingerprint of failures: where documents are split, no failure of one sent whole remains."""
+        """The fingerprint of failures: where documents are split, no failure of a whole document remains."""
         return self.fingerprint if self.split is None else self.split.fingerprint
 
     @property
@@ -66,7 +67,7 @@ class VariantQuery:
         return self.whole_fingerprint, self.failure_fingerprint
 
     def present(self, fingerprint: str, *, failed: bool) -> str:
-        """Return the fingerprint that a known record is compared with: its own one if it is of this question."""
+        """Return the fingerprint to compare a stored record with: its own one if it belongs to this query."""
         if self.split is None:
             return self.fingerprint
         if failed:
@@ -76,7 +77,7 @@ class VariantQuery:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionPlan:
-    """What is asked and of whom; a refresh replaces it whole, and running documents keep theirs.
+    """The variants of a run and their providers; a refresh replaces the plan, and documents in progress keep theirs.
 
     `canaries`: the endpoints that were sent a canary in this run. `registry`: the verifiers of its servers. All plans
     of a run share both.
@@ -94,19 +95,19 @@ class ExtractionPlan:
     registry: VerifierRegistry = field(default_factory=VerifierRegistry, compare=False)
 
     def query_for(self, document_id: str) -> VariantQuery:
-        """The variant's query that this document gets, always the same one."""
+        """Return the query of a document's variant; it is the same at each call."""
         return self.queries[variant_for(self.agent, document_id, pinned=self.pinned)]
 
     @property
     def fingerprints(self) -> frozenset[str]:
-        """What this plan asks, by fingerprint."""
+        """The fingerprints of all variants."""
         return frozenset(
             digest for query in self.queries.values() for digest in (query.fingerprint, query.failure_fingerprint)
         )
 
     @property
     def same_questions(self) -> dict[str, str]:
-        """The fingerprint of merged documents → that of the same question for documents sent whole."""
+        """The fingerprint of merged documents → the fingerprint of the same query for documents sent whole."""
         return {
             query.split.fingerprint: query.fingerprint for query in self.queries.values() if query.split is not None
         }
@@ -119,7 +120,7 @@ class ExtractionPlan:
 
 @dataclass(slots=True)
 class Examiner:
-    """Examines servers with what each variant of this run asks; the canary goes once to each server and run."""
+    """Examines servers with a sample prompt of each variant; the canary goes once to each server and run."""
 
     samples: Mapping[str, PreflightSample]
     canaries: set[str | None]
@@ -127,11 +128,11 @@ class Examiner:
     said: set[tuple[str | None, str]] = field(default_factory=set)
 
     def __call__(self, client: Client, *, variant: str, full: bool, known: Preflight | None) -> Preflight:
-        """What was found; each of its warnings goes to the log once."""
+        """Return the preflight; log each of its warnings once."""
         endpoint = client.model.endpoint
-        first = full and endpoint not in self.canaries
-        preflight = examine(client, sample=self.samples[variant], full=full, canary=first, known=known)
-        if first and preflight.status == "ok":
+        is_first = full and endpoint not in self.canaries
+        preflight = examine(client, sample=self.samples[variant], full=full, canary=is_first, known=known)
+        if is_first and preflight.status == "ok":
             self.canaries.add(endpoint)
         if full and (complaint := room_warning(self.queries[variant], client, preflight)) is not None:
             preflight = replace(preflight, warnings=(*preflight.warnings, complaint))
@@ -146,9 +147,9 @@ class Examiner:
 def build_plan(
     app: AppConfig, *, stop: threading.Event, agent: Agent | None = None, before: ExtractionPlan | None = None
 ) -> ExtractionPlan:
-    """The plan of this configuration; ConfigError when the agent, a variant or a provider is not as it must be.
+    """Return the plan of this configuration; ConfigError when the agent, a variant or a provider is invalid.
 
-    `before`: the plan of this run so far; what it has sent a canary to gets no other.
+    `before`: the present plan of this run; its endpoints get no second canary.
     """
     try:
         return _plan(app, stop=stop, agent=agent, before=before)
@@ -226,7 +227,7 @@ def split_warnings(plan: ExtractionPlan) -> list[str]:
 
 
 def address_warnings(app: AppConfig, plan: ExtractionPlan) -> list[str]:
-    """Return a warning when VLLM_BASE_URL is set and no vllm provider is used: a newcomer sets nothing else."""
+    """Return a warning when VLLM_BASE_URL is set but no vllm provider is used, as a newcomer may set nothing else."""
     used = {name for query in plan.queries.values() for name in (query.resolved.provider, *query.resolved.fallback)}
     if app.origins.get("vllm.base_url") != "env" or "vllm" in used:
         return []
@@ -245,7 +246,7 @@ def log_warnings(app: AppConfig, plan: ExtractionPlan) -> None:
 
 
 def used_variants(agent: Agent, pinned: str | None) -> list[str]:
-    """The variants that documents can get: the pinned one, else those with a weight, else `default`."""
+    """Return the variants that documents can get: the pinned one, else those with a weight, else `default`."""
     if pinned is not None:
         return [pinned]
     return sorted(name for name, own in agent.variants.items() if own.weight) or ["default"]

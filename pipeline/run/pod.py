@@ -1,6 +1,6 @@
-"""What a person types when a pod of Kubernetes has ended early: kubectl or helm, not the command of the container.
+"""Commands for the user after a pod of Kubernetes has ended early: kubectl or helm, not the command of the container.
 
-It must not call Kubernetes: it knows only what the environment of the pod says.
+It must not call Kubernetes: its only source is the environment of the pod.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TRIED_AGAIN = "Kubernetes starts another pod while the Job has tries left; once
 
 
 def in_pod(environ: Mapping[str, str]) -> bool:
-    """True in a pod of Kubernetes, which sets this variable in every container."""
+    """Return True in a pod of Kubernetes, which sets this variable in every container."""
     return bool(environ.get("KUBERNETES_SERVICE_HOST"))
 
 
@@ -29,9 +29,9 @@ EMPTY_INPUT = (
 
 
 def resume_command(environ: Mapping[str, str]) -> str:
-    """Return the command that makes the work of this pod go on; "" outside of Kubernetes.
+    """Return the command that resumes the work of this pod; "" outside of Kubernetes.
 
-    PIPELINE_RESUME_COMMAND, which the chart sets; without it, the command that shows what the pods of the Job logged.
+    It is PIPELINE_RESUME_COMMAND, which the chart sets, else the command that shows the logs of the Job's pods.
     """
     if not in_pod(environ):
         return ""
@@ -51,7 +51,7 @@ def logs_command(environ: Mapping[str, str]) -> str:
 
 
 def advice(exit_code: int, environ: Mapping[str, str]) -> tuple[str, dict[str, str]] | None:
-    """Return the last log line of a pod and its fields; None when there is nothing to do, or outside of Kubernetes."""
+    """Return the last log line of a pod and its fields; None when no action is needed, or outside of Kubernetes."""
     if not exit_code or not in_pod(environ):
         return None
     fields = {"resume": resume_command(environ), "logs": logs_command(environ)}

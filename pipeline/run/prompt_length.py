@@ -1,4 +1,4 @@
-"""The limits that a run detected at its servers, the overhead of that, and the results that may be truncated."""
+"""The prompt limits that a run detected at its servers, the detection's cost, and possibly truncated results."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 def overhead(registry: VerifierRegistry) -> Overhead:
-    """Return the requests that belong to no document, and their prompt tokens, as the report holds them."""
+    """Return the requests that belong to no document, and their prompt tokens, for the report."""
     spent = registry.overhead.spent
     return Overhead(spent.requests, spent.prompt_tokens)
 
 
 def limits(registry: VerifierRegistry) -> list[PromptLength]:
-    """Return the findings about each server whose prompts were verified, as the report holds them."""
+    """Return the findings about each server whose prompts were verified, for the report."""
     return [
         _prompt_length(verifier)
         for _, verifier in registry.all()
@@ -39,7 +39,7 @@ def _prompt_length(verifier: PromptVerifier) -> PromptLength:
 
 
 def long_prompt_state(client: Client) -> str:
-    """Return how a server treats long prompts, and which setting to change where that cannot be verified."""
+    """Return a server's behaviour with long prompts, and the setting to change where it cannot be verified."""
     finding = client.verifier.finding
     configured = client.config.context_length
     if configured is not None:
@@ -69,7 +69,7 @@ def doubtful_results(output: Output, registry: VerifierRegistry) -> list[str]:
     ids = sorted(_cut_ids(output, late))
     if ids:
         count = plural(len(ids), "result")
-        logger.error("%s may have been cut before the limit was found; the next run does them again", count)
+        logger.error("%s may have been cut before the limit was found; the next run repeats them", count)
     return ids
 
 

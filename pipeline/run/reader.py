@@ -1,4 +1,4 @@
-"""The reader's work: entries of the listing, judged, counted and handed to the main thread, never too many at once.
+"""The reader: lists entries, selects and counts them, and passes them to the main thread, a bounded number at a time.
 
 It runs in one thread, which runner.py starts; it reads no document.
 """
@@ -19,7 +19,7 @@ from pipeline.stores import ReadingStoppedError
 LOOK_AHEAD = 64
 """Entries that may wait beyond those in flight: enough that no worker waits for the listing."""
 LOOK_AHEAD_BYTES = 32 << 20
-"""What the entries that wait may hold: lines and records come with their bytes, and each may be of 10 MB."""
+"""The memory of the waiting entries: lines and records contain their bytes, and each may have 10 MB."""
 WAIT_S = 0.5
 
 
@@ -33,7 +33,7 @@ class EntryChoice(Protocol):
 
 @dataclass(slots=True)
 class Read:
-    """What the reader has come to, in documents: those it gave on are `found` less `skipped` and `left`."""
+    """The reader's counts, in documents; `found` minus `skipped` and `left` were passed on."""
 
     found: int = 0
     skipped: int = 0
@@ -42,13 +42,13 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The reader has ended; `whole` when the listing came to its end."""
+    """The reader has ended; `whole`: the listing is complete."""
 
     whole: bool
 
 
 class Reader:
-    """Pulls entries while there is room; `close` makes what it has counted final."""
+    """Pulls entries while there is room; after `close` its counts are final."""
 
     def __init__(
         self,
@@ -66,37 +66,37 @@ class Reader:
         self._stop = stop
         self._room = LOOK_AHEAD + room
         self._passed = 0
-        self._taken = 0
+        self._sent_count = 0
         self._passed_bytes = 0
-        self._taken_bytes = 0
+        self._sent_bytes = 0
         self._wake = threading.Event()
         self._handover = threading.Lock()
         self._closed = False
 
     def run(self) -> None:
-        """Reads to the end of the listing, or until nobody wants entries any more. PipelineError: it broke off."""
-        whole = False
+        """Read to the end of the listing, or until no more entries are needed. PipelineError when the listing fails."""
+        is_complete = False
         try:
-            whole = all(map(self._pass_on, self._entries()))
+            is_complete = all(map(self._pass_on, self._entries()))
         except ReadingStoppedError:
             return
         finally:
-            self._events.put(Listed(whole))
+            self._events.put(Listed(is_complete))
 
     def taken(self, entry: Entry) -> None:
-        """Count an entry that went to a worker; when half of the room is free, more are read, all in one go.
+        """Count an entry that went to a worker; when half of the room is free, wake the reader to refill it at once.
 
-        To wake the reader for each entry would cost two switches of threads a document.
+        To wake it for each entry would cost two thread switches per document.
         """
-        self._taken += 1
-        self._taken_bytes += held_bytes(entry)
-        waiting = self._passed - self._taken
-        waiting_bytes = self._passed_bytes - self._taken_bytes
+        self._sent_count += 1
+        self._sent_bytes += held_bytes(entry)
+        waiting = self._passed - self._sent_count
+        waiting_bytes = self._passed_bytes - self._sent_bytes
         if waiting <= self._room // 2 and waiting_bytes <= LOOK_AHEAD_BYTES // 2 and not self._wake.is_set():
             self._wake.set()
 
     def close(self) -> None:
-        """Nothing is counted or handed over after this."""
+        """Stop counting and passing on entries."""
         with self._handover:
             self._closed = True
 
@@ -121,8 +121,8 @@ class Reader:
         return True
 
     def _is_full(self) -> bool:
-        waiting_bytes = self._passed_bytes - self._taken_bytes
-        return self._passed - self._taken >= self._room or waiting_bytes >= LOOK_AHEAD_BYTES
+        waiting_bytes = self._passed_bytes - self._sent_bytes
+        return self._passed - self._sent_count >= self._room or waiting_bytes >= LOOK_AHEAD_BYTES
 
     def _wait_for_room(self) -> None:
         self._wake.clear()

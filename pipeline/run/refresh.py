@@ -48,9 +48,9 @@ class Refresher:
         self._clock = clock
         self._resumes = resumes
         self._plan: ExtractionPlan | None = None
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._watched = tuple(watched)
-        self._seen = self._versions()
+        self._known_versions = self._versions()
 
     def establish(self, plan: ExtractionPlan, *, start: Start) -> None:
         """Returns when each variant's provider can be asked, or when waiting for one is up to the run.
@@ -71,7 +71,7 @@ class Refresher:
             if provider not in looked_at:
                 looked_at[provider] = self._wait_for(provider, self._app.runner.startup_wait_s, start=start)
             if looked_at[provider]:
-                self._say_fallback(order[0], provider)
+                self._log_fallback(order[0], provider)
                 return
             if provider is order[0] and any(
                 replica.preflight and replica.preflight.dead_end for replica in provider.replicas
@@ -83,7 +83,7 @@ class Refresher:
         if not self._resumes:
             raise ConfigError(dead_ends(plan))
         reason = "this output has records of the same question, so the run waits as it would have in the middle"
-        self._say_once(f"{dead_ends(plan)}; {reason} (runner.config_grace_s)".replace("\n", "; "))
+        self._log_once(f"{dead_ends(plan)}; {reason} (runner.config_grace_s)".replace("\n", "; "))
 
     def refresh(self, *, start: Start) -> ExtractionPlan | None:
         """A new plan, checked, when the configuration asks for one; None when all stays as it is.
@@ -95,25 +95,25 @@ class Refresher:
             for replica in provider.replicas:
                 replica.client.endpoint.reload_key()
         versions = self._versions()
-        if self._app.runner.refresh == "off" or self._plan is None or versions == self._seen:
+        if self._app.runner.refresh == "off" or self._plan is None or versions == self._known_versions:
             return None
         try:
             return self._changed(self._plan, versions, start=start)
         except ConfigError as error:
-            self._say_once(f"the changed configuration cannot be used, what runs stays: {error}")
+            self._log_once(f"the changed configuration cannot be used, what runs stays: {error}")
             return None
 
     def _changed(self, before: ExtractionPlan, versions: Versions, *, start: Start) -> ExtractionPlan | None:
         """The plan of the configuration as it is now; None when nothing of it concerns the plan, or it is refused."""
         now = self._load()
         if now == self._app:
-            self._said.clear()
+            self._logged.clear()
         app = self._allowed(now)
         agent = self._agent(before)
         changed = list(differences(self._app, app)) + ([f"agent {agent.name}"] if agent is not before.agent else [])
         if not set(changed) - {"runner.refresh"}:
             self._app = app
-            self._seen = versions
+            self._known_versions = versions
             return None
         plan = build_plan(app, stop=self._stop, agent=agent, before=before)
         plan.client.quarantine()
@@ -123,16 +123,16 @@ class Refresher:
         self._log(before, plan, changed=changed)
         self._app = app
         self._plan = plan
-        self._seen = versions
+        self._known_versions = versions
         return plan
 
     def _refuse(self, plan: ExtractionPlan, versions: Versions) -> None:
         trouble = plan.client.first.trouble
         if trouble is not None and trouble.preflight is not None:  # None: the end of the run cut the look short
             complaint = "the provider of the changed configuration cannot be used, what runs stays"
-            self._say_once(f"{complaint}: {trouble.preflight.message}")
+            self._log_once(f"{complaint}: {trouble.preflight.message}")
             if trouble.state == "misconfigured":
-                self._seen = versions
+                self._known_versions = versions
         plan.client.close()
 
     def _versions(self) -> Versions:
@@ -160,21 +160,21 @@ class Refresher:
                 return False
             if not looking:
                 waiting = f"waiting up to {patience_s:g} s for provider"
-                self._say_once(f"{waiting} {provider.complaint}", about=f"{waiting} {provider.name}")
+                self._log_once(f"{waiting} {provider.complaint}", about=f"{waiting} {provider.name}")
             provider.retry_within(MAX_START_PAUSE_S)
             if self._stop.wait(LOOK_S):
                 return False
 
-    def _say_fallback(self, first: Provider, taken: Provider) -> None:
-        if taken is not first:
+    def _log_fallback(self, first: Provider, fallback: Provider) -> None:
+        if fallback is not first:
             why = first.trouble.preflight.message if first.trouble and first.trouble.preflight else "it does not answer"
-            self._say_once(f"provider {first.name} cannot be used ({why}); taking the fallback {taken.name}")
+            self._log_once(f"provider {first.name} cannot be used ({why}); taking the fallback {fallback.name}")
 
     def _allowed(self, now: AppConfig) -> AppConfig:
         """The configuration without what may not change in a run; a change there is said once."""
         app = allowed(now, self._app)
         if fixed := list(differences(app, now)):
-            self._say_once(f"{', '.join(fixed)} cannot change in a run: left for the next one")
+            self._log_once(f"{', '.join(fixed)} cannot change in a run: left for the next one")
         return app
 
     def _agent(self, plan: ExtractionPlan) -> Agent:
@@ -185,15 +185,15 @@ class Refresher:
             return before
         if self._app.runner.refresh == "all":
             return now
-        self._say_once(
+        self._log_once(
             f"agent {before.name} changed in mid-run: left for the next run (runner.refresh: all takes it now)"
         )
         return before
 
-    def _say_once(self, message: str, *, about: str = "") -> None:
+    def _log_once(self, message: str, *, about: str = "") -> None:
         """Logs the warning, unless this one, or one about the same, was written before."""
-        if (about or message) not in self._said:
-            self._said.add(about or message)
+        if (about or message) not in self._logged:
+            self._logged.add(about or message)
             logger.warning("%s", message)
 
     def _log(self, before: ExtractionPlan, after: ExtractionPlan, *, changed: list[str]) -> None:

@@ -115,8 +115,8 @@ def _identify(run_id: str, shard: Shard, shard_from: str) -> None:
     if (handler := active_handler()) is not None:
         handler.bind({"run_id": run_id, "shard": shard.label})
     if shard_from:
-        what = "one chunk of the plan" if shard.is_chunk else "one shard of the documents"
-        logger.info(what, extra={"shard": shard.label, "from": shard_from})
+        share = "one chunk of the plan" if shard.is_chunk else "one shard of the documents"
+        logger.info(share, extra={"shard": shard.label, "from": shard_from})
 
 
 def _lock_wait_s(app: AppConfig, until: float | None) -> float:

@@ -1,4 +1,4 @@
-"""What this machine has run out of, told by the exception that says so; it is never a document's fault."""
+"""Detection of exhausted resources of this machine by their exceptions; these are never a document's fault."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _ORDINARY_BYTES = 64 << 20
 """Six times the default of `input.max_document_bytes`: its bytes, its text, the prompt and the request's body."""
 
 THREAD_ENDS = (PipelineError, ReadingStoppedError, MemoryError)
-"""What may end a thread of a run other than a fault of the program."""
+"""The exceptions that may end a thread of a run, besides internal errors."""
 
 
 def shortage_of(fault: BaseException) -> str | None:
-    """Return what is short, for a message; None for any other fault."""
+    """Return the exhausted resource, for a message; None for any other error."""
     if isinstance(fault, MemoryError):
         return "memory"
     if isinstance(fault, MachineTroubleError):
@@ -27,7 +27,7 @@ def shortage_of(fault: BaseException) -> str | None:
 
 
 def has_memory() -> bool:
-    """True when this machine gives what an ordinary document needs: the one that ran out of memory is too large."""
+    """Return True when this machine has memory for an ordinary document; the failed one is then too large."""
     try:
         bytearray(_ORDINARY_BYTES)
     except MemoryError:
@@ -36,7 +36,7 @@ def has_memory() -> bool:
 
 
 def run_thread(body: Callable[[], object], report: Callable[[PipelineError], object], *, name: str) -> None:
-    """Run a thread's body; report what ends it other than its own return."""
+    """Run a thread's body; report the error that ends it."""
     end: PipelineError | None = InternalError(f"the {name} ended by an internal error; the log has the traceback")
     try:
         body()
@@ -49,7 +49,7 @@ def run_thread(body: Callable[[], object], report: Callable[[PipelineError], obj
 
 
 def _end_of_thread(cause: BaseException, *, name: str) -> PipelineError | None:
-    """Return what ends the run when a thread of it ended so; None when the run is ending already."""
+    """Return the error that ends the run after such an end of a thread; None when the run is already ending."""
     if isinstance(cause, PipelineError):
         return cause
     if isinstance(cause, MemoryError):

@@ -37,9 +37,9 @@ class StopReason:
         """True after a signal, whose sender waits for the process to end."""
         return self.exit_code in (EXIT_SIGINT, EXIT_SIGTERM)
 
-    def with_more(self, told: str) -> StopReason:
+    def with_more(self, error_text: str) -> StopReason:
         """Return the reason with what went wrong besides, which it may tell already."""
-        return self if told in self.message else replace(self, message=f"{self.message}; {told}")
+        return self if error_text in self.message else replace(self, message=f"{self.message}; {error_text}")
 
     @classmethod
     def of_error(cls, error: PipelineError) -> StopReason:
@@ -82,7 +82,7 @@ class _Watch:
 
     def __init__(self, config: RunnerConfig, what: str) -> None:
         self._config = config
-        self._what = what
+        self._documents_kind = what
         self._first: list[str] = []
         self._settled = config.fail_fast == 0
         self._recent: deque[str] = deque(maxlen=ABORT_WINDOW)
@@ -104,7 +104,7 @@ class _Watch:
         self._settled = not reason or reason != self._first[0]
         if self._settled or len(self._first) < self._config.fail_fast:
             return None
-        message = f"the first {len(self._first)} documents {self._what} all failed: {reason}"
+        message = f"the first {len(self._first)} documents {self._documents_kind} all failed: {reason}"
         return StopReason(f"{message} (runner.fail_fast)", EXIT_FAILURES)
 
     def _abort(self) -> StopReason | None:
@@ -114,7 +114,7 @@ class _Watch:
             return None
         reasons = Counter(reason for reason in self._recent if reason)
         most = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
-        message = f"{failed} of the last {ABORT_WINDOW} documents {self._what} failed"
+        message = f"{failed} of the last {ABORT_WINDOW} documents {self._documents_kind} failed"
         message += f" (runner.abort_error_rate {self._config.abort_error_rate:g}): {most}"
         return StopReason(message, EXIT_FAILURES)
 

@@ -1,1 +1,1 @@
-"""What is known before the first document is sent: `check`, `--dry-run`, costs, and warnings about the input."""
+"""Previews before the first document is sent: `check`, `--dry-run`, costs, and warnings about the input."""

@@ -17,7 +17,7 @@ from pipeline.run.plan import ExtractionPlan
 
 
 class AnsweredWindows:
-    """The answered windows of each document, as far as the present questions of a plan can use them."""
+    """The answered windows of each document, as far as the current queries of a plan can use them."""
 
     def __init__(self, plan: ExtractionPlan) -> None:
         self._plan = plan
@@ -25,7 +25,7 @@ class AnsweredWindows:
 
     @classmethod
     def read(cls, backend: OutputBackend, plan: ExtractionPlan) -> AnsweredWindows:
-        """Return those of an output; none for a plan that splits nothing."""
+        """Return the answered windows of an output; none for a plan without `overflow: split`."""
         windows = cls(plan)
         if any(query.split is not None for query in plan.queries.values()):
             for line in backend.windows(clock=time.monotonic).read():
@@ -33,7 +33,7 @@ class AnsweredWindows:
         return windows
 
     def count(self, entry: Entry) -> int:
-        """Return how many windows of a document have an answer; one that was changed since has none."""
+        """Return how many windows of a document have an answer; a document that has changed since has none."""
         windows = self._spans.get(entry.id)
         if not windows:
             return 0

@@ -1,4 +1,4 @@
-"""`pipeline run --dry-run`: what would be done, counted without a model, a lock or a byte written."""
+"""`pipeline run --dry-run`: the documents that a run would process, counted without a model, a lock or a write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipeline.terminal import fitted, plural, unwrapped_or_width, write_out
 
 
 def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: Shard, listing: InputListing) -> int:
-    """Prints the counts; 1 when there are fewer documents than input.min_documents, else 0."""
+    """Print the counts; return 1 when there are fewer documents than input.min_documents, else 0."""
     listed = ListingCounts()
     index = scan(app.output, shard=shard)
     backend = backend_of(app.output, shard=shard)
@@ -60,7 +60,7 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
 
 
 def _decided_by(plan: ExtractionPlan, document_id: str, known: Known) -> str | None:
-    """What decides a failure now, as far as settings tell: no server is asked for its context."""
+    """Return the digest that decides a failure now, by settings alone: no server is asked for its context."""
     digest = plan.query_for(document_id).decided_by.get(known.reason or "")
     return decided_now(digest, known, context=lambda: None)
 
@@ -68,7 +68,7 @@ def _decided_by(plan: ExtractionPlan, document_id: str, known: Known) -> str | N
 def _count(
     entries: Iterator[Entry], selection: Selection, index: Index, answered: AnsweredWindows
 ) -> tuple[Counter[str], PromptSample]:
-    """Documents by what would become of them, and a sample of those that would be asked."""
+    """Return the documents by their state for a run, and a sample of those that would be sent."""
     counts: Counter[str] = Counter()
     sample = PromptSample()
     for entry in entries:
@@ -92,7 +92,7 @@ def _asked(sample: PromptSample, expected: Estimate) -> list[str]:
 
 
 def _refusal(change: PromptChange, app: AppConfig, rules: SelectionRules) -> list[str]:
-    """Return why a run would refuse to start; nothing where it would not."""
+    """Return the error with which a run would refuse to start; empty when it would start."""
     try:
         check_redo(change, app, rules=rules)
     except ConfigError as error:
@@ -101,18 +101,18 @@ def _refusal(change: PromptChange, app: AppConfig, rules: SelectionRules) -> lis
 
 
 def _kind(entry: Entry) -> str:
-    """Why an entry would be done: new, changed, failed before, or asked differently; or that it need not be."""
+    """Return the reason to process an entry: new, changed, failed before, another prompt; or that it can be skipped."""
     known = entry.known
     if known is None:
         return "new"
     if entry.version is not None and entry.version == known.version:
-        same = True
+        is_unchanged = True
     else:
         try:
-            same = sha256(entry.read()).hexdigest() == known.sha256
+            is_unchanged = sha256(entry.read()).hexdigest() == known.sha256
         except DocumentError:
-            same = known.sha256 is None
-    if not same:
+            is_unchanged = known.sha256 is None
+    if not is_unchanged:
         return "changed"
     if entry.stands:
         return "skip"
@@ -149,7 +149,7 @@ def _lines(
 
 
 def _shard_lines(shard: Shard, listing: ListingCounts) -> Iterator[str]:
-    """What this shard is of, and what all shards do alike."""
+    """Return the lines about the share of this shard, and about work that every shard repeats."""
     if not shard.count:
         return
     if shard.is_chunk:
@@ -157,7 +157,7 @@ def _shard_lines(shard: Shard, listing: ListingCounts) -> Iterator[str]:
         return
     yield f"Shard {shard.label}: its share of {plural(listing.listed, 'document')} in {plural(listing.files, 'file')}."
     if listing.streamed and shard.count > 1:
-        told = (
+        reading = (
             "every shard reads them from end to end" if listing.streamed > 1 else "every shard reads it from end to end"
         )
-        yield f"Of these files {listing.streamed:,} hold many documents and no list of them: {told}."
+        yield f"Of these files {listing.streamed:,} hold many documents and no list of them: {reading}."

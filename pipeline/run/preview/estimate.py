@@ -1,6 +1,6 @@
-"""What a run would cost before it is started: prompt tokens by a sample, time by the last run's rate, and money.
+"""The cost of a run before its start: prompt tokens by a sample, time by the last run's rate, and money.
 
-It asks the provider's tokenizer at most, never a model.
+It calls the provider's tokenizer at most, never a model.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from pipeline.shards import hash_fraction
 
 SAMPLE = 20
 CHARS_PER_TOKEN = 4
-"""A rule of thumb for prose; the servers' own counts stand in the report of a run."""
+"""A rule of thumb for prose; the report of a run has the servers' own counts."""
 
 
 @dataclass(slots=True)
 class PromptSample:
-    """A stable random choice of the entries that would be asked, and the sizes of all of them.
+    """A stable random sample of the entries that would be sent, and the sizes of all of them.
 
-    `answered`: the windows of them all that an earlier run has answered.
+    `answered`: the number of their windows that an earlier run has answered.
     """
 
     entries: list[tuple[float, str, Entry]] = field(default_factory=list)
@@ -43,7 +43,7 @@ class PromptSample:
     answered: int = 0
 
     def add(self, entry: Entry, *, answered: int = 0) -> None:
-        """Count the entry, and keep it if its hash is among the lowest."""
+        """Count the entry, and keep it if its hash is among the smallest."""
         self.answered += answered
         self.sizes.append(entry.size_bytes)
         item = (-hash_fraction("estimate", entry.id), entry.id, entry)
@@ -62,7 +62,7 @@ class PromptSample:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What all documents would take. `tokens`, `windows`: in words, "" for nothing. `requests`: for the time."""
+    """The estimate for all documents. `tokens`, `windows`: sentences, "" for none. `requests`: for the time."""
 
     tokens: str
     windows: str
@@ -70,17 +70,17 @@ class Estimate:
 
 
 def estimate(plan: ExtractionPlan, sample: PromptSample) -> Estimate:
-    """Return how many prompt tokens and windows all documents would take, and how that is known."""
+    """Estimate the prompt tokens and windows of all documents, with the method in words."""
     if not sample.documents:
         return Estimate("no prompt tokens", "", 0)
     prompts = list(_prompts(plan, [entry for _, _, entry in sample.entries]))
     empty = render(next(iter(plan.queries.values())).resolved, Document("", "", "", ""))
-    counts, how = _counts(plan, [empty, *(each.prompt for each in prompts)])
+    counts, how = _counts(plan, [empty, *(prompt.prompt for prompt in prompts)])
     fixed = counts[0]
-    sizes = sum(each.size_bytes for each in prompts)
+    sizes = sum(prompt.size_bytes for prompt in prompts)
     for_each_byte = sum(max(0, count - fixed) for count in counts[1:]) / sizes if sizes else 0.0
     total = sample.documents * fixed + sample.size_bytes * for_each_byte
-    query = next((each for each in plan.queries.values() if each.split is not None), None)
+    query = next((prompt for prompt in plan.queries.values() if prompt.split is not None), None)
     forecast = Forecast(sample.documents)
     windows = ""
     if query is not None:
@@ -149,7 +149,7 @@ def _prompts(plan: ExtractionPlan, entries: Iterable[Entry]) -> Iterator[_Prompt
 
 
 def _counts(plan: ExtractionPlan, prompts: Sequence[Mapping[str, str]]) -> tuple[list[int], str]:
-    """The tokens of each prompt, by the first provider's tokenizer if it has one that answers, else by characters."""
+    """Return the tokens of each prompt, by the first provider's tokenizer if it answers, else by characters."""
     client = plan.client.first.replicas[0].client
     counts: list[int] = []
     if isinstance(client, VLLMClient):
@@ -167,10 +167,10 @@ def _counts(plan: ExtractionPlan, prompts: Sequence[Mapping[str, str]]) -> tuple
 def time_text(
     runs: Sequence[Mapping[str, Any]], *, documents: int, requests: int, per_hour: float | None
 ) -> str | None:
-    """Return how long that many documents take at the rate of the newest run that asked something, and what that costs.
+    """Return how long that many documents take at the rate of the newest run with requests, and the cost.
 
-    By requests, a window each, when that run read documents in windows. None when no document is to be sent, or no
-    earlier run shows a rate.
+    It counts requests, one per window, when that run read documents in windows. None when no document is to be sent, or
+    no earlier run has a rate.
     """
     for run in reversed(runs if documents else ()):
         numbers = plain.from_json(RunNumbers, run.get("stats"))

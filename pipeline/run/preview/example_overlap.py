@@ -1,4 +1,4 @@
-"""Documents of the input that an agent's few-shot examples are taken from, or name instead of holding their text.
+"""Documents of the input whose text or name is in an agent's few-shot examples.
 
 Used by `pipeline check`; it reads no document itself.
 """
@@ -12,7 +12,7 @@ MOST_WARNINGS = 5
 
 
 class ExampleOverlap:
-    """Compares documents with the examples of all variants; `warnings` has a line for each example found, once."""
+    """Compares documents with the examples of all variants; `warnings` has one line for each match."""
 
     def __init__(self, plan: ExtractionPlan) -> None:
         self.warnings: list[str] = []

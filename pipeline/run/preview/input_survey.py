@@ -1,4 +1,4 @@
-"""What the input of `pipeline check` holds: documents by kind, and which of the first ones cannot be read.
+"""The input of `pipeline check`: documents by kind, and the unreadable ones among the first.
 
 It sends nothing to a model and writes nothing; its time is bounded, however large the input is.
 """
@@ -23,13 +23,13 @@ from pipeline.stores import ReadingStoppedError
 LIST_S = 10.0
 READ_S = 5.0
 READ_DOCUMENTS = 500
-"""Seconds for the listing, and seconds and documents for reading: a person waits for the answer."""
+"""Seconds for the listing, and seconds and documents for reading: short, as the user waits for the result."""
 KEPT = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A document that a run would fail, as its error line would name it."""
+    """A document that would fail in a run, with its error."""
 
     id: str
     reason: str
@@ -63,7 +63,7 @@ def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], fl
     counts = ListingCounts()
     kinds: Counter[str] = Counter()
     reading = _Reading(plan, clock)
-    whole = True
+    is_complete = True
     trouble = ""
     until = clock() + LIST_S
     try:
@@ -72,13 +72,13 @@ def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], fl
             reading.overlap.see_entry(entry)
             reading.read(entry)
             if clock() > until + reading.used_s:
-                whole = False
+                is_complete = False
                 break
     except (PipelineError, ReadingStoppedError) as error:
         trouble = str(error)
     return InputSurvey(
         kinds.total(),
-        whole and not trouble,
+        is_complete and not trouble,
         dict(kinds.most_common()),
         dict(counts.ignored.most_common()),
         reading.number,

@@ -1,4 +1,4 @@
-"""What the output of `pipeline check` holds: whether a run may use it, and what it would extract again.
+"""The output of `pipeline check`: whether a run may use it, and the documents that a run would extract again.
 
 It writes nothing. The records are read only where an earlier run had another question.
 """

@@ -1,4 +1,4 @@
-"""Notices placeholders of a prompt that stay empty: the metadata has another name, or the documents have none.
+"""Warnings about prompt placeholders that stay empty: the metadata has another name, or the documents have none.
 
 It sees the first results of a run, on the main thread, and logs one warning for each placeholder.
 """
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_DOCUMENTS = 100
 FEWEST_DOCUMENTS = 5
-"""Documents of a short run; with fewer, an empty placeholder may be chance."""
+"""Fewer documents may leave a placeholder empty by chance."""
 SHOWN_NAMES = 10
 KEPT_NAMES = 200
 
@@ -48,7 +48,7 @@ class PlaceholderWatch:
             self.close()
 
     def close(self) -> None:
-        """Log a warning for each placeholder that was empty in all documents so far, unless that was done before."""
+        """Log a warning for each placeholder that was empty in all documents so far, unless it was logged before."""
         if not self._closed and self._documents >= FEWEST_DOCUMENTS:
             for name in [name for name, is_seen in self._seen.items() if is_seen and not self._filled[name]]:
                 logger.warning("%s", self._warning(name))

@@ -1,6 +1,6 @@
-"""How long documents would be cut, before a run: the sizes of windows and the requests to expect.
+"""Forecast of the splitting of long documents before a run: the sizes of windows and the number of requests.
 
-`check` cuts the documents that it reads; `--dry-run` knows sizes only, and a sample. No model is called.
+`check` splits the documents that it reads; `--dry-run` has the sizes of a sample only. No model is called.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.terminal import plural
 
 @dataclass(slots=True)
 class Forecast:
-    """Documents that would be sent, those of them that would be cut, and the windows of these.
+    """Numbers of documents to send, of those to split, and of the windows of these.
 
     `answered`: windows for which an earlier run has an answer.
     """
@@ -46,9 +46,9 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a sample of documents tells: tokens and bytes of text for each stored byte, bytes of text for each token.
+    """Measurements of a sample: tokens and bytes of text per stored byte, bytes of text per token.
 
-    `bytes_per_token`: as windows are sized by it, rather too few than too many.
+    `bytes_per_token`: the cautious value for the size of windows.
     """
 
     tokens_per_byte: float
@@ -97,7 +97,7 @@ def windows_of(plan: ExtractionPlan, query: VariantQuery, document: Document) ->
 def forecast_of_sizes(
     query: VariantQuery, room: Room, sizes: Iterable[int], measured: Measured, *, answered: int
 ) -> tuple[Forecast, float]:
-    """Return what becomes of documents of these stored sizes, and their prompt tokens with lead and overlap.
+    """Return the forecast for documents of these stored sizes, and their prompt tokens with lead and overlap.
 
     `answered`: the windows of an earlier run that need no request.
     """
@@ -125,12 +125,12 @@ def forecast_of_sizes(
 
 
 def _windows(text_bytes: float, *, budget_bytes: int, overlap_bytes: int) -> int:
-    """Return how many even windows with an overlap cover a text, as windows.cut() aims at them."""
+    """Return how many even windows with an overlap cover a text, with the sizes that windows.cut() aims at."""
     windows = 1
-    rest = text_bytes
-    while (number := math.ceil(rest / budget_bytes)) > 1:
+    remaining_bytes = text_bytes
+    while (number := math.ceil(remaining_bytes / budget_bytes)) > 1:
         windows += 1
-        rest -= rest / number - overlap_bytes
+        remaining_bytes -= remaining_bytes / number - overlap_bytes
     return windows
 
 

@@ -1,1 +1,1 @@
-"""Which documents a run processes: new and changed ones, those to be done again, and copies of others."""
+"""Selection of the documents that a run processes: new and changed ones, repeats, and copies of others."""

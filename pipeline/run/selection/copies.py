@@ -1,8 +1,8 @@
-"""Which documents need not be asked, because another one was asked the same: in this run, or before it.
+"""Documents that need no request because another one has the same request: in this run, or in an earlier one.
 
-Two documents are asked the same when the fingerprints of their questions are equal, and the digests of what comes from
-the document: its text after decoding, and the metadata that the prompt names. How the bytes were read (field, encoding,
-format) needs no comparison: what was read is compared.
+Two documents have the same request when the fingerprints of their queries are equal, and the digests of the document's
+part: its text after decoding, and the metadata in the prompt. How the bytes were read (field, encoding, format) needs
+no comparison, as the decoded text is compared.
 
 A copy holds no worker and no text while it waits: it is a row on disk (output/copies.py).
 """
@@ -24,7 +24,7 @@ from pipeline.run.plan import VariantQuery
 
 
 class Questions(Protocol):
-    """The questions of this run and of earlier ones (output/copies.py); `run` is the number of this run."""
+    """The requests of this run and of earlier ones (output/copies.py); `run` is the number of this run."""
 
     run: int
 
@@ -36,11 +36,11 @@ class Questions(Protocol):
 
 
 _UNIQUE = {"id", "uri"}
-"""Placeholders that no two documents fill alike."""
+"""Placeholders with a different value for each document."""
 
 
 def question_sha256(document: Document, template: str) -> str | None:
-    """Return the digest of what a prompt takes from a document; None when no other document can be asked the same.
+    """Return the digest of a document's part of a prompt; None when no other document can have the same one.
 
     The notes of the decoding and the pages are part of it, as the record of a copy has them from its original.
     """
@@ -64,7 +64,7 @@ def _names(template: str) -> frozenset[str]:
 def copy_of(
     entry: Entry, document: Document, query: VariantQuery, *, question: str | None, copies: Questions | None
 ) -> Copied | None:
-    """Return the document as a copy of one that was asked the same; None when it is to be asked itself."""
+    """Return the document as a copy of one with the same request; None when it must be sent itself."""
     if copies is None or question is None:
         return None
     if (answered := copies.answered_before(question, query.result_fingerprints, entry.id)) is not None:

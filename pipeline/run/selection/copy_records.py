@@ -1,6 +1,6 @@
-"""The end of a run for the copies: their records are written, and what still waits then is asked itself.
+"""The end of a run for the copies: write their records, and send those that still wait.
 
-Used by the main thread when everything else of the run is done. It must not decide which documents are copies.
+The main thread calls it when all other work of the run is done. It must not decide which documents are copies.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 def end_copies(runner: Runner) -> None:
-    """Write the record of each copy from its original's; have those asked whose original has none to share.
+    """Write the record of each copy from its original's; send copies whose original has no record to share.
 
-    An original has none when it failed for a reason of a server, or when its line is damaged.
+    An original has none when it failed because of a server, or when its line is damaged.
     """
     copies = runner.job.copies
     if copies is None:
@@ -54,7 +54,7 @@ def _write(copies: Copies, runner: Runner) -> None:
 
 
 def _write_all(copies: Copies, runner: Runner) -> int:
-    """Return how many records were written; originals in no written part of a store yet are waited for first."""
+    """Return how many records were written; wait first until the store has the parts of all originals."""
     output = runner.job.output
     written = lines = 0
     output.sync_due(float("inf"))

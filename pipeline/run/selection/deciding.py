@@ -1,9 +1,9 @@
-"""Which settings decide a failure: a short digest for each reason, kept in the error line, so that a change is noticed.
+"""The settings that decide a failure: a short digest for each reason, stored in the error line to detect a change.
 
-A document that failed for its own reasons is not tried again while nothing has changed: its bytes, its question (sha256
-and fingerprint), and the settings and extras here. What the fingerprint covers may be here, too; what changes from one
-run to the next (keys, certificates) must not be. Behind the digest of a document that was too long stands the server's
-context, "3f2a90c1d4e5@4096": with a larger one it is tried again.
+A document that failed for its own reasons is not tried again until something changes: its bytes, its request (sha256
+and fingerprint), or the settings and extras here. Settings of the fingerprint may be here, too; values that differ from
+run to run (keys, certificates) must not be. The digest of a document that was too long is followed by the server's
+context, "3f2a90c1d4e5@4096": with a larger context it is tried again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.errors import REASONS, kind_of
 from pipeline.records import Known
 
 DIGEST_CHARS = 12
-"""48 bits: two settings of one user never meet by chance, and a line stays short."""
+"""48 bits: the digests of two settings of one user practically never collide, and a line stays short."""
 
 _ABOUT_INPUT_ONLY = {"uri", "include", "exclude", "min_documents", "storage"}
 """Input settings that choose documents, and do not decide how one is read."""
@@ -42,7 +42,7 @@ LENGTH = {"context_length", "prompt_truncated", "document_too_large"}
 
 
 def deciding_digests(app: AppConfig, resolved: ResolvedAgentConfig) -> Mapping[str, str]:
-    """The digest of what decides each reason for the documents of one variant."""
+    """Return the digest of the settings for each reason, for the documents of one variant."""
     return {reason: _digest(_decided_by(reason, app, resolved)) for reason in REASONS}
 
 
@@ -57,10 +57,10 @@ def settings_digest(decided_by: str | None) -> str | None:
 
 
 def decided_now(digest: str | None, known: Known, *, context: Callable[[], int | None]) -> str | None:
-    """Return what decides a known failure now: its own digest, unless a setting has changed or more tokens fit.
+    """Return the digest that decides a failure now: the stored one, unless a setting has changed or more tokens fit.
 
-    `context`: the context of the servers that would be asked, None where they tell none. It may have to wait for them,
-    and is called only for a document that was too long for a server.
+    `context`: the context of the servers in use, None if unknown. It may have to wait for them, and is called only for
+    a document that was too long for a server.
     """
     before = known.decided_by or ""
     settings, at, tokens = before.partition("@")
@@ -71,7 +71,7 @@ def decided_now(digest: str | None, known: Known, *, context: Callable[[], int |
 
 
 def _decided_by(reason: str, app: AppConfig, resolved: ResolvedAgentConfig) -> dict[str, Any]:
-    """The settings and extras that a reason depends on."""
+    """Return the settings and extras that a reason depends on."""
     kind = kind_of(reason)
     providers = partial(_providers, app, resolved)
     if kind == "internal":
@@ -86,13 +86,13 @@ def _decided_by(reason: str, app: AppConfig, resolved: ResolvedAgentConfig) -> d
         extras = {name: not is_missing(name) for name in LIBRARIES}
         decided |= {"version": __version__, "input": _plain(app.input, without=_ABOUT_INPUT_ONLY), "extras": extras}
     if reason in LENGTH:
-        settings = [{key: each.get(key) for key in _CONTEXT} for each in providers(without=_TRANSPORT)]
+        settings = [{key: provider.get(key) for key in _CONTEXT} for provider in providers(without=_TRANSPORT)]
         decided |= {"context": settings, "overflow": resolved.overflow}
     return decided or {"providers": providers(without=_TRANSPORT), "overflow": resolved.overflow}
 
 
 def _providers(app: AppConfig, resolved: ResolvedAgentConfig, *, without: Collection[str]) -> list[dict[str, Any]]:
-    """The settings of each provider that may be asked, in order, with what the agent sets over them."""
+    """Return the settings of each provider in use, in order, with the agent's overrides."""
     names = (resolved.provider, *resolved.fallback)
     return [{**_plain(app.provider_config(name), without=without), **resolved.settings_for(name)} for name in names]
 

@@ -37,8 +37,8 @@ class PromptChange:
 
     def __str__(self) -> str:
         """How many documents were extracted before which change; a clause for the beginning of a sentence."""
-        what = ", ".join(self.parts) or "the agent or its settings"
-        return f"{self.changed:,} of {plural(self.done, 'done document')} were extracted before {what} changed"
+        parts = ", ".join(self.parts) or "the agent or its settings"
+        return f"{self.changed:,} of {plural(self.done, 'done document')} were extracted before {parts} changed"
 
 
 NO_CHANGE = PromptChange()
@@ -96,8 +96,8 @@ def _changes(app: AppConfig, plan: ExtractionPlan, runs: Iterable[Mapping[str, A
     """Return the parts of the question that differ from those of the last run with another question."""
     now = questions(app, plan)
     for run in reversed(list(runs)):
-        kept = run.get("config", {}).get("question", {})
-        before = {name: in_present_form(question) for name, question in kept.items()}
+        stored_questions = run.get("config", {}).get("question", {})
+        before = {name: in_present_form(question) for name, question in stored_questions.items()}
         if parts := {part for name, own in now.items() for part in _differing(before.get(name), own)} if before else ():
             return tuple(sorted(parts))
     return ()

@@ -1,4 +1,4 @@
-"""Which documents a run processes again: from flags to rules, and records that are equal to those of now."""
+"""The documents that a run processes again: rules from the flags, and former fingerprints that still match."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.shards import Shard
 def rules_of(
     options: RunOptions, app: AppConfig, *, run_id: str, shard: Shard, listing: InputListing
 ) -> SelectionRules:
-    """What the flags choose; ConfigError for a reason or document that there is not.
+    """Return the rules of the flags; ConfigError for an unknown reason or document.
 
     With --sample the whole input is listed, with --ids until every document is found.
     """
@@ -47,11 +47,11 @@ def rules_of(
 
 
 def _named(names: Sequence[str], app: AppConfig, listing: InputListing) -> frozenset[str]:
-    """The ids of the named documents; ConfigError, with the nearest id, for one that the input does not have."""
-    named = NamedDocuments(names, app.input)
-    ids = frozenset(entry.id for entry in named.pick(listing(ListingCounts())))
-    for name in named.missing():
-        raise ConfigError(f"--ids: got {name!r}, which is not a document of the input{named.hint(name)}")
+    """Return the ids of the named documents; ConfigError, with the nearest id, for one that the input does not have."""
+    documents = NamedDocuments(names, app.input)
+    ids = frozenset(entry.id for entry in documents.pick(listing(ListingCounts())))
+    for name in documents.missing():
+        raise ConfigError(f"--ids: got {name!r}, which is not a document of the input{documents.hint(name)}")
     return ids
 
 
@@ -62,7 +62,7 @@ def _check_reasons(names: frozenset[str]) -> None:
 
 
 def copies_of(options: RunOptions, app: AppConfig, *, output: Output) -> Copies | None:
-    """Return what finds documents that are asked the same; None when each document is to be asked."""
+    """Return the table that finds documents with the same request; None when each document is to be sent."""
     if app.runner.duplicates == "ask" or options.redo == "all":
         return None
     return Copies(output.index, run=output.stamp.run, doubtful=output.run_index.ask_again())
@@ -75,16 +75,16 @@ _LINES_READ = 5000
 def equate_former(
     app: AppConfig, plan: ExtractionPlan, *, index: Index, backend: ReadableOutput, runs: RunIndex
 ) -> None:
-    """Let records with a fingerprint of the former formula count as answers to the present question, if they are.
+    """Treat records with a fingerprint of the former formula as answers to the current query, if they are.
 
-    That formula held the context size: those of the configured providers are tried first, then those that the output
-    itself names, in the questions of its runs and in its first records.
+    That formula included the context size: first the sizes of the configured providers are tried, then those in the
+    output itself, from its runs and its first records.
     """
     current = plan.fingerprints
 
-    def others(contexts: Collection[int]) -> set[str]:
+    def others(sizes: Collection[int]) -> set[str]:
         for query in plan.queries.values():
-            index.equate(former_fingerprints(query.resolved, app, contexts=contexts), query.fingerprint)
+            index.equate(former_fingerprints(query.resolved, app, contexts=sizes), query.fingerprint)
         return index.other_fingerprints(current)
 
     if not others(()):
@@ -101,7 +101,7 @@ def _contexts_of_records(backend: ReadableOutput) -> set[int]:
 
 
 def questions(app: AppConfig, plan: ExtractionPlan) -> dict[str, dict[str, Any]]:
-    """What each variant asks, as the run's own file keeps it: without what may be a secret in its parameters."""
+    """Return the query of each variant as the run's summary stores it: without parameters that may be secret."""
     by_variant = {
         name: question(query.resolved, app.provider_config(query.resolved.provider))
         for name, query in plan.queries.items()

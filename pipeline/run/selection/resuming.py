@@ -1,7 +1,7 @@
-"""Whether a start goes on from an earlier run: then a server that refuses it is waited for, as in mid-run.
+"""Detection of a resumed run: a server that refuses it is then waited for, as in the middle of a run.
 
-A pod that is replaced while a key is being rotated must not end a backfill with 2, which nobody tries again; a first
-start must, so that a wrong key is known within seconds.
+A pod that is replaced while a key is being rotated must not end a backfill with 2, which is not retried; a first start
+must, so that a wrong key is reported within seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.run.selection.redoing import questions
 
 
 def has_records(output: Output, app: AppConfig, plan: ExtractionPlan) -> bool:
-    """True when this output holds records of the current question: lines of our own, or a run of any shard."""
+    """Return True when this output has records of the current query, in this shard's lines or in a run of any shard."""
     fingerprints = set(plan.fingerprints)
     if any(map(output.index.knows_question, fingerprints)) or fingerprints & output.run_index.answered():
         return True
@@ -26,8 +26,8 @@ def has_records(output: Output, app: AppConfig, plan: ExtractionPlan) -> bool:
 
 
 def _asked(run: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """True when a run has records of one of these questions."""
+    """Return True when a run has records of one of these queries."""
     counts = run.get("counts", {})
-    before = run.get("config", {}).get("question", {})
+    stored_queries = run.get("config", {}).get("question", {})
     has_any = bool(counts.get("done") or counts.get("failed"))
-    return has_any and any(before.get(variant) == question for variant, question in now.items())
+    return has_any and any(stored_queries.get(variant) == question for variant, question in now.items())

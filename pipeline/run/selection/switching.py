@@ -1,4 +1,4 @@
-"""What making a fallback the first provider would redo; it reads an output and writes nothing."""
+"""Warnings about results to repeat after a switch to a fallback; it reads an output and writes nothing."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pipeline.terminal import plural
 
 
 def switch_warnings(app: AppConfig, plan: ExtractionPlan) -> list[str]:
-    """Return a warning for each fallback that names the model differently: a switch to it would redo what is done."""
+    """Return a warning for each fallback with another model name, as a switch to it would repeat results."""
     warnings: dict[str, None] = {}
     for query in plan.queries.values():
         first = model_name(query.resolved, app.provider_config(query.resolved.provider))
         for name in query.resolved.fallback:
             switched = _with_provider(query.resolved, name)
             config = app.provider_config(name)
-            other = model_name(switched, config)
-            if other != first and fingerprint(switched, config) != query.fingerprint:
+            other_name = model_name(switched, config)
+            if other_name != first and fingerprint(switched, config) != query.fingerprint:
                 warnings[
-                    f"provider {query.resolved.provider} names the model {first!r} and fallback {name} {other!r}"
+                    f"provider {query.resolved.provider} names the model {first!r} and fallback {name} {other_name!r}"
                 ] = None
     if not warnings:
         return []
@@ -37,7 +37,7 @@ def switch_warnings(app: AppConfig, plan: ExtractionPlan) -> list[str]:
 
 
 def _with_provider(resolved: ResolvedAgentConfig, name: str) -> ResolvedAgentConfig:
-    """Return the agent's settings as they are when this fallback is made the first provider."""
+    """Return the agent's settings with this fallback as the first provider."""
     own = resolved.settings_for(name)
     return replace(
         resolved,

@@ -102,7 +102,7 @@ def _evidence(long: LongDocument, answer: WindowAnswer) -> list[Evidence]:
         spans = spans_of(long, span)
         quotable = "\ud800".join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in spans)
         further = find_quotes(texts, text, spans=spans, shown=quotable)
-        places = [place or other for place, other in zip(places, further, strict=True)]
+        places = [place or further_place for place, further_place in zip(places, further, strict=True)]
     pairs = zip(quotes, places, strict=True)
     return [evidence_at(json_pointer(steps), place, long.pages) for (steps, _), place in pairs if place is not None]
 

@@ -65,15 +65,15 @@ def window_schema_of(split: SplitQuery | None) -> Mapping[str, Any] | None:
     return None if split is None else split.schema.for_server
 
 
-def room_warning(query: VariantQuery, client: Client, found: Preflight) -> str | None:
+def room_warning(query: VariantQuery, client: Client, preflight: Preflight) -> str | None:
     """Return the warning about a server whose context leaves no room for a window; None for any other server."""
     settings = query.resolved.split
-    if settings is None or found.status != "ok" or not found.prompt_tokens:
+    if settings is None or preflight.status != "ok" or not preflight.prompt_tokens:
         return None
     room = Room(
-        context_length=found.context_length or client.context_length,
+        context_length=preflight.context_length or client.context_length,
         max_tokens=client.config.max_tokens,
-        prompt_tokens=found.prompt_tokens,
+        prompt_tokens=preflight.prompt_tokens,
         reasks=query.resolved.max_reasks > 0,
         before_bytes=settings.lead_chars,
         copies=document_places(query.resolved.user_prompt),

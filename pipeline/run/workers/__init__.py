@@ -1,1 +1,1 @@
-"""Who processes documents: threads of this process, and worker processes. Imported by the runner and the session."""
+"""The workers that process documents: threads of this process, and worker processes. Imported by runner and session."""

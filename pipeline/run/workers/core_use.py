@@ -1,4 +1,4 @@
-"""Whether one core is enough for this process, for `runner.processes: auto`. It starts nothing."""
+"""Detection of a fully used core, for `runner.processes: auto`. It starts nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 WINDOW_S = 5.0
 USED_UP = 0.85
-"""The share of a core that counts as a whole one: Python uses one core, and its threads lose about a tenth of it while
+"""The share of a core that counts as a whole one: Python uses one core, of which its threads lose about a tenth while
 they wait for each other."""
 WINDOWS = 2
 """Consecutive windows with a whole core in use: a burst of heavy documents is no reason for more processes."""
@@ -28,7 +28,7 @@ class CoreWatch:
         self._is_decided = False
 
     def wanted(self, now: float) -> int:
-        """Return how many worker processes to start now, once; 0 while one core is enough or there is no other."""
+        """Return how many worker processes to start now, once; 0 while one core suffices or there is no other."""
         if self._is_decided:
             return 0
         if self._since is None:

@@ -3,8 +3,8 @@
     task ─▶ process() with one request ─▶ Sent: a plain result, or a document that needs no request
                       └─ anything else ─▶ GivenBack: the main process continues from the attempt, or starts again
 
-So all knowledge of servers and of earlier documents stays in the main process: retries, health, failover, re-asks,
-the verification of prompt lengths. Nothing is lost with a process that is killed.
+So all state about servers and earlier documents stays in the main process: retries, health, failover, re-asks, and the
+verification of prompt lengths. A killed worker process loses none of it.
 """
 
 from __future__ import annotations

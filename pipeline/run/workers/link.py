@@ -1,4 +1,4 @@
-"""One worker process, seen from the main process: the plans and clients it has received, and its documents.
+"""The link from the main process to one worker process: the plans and clients it has received, and its documents.
 
 Only `write` waits; it has a thread of its own. It must not decide the outcome of a document.
 """
@@ -28,7 +28,7 @@ _BATCH_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Lent:
-    """A document that a worker process has."""
+    """A document in a worker process."""
 
     entry: Entry
     plan: ExtractionPlan
@@ -37,7 +37,7 @@ class Lent:
 
 
 class Worker:
-    """One worker process: the plans and clients that it has, and its documents. `is_ready`: it has begun to work."""
+    """One worker process with its plans, clients and documents. `is_ready`: it has begun to work."""
 
     def __init__(self, number: int) -> None:
         """Start the process; OSError when this machine cannot."""
@@ -49,7 +49,7 @@ class Worker:
         self.lock = threading.Lock()
         self._plans: dict[int, ExtractionPlan] = {}
         self._clients: dict[int, tuple[object, int]] = {}
-        # blocked from its first moment on: an interrupt must end no request that is in flight
+        # block the signals from the first moment on: an interrupt must not end a request in flight
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             # a session of its own: Ctrl-C must reach only the main process

@@ -38,7 +38,7 @@ class PlanMessage:
 
 @dataclass(frozen=True, slots=True)
 class ClientMessage:
-    """The settings of a client as they are now."""
+    """The current settings of a client."""
 
     number: int
     settings: ClientSettings
@@ -49,7 +49,7 @@ class Ready(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Asks whether another document has the same question; `thread` names the thread that waits for the reply."""
+    """Asks whether another document has the same request; `thread` is the thread that waits for the reply."""
 
     thread: int
     question: str
@@ -108,7 +108,7 @@ class Call(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A finished document, of which only the answer must be noted. `call`, `prompt`: None if no request was sent."""
+    """A finished document that only needs its answer recorded. `call`, `prompt`: None if no request was sent."""
 
     number: int
     outcome: Result | Unchanged | Copied

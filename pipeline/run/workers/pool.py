@@ -1,4 +1,4 @@
-"""Worker processes, seen from the main process: started, handed documents, listened to, replaced when they die.
+"""The worker processes in the main process: start them, send documents, receive outcomes, replace them when they die.
 
     main thread ─ offer ─▶ outbox ─▶ writer thread ─▶ worker process ─▶ listener thread ─▶ outcome or `do_here`
 
@@ -44,7 +44,7 @@ from pipeline.run.workers.messages import (
 logger = logging.getLogger(__name__)
 
 MOST_LOST = 5
-"""Worker processes that may be lost in a row, without a finished document in between, before none is started again."""
+"""The most worker processes lost in a row, without a finished document in between; then none is started again."""
 
 Start = Callable[[Callable[[], object], str], object]
 
@@ -68,7 +68,7 @@ class WorkerPool:
         self._endpoints: dict[object, int] = {}
         self._number = 0
         self._started = 0
-        self._lost = 0
+        self._lost_count = 0
         self._is_closed = False
         self._lock = threading.Lock()
 
@@ -108,7 +108,11 @@ class WorkerPool:
         cut into windows.
         """
         query = plan.query_for(entry.id)
-        worker = min((each for each in self._workers if each.is_alive), key=lambda each: len(each.lent), default=None)
+        worker = min(
+            (candidate for candidate in self._workers if candidate.is_alive),
+            key=lambda candidate: len(candidate.lent),
+            default=None,
+        )
         if (
             worker is None
             or query.split is not None
@@ -160,7 +164,7 @@ class WorkerPool:
         if isinstance(message, (Done, GivenBack)):
             lent = worker.lent.pop(message.number)
             lent.loan.end()
-            self._lost = 0
+            self._lost_count = 0
             if isinstance(message, Done):
                 self._settle(lent, message)
             else:
@@ -204,7 +208,7 @@ class WorkerPool:
         self._do_here(Here(lent.entry, lent.plan, lent.alone, request, call.digest if call is not None else b""))
 
     def _bury(self, worker: Worker) -> None:
-        """Replace a lost worker process, and report its documents as ones to send again."""
+        """Replace a lost worker process, and report its documents to be sent again."""
         with worker.lock:
             worker.is_alive = False
             documents = list(worker.lent.values())
@@ -214,8 +218,8 @@ class WorkerPool:
             if self._is_closed:  # it was killed here, and its documents are left
                 return
             self._workers.remove(worker)
-            self._lost += 1
-            if self._lost < MOST_LOST:
+            self._lost_count += 1
+            if self._lost_count < MOST_LOST:
                 self._add()
             fields = {
                 "worker": worker.number,
@@ -241,8 +245,8 @@ def _interrupted(lent: Lent, worker: Worker) -> Finished:
     """Return the outcome of a document whose process was lost: it is sent again, or fails if it was sent alone."""
     entry = lent.entry
     state = DocumentState(entry, lent.plan.query_for(entry.id), lent.plan.client)
-    told = f"the worker process was lost each time it worked on this document ({worker.why})"
-    message = f"{told}, the last time with nothing else in flight: not enough memory here?"
+    reason = f"the worker process was lost each time it worked on this document ({worker.why})"
+    message = f"{reason}, the last time with nothing else in flight: not enough memory here?"
     failure = failure_of(state, lent.plan, reason="document_too_expensive", message=message, now=utc_now)
     if lent.alone and worker.is_ready:
         return Finished(entry, failure, (), failure.variant)

@@ -186,7 +186,7 @@ def _log_to(channel: Channel, level: int) -> None:
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     logging.getLogger("pipeline").setLevel(level)
-    # what fails here is done once more by the main process, which logs it
+    # failures here are repeated by the main process, which logs them
     logging.getLogger("pipeline.run.document.process").setLevel(logging.CRITICAL + 1)
     logging.captureWarnings(True)
 

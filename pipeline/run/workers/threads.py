@@ -1,4 +1,4 @@
-"""The worker threads of a run: one more whenever a document finds none idle, as far as the machine allows."""
+"""The worker threads of a run: one more whenever no thread is idle, as far as the machine allows."""
 
 from __future__ import annotations
 
