@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from document_files import OUTLOOK, PROFIT, mail, page, pdf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from making import OUTLOOK, PROFIT, mail, page, pdf
 from pypdf import PdfReader, PdfWriter
 
 from pipeline.config import InputConfig, InputSource

@@ -10,9 +10,9 @@ from email.message import EmailMessage, MIMEPart
 from pathlib import Path
 
 import pytest
+from document_files import OUTLOOK, PROFIT, mail, page
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import OUTLOOK, PROFIT, mail, page
 
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, decode, load_entries

@@ -13,10 +13,10 @@ from typing import Any
 import brotli
 import pytest
 import zstandard
+from document_files import OUTLOOK, PROFIT, page
 from documents_of import documents_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import OUTLOOK, PROFIT, page
 
 from pipeline.documents import ListingCounts
 from pipeline.records import Document

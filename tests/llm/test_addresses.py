@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from asking import Clock, question
+from provider_setup import Clock, question
 from raw_server import RawServer, answering, reply
 from timing import until
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 import pytest
-from asking import MODEL, Clock, asked_for, failover_of, only, question
 from fake_llm import FakeLLM
+from provider_setup import MODEL, Clock, asked_for, failover_of, only, question
 from raw_server import refusing_url
 
 from pipeline.llm.replica import at_once

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_asking import body_for
+from chat_requests import body_for
 from fake_llm import FakeLLM, Fault
 from raw_server import answering, reply
 from requests import post

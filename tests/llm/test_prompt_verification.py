@@ -26,7 +26,7 @@ from length_servers import (
     pieces,
     table,
 )
-from sampling import mostly_slow
+from slow_marks import mostly_slow
 
 from pipeline.llm.prompt_length.detected_limits import Accepted
 from pipeline.llm.prompt_length.halves import HalvesResult, split, verify_by_halves

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import MODEL, Clock, asked_for, only, provider_of, question
 from fake_llm import FakeLLM, Fault, Seen
+from provider_setup import MODEL, Clock, asked_for, only, provider_of, question
 from raw_server import RawServer, refusing_url
 from timing import until
 

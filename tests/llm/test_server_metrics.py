@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import responses
-from asking import failover_of
 from fake_llm import FakeLLM
 from hypothesis import given
 from hypothesis import strategies as st
+from provider_setup import failover_of
 from raw_server import RawServer, reply
 
 from pipeline.config import VLLMConfig

@@ -32,7 +32,7 @@ def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def asking(server: RawServer, number: int = 4, *, way: str = "direct", **access: Any) -> list[str]:
+def replies_in_turn(server: RawServer, number: int = 4, *, way: str = "direct", **access: Any) -> list[str]:
     """Return the replies to a few requests in a row, or the reason of a failure."""
     if way == "proxied":
         endpoint, answers = Endpoint("http://models.example", Access(proxy=server.url, **access)), []
@@ -70,7 +70,7 @@ def test_interim_responses_are_skipped(interim: bytes, apart: bool, way: str) ->
                 line.send(part)
 
     with RawServer(talk) as server:
-        assert asking(server, way=way) == ["to 0", "to 1", "to 2", "to 3"]
+        assert replies_in_turn(server, way=way) == ["to 0", "to 1", "to 2", "to 3"]
         assert server.accepts == 1
 
 
@@ -90,14 +90,14 @@ def test_interim_responses_are_bounded(interim: bytes, way: str) -> None:
             line.send(interim + echo(got))
 
     with RawServer(talk) as server:
-        assert asking(server, 2, way=way) == ["bad_response", "bad_response"]
+        assert replies_in_turn(server, 2, way=way) == ["bad_response", "bad_response"]
         assert server.accepts == 2
 
 
 def test_switch_of_protocols_is_a_bad_response(way: str) -> None:
     """The bytes after a 101 are not HTTP, and no client requested it."""
     with answering(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n" + reply(b"x")) as server:
-        assert asking(server, 2, way=way) == ["bad_response", "bad_response"]
+        assert replies_in_turn(server, 2, way=way) == ["bad_response", "bad_response"]
         assert server.accepts == 2
 
 
@@ -128,7 +128,7 @@ def test_request_with_a_partial_reply_is_not_resent(begun: bytes, resets: bool, 
         return None
 
     with RawServer(talk) as server:
-        first, broken, last = asking(server, 3, way=way)
+        first, broken, last = replies_in_turn(server, 3, way=way)
         assert (first, last, server.accepts) == ("to 0", "to 2", 2)
     # http.client, which reads for proxies, takes the end of the connection for that of a head: no JSON comes of that
     assert broken == "connection_error" or (way == "proxied" and broken in ("", "bad_response"))
@@ -151,7 +151,7 @@ def test_reply_with_ambiguous_framing_closes_its_connection(framing: bytes, way:
             line.send(framing + b"%x\r\n%b\r\n0\r\n\r\n" % (len(text), text))
 
     with RawServer(talk) as server:
-        assert asking(server, 2, way=way) == ["to 0", "to 1"]
+        assert replies_in_turn(server, 2, way=way) == ["to 0", "to 1"]
         assert server.accepts == 2
 
 
@@ -166,7 +166,7 @@ def test_late_reply_after_a_gateway_error_is_not_read(status: int, way: str) -> 
             line.send(echo(got))
 
     with RawServer(talk) as server:
-        assert asking(server, way=way) == ["to 0", str(status), "to 2", "to 3"]
+        assert replies_in_turn(server, way=way) == ["to 0", str(status), "to 2", "to 3"]
         assert server.accepts == 2
         until(lambda: server.closes == 2)
 
@@ -179,7 +179,7 @@ def test_doubled_reply_closes_the_connection(way: str) -> None:
             line.send(echo(got) * 2)
 
     with RawServer(talk) as server:
-        assert asking(server, way=way) == ["to 0", "to 1", "to 2", "to 3"]
+        assert replies_in_turn(server, way=way) == ["to 0", "to 1", "to 2", "to 3"]
         assert server.accepts == 4
 
 
@@ -194,7 +194,7 @@ def test_reply_with_surplus_bytes_on_a_reused_connection_is_refused(way: str) ->
             line.send(answer)
 
     with RawServer(talk) as server:
-        assert asking(server, way=way) == ["to 0", "to 1", "bad_response", "to 3"]
+        assert replies_in_turn(server, way=way) == ["to 0", "to 1", "bad_response", "to 3"]
         assert server.accepts == 2
 
 
@@ -258,7 +258,7 @@ def completion(got: Got, request_id: str) -> bytes:
 def test_each_request_has_its_own_id() -> None:
     """X-Request-Id differs between requests, even for a resend."""
     with answering(reply(b"ok")) as server:
-        asking(server, 5)
+        replies_in_turn(server, 5)
         ids = [got.headers["x-request-id"] for got in server.got]
     assert len(set(ids)) == 5
 
@@ -266,7 +266,7 @@ def test_each_request_has_its_own_id() -> None:
 def test_configured_request_id_is_sent_unchanged() -> None:
     """`headers` may name the job; replies are then not checked by id."""
     with answering(reply(b"ok")) as server:
-        asking(server, 2, headers={"x-request-id": "night-job"})
+        replies_in_turn(server, 2, headers={"x-request-id": "night-job"})
         assert [got.headers["x-request-id"] for got in server.got] == ["night-job"] * 2
 
 
@@ -318,7 +318,7 @@ def test_reply_header_with_another_requests_id_is_refused() -> None:
             line.send(reply(b"to " + got.body, X_Request_Id=ids[0]))
 
     with RawServer(talk) as server:
-        assert asking(server, 2) == ["to 0", "bad_response"]
+        assert replies_in_turn(server, 2) == ["to 0", "bad_response"]
 
 
 def stream(answer: bytes) -> bytes:

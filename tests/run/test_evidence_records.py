@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from conftest import Place
-from making import pdf
+from document_files import pdf
 
 from pipeline import read_results
 

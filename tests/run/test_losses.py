@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from asking import asked_for, only, provider_of, question
 from fake_llm import FakeLLM, Fault, Seen
+from provider_setup import asked_for, only, provider_of, question
 from raw_server import RawServer, reply
 
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE, Provider

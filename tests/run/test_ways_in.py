@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import Place
-from making import OUTLOOK, PROFIT, mail, page, pdf
+from document_files import OUTLOOK, PROFIT, mail, page, pdf
 from s3_server import S3Server
 from test_archives import packed
 

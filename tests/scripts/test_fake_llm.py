@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from fake_asking import ROOT, always
+from chat_requests import ROOT, always
 from fake_llm import FakeLLM, Fault
 
 RECORDINGS = {

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import requests
-from fake_asking import CHATS, SCHEMA, ask, body_for, content_of, saying
+from chat_requests import CHATS, SCHEMA, ask, body_for, content_of, saying
 from fake_llm import FakeLLM
 from fake_llm.schema import answer_for, quote_from
 from hypothesis import given, settings

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import jsonschema
 import pytest
-from fake_asking import CHATS, ROOT, SCHEMA, always, ask, content_of, saying
+from chat_requests import CHATS, ROOT, SCHEMA, always, ask, content_of, saying
 from fake_llm import FakeLLM, Fault, Seen
 from fake_llm.faults import NAMES, marked_fault
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import requests
-from fake_asking import CHATS, body_for
+from chat_requests import CHATS, body_for
 from fake_llm import FakeLLM
 
 PATH = Path(__file__).parents[1] / "data/ollama_transcripts.jsonl"

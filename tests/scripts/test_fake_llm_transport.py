@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from fake_asking import CHATS, ROOT, ask, body_for, connected
+from chat_requests import CHATS, ROOT, ask, body_for, connected
 from fake_llm import FakeLLM, Fault
 from timing import until
 
