@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ from pipeline.long.windows import Span
 
 _MOST_CUT_CHARS = 200
 """The length of a cut sentence that is looked at: rows and sentences with facts are shorter."""
+_NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*")
+_LINE_END = re.compile(r"(?<!-)\n")
 _SENTENCE_END = re.compile(r"[\u3002\uff01\uff1f\u2026]|[.!?][\"'\u201d\u2019)\]]*(?=\s|$)")
 
 
@@ -91,22 +93,30 @@ class _SharedText:
 
         The first one by the beginning of the later window, or the last one by the end of the earlier one.
         """
-        items = self._windows[self._spans[1]].values[:size]
-        needles = [self.needle(item) for item in items]
         earlier, later = self._spans
-        return self._is_cut(items[0], needles, self._head, window=later, border=later.start) or self._is_cut(
-            items[-1], needles, self._tail, window=earlier, border=earlier.end
+        keys = self._windows[later].keys[:size]
+        items = self._windows[later].values[:size]
+        needles = [self.needle(item) for item in items]
+        first = (keys[0], items[0])
+        last = (keys[-1], items[-1])
+        return self._is_cut(*first, needles, self._head, window=later, border=later.start) or self._is_cut(
+            *last, needles, self._tail, window=earlier, border=earlier.end
         )
 
-    def _is_cut(self, item: Any, needles: Sequence[str], part: str, *, window: Span, border: int) -> bool:
+    def _is_cut(
+        self, key: Hashable, item: Any, needles: Sequence[str], part: str, *, window: Span, border: int
+    ) -> bool:
         """Return True for a mention in a cut sentence that its window has given no item for, and that is counted."""
         needle = self.needle(item)
         if needle not in part or needles.count(needle) < self.mentions(needle):
             return False
-        if _is_at_line_end(self._text, border) and all(_contains(part, leaf) for leaf in _leaves(item)):
-            return False
-        given = sum(any(needle in _plain(text) for text in _texts(each)) for each in self._windows[window].values)
-        return given < _plain(self._text[window.start : window.end]).count(needle)
+        text = self._text[window.start : window.end]
+        own = self._windows[window]
+        if _is_at_line_end(self._text, border) and all(map(_count_in(part), _leaves(item))):
+            # either a whole row of a table, or a sentence that the border cuts where a page ends
+            return list(own.keys).count(key) < _full_mentions(text, item)
+        given = sum(any(needle in _plain(leaf) for leaf in _texts(each)) for each in own.values)
+        return given < _plain(text).count(needle)
 
     @cached_property
     def _head(self) -> str:
@@ -142,12 +152,27 @@ def _is_at_line_end(text: str, at: int) -> bool:
     return any(char in "\n\f" for char in before[len(bare) :]) and bare[-1:] not in ("-", ",")
 
 
-def _contains(part: str, leaf: Any) -> bool:
-    """Return True when a text contains a value, a number in one of its usual forms."""
-    if isinstance(leaf, str):
-        return _plain(leaf) in part
-    forms = {f"{leaf:g}", f"{leaf:,}", f"{leaf:.2f}", f"{leaf:,.2f}", str(leaf)}
-    return any(form in part for form in forms)
+def _full_mentions(text: str, item: Any) -> int:
+    """Return how many mentions of an item have all of its values within one line of one sentence.
+
+    A page may end within a sentence, and with it the line; lines of a table have no other end.
+    """
+    passages = (line for sentence in _SENTENCE_END.split(text) for line in _LINE_END.split(sentence))
+    return sum(min(map(_count_in(_plain(passage)), _leaves(item)), default=0) for passage in passages)
+
+
+def _count_in(part: str) -> Callable[[Any], int]:
+    """Return a function that counts how often a text contains a value, a number in one of its usual forms."""
+
+    numbers = _NUMBER.findall(part)
+
+    def count(leaf: Any) -> int:
+        if isinstance(leaf, str):
+            return part.count(_plain(leaf))
+        forms = {f"{leaf:g}", f"{leaf:,}", f"{leaf:.2f}", f"{leaf:,.2f}", str(leaf)}
+        return sum(number in forms for number in numbers)
+
+    return count
 
 
 def _leaves(value: Any) -> Iterator[str | int | float]:

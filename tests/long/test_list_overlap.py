@@ -64,3 +64,24 @@ def test_mention_outside_a_row_is_not_taken_for_a_cut_row(rows: int) -> None:
     listed = Listed(names, values)
     before = Listed(["Sato 009", *names], [{"payer": "Sato 009", "amount": 1.0}, *values])
     assert shared_size(before, listed, spans=(Span(0, end), Span(start, len(text))), text=text) == rows
+
+
+@pytest.mark.parametrize("middle", ["is\fborne", "is borne\f", "is bor-\nne"])
+def test_rows_that_page_ends_cut_at_both_ends_of_the_shared_text_are_two(middle: str) -> None:
+    """The later window shows all values of the first row, but gives only the second one, which the earlier cuts."""
+    first = "A\ffee of 7.00 EUR is borne by Cole 002."
+    second = f"A fee of 7.00 EUR {middle} by Cole 002."
+    text = f"{FILLER}{first} {FILLER}{FILLER}{second} {FILLER}"
+    start = text.index(first) + len("A\f")
+    end = text.index(second) + second.index(" by")
+    assert size(text, Span(0, end), Span(start, len(text)), [OTHER], [OTHER]) == 0
+
+
+def test_amount_within_a_number_of_the_running_text_is_no_row() -> None:
+    """The table row is repeated: "005" and "and" in a sentence name no fee of 5.00."""
+    row = "Brandt 005\t5.00\tcosts of the bank\n"
+    text = f"Payer\tFee\tFor\n{row}{FILLER}So Brandt 005 and Brandt 001 agree. {FILLER}"
+    start = text.index(row)
+    end = text.index(FILLER)
+    listed = Listed([row], [{"payer": "Brandt 005", "amount": 5.0}])
+    assert shared_size(listed, listed, spans=(Span(0, end), Span(start, len(text))), text=text) == 1

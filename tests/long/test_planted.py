@@ -95,3 +95,20 @@ def test_windows_of_different_sizes_are_merged(seed: int) -> None:
     document = plant(seed, chars=20_000)
     laid = [span for span in cut(document.text, 5000, 600) if rng.random() < 0.5]
     check(document, merged(document, cut(document.text, 3000, 600, laid=laid), quotes=True))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_rows_without_quotes_are_kept_at_every_size(seed: int) -> None:
+    """Windows and overlaps of random sizes; also rows that the borders of two windows cut where pages end."""
+    rng = random.Random(seed)
+    budget = rng.choice((1200, 1500, 2000, 3000, 4500, 6000, 15_000))
+    overlap = rng.randint(300, budget // 4)
+    document = plant(seed, cuts=range(budget, 30_000, budget))
+    check(document, merged(document, cut(document.text, budget, overlap), quotes=False))
+
+
+@pytest.mark.parametrize(("seed", "budget", "overlap"), [(58, 3000, 400)])
+def test_rows_without_quotes_that_were_once_lost(seed: int, budget: int, overlap: int) -> None:
+    """Two equal rows, one cut by each border of the shared text."""
+    document = plant(seed, cuts=range(budget, 30_000, budget))
+    check(document, merged(document, cut(document.text, budget, overlap), quotes=False))
