@@ -30,12 +30,14 @@ class BalancedLLM:
     """
 
     def __init__(self, servers: list[CuttingLLM], how: str, *, seed: int = 0) -> None:
-        self.servers, self.how = servers, how
+        self.servers = servers
+        self.how = how
         self.cut: set[str] = set()
         for server in servers:
             server.cut = self.cut
         self.verified_by: int | None = None
-        self._random, self._turn = random.Random(seed), itertools.count()
+        self._random = random.Random(seed)
+        self._turn = itertools.count()
         self._lock = threading.Lock()
         self._stack = ExitStack()
         handler = type("Handler", (_Handler,), {"balancer": self})

@@ -23,7 +23,8 @@ from fake_llm.schema import answer_for
 MODEL = "cutter"
 WAYS = ("refuse", "head", "tail", "middle", "half", "oldest", "oldest_refuse")
 COUNTS = ("exact", "gateway", "none", "zero", "uncached")
-AROUND, START = 4, 3
+AROUND = 4
+START = 3
 _PIECES = re.compile(r" ?[A-Za-z]{1,6}|\d{1,3}|\s{1,16}|.", re.DOTALL)
 _NAME = re.compile(r"\[\[doc:([^\]]+)\]\]")
 
@@ -43,10 +44,14 @@ class CuttingLLM:
     """
 
     def __init__(self, way: str, *, context: int = 4096, counts: str = "exact", ollama: bool = False) -> None:
-        self.way, self.context, self.counts, self.ollama = way, context, counts, ollama
+        self.way = way
+        self.context = context
+        self.counts = counts
+        self.ollama = ollama
         self.verification_requests = self.answers = 0
         self.cut: set[str] = set()
-        self.shrink_after, self.shrunk = 1 << 60, context
+        self.shrink_after = 1 << 60
+        self.shrunk = context
         self.becomes_ollama_after: int | None = None
         self.fail: Any = lambda _body: False
         self.on_completion: Any = lambda _is_for_one_token: None
@@ -72,7 +77,9 @@ class CuttingLLM:
         max_tokens = int(body.get("max_tokens") or 16)
         self.on_completion(max_tokens == 1)
         if self.becomes_ollama_after is not None and self.answers >= self.becomes_ollama_after:
-            self.becomes_ollama_after, self.ollama, self.way = None, True, "half"
+            self.becomes_ollama_after = None
+            self.ollama = True
+            self.way = "half"
         names = _NAME.findall("\n".join(texts))
         is_verification = max_tokens == 1 or len(names) > 1
         with self._lock:

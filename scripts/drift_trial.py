@@ -24,7 +24,8 @@ from pipeline.values.drift import drift
 from pipeline.values.profiling import ProfileBuilder
 from pipeline.values.value_profile import ValueProfile, merged
 
-CURRENCIES, WEIGHTS = ["USD", "EUR", "GBP", "CHF", "JPY", "SEK"], [48, 30, 12, 6, 3, 1]
+CURRENCIES = ["USD", "EUR", "GBP", "CHF", "JPY", "SEK"]
+WEIGHTS = [48, 30, 12, 6, 3, 1]
 SCHEMA = {
     "properties": {
         "currency": {"enum": CURRENCIES},

@@ -14,7 +14,8 @@ def overlapping_zip(members: int = 2000, unpacked_bytes: int = 10_000_000) -> by
     """A zip whose members all share one compressed stream of a few kilobytes."""
     data = b"a" * unpacked_bytes
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    packed, crc = packer.compress(data) + packer.flush(), zlib.crc32(data)
+    packed = packer.compress(data) + packer.flush()
+    crc = zlib.crc32(data)
     sizes = (crc, len(packed), len(data))
     body = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 8, 0, 0x21, *sizes, 6, 0) + b"00.txt" + packed
     directory = b"".join(
@@ -98,7 +99,8 @@ def shared_pdf(pages: int = 3000, stream_bytes: int = 3_000_000) -> bytes:
         b"<< /Filter /FlateDecode /Length %d >>\nstream\n" % len(content) + content + b"\nendstream",
         *[b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Resources << >> /Contents 3 0 R >>"] * pages,
     ]
-    out, places = b"%PDF-1.4\n", []
+    out = b"%PDF-1.4\n"
+    places = []
     for number, body in enumerate(objects, 1):
         places.append(len(out))
         out += b"%d 0 obj\n" % number + body + b"\nendobj\n"

@@ -114,7 +114,8 @@ def _stream(content: bytes, more: str = "") -> bytes:
 
 
 def _pdf(objects: list[bytes]) -> bytes:
-    out, places = b"%PDF-1.4\n", []
+    out = b"%PDF-1.4\n"
+    places = []
     for number, body in enumerate(objects, 1):
         places.append(len(out))
         out += b"%d 0 obj\n" % number + body + b"\nendobj\n"

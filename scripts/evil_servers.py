@@ -201,7 +201,9 @@ class EvilServer:
 
     def __init__(self, reply: Reply, page: str | None = None, *, ordinary: Ordinary | None = None) -> None:
         """Listen on a free port."""
-        self._reply, self._page, self._ordinary = reply, page, ordinary or _ordinary
+        self._reply = reply
+        self._page = page
+        self._ordinary = ordinary or _ordinary
         self.at_work = threading.Event()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._connections: list[socket.socket] = []

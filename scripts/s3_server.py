@@ -70,7 +70,9 @@ class S3Server:
 def s3_server() -> Iterator[S3Server]:
     """A server that is ready; gone, with its disk, when the block ends."""
     with tempfile.TemporaryDirectory(prefix="s3-server-") as folder:
-        disk, config, log = Path(folder, "disk"), Path(folder, "s3.json"), Path(folder, "log")
+        disk = Path(folder, "disk")
+        config = Path(folder, "s3.json")
+        log = Path(folder, "log")
         disk.mkdir()
         config.write_text(json.dumps(_identities()), encoding="utf-8")
         master, volume, filer, s3 = _free_ports(4)

@@ -152,7 +152,8 @@ def add_nights(store: RemoteStore, past: int, *, first: int = 2) -> None:
     """
     key = max(stored.key for stored in store.list("runs"))
     (entry_key,) = [stored.key for stored in store.list(".runs") if "run." in stored.key]
-    summary, entry = json.loads(store.get(key)), json.loads(store.get(entry_key))
+    summary = json.loads(store.get(key))
+    entry = json.loads(store.get(entry_key))
     part_key = min(stored.key for stored in store.list("results"))
     line = json.loads(store.get(part_key))
     *texts, row = map(json.loads, store.get(f"manifests/{part_key}").splitlines()[1:])

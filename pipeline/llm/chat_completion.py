@@ -39,10 +39,8 @@ def judge_completion(
     if text is None:
         return failed_answer(attempt, "bad_response", f"`content` is {_kind(message.get('content'))}")
     if not text.strip() and (arguments := _arguments(message)) is not None:
-        text, attempt = (
-            arguments,
-            changed(attempt, notes=(*attempt.notes, "answer_in_tool_call")),
-        )
+        text = arguments
+        attempt = changed(attempt, notes=(*attempt.notes, "answer_in_tool_call"))
     return judge_end(
         changed(attempt, raw_text=text or None),
         choice.get("finish_reason"),

@@ -151,7 +151,8 @@ class OllamaClient:
         """Send this context from now on; called by a preflight, for `num_ctx: auto`."""
         if num_ctx != self.num_ctx:
             self.num_ctx = self.context_length = self.wanted_context = self.own_context = num_ctx
-            self._truncation, self.bodies = (TruncationJudge(num_ctx), Bodies(self.payload))
+            self._truncation = TruncationJudge(num_ctx)
+            self.bodies = Bodies(self.payload)
 
     def small(self, *, max_tokens: int, timeout_s: float) -> OllamaClient:
         """Return a client of the same server and connections whose answers are a few tokens long."""

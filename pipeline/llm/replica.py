@@ -164,7 +164,9 @@ class Replica:
 
     def quarantine(self) -> None:
         """Make the server unavailable until it is examined."""
-        self.state, self.since, self.retry_at = "unavailable", self._tools.clock(), float("inf")
+        self.state = "unavailable"
+        self.since = self._tools.clock()
+        self.retry_at = float("inf")
 
     def mark_unavailable(self, preflight: Preflight, *, probed: bool) -> None:
         """Make the server unavailable until a preflight succeeds; each failed probe doubles the pause."""

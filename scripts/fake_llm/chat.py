@@ -154,7 +154,8 @@ def text_of(content: object) -> str:
 
 def texts_of(messages: object) -> tuple[str, str]:
     """Return all texts of a conversation joined, and the last one of the user."""
-    texts, last = [], ""
+    texts = []
+    last = ""
     for message in messages if isinstance(messages, list) else []:
         text = text_of(message.get("content")) if isinstance(message, dict) else ""
         texts.append(text)

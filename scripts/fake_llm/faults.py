@@ -19,7 +19,8 @@ from fake_llm.transport import Peer, Reply, head_of, parts_of
 MARKER = re.compile(r"\[\[fault:([a-z0-9_]+)(?:\*(\d+))?\]\]")
 CONTROLS = ("kill", "slow", "draining", "context", "truncated_prompt")
 HUGE_BYTES = 256 * 1024 * 1024
-DRIP_S, SLOW_S = 0.2, 2.0
+DRIP_S = 0.2
+SLOW_S = 2.0
 Headers = tuple[tuple[str, str], ...]
 
 

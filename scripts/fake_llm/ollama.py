@@ -153,7 +153,9 @@ class Ollama:
         return body
 
     def _check(self, body: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        think, keep_alive, schema = body.get("think"), body.get("keep_alive"), body.get("format")
+        think = body.get("think")
+        keep_alive = body.get("keep_alive")
+        schema = body.get("format")
         if think not in (None, True, False, "high", "medium", "low", "max"):
             raise Refusal(self.error(400, f'invalid think value: "{think}" (must be {THINK_VALUES})'))
         if think and not self._settings.thinking:

@@ -73,7 +73,8 @@ class OllamaV1:
         del timing
         if completion.breaks_off:
             return self.error(500, "an error was encountered while running the model: unexpected EOF")
-        prompt_tokens, answer_tokens = completion.prompt_tokens, completion.tokens
+        prompt_tokens = completion.prompt_tokens
+        answer_tokens = completion.tokens
         message = {"role": "assistant", "content": completion.content}
         message |= {"reasoning": completion.reasoning} if completion.reasoning else {}
         return Reply(

@@ -144,7 +144,8 @@ def an_array(schema: Mapping[str, Any], seed: Seed) -> list[Any]:
 
 def a_string(schema: Mapping[str, Any], seed: Seed) -> str:
     """Return a string: a passage of the document for a quote."""
-    least, most = int(schema.get("minLength", 0)), int(schema.get("maxLength", 1_000_000))
+    least = int(schema.get("minLength", 0))
+    most = int(schema.get("maxLength", 1_000_000))
     if "pattern" in schema:
         fits = (text for text in PATTERNS if least <= len(text) <= most and re.search(schema["pattern"], text))
         return next(fits, "ABC")

@@ -154,7 +154,8 @@ class FakeLLM:
     def down(self) -> None:
         """Close the listener and cut every open connection; unload all models."""
         with self._changing:
-            old, self._slots = self._slots, Slots(self._slot_count)
+            old = self._slots
+            self._slots = Slots(self._slot_count)
             old.abandon()
             self._listener.down()
             self._ollama.loaded.clear()
@@ -288,7 +289,8 @@ class FakeLLM:
         return completion, timing
 
     def _load(self, chat: Chat, peer: Peer) -> None:
-        model, loaded = tagged(chat.model), self._ollama.loaded
+        model = tagged(chat.model)
+        loaded = self._ollama.loaded
         if chat.preload == "unload":
             loaded.drop(model)
         while chat.preload != "unload" and loaded.get(model) != chat.context:

@@ -202,7 +202,8 @@ class Listener:
         """Refuse new connections, cut the open ones, and wait until their threads have noticed."""
         if self._accepting is None:
             return
-        accepting, self._accepting = self._accepting, None
+        accepting = self._accepting
+        self._accepting = None
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         accepting.join()

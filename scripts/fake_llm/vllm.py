@@ -151,7 +151,8 @@ class VLLM:
 
 def usage_of(completion: Completion) -> dict[str, Any]:
     """Return the token counts of a completion."""
-    prompt_tokens, answer_tokens = completion.prompt_tokens, completion.tokens
+    prompt_tokens = completion.prompt_tokens
+    answer_tokens = completion.tokens
     details = dict.fromkeys(("prompt_tokens_details", "completion_tokens_details"))
     return {
         "prompt_tokens": prompt_tokens,

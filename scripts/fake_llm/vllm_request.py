@@ -110,7 +110,8 @@ def an_object(body: object) -> dict[str, Any]:
     try:
         json.loads(body)
     except json.JSONDecodeError as error:
-        at, context = f"body.{error.pos}", f"{{'error': '{error.msg}'}}"
+        at = f"body.{error.pos}"
+        context = f"{{'error': '{error.msg}'}}"
         detail = f"'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {context}"
         raise invalid(f"{{'type': 'json_invalid', 'loc': '{at}', {detail}}}", param=at) from error
     except ValueError:
@@ -177,7 +178,8 @@ def room(fields: Mapping[str, Any], tokens: int, *, limit: int) -> int:
 
 def constraint(fields: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, tuple[str, ...]]:
     """Return the schema and the choices that constrain the answer."""
-    response_format, outputs = fields.get("response_format") or {}, fields.get("structured_outputs") or {}
+    response_format = fields.get("response_format") or {}
+    outputs = fields.get("structured_outputs") or {}
     kind = response_format.get("type", "text")
     if kind not in ("text", "json_object", "json_schema"):
         wrong = "{'type': 'literal_error', 'msg': \"Input should be 'text', 'json_object' or 'json_schema'\"}"

@@ -148,8 +148,10 @@ def render(values: Mapping[str, Any]) -> list[Manifest]:
 
 def faults_of(trial: Trial, ids: Sequence[str], status: Status) -> list[str]:
     """Return the faults of an output after a Job that has done these documents."""
-    lines, report = trial.lines(), trial.report()
-    counts, missing = report["run"]["counts"], report["missing_shards"]
+    lines = trial.lines()
+    report = trial.report()
+    counts = report["run"]["counts"]
+    missing = report["missing_shards"]
     faults = {
         f"the Job ended with {status.reason}, failed {status.failed}": status.reason != "Complete",
         f"{len(set(ids) - set(lines))} documents have no result": bool(set(ids) - set(lines)),
@@ -204,7 +206,8 @@ def run_trial(trial: Trial, server: FakeLLM, options: argparse.Namespace) -> int
     """Run a backfill with kills, then a second one without; print the counts, and return 0 if no fault was found."""
     ids = trial.archive(options.documents)
     kills = Kills(random.Random(options.seed), options.kills, options.every)
-    read_only, more = namespace() is not None, {"backfill__backoffLimitPerIndex": options.kills}
+    read_only = namespace() is not None
+    more = {"backfill__backoffLimitPerIndex": options.kills}
     site_name = type(trial.site).__name__.lower()
     if trial.chunks:
         trial.plan()
@@ -213,7 +216,8 @@ def run_trial(trial: Trial, server: FakeLLM, options: argparse.Namespace) -> int
     print(f"{len(ids)} documents, {site_name}, {size}, read-only root: {read_only}")
     started = time.monotonic()
     status = run_job(*trial.job(**more), trouble=kills, read_only=read_only, limit_s=HOUR_S)
-    took_s, asked_for = time.monotonic() - started, len(documents_of(server))
+    took_s = time.monotonic() - started
+    asked_for = len(documents_of(server))
     ends = Counter(f"exit {code}, {action}" for _, code, action in status.ends)
     print(f"{status.reason} in {took_s:.0f} s; {dict(kills.counts)}; ends of pods: {dict(ends)}; {asked_for} requests")
     faults = faults_of(trial, ids, status)

@@ -73,7 +73,8 @@ def run_job(
 
     `suspended`: returns the current spec.suspend; the running pods of a suspended Job get SIGTERM, and none is started.
     """
-    spec, name = job["spec"], job["metadata"]["name"]
+    spec = job["spec"]
+    name = job["metadata"]["name"]
     status = Status([Index() for _ in range(spec["completions"])])
     running: list[Pod] = []
     until = time.monotonic() + limit_s

@@ -26,8 +26,9 @@ sys.path[0] = str(
 from s3_faults import FaultProxy
 from s3_server import s3_server
 
-from torture.campaign import Campaign, RunCounts
+from torture.campaign import Campaign
 from torture.corpus import make_corpus
+from torture.counts import RunCounts
 from torture.inbox import Inbox, bucket_inbox, folder_inbox
 from torture.outbox import Outbox, bucket_outbox, folder_outbox
 from torture.server import RequestLedger, make_server
@@ -139,7 +140,8 @@ def one_round(total: Total, options: argparse.Namespace, *, seed: int, root: Pat
         folder = root / dialect
         reads = options.input == "bucket" or (options.input == "both" and (seed + number) % 2 == 0)
         writes = options.output == "bucket" or (options.output == "both" and (seed // 2 + number) % 2 == 0)
-        documents, seconds = options.documents // share, options.seconds / share
+        documents = options.documents // share
+        seconds = options.seconds / share
         with places(folder, reads=reads, writes=writes) as (inbox, outbox):
             size = {"documents": documents, "seconds": seconds, "processes": options.processes}
             ledger, tally = campaign(folder, dialect, inbox, outbox, seed=seed, long=options.long, **size)
@@ -185,7 +187,8 @@ def campaign(
     """Run one dialect's campaign; return its requests and its counts."""
     rng = random.Random(f"{seed} {dialect}")
     corpus = make_corpus(inbox, documents, rng, long=long)
-    ledger, key = RequestLedger(corpus), f"torture-key-{rng.getrandbits(64):016x}"
+    ledger = RequestLedger(corpus)
+    key = f"torture-key-{rng.getrandbits(64):016x}"
     # Slow enough that there is work for the whole time.
     latency_s = min(0.4, CONCURRENCY * seconds * 0.4 / (documents * (1 + 10 * long)))
     with make_server(ledger, key=key, dialect=dialect, latency_s=latency_s) as server:

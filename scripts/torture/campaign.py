@@ -10,16 +10,15 @@ import random
 import signal
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from fake_llm import FakeLLM
 from s3_faults import FaultProxy
 
 from torture.check import Findings, Snapshot, check_end, check_run
 from torture.corpus import Corpus
+from torture.counts import CountedTrouble, RunCounts
 from torture.server import STORE_FAULTS, RequestLedger, Trouble, store_fails
 from torture.site import GRACE_S, Site, ended_in_startup, exit_after_signal, exit_code_of, short_of_files, workers_of
 from torture.windows import answered_windows
@@ -34,16 +33,6 @@ CODES = {
 MAX_QUIET_RUNS = 6
 WORKERS_AFTER_S = 15.0
 """Seconds that a run may take to start its worker processes on a busy machine."""
-
-
-@dataclass(slots=True)
-class RunCounts:
-    """Counts and findings of a campaign."""
-
-    runs: int = 0
-    kills: Counter[str] = field(default_factory=Counter)
-    happened: Counter[str] = field(default_factory=Counter)
-    findings: Findings = field(default_factory=Findings)
 
 
 class Campaign:
@@ -71,7 +60,8 @@ class Campaign:
 
     def run(self, seconds: float) -> RunCounts:
         """Run the campaign until all documents have ended; return its counts."""
-        started, files = time.monotonic(), len(self._corpus.files)
+        started = time.monotonic()
+        files = len(self._corpus.files)
         actions = (
             [self._kill] * 6 + [self._cut] * 3 + [self._second, self._outage, self._few_files, self._short_of_files]
         )
@@ -116,7 +106,8 @@ class Campaign:
         outbox = self._site.outbox
         self._add(check_run(label, before, after, ledger=self._ledger, over=over, unwritten=outbox.unwritten))
         outbox.free()  # no process of this campaign is alive, so the next run need not wait for the lease
-        result_count, document_count = len(after.last_results()), sum(1 for _ in self._corpus.visible())
+        result_count = len(after.last_results())
+        document_count = sum(1 for _ in self._corpus.visible())
         wrong = sum(map(len, self.tally.findings.rows().values()))
         action_name = action.__name__.strip("_").replace("_", " ")
         self._say(
@@ -156,7 +147,8 @@ class Campaign:
 
     def _cut(self, label: str) -> bool:
         with self._trouble(label, self._rng.randint(1, 2)) as happened:
-            number, after_s = self._rng.choice(SIGNALS), self._rng.uniform(5.0, 12.0)
+            number = self._rng.choice(SIGNALS)
+            after_s = self._rng.uniform(5.0, 12.0)
             return self._strike(label, number, after_s=after_s, happened=happened)
 
     def _second(self, label: str) -> bool:
@@ -167,7 +159,8 @@ class Campaign:
         code = exit_code_of(second := self._site.start(rival))
         if first.poll() is None or code == 3:
             self._expect(rival, code, {3})
-            holder, log = f"pid {first.pid}", self._site.log(rival).read_text()
+            holder = f"pid {first.pid}"
+            log = self._site.log(rival).read_text()
             # The second one may have been quicker; then the first gives way.
             if holder not in log and f"pid {second.pid}" not in self._site.log(label).read_text():
                 self._wrong(f"{rival}: does not name the holder, expected {holder!r} in its log")
@@ -207,7 +200,8 @@ class Campaign:
         self._ledger.events[label] += 1  # at times no connection can be opened, as in an outage of the server
         process = self._site.start(label, open_files=self._rng.randint(48, 110))
         self.tally.happened["few open files"] += 1
-        number, after_s = self._rng.choice(SIGNALS), self._rng.uniform(3.0, 9.0)
+        number = self._rng.choice(SIGNALS)
+        after_s = self._rng.uniform(3.0, 9.0)
         return self._strike(label, number, after_s=after_s, process=process, more=frozenset({3}))
 
     def _short_of_files(self, label: str) -> bool:
@@ -215,9 +209,11 @@ class Campaign:
         self._ledger.events[label] += 1
         process = self._site.start(label)
         time.sleep(self._rng.uniform(0.7, 4.0))
-        spare, lasts_s = self._rng.randint(-8, 2), self._rng.uniform(0.2, 2.0)
+        spare = self._rng.randint(-8, 2)
+        lasts_s = self._rng.uniform(0.2, 2.0)
         self.tally.happened["short of open files"] += short_of_files(process, spare=spare, lasts_s=lasts_s)
-        number, after_s = self._rng.choice(SIGNALS), self._rng.uniform(2.0, 8.0)
+        number = self._rng.choice(SIGNALS)
+        after_s = self._rng.uniform(2.0, 8.0)
         return self._strike(label, number, after_s=after_s, process=process, more=frozenset({3}))
 
     def _store_gone(self, label: str) -> bool:
@@ -272,9 +268,9 @@ class Campaign:
         self.tally.kills[name] += seconds > 0
         return seconds == 0 and code == 0
 
-    def _trouble(self, label: str, times: int) -> _Counted:
+    def _trouble(self, label: str, times: int) -> CountedTrouble:
         trouble = Trouble(self._server, self._ledger, run=label, rng=self._rng, times=times, proxies=self._proxies)
-        return _Counted(trouble, self.tally)
+        return CountedTrouble(trouble, self.tally)
 
     def _change_one(self) -> None:
         if self._rng.random() < 0.4 and self._corpus.change(self._rng) is not None:
@@ -297,17 +293,3 @@ class Campaign:
             total += sentences
             for sentence in sentences:
                 self._say(f"WRONG ({name}) {sentence}")
-
-
-class _Counted:
-    """Trouble whose counts are added to the campaign's when it ends."""
-
-    def __init__(self, trouble: Trouble, tally: RunCounts) -> None:
-        self._trouble, self._tally = trouble, tally
-
-    def __enter__(self) -> Counter[str]:
-        return self._trouble.__enter__().happened
-
-    def __exit__(self, *_: object) -> None:
-        self._trouble.__exit__()
-        self._tally.happened += self._trouble.happened

@@ -97,10 +97,8 @@ def check_run(
     `unwritten`: the records that a killed run may lose.
     """
     findings = Findings()
-    results_before, results_after = (
-        Counter(line["id"] for line in before.results),
-        Counter(line["id"] for line in after.results),
-    )
+    results_before = Counter(line["id"] for line in before.results)
+    results_after = Counter(line["id"] for line in after.results)
     findings.lost += [
         f"{label}: the result of {name} is gone"
         for name in results_before
@@ -143,7 +141,8 @@ def _blamed(line: Record, label: str, *, ledger: RequestLedger) -> str | None:
 
 def check_end(corpus: Corpus, site: Site, *, ledger: RequestLedger) -> Findings:
     """Return the faults of a finished campaign's output."""
-    findings, snapshot = Findings(), Snapshot.of(site.outbox)
+    findings = Findings()
+    snapshot = Snapshot.of(site.outbox)
     findings.broken += snapshot.broken
     results = snapshot.last_results()
     _check_doubled(corpus, snapshot, findings)
@@ -238,7 +237,8 @@ def _check_report(corpus: Corpus, site: Site, *, results: int, errors: int, find
         findings.other.append("report.json: is not there")
         return
     report = json.loads(data)
-    counts, count = report["run"]["counts"], sum(1 for _ in corpus.visible())
+    counts = report["run"]["counts"]
+    count = sum(1 for _ in corpus.visible())
     if counts["found"] != sum(counts[name] for name in ("done", "failed", "skipped", "ignored", "left")):
         findings.other.append(f"report.json: {counts} do not add up")
     if (counts["found"], counts["left"], counts["failed"]) != (count, 0, 0):

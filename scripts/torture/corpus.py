@@ -126,7 +126,8 @@ UNASKED = (
     Case("no_text", "document_unreadable", 0),
     Case("no_json", "document_unreadable", 0),
 )
-ONLY_LINES, ONLY_FILES = ("no_text", "no_json"), ("oversized",)
+ONLY_LINES = ("no_text", "no_json")
+ONLY_FILES = ("oversized",)
 
 
 @dataclass(slots=True)
@@ -253,7 +254,8 @@ def chosen_cases(count: int, rng: random.Random) -> list[Case]:
 
 
 def _bytes_of(doc: Doc) -> bytes:
-    is_line, name = ".jsonl#" in doc.id, doc.case.name
+    is_line = ".jsonl#" in doc.id
+    name = doc.case.name
     if name == "no_json":
         return b'{"text": "a line that breaks off'
     if name == "no_text":

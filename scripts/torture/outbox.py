@@ -14,7 +14,8 @@ import obstore
 from obstore.store import S3Store
 from s3_faults import FaultProxy
 
-PART_SECONDS, PART_BYTES = 1, 4000
+PART_SECONDS = 1
+PART_BYTES = 4000
 UNWRITTEN = 48
 """Most records that a killed run may lose: two closed parts and two open ones of about six records each, and those that
 arrive while no more parts can be closed."""

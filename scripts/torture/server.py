@@ -46,7 +46,8 @@ def answer(prompt: str, schema: Mapping[str, Any] | None) -> str:
 
     Half of the answers have no quote: they would be valid for any document, so that a swapped one becomes a record.
     """
-    marks, quote = MARKS.search(prompt), QUOTE.search(prompt)
+    marks = MARKS.search(prompt)
+    quote = QUOTE.search(prompt)
     if not marks or not quote:
         return answer_for(prompt, schema) if schema else "ok"
     summary = (
@@ -115,7 +116,9 @@ class Trouble:
         times: int,
         proxies: Sequence[FaultProxy] = (),
     ) -> None:
-        self._server, self._ledger, self._run = server, ledger, run
+        self._server = server
+        self._ledger = ledger
+        self._run = run
         kinds = TROUBLES + tuple(STORE_FAULTS) if proxies else TROUBLES
         self._plan = [(rng.uniform(0.2, 2.5), rng.choice(kinds), rng.uniform(0.1, 2.5)) for _ in range(times)]
         self._proxy = rng.choice(proxies) if proxies else None
