@@ -78,7 +78,7 @@ def sentences(language: str, *, root: Path) -> list[str]:
 
 def samples(texts: list[str], encoding: str, *, size: int, count: int, seed: str) -> Iterator[tuple[str, bytes]]:
     """Yield texts of about this size in bytes with their bytes; each holds a character outside of ASCII."""
-    fitting = [text for each in texts if (text := _fitted(each, encoding)) is not None]
+    fitting = [text for candidate in texts if (text := _fitted(candidate, encoding)) is not None]
     if not fitting:
         return
     rng = random.Random(seed)
@@ -91,10 +91,10 @@ def samples(texts: list[str], encoding: str, *, size: int, count: int, seed: str
 
 
 def _fitted(text: str, encoding: str) -> str | None:
-    for each in (text, text.translate(_FOLDED)):
+    for variant in (text, text.translate(_FOLDED)):
         try:
-            if each.encode(encoding).decode(encoding) == each:
-                return each
+            if variant.encode(encoding).decode(encoding) == variant:
+                return variant
         except UnicodeError:
             continue
     return None
@@ -179,24 +179,24 @@ def main() -> int:
     texts = {language: sentences(language, root=root) for language in ENCODINGS}
     sizes = [int(size) for size in options.sizes.split(",")]
     started = time.process_time()
-    found = measure(DETECTORS[options.detector](), texts, sizes=sizes, count=options.count)
+    results = measure(DETECTORS[options.detector](), texts, sizes=sizes, count=options.count)
     seconds = time.process_time() - started
     if options.verbose:
-        for (language, encoding, size), counts in found.items():
+        for (language, encoding, size), counts in results.items():
             if counts["wrong"] or counts["refused"]:
                 print(f"{language:8}{encoding:14}{size:6}  {dict(counts)}")
     print(
-        f"{options.detector}: {len(ENCODINGS)} languages, {len({(k[0], k[1]) for k in found})} pairs with an encoding"
+        f"{options.detector}: {len(ENCODINGS)} languages, {len({(k[0], k[1]) for k in results})} pairs with an encoding"
     )
     print(f"{'bytes':>7}{'texts':>8}{'right':>9}{'wrong':>9}{'refused':>9}")
     for size in sizes:
-        total = sum((counts for key, counts in found.items() if key[2] == size), Counter[str]())
+        total = sum((counts for key, counts in results.items() if key[2] == size), Counter[str]())
         all_texts = sum(total.values())
         shares = "".join(f"{total[kind] / all_texts:9.2%}" for kind in ("right", "wrong", "refused"))
         print(f"{size:7}{all_texts:8}{shares}")
-    number = sum(sum(counts.values()) for counts in found.values())
+    number = sum(sum(counts.values()) for counts in results.values())
     print(f"{seconds / number * 1000:.2f} ms of CPU time for each text")
-    long = sum((counts for key, counts in found.items() if key[2] >= LONG_BYTES), Counter[str]())
+    long = sum((counts for key, counts in results.items() if key[2] >= LONG_BYTES), Counter[str]())
     return int(long["wrong"] > MAX_WRONG * sum(long.values()))
 
 

@@ -25,7 +25,7 @@ def pages() -> Iterator[tuple[str, str]]:
     menu = "<nav>" + "".join(f"<a href=/{at}>Section {at}</a> " for at in range(30)) + "</nav>"
     yield "news", f"<html><body>{menu}<article><h1>News</h1>{article}</article><footer>Imprint</footer></body></html>"
     font = '<div style="text-align:justify"><font size="2">{}</font></div>'
-    yield "filing", "<html><body>" + "".join(font.format(each) for each in sentences) + "</body></html>"
+    yield "filing", "<html><body>" + "".join(font.format(sentence) for sentence in sentences) + "</body></html>"
     rows = "".join(f"<tr><td>Revenue {at}</td><td>$</td><td>{at * 1371}</td></tr>" for at in range(60))
     yield "table", f"<html><body><p>Quarterly report.</p><table>{rows}</table></body></html>"
     yield "list", "<html><body><ul>" + "".join(f"<li>Item {at}</li>" for at in range(80)) + "</ul></body></html>"
@@ -51,10 +51,10 @@ def kept_share(page: str) -> tuple[int, int, float]:
     from pipeline.documents.html.page import read_page
     from pipeline.documents.html.visible import visible_text
 
-    seen = Counter(visible_text(page).split())
-    kept = Counter(read_page(page)[0].split())
-    total = sum(seen.values())
-    return total, sum(kept.values()), sum((seen & kept).values()) / total if total else 1.0
+    page_words = Counter(visible_text(page).split())
+    kept_words = Counter(read_page(page)[0].split())
+    total = sum(page_words.values())
+    return total, sum(kept_words.values()), sum((page_words & kept_words).values()) / total if total else 1.0
 
 
 def main() -> int:
@@ -63,9 +63,9 @@ def main() -> int:
     worst = 1.0
     print(f"{'page':32}{'visible':>9}{'document':>9}{'kept':>9}")
     for name, page in files(arguments) if arguments else pages():
-        seen, words, share = kept_share(page)
+        word_count, words, share = kept_share(page)
         worst = worst if name == "news" else min(worst, share)
-        print(f"{name[:31]:32}{seen:9}{words:9}{share:9.1%}")
+        print(f"{name[:31]:32}{word_count:9}{words:9}{share:9.1%}")
     return int(not arguments and worst < MIN_KEPT)
 
 

@@ -1,8 +1,8 @@
-"""What is found in long documents, and what it costs: one-shot, `head` and `split` over planted payments.
+"""Measure recall and cost of long documents: one-shot, `head` and `split` over planted payments.
 
     python scripts/bench_long.py                  with the fake server, a perfect reader; some seconds
     python scripts/bench_long.py --model          also with the real small model of scripts/local_llm.py; minutes
-    python scripts/bench_long.py --fair           a long document among short ones, at a server that counts; a minute
+    python scripts/bench_long.py --fair           a long document among short ones; a minute
 
 Prints tables in Markdown. A document that fails finds nothing; an equal payment listed
 twice is doubled, not wrong. Tokens are those of all requests, also of refused answers.
@@ -61,12 +61,12 @@ SMALL: Mapping[str, Any] = {
         "additionalProperties": False,
     },
 }
-"""A task that a model of 135 million parameters is shown by examples; without quotes, so that wrong answers count."""
+"""A task with examples for a model of 135 million parameters; without quotes, so that wrong answers count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a model answers."""
+    """A model's server."""
 
     url: str
     model: str
@@ -75,7 +75,7 @@ class Server:
 
 @dataclass(slots=True)
 class Score:
-    """What one way found in some documents, and what that cost."""
+    """The findings of one way in some documents, and their cost."""
 
     documents: int = 0
     failed: int = 0
@@ -89,13 +89,13 @@ class Score:
 
     def add(self, document: Planted, record: Mapping[str, Any], *, is_result: bool) -> None:
         """Count one record."""
-        wanted = {fact(item) for item in document.payments}
+        expected = {fact(item) for item in document.payments}
         listed = [fact(item) for item in record["output"]["payments"]] if is_result else []
         self.documents += 1
         self.failed += not is_result
-        self.planted += len(wanted)
+        self.planted += len(expected)
         self.listed += len(set(listed))
-        self.right += len(wanted & set(listed))
+        self.right += len(expected & set(listed))
         self.doubled += len(listed) - len({id for id, _, _ in listed})
         self.requests += record["attempts"]
         self.tokens_in += (record["usage"] or {}).get("prompt_tokens") or 0
@@ -121,7 +121,7 @@ HEAD = ("document", "way", "failed", "recall", "precision", "doubled", "requests
 
 
 def fact(item: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Return what must be right in a payment, in one form for both agents."""
+    """Return the graded values of a payment, in one form for both agents."""
     amount = item["amount"]
     return item["id"], item["payer"], amount if isinstance(amount, str) else f"{amount:,.2f}"
 
@@ -129,7 +129,7 @@ def fact(item: Mapping[str, Any]) -> tuple[str, str, str]:
 def measure(
     documents: Mapping[str, Planted], agent: Mapping[str, Any], *, server: Server, overflow: str, concurrency: int
 ) -> Score:
-    """Return what one run over the documents found."""
+    """Run one way over the documents and return its score."""
     with tempfile.TemporaryDirectory(prefix="bench-long-") as folder:
         root = Path(folder)
         for name in ("in", "agents"):
@@ -169,7 +169,7 @@ def run(config: Path) -> None:
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a file, none if it is not there."""
+    """Yield the records of a file, none if it does not exist."""
     if path.exists():
         yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
 
@@ -212,9 +212,9 @@ def shares(documents: Mapping[str, str], *, concurrency: int) -> tuple[list[bool
         score = measure(texts, long, server=own, overflow="split", concurrency=concurrency)
         if score.failed or score.documents != len(documents):
             raise SystemExit(f"bench_long: {score.failed} of {score.documents} documents failed, expected none")
-        chats = [seen for seen in server.chats() if seen.document in documents]
+        chats = [request for request in server.chats() if request.document in documents]
     spent_s = chats[-1].at - chats[0].at + LATENCY_S
-    return [seen.document == LONG for seen in chats], len(chats) * LATENCY_S / spent_s / concurrency
+    return [request.document == LONG for request in chats], len(chats) * LATENCY_S / spent_s / concurrency
 
 
 def fair_rows(concurrency: int, *, windows: int, shorts: int) -> Iterator[list[str]]:
@@ -228,9 +228,9 @@ def fair_rows(concurrency: int, *, windows: int, shorts: int) -> Iterator[list[s
     }.items():
         order, busy = shares(documents, concurrency=concurrency)
         count = sum(order)
-        both = min(_last(order, True), _last(order, False)) + 1
+        overlap_end = min(_last(order, True), _last(order, False)) + 1
         begun = order.index(True) if count else 0
-        share = f"{sum(order[begun:both]) / (both - begun):.2f}" if 0 < count < len(order) else "-"
+        share = f"{sum(order[begun:overlap_end]) / (overlap_end - begun):.2f}" if 0 < count < len(order) else "-"
         last = [f"{_last(order, kind) + 1:,}" if kind in order else "-" for kind in (True, False)]
         yield [str(concurrency), name, f"{count:,}", f"{len(order) - count:,}", share, *last, f"{busy:.2f}"]
 

@@ -125,16 +125,16 @@ class Site:
         ended = time.time()
         if os.waitstatus_to_exitcode(status):
             raise SystemExit(f"{' '.join(command)}: exit code {os.waitstatus_to_exitcode(status)}")
-        asked = [seen.at for seen in self.llm.chats() if seen.document]
+        times = [request.at for request in self.llm.chats() if request.document]
         return Cost(
             Counter(_kind(method, target) for method, target in self.proxy.seen),
             sum(size for target, size in self.proxy.sent_bytes.items() if "/in/" in target),
             usage.ru_maxrss / 1024,
             disk,
             usage.ru_utime + usage.ru_stime,
-            asked[0] - begun if asked else math.nan,
-            ended - asked[-1] if asked else math.nan,
-            len(asked),
+            times[0] - begun if times else math.nan,
+            ended - times[-1] if times else math.nan,
+            len(times),
         )
 
 
@@ -205,11 +205,11 @@ class Law:
     @classmethod
     def of(cls, cost: Cost) -> Law:
         """Return the law of a worker that wrote one part of results."""
-        found = cost.requests
+        requests = cost.requests
         growing = ("LIST in", "GET in", "LIST results", "LIST errors", "PUT results", "PUT manifests")
-        written = found["PUT results"] + found["PUT manifests"]
-        fixed = {kind: count for kind, count in found.items() if kind not in growing}
-        return cls(fixed, found["LIST in"], found["LIST results"] + found["LIST errors"], written)
+        written_parts = requests["PUT results"] + requests["PUT manifests"]
+        fixed = {kind: count for kind, count in requests.items() if kind not in growing}
+        return cls(fixed, requests["LIST in"], requests["LIST results"] + requests["LIST errors"], written_parts)
 
     def requests(self, fleet: Fleet, *, reads_all: bool, own_files: float) -> Counter[str]:
         """Return LIST, GET, PUT and other requests of one worker."""
@@ -231,10 +231,10 @@ def measured(name: str, cost: Cost) -> str:
     for kind, count in cost.requests.items():
         methods[kind.split()[0]] += count
     counts = " | ".join(f"{methods[method]:,}" for method in ("LIST", "GET", "PUT"))
-    others = sum(methods.values()) - sum(methods[method] for method in ("LIST", "GET", "PUT"))
+    further = sum(methods.values()) - sum(methods[method] for method in ("LIST", "GET", "PUT"))
     times = f"{cost.first_s:.1f} s | {cost.last_s:.1f} s" if cost.answered else "– | –"
     sizes = f"{cost.input_bytes / 1e6:.2f} MB | {cost.memory_mb:.0f} MB | {cost.disk / 1e3:.0f} kB"
-    return f"| {name} | {cost.answered:,} | {counts} | {others} | {sizes} | {cost.cpu_s:.1f} s | {times} |"
+    return f"| {name} | {cost.answered:,} | {counts} | {further} | {sizes} | {cost.cpu_s:.1f} s | {times} |"
 
 
 HEAD = (
@@ -264,9 +264,9 @@ def chunks(site: Site, documents: int) -> tuple[list[str], Cost, Cost] | None:
         return None
     site.fill("chunks", files=4, documents=documents * 2)
     plan = site.cost(_PLAN, "--chunks", "8")
-    one = site.cost("run", "--quiet", "--chunk", "0")
-    rows = [measured(f"plan of {documents * 2:,} documents in 4 files", plan), measured("chunk 0 of 8", one)]
-    return rows, plan, one
+    chunk_cost = site.cost("run", "--quiet", "--chunk", "0")
+    rows = [measured(f"plan of {documents * 2:,} documents in 4 files", plan), measured("chunk 0 of 8", chunk_cost)]
+    return rows, plan, chunk_cost
 
 
 def cpu_per_line(site: Site) -> float:
@@ -306,9 +306,9 @@ def extrapolated(law: Law, *, line_cpu_s: float, disk_document: float, plan: Cos
         for workers in (1, 100, 1000):
             fleet = Fleet(documents, workers)
             own = documents / workers
-            one = law.requests(fleet, reads_all=reads_all, own_files=fleet.files / workers)
-            total = {name: one[name] * workers for name in ("LIST", "GET", "PUT")}
-            read = fleet.input_bytes * (workers if reads_all else 2)
+            worker_requests = law.requests(fleet, reads_all=reads_all, own_files=fleet.files / workers)
+            total = {name: worker_requests[name] * workers for name in ("LIST", "GET", "PUT")}
+            read_bytes = fleet.input_bytes * (workers if reads_all else 2)
             if plan is not None:
                 total["LIST"] += pages(fleet.files)
                 total["GET"] += fleet.files
@@ -317,7 +317,7 @@ def extrapolated(law: Law, *, line_cpu_s: float, disk_document: float, plan: Cos
             counts = " | ".join(f"{count:,}" for count in total.values())
             disk = own * disk_document / 1e6
             yield (
-                f"| {documents / 1e6:,.0f} M | {workers:,} | {counts} | {read / 1e12:.2f} TB | {cpu_h:,.0f} h"
+                f"| {documents / 1e6:,.0f} M | {workers:,} | {counts} | {read_bytes / 1e12:.2f} TB | {cpu_h:,.0f} h"
                 f" | {disk:,.0f} MB |"
             )
 
@@ -385,9 +385,9 @@ def main() -> int:
     disk_document = disk_per_document()
     show("Requests of the first shard by place", [by_kind(small)])
     chunk_law = Law.of(planned[2]) if planned else None
-    told = formulas(law, chunk=chunk_law, line_cpu_s=line_cpu_s, disk_document=disk_document)
+    lines = formulas(law, chunk=chunk_law, line_cpu_s=line_cpu_s, disk_document=disk_document)
     fleets = partial(extrapolated, line_cpu_s=line_cpu_s, disk_document=disk_document)
-    show("Formulas", [f"- {line}" for line in told])
+    show("Formulas", [f"- {line}" for line in lines])
     show("Hash shards, extrapolated", [*FLEET_HEAD, *fleets(law)])
     if planned and chunk_law:
         show("Plan and chunks, extrapolated", [*FLEET_HEAD, *fleets(chunk_law, plan=planned[1])])

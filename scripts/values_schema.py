@@ -132,7 +132,9 @@ def as_text(schema: dict[str, Any]) -> str:
     short = {
         **schema,
         "properties": {**schema["properties"], "pipelineConfig": "@pipelineConfig"},
-        "definitions": {name: f"@{name}" if name in lines else each for name, each in schema["definitions"].items()},
+        "definitions": {
+            name: f"@{name}" if name in lines else definition for name, definition in schema["definitions"].items()
+        },
     }
     text = json.dumps(short, indent=2) + "\n"
     for name, line in lines.items():

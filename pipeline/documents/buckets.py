@@ -83,8 +83,8 @@ def _origin(
     prefix = f"{source.name}/" if source.name else ""
     uri_prefix = f"{store.address}/"
     newest = partial(_open_newest, store)
-    again = partial(_look_again, store)
-    return DocumentSource(files, partial(_open, store), newest, chosen, prefix, uri_prefix, reads, RANGE_BYTES, again)
+    look_up = partial(_look_again, store)
+    return DocumentSource(files, partial(_open, store), newest, chosen, prefix, uri_prefix, reads, RANGE_BYTES, look_up)
 
 
 def _chosen_files(

@@ -116,8 +116,8 @@ def is_looked_at(form: Format, file: ListedFile) -> bool:
     return form.hint is None or file.member or not is_remote(file.uri) or bool(form.hint.search(file.relative))
 
 
-def _read_encoded(read: Callable[[], bytes], encoding: str) -> bytes:
-    data = read()
+def _read_encoded(read_bytes: Callable[[], bytes], encoding: str) -> bytes:
+    data = read_bytes()
     noted = NotedBytes.of(data, *(data.notes if isinstance(data, NotedBytes) else ()))
     noted.encoding = encoding
     return noted
@@ -218,10 +218,10 @@ def _member(file: ListedFile, member: Member, damage: Damage) -> ListedFile:
     )
 
 
-def _read_now(read: Callable[[], bytes], id: str) -> Callable[[], bytes]:
+def _read_now(read_bytes: Callable[[], bytes], id: str) -> Callable[[], bytes]:
     """Read the file now; return a function that returns its bytes or raises its problem."""
     try:
-        return Held(read(), id)
+        return Held(read_bytes(), id)
     except DocumentError as problem:
         return partial(fail, problem)
 

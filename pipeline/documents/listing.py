@@ -147,9 +147,9 @@ def _origin(
     prefix = folder.as_posix()
     uri_prefix = "" if prefix == "." else prefix.rstrip("/") + "/"
     id_prefix = f"{source.name}/" if source.name else ""
-    again = partial(look_again, folder, os.path.realpath(folder), clock=clock)
+    look_up = partial(look_again, folder, os.path.realpath(folder), clock=clock)
     return DocumentSource(
-        files, open_file, open_newest, chosen, id_prefix, uri_prefix, reads, again=again, whole=read_whole
+        files, open_file, open_newest, chosen, id_prefix, uri_prefix, reads, again=look_up, whole=read_whole
     )
 
 

@@ -30,13 +30,13 @@ def shown_format(form: Format, container: Container) -> Format:
 def opened_twice(open: Callable[[], BinaryIO]) -> Callable[[], BinaryIO]:
     """Return a function that opens a stream which can be opened once: the second one begins at the beginning, too."""
     source = open()
-    kept = bytearray()
+    beginning = bytearray()
     opened = 0
 
     def again() -> BinaryIO:
         nonlocal opened
         opened += 1
-        return io.BufferedReader(_Replayed(source, kept, keeps=opened == 1))
+        return io.BufferedReader(_Replayed(source, beginning, keeps=opened == 1))
 
     return again
 
@@ -44,9 +44,9 @@ def opened_twice(open: Callable[[], BinaryIO]) -> Callable[[], BinaryIO]:
 class _Replayed(io.RawIOBase):
     """The kept beginning of a stream, then the stream itself; closing it leaves the stream open."""
 
-    def __init__(self, source: BinaryIO, kept: bytearray, *, keeps: bool) -> None:
+    def __init__(self, source: BinaryIO, beginning: bytearray, *, keeps: bool) -> None:
         self._source = source
-        self._kept = kept
+        self._kept = beginning
         self._keeps = keeps
         self._at = 0
 

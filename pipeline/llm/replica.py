@@ -132,10 +132,7 @@ class Replica:
             self.pause_s = FIRST_PAUSE_S
 
     def completed_since(self, moment: float) -> bool:
-        """Return whether a request that began after that moment has been completed.
-
-        An earlier one does not count: a server that refuses new requests may still finish its old ones.
-        """
+        """Return whether a request that began after that moment was completed; older ones do not count."""
         return self.alive_at > moment
 
     def lives_after(self, moment: float) -> bool:

@@ -1,6 +1,6 @@
 """All benchmarks in their short forms, in one table; or one of them in its long form.
 
-Timings hold for one machine and one moment. `python scripts/bench NAME --help` describes the long form of each.
+Timings are valid for one machine and one moment. `python scripts/bench NAME --help` describes the long form of each.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from bench.site import table
 
 PARTS = ("overhead", "ratios", "concurrency", "memory", "long", "resume", "sources", "validation")
 TOOLS = ("clients", "server")
-"""What benchmarks start as child processes."""
+"""Modules that benchmarks start as child processes."""
 
 
 def main() -> int:
-    """Print the table, and each row on stderr as soon as it is there; return the exit code."""
+    """Print the table, and each row on stderr as soon as it is measured; return the exit code."""
     if sys.argv[1:2] and sys.argv[1] in PARTS + TOOLS:
         name = sys.argv.pop(1)
         return int(importlib.import_module(f"bench.{name}").main() or 0)
@@ -30,8 +30,8 @@ def main() -> int:
         return 2
     rows: list[tuple[str, str, str]] = []
     for part in PARTS:
-        for each in importlib.import_module(f"bench.{part}").short():
-            rows.append((each.what, each.found, each.aim))
+        for figure in importlib.import_module(f"bench.{part}").short():
+            rows.append((figure.what, figure.found, figure.aim))
             print("  ", *rows[-1], file=sys.stderr, flush=True)
     print(table(("what", "what came out", "aim"), rows))
     return 0

@@ -1,6 +1,6 @@
-"""Clients to hold the pipeline against: each sends so many documents and reads the answers, and does nothing else.
+"""Clients to compare the pipeline with: each sends documents and reads the answers, and nothing more.
 
-They read no files, validate nothing, write nothing and never retry: that is what the pipeline's overhead is over.
+They read no files, validate nothing, write nothing and never retry: the pipeline's overhead is measured against that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SYSTEM = "You read one news text for investors and answer with one JSON object t
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a client does: `documents` of one text, `threads` (or tasks) at a time."""
+    """The work of a client: `documents` of one text, `threads` (or tasks) at a time."""
 
     url: str
     dialect: str
@@ -34,15 +34,15 @@ class Work:
 
     @property
     def path(self) -> str:
-        """The path of a chat."""
+        """The path of chats."""
         return "/v1/chat/completions" if self.dialect == "vllm" else "/api/chat"
 
     def messages(self, number: int) -> list[dict[str, str]]:
-        """The messages of one document."""
+        """Return the messages of one document."""
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{number} {self.text}"}]
 
     def body(self, number: int) -> bytes:
-        """The request's body for one document."""
+        """Return the request's body for one document."""
         asked: dict[str, Any] = {"model": MODEL, "messages": self.messages(number), "stream": False}
         if self.dialect == "vllm":
             shape = {"name": "extraction", "schema": SCHEMA, "strict": True}
@@ -52,30 +52,30 @@ class Work:
         return json.dumps(asked).encode()
 
     def content(self, reply: bytes) -> Any:
-        """The answer's object."""
-        said = json.loads(reply)
-        message = said["choices"][0]["message"] if self.dialect == "vllm" else said["message"]
+        """Return the object in an answer."""
+        parsed = json.loads(reply)
+        message = parsed["choices"][0]["message"] if self.dialect == "vllm" else parsed["message"]
         return json.loads(message["content"])
 
-    def in_threads(self, one: Callable[[int], object]) -> None:
-        """Does all documents in a pool of threads."""
+    def in_threads(self, send_one: Callable[[int], object]) -> None:
+        """Send all documents from a pool of threads."""
         with ThreadPoolExecutor(self.threads) as pool:
-            for _ in pool.map(one, range(self.documents)):
+            for _ in pool.map(send_one, range(self.documents)):
                 pass
 
-    def in_tasks(self, one: Callable[[int], Any]) -> Any:
-        """Does all documents in so many tasks of one event loop."""
+    def in_tasks(self, send_one: Callable[[int], Any]) -> Any:
+        """Send all documents from tasks of one event loop."""
         numbers = iter(range(self.documents))
 
         async def task() -> None:
             for number in numbers:
-                await one(number)
+                await send_one(number)
 
         return asyncio.gather(*(task() for _ in range(self.threads)))
 
 
 def plain_requests(work: Work) -> None:
-    """`requests` as most programs use it: one session, a pool as large as the number of threads."""
+    """Use `requests` as most programs do: one session, a pool as large as the number of threads."""
     import requests
 
     session = requests.Session()
@@ -89,10 +89,11 @@ def plain_requests(work: Work) -> None:
 
 
 def tuned_requests(work: Work) -> None:
-    """`requests` below its session: one prepared request a thread, sent by the adapter."""
+    """Use `requests` below its session: one prepared request per thread, sent by the adapter."""
     import requests
 
-    adapter, local = requests.adapters.HTTPAdapter(pool_maxsize=work.threads), threading.local()
+    adapter = requests.adapters.HTTPAdapter(pool_maxsize=work.threads)
+    local = threading.local()
 
     def one(number: int) -> None:
         if not hasattr(local, "request"):
@@ -108,7 +109,7 @@ def tuned_requests(work: Work) -> None:
 
 
 def urllib3_alone(work: Work) -> None:
-    """urllib3 without anything above it."""
+    """Use urllib3 alone."""
     import urllib3
 
     pool = urllib3.connectionpool.connection_from_url(work.url, maxsize=work.threads)
@@ -121,7 +122,7 @@ def urllib3_alone(work: Work) -> None:
 
 
 def aiohttp_alone(work: Work) -> None:
-    """aiohttp in one event loop."""
+    """Use aiohttp in one event loop."""
     import aiohttp
 
     async def everything() -> None:
@@ -139,7 +140,7 @@ def aiohttp_alone(work: Work) -> None:
 
 
 def openai_sdk(work: Work) -> None:
-    """The openai package in a pool of threads, as its documentation shows it; the OpenAI protocol for both servers."""
+    """Use the openai package in a pool of threads, as in its documentation; both servers speak the OpenAI protocol."""
     import httpx
     import openai
 
@@ -151,29 +152,31 @@ def openai_sdk(work: Work) -> None:
 
     def one(number: int) -> None:
         messages: Any = work.messages(number)
-        said = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=1024, response_format=shape)
-        json.loads(said.choices[0].message.content or "")
+        response = client.chat.completions.create(
+            model=MODEL, messages=messages, max_tokens=1024, response_format=shape
+        )
+        json.loads(response.choices[0].message.content or "")
 
     work.in_threads(one)
 
 
 def litellm_async(work: Work) -> None:
-    """LiteLLM in one event loop."""
+    """Use LiteLLM in one event loop."""
     import litellm
 
     shape = {"type": "json_schema", "json_schema": {"name": "extraction", "schema": SCHEMA, "strict": True}}
-    where = {"api_base": f"{work.url}/v1", "api_key": "none", "num_retries": 0}
+    endpoint = {"api_base": f"{work.url}/v1", "api_key": "none", "num_retries": 0}
 
     async def everything() -> None:
         async def one(number: int) -> None:
-            said = await litellm.acompletion(
+            response = await litellm.acompletion(
                 model=f"openai/{MODEL}",
                 messages=work.messages(number),
                 max_tokens=1024,
                 response_format=shape,
-                **where,
+                **endpoint,
             )
-            json.loads(said.choices[0].message.content)
+            json.loads(response.choices[0].message.content)
 
         await work.in_tasks(one)
 
@@ -182,7 +185,7 @@ def litellm_async(work: Work) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A row of the table: what it is called, the package it needs, the dialects it speaks."""
+    """A row of the table: its name, the required package, and the supported dialects."""
 
     title: str
     needs: str
@@ -191,7 +194,7 @@ class Client:
 
     @property
     def is_here(self) -> bool:
-        """Whether its package is installed."""
+        """Whether the package is installed."""
         return find_spec(self.needs) is not None
 
 
@@ -206,7 +209,7 @@ CLIENTS: Mapping[str, Client] = {
 
 
 def main() -> int:
-    """Runs the client named first on the command line and return the exit code."""
+    """Run the client that the first argument names; return the exit code."""
     name, url, dialect, threads, documents, size = sys.argv[1:7]
     text = "".join(itertools.islice(itertools.cycle("Profits rose by a tenth in the third quarter. "), int(size)))
     CLIENTS[name].run(Work(url, dialect, int(threads), int(documents), text))

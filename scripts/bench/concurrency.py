@@ -1,7 +1,7 @@
-"""`runner.concurrency: auto` against fixed numbers, on models of servers and on a clock of their own.
+"""Compare `runner.concurrency: auto` with fixed numbers, on simulated servers with a simulated clock.
 
-The limit is the very one that a run uses. For each model it prints the share of the best fixed number's throughput,
-how soon it was reached, how full the server was against the room it has, and what other fixed numbers reach.
+The limit is the code that a run uses. For each model it prints the share of the best fixed number's throughput, the
+time to reach it, the use of the server's capacity, and the throughput of other fixed numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CEILING = 256
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model: servers, what they tell of themselves (nothing, queue, gauges), and how they change in mid-run."""
+    """One model: servers, their reports (none, queue, gauges), and their changes during the run."""
 
     name: str
     shapes: tuple[Shape, ...]
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Share of the best throughput, seconds to 95 % of it, in flight on average, and the room that the servers have."""
+    """Share of the best throughput, seconds to 95 % of it, mean requests in flight, and the servers' capacity."""
 
     share: float
     reached_s: float | None
@@ -54,7 +54,7 @@ class Told:
     now: Gauges | None = None
 
     def gauges(self) -> Gauges | None:
-        """Returns what it tells now."""
+        """Return its current gauges."""
         return self.now if self.tells == "gauges" else None
 
 
@@ -66,36 +66,36 @@ class Watched:
     limit: Auto = field(default_factory=lambda: Auto(ceiling=CEILING))
 
     def told(self, answer: Answer, now: float) -> None:
-        """Hands an answer on, as the runner does."""
+        """Report an answer to the limit, as the runner does."""
         server = self.servers[answer.server]
         queue_s = answer.queue_s if server.tells == "queue" else None
         model = ModelMetadata("model", "m", server.endpoint)
         self.limit.finished([ExtractionAttempt(model, latency_s=answer.latency_s, queue_s=queue_s)], full=True, now=now)
 
     def gauge(self, servers: Sequence[Server], now: float) -> None:
-        """Lets the limit look at the servers, as the prober does."""
-        for told, server in zip(self.servers, servers, strict=True):
-            told.now = Gauges(float(len(server.heap)), float(len(server.queue)))
+        """Have the limit read the gauges, as the prober does."""
+        for reported, server in zip(self.servers, servers, strict=True):
+            reported.now = Gauges(float(len(server.heap)), float(len(server.queue)))
         self.limit.look(self.servers, now=now)
         self.limit.follow(self.servers)
 
     def limits(self) -> list[int]:
-        """How many may be at each server: the replica with the least in flight for its share is taken."""
+        """Return the limit of each server: requests go to the replica with the least in flight for its share."""
         return [server.share for server in self.servers]
 
 
 def slots(number: int, **more: float) -> Shape:
-    """A server that works on so many at a time, each as fast as alone."""
+    """Return a server that works on this many requests at a time, each as fast as alone."""
     return Shape(number, **more)
 
 
 def batching(number: int) -> Shape:
-    """One whose requests slow each other down: the rate grows by less and less up to its slots."""
+    """Return a server whose requests slow each other down: the rate grows by less and less up to its slots."""
     return Shape(number, half=number / 2)
 
 
 def preempting(number: int) -> Shape:
-    """One that throws work away when more are at work than its memory holds: the rate falls."""
+    """Return a server that drops work when more requests run than its memory allows: the rate falls."""
     return Shape(1000, half=number / 2, preempts_at=number)
 
 
@@ -114,7 +114,7 @@ ROWS = (
 
 
 def last_shapes(row: Row) -> tuple[Shape, ...]:
-    """The servers after the last change."""
+    """Return the servers after the last change."""
     shapes = list(row.shapes)
     for _, at, shape in row.changes:
         shapes[at] = shape
@@ -123,7 +123,7 @@ def last_shapes(row: Row) -> tuple[Shape, ...]:
 
 @cache
 def fixed_rate(shapes: tuple[Shape, ...], number: int) -> float:
-    """Answers a second of so many at each server."""
+    """Return answers per second with this many requests at each server."""
     seconds = 40.0
     samples = simulate(shapes, limits=lambda: [number] * len(shapes), told=lambda *_: None, until=seconds, seed=2)
     return sum(1 for sample in samples if sample.at > seconds / 4) / (seconds * 3 / 4)
@@ -131,7 +131,7 @@ def fixed_rate(shapes: tuple[Shape, ...], number: int) -> float:
 
 @cache
 def best_of(shape: Shape) -> tuple[float, int]:
-    """The best fixed number's rate at one server, and the fewest that reach 99 % of it."""
+    """Return the best fixed number's rate at one server, and the lowest number that reaches 99 % of it."""
     top = int(min(shape.slots, shape.preempts_at, CEILING))
     rates = {number: fixed_rate((shape,), number) for number in {top, *range(max(1, top // 8), CEILING + 1, 32)}}
     best = max(rates.values())
@@ -139,7 +139,7 @@ def best_of(shape: Shape) -> tuple[float, int]:
 
 
 def judged(row: Row, *, seconds: float) -> Judged:
-    """What auto comes to within `seconds` of the start or of the last change; the first 30 of them don't count."""
+    """Return the result of auto within `seconds` of the start or of the last change, without the first 30."""
     servers = [Told(f"http://{number}", row.tells) for number in range(len(row.shapes))]
     watched = Watched(servers)
     watched.limit.follow(servers)
@@ -152,8 +152,9 @@ def judged(row: Row, *, seconds: float) -> Judged:
         changes=row.changes,
         gauge=watched.gauge,
     )
-    found = [best_of(shape) for shape in last_shapes(row)]
-    best, room = sum(rate for rate, _ in found), sum(number for _, number in found)
+    rates = [best_of(shape) for shape in last_shapes(row)]
+    best = sum(rate for rate, _ in rates)
+    room = sum(number for _, number in rates)
     settled = [sample for sample in samples if sample.at > start + SETTLED_S]
     present = sum(sum(sample.present) for sample in settled) / max(1, len(settled))
     share = len(settled) / (seconds - SETTLED_S) / best
@@ -163,37 +164,44 @@ def judged(row: Row, *, seconds: float) -> Judged:
 def _reached(
     samples: Sequence[Sample], *, start: float, until: float, rate: float, over_s: float = 5.0
 ) -> float | None:
-    """Seconds from the start to the first five in which the rate was reached."""
+    """Return the seconds from the start to the first five in which the rate was reached."""
     for second in range(int(start), int(until - over_s)):
-        if sum(1 for each in samples if second < each.at <= second + over_s) >= rate * over_s:
+        if sum(1 for sample in samples if second < sample.at <= second + over_s) >= rate * over_s:
             return second - start
     return None
 
 
 def line(row: Row, *, seconds: float) -> list[object]:
-    """A row of the table."""
-    found, shapes = judged(row, seconds=seconds), last_shapes(row)
+    """Return a row of the table."""
+    judgement = judged(row, seconds=seconds)
+    shapes = last_shapes(row)
     best = sum(best_of(shape)[0] for shape in shapes)
-    reached = "never" if found.reached_s is None else f"{found.reached_s:.0f} s"
-    others = [f"{fixed_rate(shapes, max(1, number // len(shapes))) / best:.0%}" for number in FIXED]
-    return [row.name, f"{found.share:.0%}", reached, f"{found.present:.0f} of {found.room:.0f}", *others]
+    reached = "never" if judgement.reached_s is None else f"{judgement.reached_s:.0f} s"
+    fixed_shares = [f"{fixed_rate(shapes, max(1, number // len(shapes))) / best:.0%}" for number in FIXED]
+    return [
+        row.name,
+        f"{judgement.share:.0%}",
+        reached,
+        f"{judgement.present:.0f} of {judgement.room:.0f}",
+        *fixed_shares,
+    ]
 
 
 def short() -> Iterator[Figure]:
-    """Each model for 90 seconds of its clock."""
+    """Yield each model's row after 90 simulated seconds."""
     for row in ROWS:
         name, share, reached, present, *_ = line(row, seconds=90.0)
-        found = f"{share} of the best fixed number, 95 % after {reached}, {present} in flight"
-        yield Figure(f"concurrency: auto, {name}", found, "95 % within 30 s")
+        result = f"{share} of the best fixed number, 95 % after {reached}, {present} in flight"
+        yield Figure(f"concurrency: auto, {name}", result, "95 % within 30 s")
 
 
 def main() -> int:
-    """Prints the table and return the exit code."""
+    """Print the table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=180.0, help="of the model's clock, for each row")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     head = ("server", "auto", "95 % after", "in flight", *(f"fixed {number}" for number in FIXED))
-    print(table(head, [line(row, seconds=asked.seconds) for row in ROWS]))
+    print(table(head, [line(row, seconds=options.seconds) for row in ROWS]))
     return 0
 
 

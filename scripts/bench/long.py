@@ -1,6 +1,6 @@
 """Peak memory and CPU of a run with long documents of many windows, beside the same run without them.
 
-The stub lists the same rows of each window at once, so that merging has something to do; the peak is the child's own,
+The stub lists the same rows of each window at once, so that there is something to merge; the peak is the child's own,
 as the kernel counts it.
 """
 
@@ -23,7 +23,7 @@ SHORT = 200
 IN_FLIGHT = 32
 BYTES_PER_TOKEN = 4
 STRIDE_SHARE = 0.945
-"""How far on the next window begins, as a share of a window's size: they end with a sentence, and overlap."""
+"""Distance between the starts of two windows, as a share of a window's size: they end with a sentence, and overlap."""
 LAW_MB = 150
 ROWS = 4
 _ROW = {"quarter": "Q1", "change": "a tenth", "amount": 1240.5, "quote": "profits rose by a tenth, said the board."}
@@ -58,7 +58,7 @@ HEAD = ("long documents", "windows of each", "peak", "over none", "CPU", "CPU a 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What one run took. `windows`: of all its long documents, as their records list them."""
+    """The costs of one run. `windows`: of all its long documents, by their records."""
 
     documents: int
     windows: int
@@ -80,7 +80,7 @@ def agent(window_tokens: int) -> dict[str, Any]:
 
 
 def measure(documents: int, windows: int, *, window_tokens: int, stub: Stub, folder: Path) -> Point:
-    """Run some short documents and so many long ones, each of about so many windows."""
+    """Run some short documents and the given number of long ones, each of about this many windows."""
     site = folder / f"{documents}-{windows}"
     settings = {"runner.concurrency": IN_FLIGHT, "runner.duplicates": "ask", "input.max_document_bytes": 1 << 30}
     write_site(site, stub.url, dialect="vllm", settings=settings, agent=agent(window_tokens))
@@ -109,7 +109,7 @@ def _windows(results: Path) -> Iterator[int]:
 
 
 def points(counts: Sequence[int], windows: int, *, window_tokens: int) -> Iterator[Point]:
-    """Yield what each number of long documents took, none of them first."""
+    """Yield the costs of each number of long documents, first without any."""
     with stub_server(0.0, answer=ANSWER) as stub:
         for documents in (0, *counts):
             with tempfile.TemporaryDirectory(prefix="bench-long-") as name:
@@ -118,11 +118,11 @@ def points(counts: Sequence[int], windows: int, *, window_tokens: int) -> Iterat
 
 def row(point: Point, none: Point) -> list[object]:
     """Return a row of the table."""
-    each = point.windows / point.documents if point.documents else 0
+    windows_each = point.windows / point.documents if point.documents else 0
     cpu_ms = (point.cpu_s - none.cpu_s) / point.windows * 1000 if point.windows else 0
     return [
         point.documents,
-        f"{each:,.0f}",
+        f"{windows_each:,.0f}",
         f"{point.peak_mb:.0f} MB",
         f"{point.peak_mb - none.peak_mb:+.0f} MB",
         f"{point.cpu_s:.1f} s",
@@ -144,8 +144,8 @@ def rows(counts: Sequence[int], windows: int, *, window_tokens: int) -> Iterator
 def short() -> Iterator[Figure]:
     """Ten long documents of 500 windows."""
     none, some = points([10], 500, window_tokens=256)
-    found = f"{some.peak_mb:.0f} MB at most, {some.peak_mb - none.peak_mb:+.0f} MB over none"
-    yield Figure(f"a run with 10 long documents of {some.windows / 10:,.0f} windows", found, f"+{LAW_MB} MB")
+    result = f"{some.peak_mb:.0f} MB at most, {some.peak_mb - none.peak_mb:+.0f} MB over none"
+    yield Figure(f"a run with 10 long documents of {some.windows / 10:,.0f} windows", result, f"+{LAW_MB} MB")
 
 
 def main() -> int:
@@ -154,8 +154,8 @@ def main() -> int:
     parser.add_argument("--documents", type=int, nargs="+", default=[20, 200], help="long documents of each run")
     parser.add_argument("--windows", type=int, default=1000, help="of each long document")
     parser.add_argument("--window-tokens", type=int, default=256)
-    asked = parser.parse_args()
-    print(table(HEAD, list(rows(asked.documents, asked.windows, window_tokens=asked.window_tokens))))
+    options = parser.parse_args()
+    print(table(HEAD, list(rows(options.documents, options.windows, window_tokens=options.window_tokens))))
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Peak memory of a run over more and more documents, and the time to the first request over a folder of many files.
+"""Measure the peak memory of runs over more and more documents, and the time to the first request with many files.
 
-The stub answers at once; what is measured is the child's own peak, as the kernel counts it.
+The stub answers at once; the peak is the child's own, as the kernel counts it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WAIT_S = 120.0
 
 
 def curve(counts: list[int], *, stub: Stub, folder: Path) -> list[list[object]]:
-    """A row for each number of documents: peak, what it is over the first, CPU a document."""
+    """Yield a row for each number of documents: peak, growth since the first row, CPU per document."""
     rows: list[list[object]] = []
     first_mb = 0.0
     for count in counts:
@@ -34,14 +34,15 @@ def curve(counts: list[int], *, stub: Stub, folder: Path) -> list[list[object]]:
             lines.writelines(f'{{"text": "{text_of(200, number)}"}}\n' for number in range(count))
         cost = measured((*COMMAND, "run", "--quiet"), site)
         first_mb = first_mb or cost.peak_mb
-        over, cpu_ms = f"{cost.peak_mb - first_mb:+.1f} MB", cost.cpu_s / count * 1000
+        over = f"{cost.peak_mb - first_mb:+.1f} MB"
+        cpu_ms = cost.cpu_s / count * 1000
         rows.append([f"{count:,} lines", f"{cost.peak_mb:.0f} MB", over, f"{cpu_ms:.2f} ms"])
         print("  ", *rows[-1], file=sys.stderr)
     return rows
 
 
 def make_files(folder: Path, count: int) -> None:
-    """Writes so many small files, a thousand in each folder."""
+    """Write this many small files, a thousand in each folder."""
     for start in range(0, count, FOLDER_WIDTH):
         inner = folder / f"{start // FOLDER_WIDTH:05}"
         inner.mkdir(parents=True)
@@ -50,7 +51,7 @@ def make_files(folder: Path, count: int) -> None:
 
 
 def first_request_s(count: int, *, stub: Stub, folder: Path) -> float:
-    """Seconds from the command to its first request over a folder of so many files; the run is ended then."""
+    """Return the seconds from the command to its first request with this many files; then end the run."""
     site = folder / f"files-{count}"
     site.mkdir()
     write_site(site, stub.url, dialect="vllm", settings={"runner.grace_s": 1})
@@ -69,7 +70,7 @@ def first_request_s(count: int, *, stub: Stub, folder: Path) -> float:
 
 
 def short() -> Iterator[Figure]:
-    """Runs over 1,000 and 20,000 documents, and the start over 20,000 files."""
+    """Yield the rows of runs over 1,000 and 20,000 documents, and of a start over 20,000 files."""
     with stub_server(0.0) as stub, tempfile.TemporaryDirectory() as name:
         for documents, peak, over, _ in curve([BASE, 20_000], stub=stub, folder=Path(name)):
             yield Figure(f"a run over {documents}", f"{peak} at most, {over} over the first", "+30 MB")
@@ -78,17 +79,17 @@ def short() -> Iterator[Figure]:
 
 
 def main() -> int:
-    """Prints two tables and return the exit code."""
+    """Print two tables; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, nargs="+", default=[BASE, 10_000, 100_000])
     parser.add_argument("--files", type=int, nargs="*", default=[200_000])
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with stub_server(0.0) as stub, tempfile.TemporaryDirectory() as name:
-        rows = curve(asked.documents, stub=stub, folder=Path(name))
+        rows = curve(options.documents, stub=stub, folder=Path(name))
         print(table(("documents", "peak", "over the first", "CPU a document, with start-up"), rows))
         firsts = [
             [f"{count:,} files", f"{first_request_s(count, stub=stub, folder=Path(name)):.2f} s"]
-            for count in asked.files
+            for count in options.files
         ]
         print("\n" + table(("folder", "to the first document's request"), firsts) if firsts else "")
     return 0

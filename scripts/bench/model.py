@@ -1,6 +1,6 @@
-"""A model of servers that batch, on a clock of its own: what a limit makes of them costs no time and has no noise.
+"""Simulate servers that batch, with a simulated clock: a trial of a limit takes no time and has no noise.
 
-It must not know how a limit is found: it sends as many as it is told and tells when each answer came.
+It must not know how a limit is found: it sends as many requests as allowed, and reports the time of each answer.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Told = Callable[["Answer", float], None]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a server behaves. With n at work each takes 1 + n / `half` times `base_s`: the rate saturates.
+    """Behaviour of a server. With n running requests each takes 1 + n / `half` times `base_s`: the rate saturates.
 
-    More than `slots` wait, first come first served; `preempts_at` and more at work lose a part of what they do.
+    More than `slots` wait, first come first served; from `preempts_at` running requests on, a part of the work is lost.
     """
 
     slots: int
@@ -29,14 +29,14 @@ class Shape:
     spread: float = 0.3
 
     def speed(self, working: int) -> float:
-        """How fast each request at work goes on: 1 alone."""
+        """Return the speed of each running request; 1 for a request alone."""
         slowed = 1.0 / (1.0 + working / self.half)
         return slowed * min(1.0, self.preempts_at / working) ** 2 if working else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: where from, how long it took, and how much of that it had waited."""
+    """One answer: its server, its latency, and its time in the queue."""
 
     server: int
     latency_s: float
@@ -45,7 +45,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Server:
-    """Requests at work (they end in the order of `heap`) and in the queue."""
+    """A server's running requests (they end in the order of `heap`) and its queue."""
 
     shape: Shape
     rng: random.Random
@@ -57,33 +57,33 @@ class Server:
 
     @property
     def present(self) -> int:
-        """Requests at work and in the queue."""
+        """The number of running and waiting requests."""
         return len(self.heap) + len(self.queue)
 
     def send(self, now: float) -> None:
-        """One request arrives."""
+        """Add a request."""
         self._pass(now)
         self.queue.append(now)
         self._fill(now)
 
     def change(self, shape: Shape, now: float) -> None:
-        """From now on it behaves like this; what is at work goes on."""
+        """Change the behaviour from now on; running requests continue."""
         self._pass(now)
         self.shape = shape
         self._fill(now)
 
     def next_end(self) -> float:
-        """When the next request ends, if nothing changes before."""
+        """Return the time at which the next request ends without another change."""
         if not self.heap:
             return float("inf")
         return self.at + (self.heap[0][0] - self.done) / self.shape.speed(len(self.heap))
 
     def end(self, now: float) -> tuple[float, float]:
-        """Latency and time in the queue of the request that ends now."""
+        """End a request; return its latency and its time in the queue."""
         self._pass(now)
-        _, _, sent, begun = heapq.heappop(self.heap)
+        _, _, number, begun = heapq.heappop(self.heap)
         self._fill(now)
-        return now - sent, begun - sent
+        return now - number, begun - number
 
     def _pass(self, now: float) -> None:
         self.done += (now - self.at) * self.shape.speed(len(self.heap))
@@ -97,7 +97,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer's end: when, from which server, and how many were at all servers after it."""
+    """The end of an answer: time, server, and the number of requests at each server after it."""
 
     at: float
     server: int
@@ -115,15 +115,18 @@ def simulate(
     gauge: Callable[[Sequence[Server], float], None] | None = None,
     seed: int = 1,
 ) -> list[Sample]:
-    """All answers up to `until` seconds, with as many at each server as `limits` says, and documents without end."""
+    """Return all answers up to `until` seconds, with endless documents and at most `limits` requests per server."""
     rng = random.Random(seed)
     servers = [Server(shape, rng) for shape in shapes]
-    pending, gauges_at, samples, now = deque(changes), every_s, list[Sample](), 0.0
+    pending = deque(changes)
+    gauges_at = every_s
+    samples = list[Sample]()
+    now = 0.0
     while now < until:
         for server, limit in zip(servers, limits(), strict=True):
             while server.present < limit:
                 server.send(now)
-        which = min(range(len(servers)), key=lambda each: servers[each].next_end())
+        which = min(range(len(servers)), key=lambda index: servers[index].next_end())
         event = min(servers[which].next_end(), pending[0][0] if pending else until, gauges_at)
         now = event
         if pending and event == pending[0][0]:
@@ -135,6 +138,6 @@ def simulate(
                 gauge(servers, now)
         else:
             latency_s, queue_s = servers[which].end(now)
-            samples.append(Sample(now, which, tuple(each.present for each in servers)))
+            samples.append(Sample(now, which, tuple(server.present for server in servers)))
             told(Answer(which, latency_s, queue_s), now)
     return samples

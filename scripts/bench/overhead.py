@@ -1,4 +1,4 @@
-"""What the pipeline costs over a bare HTTP client: share of the ideal rate, and CPU seconds of the client a document.
+"""Measure the cost of the pipeline over a bare HTTP client: share of the ideal rate, and CPU seconds per document.
 
 All rows are measured interleaved, against one stub that answers after a fixed time; medians of the rounds are shown.
 """
@@ -18,18 +18,19 @@ from pathlib import Path
 from bench.clients import CLIENTS
 from bench.site import COMMAND, SCRIPTS, Cost, Figure, Stub, measured, stub_server, table, text_of, write_site
 
-OURS, TITLE = "pipeline", "this pipeline, everything on"
+OURS = "pipeline"
+TITLE = "this pipeline, everything on"
 TWO = "two processes"
 """This pipeline with `runner.processes: 2`."""
 SATURATED = 800.0
-"""Documents a second that a run is planned for when the server answers at once."""
+"""Documents per second for which a run is planned if the server answers at once."""
 START_UP = 1
-"""Documents of the run whose cost is taken off: a start-up."""
+"""Documents of the run whose cost is subtracted as the start-up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One run: share of the ideal, documents a second, milliseconds of CPU a document."""
+    """One run: share of the ideal rate, documents per second, milliseconds of CPU per document."""
 
     share: float
     rate: float
@@ -38,9 +39,9 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is measured: a dialect, so many in flight, for about so many seconds at the ideal rate.
+    """A setting: a dialect, a number of requests in flight, and about how many seconds at the ideal rate.
 
-    Without a latency there is no ideal rate; SATURATED is taken for it.
+    Without a latency there is no ideal rate; SATURATED replaces it.
     """
 
     dialect: str
@@ -51,13 +52,13 @@ class Setting:
 
     @property
     def documents(self) -> int:
-        """A multiple of those in flight, so that no last batch is half empty."""
+        """The number of documents: a multiple of those in flight, so that the last batch is full."""
         rate = self.threads / self.latency_s if self.latency_s else SATURATED
         return self.threads * max(2, round(self.seconds * rate / self.threads))
 
 
 def run(name: str, setting: Setting, *, documents: int, stub: Stub, folder: Path) -> tuple[Cost, float]:
-    """The child's cost, and the seconds from the first document's request to the last answer."""
+    """Run a client; return the child's cost, and the seconds from the first document's request to the last answer."""
     if name in (OURS, TWO):
         command: Sequence[str] = [*COMMAND, "run", "--limit", str(documents), "--concurrency", str(setting.threads)]
         _site(folder, setting, stub, processes=2 if name == TWO else 1)
@@ -72,7 +73,7 @@ def run(name: str, setting: Setting, *, documents: int, stub: Stub, folder: Path
 
 
 def _site(folder: Path, setting: Setting, stub: Stub, *, processes: int) -> None:
-    """A fresh output over the documents, which are written once."""
+    """Return a site with a fresh output; the documents are written once."""
     shutil.rmtree(folder / "out", ignore_errors=True)
     settings = {"runner.max_error_rate": 0, "runner.processes": processes}
     write_site(folder, stub.url, dialect=setting.dialect, settings=settings)
@@ -84,37 +85,37 @@ def _site(folder: Path, setting: Setting, stub: Stub, *, processes: int) -> None
 
 
 def measure(name: str, setting: Setting, *, stub: Stub, folder: Path) -> Point:
-    """One row's figures, once."""
+    """Measure one row once."""
     start, _ = run(name, setting, documents=START_UP, stub=stub, folder=folder)
-    whole, window_s = run(name, setting, documents=setting.documents, stub=stub, folder=folder)
+    total, window_s = run(name, setting, documents=setting.documents, stub=stub, folder=folder)
     rate = setting.documents / window_s
-    cpu_ms = (whole.cpu_s - start.cpu_s) / (setting.documents - START_UP) * 1000
+    cpu_ms = (total.cpu_s - start.cpu_s) / (setting.documents - START_UP) * 1000
     return Point(rate * setting.latency_s / setting.threads, rate, cpu_ms)
 
 
 def rows_of(setting: Setting, names: Sequence[str], *, rounds: int) -> list[list[object]]:
-    """The rows of one setting; the order turns from round to round."""
-    found: dict[str, list[Point]] = defaultdict(list)
+    """Measure the rows of one setting; the order rotates from round to round."""
+    points: dict[str, list[Point]] = defaultdict(list)
     with stub_server(setting.latency_s) as stub, tempfile.TemporaryDirectory() as folder:
         for turn in range(rounds):
             for name in [*names[turn % len(names) :], *names[: turn % len(names)]]:
-                found[name] += _measured(name, setting, stub=stub, folder=Path(folder))
-    base = statistics.median(point.cpu_ms for point in found["tuned"]) if found["tuned"] else None
-    return [_row(name, setting, points=found[name], base=base) for name in names]
+                points[name] += _measured(name, setting, stub=stub, folder=Path(folder))
+    base = statistics.median(point.cpu_ms for point in points["tuned"]) if points["tuned"] else None
+    return [_row(name, setting, points=points[name], base=base) for name in names]
 
 
 def _measured(name: str, setting: Setting, *, stub: Stub, folder: Path) -> list[Point]:
-    """One row's figures in a list, which is empty when a client other than ours did not come to its end."""
-    where = f"  {setting.dialect} {setting.threads} {name}"
+    """Return one row's figures in a list; an empty one if another client failed."""
+    label = f"  {setting.dialect} {setting.threads} {name}"
     try:
         point = measure(name, setting, stub=stub, folder=folder)
     except RuntimeError as failed:
         if name == OURS:
             raise
-        print(f"{where}: failed: {str(failed).splitlines()[-1]}", file=sys.stderr)
+        print(f"{label}: failed: {str(failed).splitlines()[-1]}", file=sys.stderr)
         stub.stats()
         return []
-    print(f"{where}: {point}", file=sys.stderr)
+    print(f"{label}: {point}", file=sys.stderr)
     return [point]
 
 
@@ -127,13 +128,13 @@ def _row(name: str, setting: Setting, *, points: Sequence[Point], base: float | 
     return [title, setting.dialect, setting.threads, f"{rate:.0f}", f"{share:.0%}", f"{cpu_ms:.2f} ms", ratio]
 
 
-def names_of(dialect: str, wanted: Sequence[str]) -> list[str]:
-    """Those of the wanted rows that are installed and speak the dialect."""
-    return [name for name in wanted if name == OURS or (CLIENTS[name].is_here and dialect in CLIENTS[name].dialects)]
+def names_of(dialect: str, names: Sequence[str]) -> list[str]:
+    """Return the requested rows that are installed and support the dialect."""
+    return [name for name in names if name == OURS or (CLIENTS[name].is_here and dialect in CLIENTS[name].dialects)]
 
 
 def short() -> Iterator[Figure]:
-    """Every client once, for four seconds."""
+    """Measure every client once, for four seconds."""
     for dialect, threads, aim in (
         ("vllm", 64, "95 %"),
         ("vllm", 256, "70 %"),
@@ -142,13 +143,13 @@ def short() -> Iterator[Figure]:
     ):
         setting = Setting(dialect, threads, 0.2, 4.0, 2000)
         for title, *_, share, cpu, ratio in rows_of(setting, names_of(dialect, [OURS, *CLIENTS]), rounds=1):
-            what = f"{dialect}, {threads} in flight: {title}"
+            title_text = f"{dialect}, {threads} in flight: {title}"
             aimed = f"{aim}, 2.0 ms" if title == TITLE else ""
-            yield Figure(what, f"{share} of the ideal, {cpu} of CPU a document, {ratio} x tuned requests", aimed)
+            yield Figure(title_text, f"{share} of the ideal, {cpu} of CPU a document, {ratio} x tuned requests", aimed)
 
 
 def main() -> int:
-    """Prints the table and return the exit code."""
+    """Print the table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--dialect", nargs="+", choices=("vllm", "ollama"), default=["vllm", "ollama"])
@@ -157,13 +158,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8.0, help="of one run, at the ideal rate")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=2000, metavar="BYTES", help="of a document")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     rows: list[list[object]] = []
-    for dialect in asked.dialect:
-        names = names_of(dialect, asked.client)
-        for threads in asked.in_flight:
-            setting = Setting(dialect, threads, asked.latency, asked.seconds, asked.size)
-            rows += rows_of(setting, names, rounds=asked.rounds)
+    for dialect in options.dialect:
+        names = names_of(dialect, options.client)
+        for threads in options.in_flight:
+            setting = Setting(dialect, threads, options.latency, options.seconds, options.size)
+            rows += rows_of(setting, names, rounds=options.rounds)
     head = ("client side", "dialect", "in flight", "documents/s", "of the ideal", "CPU a document", "to tuned requests")
     print(table(head, rows))
     return 0

@@ -1,6 +1,6 @@
-"""The pipeline against tuned requests and aiohttp, as ratios within one interleaved run, each beside its aim.
+"""Compare the pipeline with tuned requests and aiohttp, as ratios within one interleaved run, each beside its aim.
 
-Ratios hold on other machines and under other load, where milliseconds don't; the load is printed with them.
+Unlike milliseconds, ratios are comparable between machines and loads; the load is printed with them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from bench.overhead import OURS, TWO, Point, Setting, measure
 from bench.site import Figure, Stub, stub_server, table
 from bench.skipping import skipped_ratio
 
-TUNED, AIOHTTP = "tuned", "aiohttp"
+TUNED = "tuned"
+AIOHTTP = "aiohttp"
 DIALECTS = ("vllm", "ollama")
 SIZE = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One server and one number in flight, and the clients that are held against each other there."""
+    """A server, a number of requests in flight, and the clients that are compared."""
 
     threads: int
     latency_s: float
@@ -34,7 +35,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What is measured, in words."""
+        """The name of the case."""
         return f"{self.threads} in flight, {self.latency_s * 1000:.0f} ms"
 
 
@@ -65,16 +66,16 @@ class Ratio:
 
     @property
     def aim(self) -> str:
-        """The bound, in words."""
+        """The bound as text."""
         return f"{'≥' if self.at_least else '≤'} {self.bound:g}"
 
 
-def _cpu(case: Case, other: str, other_case: Case | None = None) -> Callable[[Medians], float]:
-    return lambda found: found[case, OURS].cpu_ms / found[other_case or case, other].cpu_ms
+def _cpu(case: Case, base: str, other_case: Case | None = None) -> Callable[[Medians], float]:
+    return lambda medians: medians[case, OURS].cpu_ms / medians[other_case or case, base].cpu_ms
 
 
-def _rate(case: Case, other: str) -> Callable[[Medians], float]:
-    return lambda found: found[case, OURS].rate / found[case, other].rate
+def _rate(case: Case, base: str) -> Callable[[Medians], float]:
+    return lambda medians: medians[case, OURS].rate / medians[case, base].rate
 
 
 RATIOS = (
@@ -90,14 +91,14 @@ RATIOS = (
     Ratio("CPU a document, 1024 in flight to 64", _cpu(MANY, OURS, MOST), 1.3),
     Ratio(
         f"documents a second of two processes to one, best round, {FULL.name}",
-        lambda found: found[FULL, TWO].rate / found[FULL, OURS].rate,
+        lambda medians: medians[FULL, TWO].rate / medians[FULL, OURS].rate,
         1.5,
         at_least=True,
         is_best=True,
     ),
     Ratio(
         f"CPU a document of two processes to one, best round, {FULL.name}",
-        lambda found: found[FULL, TWO].cpu_ms / found[FULL, OURS].cpu_ms,
+        lambda medians: medians[FULL, TWO].cpu_ms / medians[FULL, OURS].cpu_ms,
         1.2,
         is_best=True,
     ),
@@ -105,7 +106,7 @@ RATIOS = (
 
 
 def ratios(dialect: str, *, rounds: int, seconds: float) -> Iterator[tuple[Ratio, float]]:
-    """Each ratio of one dialect, from the medians of interleaved rounds."""
+    """Measure each ratio of one dialect, from the medians of interleaved rounds."""
     points: dict[tuple[Case, str], list[Point]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as name:
         for case in CASES:
@@ -115,13 +116,13 @@ def ratios(dialect: str, *, rounds: int, seconds: float) -> Iterator[tuple[Ratio
             with stub_server(case.latency_s) as stub:
                 for client, point in _interleaved(case, setting, stub=stub, folder=folder, rounds=rounds):
                     points[case, client].append(point)
-    medians = {place: _median(found) for place, found in points.items()}
-    best = {place: _best(found) for place, found in points.items()}
+    medians = {place: _median(place_points) for place, place_points in points.items()}
+    best = {place: _best(place_points) for place, place_points in points.items()}
     return ((ratio, ratio.of(best if ratio.is_best else medians)) for ratio in RATIOS)
 
 
 def _interleaved(case: Case, setting: Setting, *, stub: Stub, folder: Path, rounds: int) -> Iterator[tuple[str, Point]]:
-    """A point for each client and round; the order turns from round to round."""
+    """Yield a point for each client and round; the order rotates from round to round."""
     for turn in range(rounds):
         for at in range(len(case.clients)):
             client = case.clients[(at + turn) % len(case.clients)]
@@ -142,33 +143,33 @@ def _best(points: list[Point]) -> Point:
 
 
 def load() -> str:
-    """The machine's load now, in words."""
+    """Return the machine's load as text."""
     return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
 
 
 def figures(dialects: tuple[str, ...], *, rounds: int, seconds: float) -> Iterator[Figure]:
-    """A row for each ratio and dialect, and one for a skipped file."""
+    """Return a row for each ratio and dialect, and one for a skipped file."""
     for dialect in dialects:
-        before = load()
+        load_before = load()
         for ratio, value in ratios(dialect, rounds=rounds, seconds=seconds):
-            yield Figure(f"{dialect}: {ratio.name}", f"{value:.2f} ({before}, then {load()})", ratio.aim)
+            yield Figure(f"{dialect}: {ratio.name}", f"{value:.2f} ({load_before}, then {load()})", ratio.aim)
     yield Figure("CPU a skipped file, to one stat and one sqlite read", f"{skipped_ratio(rounds):.2f}", "≤ 3")
 
 
 def short() -> Iterator[Figure]:
-    """Three short rounds."""
+    """Measure three short rounds."""
     return figures(DIALECTS, rounds=3, seconds=2.0)
 
 
 def main() -> int:
-    """Prints the table and return the exit code."""
+    """Print the table; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dialect", nargs="+", choices=DIALECTS, default=DIALECTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of one run, at the ideal rate")
-    asked = parser.parse_args()
-    found = figures(tuple(asked.dialect), rounds=asked.rounds, seconds=asked.seconds)
-    print(table(("ratio", "found", "required"), [(each.what, each.found, each.aim) for each in found]))
+    options = parser.parse_args()
+    results = figures(tuple(options.dialect), rounds=options.rounds, seconds=options.seconds)
+    print(table(("ratio", "found", "required"), [(figure.what, figure.found, figure.aim) for figure in results]))
     return 0
 
 

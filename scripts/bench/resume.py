@@ -1,12 +1,12 @@
-"""How soon the pipeline goes on over an output with many documents done, and with how much memory.
+"""Measure the time and memory with which the pipeline resumes on an output with many documents done.
 
 python scripts/bench resume            1,000,000 documents, 1.5 GB in a temporary folder
 python scripts/bench resume --short    50,000 documents
 python scripts/bench resume --documents 200000
 
-Two ways to know what is done (lines, checkpoint), and with each the whole command over an input that has grown by one
-line: every line before it is held against its hash, and the new one is the first that is asked. The last row is
-without the look for the new line's question under another id (runner.duplicates).
+Two ways to load the index (lines, checkpoint), each with the whole command over an input that has grown by one line:
+the hash of every earlier line is compared, and only the new one is sent. The last row is
+without the search for the same prompt under another id (runner.duplicates).
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from pipeline.config import OutputConfig
 from pipeline.output import scan
 
 INPUT = "all.jsonl"
-LARGE, SHORT = 1_000_000, 50_000
+LARGE = 1_000_000
+SHORT = 50_000
 
 
 def main() -> int:
-    """Prints the table and return the exit code."""
+    """Print the table; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--short", action="store_true", help=f"{SHORT:,} documents")
     parser.add_argument("--documents", type=int, default=LARGE, help=f"instead of {LARGE:,}")
@@ -39,32 +40,32 @@ def main() -> int:
     if arguments.scan:
         _scan(arguments.scan)
         return 0
-    found = figures(SHORT if arguments.short else arguments.documents)
-    print(table(("how", "what it took", "aim"), [(each.what, each.found, each.aim) for each in found]))
+    results = figures(SHORT if arguments.short else arguments.documents)
+    print(table(("how", "what it took", "aim"), [(figure.what, figure.found, figure.aim) for figure in results]))
     return 0
 
 
 def short() -> Iterator[Figure]:
-    """All ways over fewer documents."""
+    """Measure all ways with fewer documents."""
     return figures(SHORT)
 
 
 def figures(documents: int) -> Iterator[Figure]:
-    """What each way to start took, over an output in which so many documents are done."""
+    """Measure each way to start on an output with this many documents done."""
     aim = "15 s, 250 MB" if documents == LARGE else ""
     with stub_server(0.0) as stub, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _make(folder, documents, stub)
         for number, source in enumerate(("lines", "checkpoint")):
             yield Figure(f"what is done, {documents:,} documents, from {source}", _child(folder))
-            took = _go_on(folder, stub, number=documents + number)
+            took = _resume(folder, stub, number=documents + number)
             yield Figure(f"the command, {documents:,} done and one new, from {source}", took, aim)
-        took = _go_on(folder, stub, "--set", "runner.duplicates=ask", number=documents + 2)
+        took = _resume(folder, stub, "--set", "runner.duplicates=ask", number=documents + 2)
         yield Figure(f"the same with runner.duplicates: ask, from {source}", took, aim)
 
 
 def _make(folder: Path, documents: int, stub: Stub) -> None:
-    """An input, and an output in which all of it is done: a real record, with other ids and hashes."""
+    """Write an input, and an output in which all of it is done: copies of a real record with other ids and hashes."""
     settings = {"input.uri": INPUT, "runner.concurrency": 4}
     write_site(folder, stub.url, dialect="vllm", settings=settings)
     with (folder / INPUT).open("w", encoding="utf-8") as lines:
@@ -88,14 +89,15 @@ def _line(number: int) -> str:
     return json.dumps({"text": f"Profits of {number} rose by a tenth."}) + "\n"
 
 
-def _go_on(folder: Path, stub: Stub, *more: str, number: int) -> str:
-    """The whole command after one more line, whose request is the only one for a document."""
+def _resume(folder: Path, stub: Stub, *more: str, number: int) -> str:
+    """Run the whole command after adding a line, whose request is the only one for a document."""
     with (folder / INPUT).open("a", encoding="utf-8") as lines:
         lines.write(_line(number))
     stub.stats()
     started = time.monotonic()
     cost = measured((*COMMAND, "run", "--quiet", *more), folder)
-    whole_s, stats = time.monotonic() - started, stub.stats()
+    whole_s = time.monotonic() - started
+    stats = stub.stats()
     if stats.answered != 1:
         raise RuntimeError(f"{stats.answered} requests, need one")
     return (
@@ -112,9 +114,11 @@ def _child(folder: Path) -> str:
 def _scan(folder: str) -> None:
     started = time.perf_counter()
     index = scan(OutputConfig(folder))
-    taken_s, busy_s = time.perf_counter() - started, time.process_time()
-    peak_mb, done = own_peak_mb(), index.counts()["done"]
-    print(f"{taken_s:.1f} s ({busy_s:.1f} s of one core), {peak_mb:.0f} MB at most, {done:,} done")
+    taken_s = time.perf_counter() - started
+    busy_s = time.process_time()
+    peak_mb = own_peak_mb()
+    done_count = index.counts()["done"]
+    print(f"{taken_s:.1f} s ({busy_s:.1f} s of one core), {peak_mb:.0f} MB at most, {done_count:,} done")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A stub of Ollama and vLLM that costs next to nothing: the same answer to everything, after a fixed time.
+"""A very cheap stub of Ollama and vLLM: the same answer to all requests, after a fixed time.
 
-It must not be taken for a test server (fake_llm.py is one): it reads no more of a request than where it ends.
+It is no test server (fake_llm is): of a request it only finds the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MODEL = "bench"
 DIGEST = "0" * 64
 CANARY = b"kJ7-sulphur"
 DOCUMENT = b"rose by a tenth"
-"""What every document says, and no request of a preflight."""
+"""Text of every document, and of no request of a preflight."""
 COUNT = b"7000000"
 """The place of the prompt's count in a prepared response."""
 BYTES_A_TOKEN = 4
@@ -27,7 +27,7 @@ CONTEXT = 32768
 
 
 def schema(fields: int = FIELDS) -> dict[str, Any]:
-    """Returns a schema of so many required fields, of the kinds that real ones have."""
+    """Return a schema with this many required fields, of realistic kinds."""
     kinds: list[dict[str, Any]] = [
         {"type": "string", "maxLength": 200},
         {"type": "integer", "minimum": 0, "maximum": 100},
@@ -45,7 +45,7 @@ def schema(fields: int = FIELDS) -> dict[str, Any]:
 
 
 def answer(fields: int = FIELDS) -> str:
-    """Returns what the model says: an object that keeps the schema."""
+    """Return the model's answer: an object that fits the schema."""
     values: list[Any] = ["Profits rose by a tenth.", 40, "positive", ["interest rates", "supply chain"], None]
     return json.dumps({f"field_{number:02}": values[number % len(values)] for number in range(fields)})
 
@@ -57,7 +57,7 @@ def page(value: Any) -> bytes:
 
 
 def vllm_chat(content: str) -> bytes:
-    """Returns the whole response of an OpenAI-like server."""
+    """Return the whole response of an OpenAI-like server."""
     message = {"role": "assistant", "content": content}
     usage = {"prompt_tokens": int(COUNT), "completion_tokens": 250}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -66,7 +66,7 @@ def vllm_chat(content: str) -> bytes:
 
 
 def ollama_chat(content: str, latency_s: float) -> bytes:
-    """Returns the whole response of an Ollama."""
+    """Return the whole response of an Ollama."""
     total = int(latency_s * 1e9)
     counts = {"prompt_eval_count": int(COUNT), "eval_count": 250}
     times = {
@@ -75,8 +75,12 @@ def ollama_chat(content: str, latency_s: float) -> bytes:
         "prompt_eval_duration": total // 4,
         "eval_duration": total - total // 4,
     }
-    said = {"model": MODEL, "created_at": "2026-01-01T00:00:00Z", "message": {"role": "assistant", "content": content}}
-    return page({**said, "done": True, "done_reason": "stop", **counts, **times})
+    message = {
+        "model": MODEL,
+        "created_at": "2026-01-01T00:00:00Z",
+        "message": {"role": "assistant", "content": content},
+    }
+    return page({**message, "done": True, "done_reason": "stop", **counts, **times})
 
 
 def tokenized(body: Mapping[str, Any]) -> bytes:
@@ -87,13 +91,13 @@ def tokenized(body: Mapping[str, Any]) -> bytes:
 
 
 class Stub:
-    """What the server answers and has seen: times of the first document's request and of the last answer, how many."""
+    """The prepared answers, and the counts: times of the first document's request and the last answer, answers."""
 
-    def __init__(self, latency_s: float, said: str | None = None) -> None:
-        said = answer() if said is None else said
+    def __init__(self, latency_s: float, answer_text: str | None = None) -> None:
+        answer_text = answer() if answer_text is None else answer_text
         canary = json.dumps({"canary": CANARY.decode()})
         self.latency_s = latency_s
-        self.chats = {b"/v1": vllm_chat(said), b"/ap": ollama_chat(said, latency_s)}
+        self.chats = {b"/v1": vllm_chat(answer_text), b"/ap": ollama_chat(answer_text, latency_s)}
         self.canaries = {b"/v1": vllm_chat(canary), b"/ap": ollama_chat(canary, latency_s)}
         name = f"{MODEL}:latest"
         model = {"id": MODEL, "owned_by": "vllm", "max_model_len": CONTEXT}
@@ -113,7 +117,7 @@ class Stub:
         return DOCUMENT in request
 
     def stats(self, *, reset: bool) -> bytes:
-        """Returns what was seen since the last reset, and the CPU seconds of this process so far."""
+        """Return the counts since the last reset, and the CPU seconds of this process."""
         names = ("first", "last", "answered")
         told = {name: getattr(self, name) for name in names} | {"cpu_s": time.process_time()}
         if reset:
@@ -126,19 +130,21 @@ class Connection(asyncio.Protocol):
     """One client's connection: requests one after the other, never two at a time."""
 
     def __init__(self, stub: Stub, loop: asyncio.AbstractEventLoop) -> None:
-        self._stub, self._loop, self._buffer = stub, loop, b""
+        self._stub = stub
+        self._loop = loop
+        self._buffer = b""
         self._transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the way back."""
+        """Keep the transport."""
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's
-        """Lets nothing be written any more."""
+        """Stop writing."""
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        """Takes bytes, and answers when a request is whole."""
+        """Receive bytes, and answer each complete request."""
         self._buffer = self._buffer + data if self._buffer else data
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
@@ -148,11 +154,13 @@ class Connection(asyncio.Protocol):
         size = int(head[at + 15 : (head + b"\r\n").index(b"\r\n", at)]) if at >= 0 else 0
         if len(self._buffer) < end + 4 + size:
             return
-        request, self._buffer = self._buffer, b""
+        request = self._buffer
+        self._buffer = b""
         self._answer(request)
 
     def _answer(self, request: bytes) -> None:
-        stub, path = self._stub, request.split(b" ", 2)[1]
+        stub = self._stub
+        path = request.split(b" ", 2)[1]
         if path == b"/stats":
             self._write(stub.stats(reset=True))
         elif path == b"/peek":
@@ -182,9 +190,10 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
 
-async def serve(latency_s: float, said: str | None) -> None:
-    """Runs until the process is ended; the port is the first line on stdout."""
-    loop, stub = asyncio.get_running_loop(), Stub(latency_s, said)
+async def serve(latency_s: float, answer_text: str | None) -> None:
+    """Serve until the process ends; print the port as the first line."""
+    loop = asyncio.get_running_loop()
+    stub = Stub(latency_s, answer_text)
     server = await loop.create_server(lambda: Connection(stub, loop), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     gc.freeze()
@@ -192,13 +201,13 @@ async def serve(latency_s: float, said: str | None) -> None:
 
 
 def main() -> int:
-    """Returns the exit code, when the process is interrupted."""
+    """Return the exit code, when the process is interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency", type=float, default=0.2, metavar="SECONDS")
     parser.add_argument("--answer", metavar="JSON", help="what is always answered; default: twenty fields")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     try:
-        asyncio.run(serve(asked.latency, asked.answer))
+        asyncio.run(serve(options.latency, options.answer))
     except KeyboardInterrupt:
         return 130
     return 0

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the stub server as a child, a site with documents and a config, a child's cost, a table.
+"""Shared parts of the benchmarks: the stub server as a child, a site with documents and a config, costs, a table.
 
 It must not judge a figure.
 """
@@ -21,7 +21,7 @@ from typing import Any
 from bench.server import MODEL, schema
 
 SCRIPTS = Path(__file__).resolve().parent
-"""The folder that runs as `python scripts/bench NAME`."""
+"""The folder of `python scripts/bench NAME`."""
 COMMAND = (sys.executable, "-m", "pipeline")
 AGENT = {
     "description": "a schema of twenty fields",
@@ -34,7 +34,7 @@ AGENT = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a child took: CPU seconds, and the most memory it had, in megabytes."""
+    """The cost of a child process: CPU seconds, and peak memory in megabytes."""
 
     cpu_s: float
     peak_mb: float
@@ -42,7 +42,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What the stub has seen of documents: times of the first request and the last answer, answers; and its own CPU.
+    """The stub's counts of documents: times of the first request and the last answer, answers; and its own CPU.
 
     Times are of the monotonic clock. The requests of a preflight don't count.
     """
@@ -55,7 +55,7 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A row of the table of all benchmarks: what was measured, what came out, and what it should be, if anything."""
+    """A row of the table of all benchmarks: the quantity, its value, and its aim, if any."""
 
     what: str
     found: str
@@ -67,25 +67,26 @@ class Stub:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        self._process, self.url = process, f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        self._process = process
+        self.url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
 
     def stats(self) -> Stats:
-        """Returns what was seen since the last call."""
+        """Return the counts since the last call."""
         return self._ask("stats")
 
     def peek(self) -> Stats:
-        """Returns the same, and forgets nothing."""
+        """Return the counts without a reset."""
         return self._ask("peek")
 
     def _ask(self, page: str) -> Stats:
         with urllib.request.urlopen(f"{self.url}/{page}", timeout=10) as reply:
-            told = json.load(reply)
-        return Stats(**told)
+            stats = json.load(reply)
+        return Stats(**stats)
 
 
 @contextmanager
 def stub_server(latency_s: float, *, answer: str | None = None) -> Iterator[Stub]:
-    """A stub that answers after this time, and always with this text if one is given; ended when the block is."""
+    """Yield a stub that answers after this time, with this text if one is given; end it with the block."""
     command = [sys.executable, str(SCRIPTS), "server", "--latency", str(latency_s)]
     command += [] if answer is None else ["--answer", answer]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -96,14 +97,14 @@ def stub_server(latency_s: float, *, answer: str | None = None) -> Iterator[Stub
 
 
 def text_of(size: int, number: int) -> str:
-    """A text of so many characters that no other number gives."""
+    """Return a text of this many characters, a different one for each number."""
     return "".join(islice(cycle(f"In quarter {number} profits rose by a tenth, said the board. "), size))
 
 
 def write_site(
     folder: Path, url: str, *, dialect: str, settings: Mapping[str, Any], agent: Mapping[str, Any] = AGENT
 ) -> None:
-    """Writes the config (dotted keys over the usual ones) and the agent."""
+    """Write the config (dotted keys override the usual ones) and the agent."""
     usual = {
         "provider": dialect,
         "agent": "bench",
@@ -127,14 +128,14 @@ def write_site(
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without settings of the pipeline but the config file's place."""
+    """Return the environment without settings of the pipeline except the config file's path."""
     prefixes = ("VLLM_", "OLLAMA_", "PIPELINE_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     return {**clean, "PIPELINE_CONFIG": "pipeline.yaml"}
 
 
 def measured(command: Sequence[str], folder: Path) -> Cost:
-    """What a child cost that ended well; RuntimeError with its last words for one that did not."""
+    """Run a child and return its cost; RuntimeError with the end of its log if it fails."""
     with (folder / "child.log").open("w", encoding="utf-8") as log:
         child = subprocess.Popen(
             command, cwd=folder, env=clean_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -147,12 +148,12 @@ def measured(command: Sequence[str], folder: Path) -> Cost:
 
 
 def peak_mb_of(usage: resource.struct_rusage) -> float:
-    """The peak of the resident memory; Linux counts in kilobytes, macOS in bytes."""
+    """Return the peak of the resident memory; Linux counts in kilobytes, macOS in bytes."""
     return usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def own_peak_mb() -> float:
-    """This process's own peak; where the kernel tells no other, that of its parent at the start is in it."""
+    """Return this process's own peak; on some kernels it includes that of the parent at the start."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
@@ -161,7 +162,7 @@ def own_peak_mb() -> float:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown, its columns aligned."""
+    """Return a Markdown table with aligned columns."""
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(head))]
     lines = [

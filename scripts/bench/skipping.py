@@ -1,6 +1,6 @@
-"""CPU time for each file that a run skips because nothing has changed, over one `stat` and one sqlite read in Python.
+"""Measure the CPU time of a skipped, unchanged file, relative to one `stat` and one sqlite read in Python.
 
-The difference of two runs over a folder that is done: with all its files, and with few of them.
+It is the difference between two runs over a finished folder: with all its files, and with few of them.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from pathlib import Path
 
 from bench.site import COMMAND, Stub, measured, stub_server, write_site
 
-FILES, FEW = 6_000, 100
+FILES = 6_000
+FEW = 100
 AN_HOUR_AGO = time.time() - 3600
 """A file that was written just before it is listed has no version, and is read again by the next run."""
 
 
 def skipped_ratio(rounds: int) -> float:
-    """The median of so many rounds."""
+    """Return the median of this many rounds."""
     with stub_server(0.0) as stub, tempfile.TemporaryDirectory() as name:
         sites = [_site(Path(name, str(count)), count, stub) for count in (FILES, FEW)]
         return statistics.median(_ratio(*sites) for _ in range(rounds))
 
 
 def _site(folder: Path, count: int, stub: Stub) -> Path:
-    """A folder whose files are all done."""
+    """Return a folder whose files are all done."""
     folder.mkdir()
     write_site(folder, stub.url, dialect="vllm", settings={"runner.concurrency": 32})
     (folder / "inbox").mkdir()
@@ -46,7 +47,7 @@ def _ratio(many: Path, few: Path) -> float:
 
 
 def _own_s(folder: Path, count: int) -> float:
-    """CPU seconds of one `stat` and one read by key, in the plainest way."""
+    """Return the CPU seconds of one `stat` and one read by key, in the simplest way."""
     database = sqlite3.connect(":memory:")
     database.execute("CREATE TABLE done (id TEXT PRIMARY KEY, sha256 TEXT, version TEXT) WITHOUT ROWID")
     names = [f"{number:06}.txt" for number in range(count)]

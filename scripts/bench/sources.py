@@ -1,12 +1,12 @@
-"""Documents per second and peak memory of each kind of input, for a small and a large one of it.
+"""Measure documents per second and peak memory of each kind of input, for a small and a large one.
 
     python scripts/bench sources                      # 1,000 and 200,000 documents
     python scripts/bench sources --short              # 1,000 and 5,000
-    python scripts/bench sources --s3                 # an object store too: SeaweedFS, which the test extra installs
-    python scripts/bench sources --s3 s3://bucket/p   # one of your own, as the environment says; it is filled
+    python scripts/bench sources --s3                 # also an object store: SeaweedFS, which the test extra installs
+    python scripts/bench sources --s3 s3://bucket/p   # your own bucket, by the environment; it is filled
 
 Each is listed, read and decoded in a process of its own, in one thread. Timings hold for one machine and one moment:
-compare within a table. What must stay flat is the memory.
+compare within a table. The memory must stay flat.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ from pipeline.documents import ListingCounts, decode, load_entries
 from pipeline.documents.helpers.pool import POOL, SPLITTERS
 from pipeline.stores import RemoteStore
 
-LARGE, SHORT, SMALL = 200_000, 5_000, 1_000
+LARGE = 200_000
+SHORT = 5_000
+SMALL = 1_000
 _WORDS = "The central bank left its rate where it was, and the shares of the lender fell by three per cent. " * 10
 
 
@@ -113,7 +115,7 @@ def make_parquet(path: Path, count: int) -> None:
 
 
 def batched(items: Iterator[tuple[str, bytes]], size: int) -> Iterator[list[tuple[str, bytes]]]:
-    """The items in lists of this size."""
+    """Yield the items in lists of this size."""
     while batch := list(islice(items, size)):
         yield batch
 
@@ -170,8 +172,9 @@ def make_objects(uri: str, count: int) -> None:
 
 
 def measure(uri: str) -> None:
-    """Prints documents, seconds, and the peak memory in megabytes with that of the largest helper, as JSON."""
-    started, count = time.perf_counter(), 0
+    """Print documents, seconds, and the peak memory in megabytes with that of the largest helper, as JSON."""
+    started = time.perf_counter()
+    count = 0
     config = InputConfig(uri=(InputSource(uri),))
     for entry in load_entries(config, output=None, counts=ListingCounts()):
         decode(entry, entry.read(), text_field="text")
@@ -193,7 +196,7 @@ def measured(uri: str, count: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Makes each input, measures it, and prints the table."""
+    """Make each input, measures it, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help=f"{SHORT:,} documents are many")
     parser.add_argument("--documents", type=int, help=f"how many are many (default {LARGE:,})")
@@ -204,8 +207,8 @@ def main() -> None:
         measure(arguments.measure)
         return
     large = arguments.documents or (SHORT if arguments.short else LARGE)
-    found = figures(large, s3=arguments.s3)
-    print(table(("source", "what it took", "aim"), [(each.what, each.found, each.aim) for each in found]))
+    results = figures(large, s3=arguments.s3)
+    print(table(("source", "what it took", "aim"), [(figure.what, figure.found, figure.aim) for figure in results]))
 
 
 def short() -> Iterator[Figure]:
@@ -214,7 +217,7 @@ def short() -> Iterator[Figure]:
 
 
 def figures(large: int, *, s3: str | None) -> Iterator[Figure]:
-    """A row for each kind of input; `s3` None leaves the object store out."""
+    """Yield a row for each kind of input; `s3` None leaves the object store out."""
     for source in LOCAL:
         yield _figure(source, large, partial(_local, source))
     if s3 is not None:
@@ -222,15 +225,15 @@ def figures(large: int, *, s3: str | None) -> Iterator[Figure]:
             yield _figure("s3", large, partial(_remote, uri))
 
 
-def _figure(source: str, large: int, one: Callable[[int], tuple[float, float]]) -> Figure:
-    (slow, less), (fast, more) = one(SMALL), one(large)
-    found = f"{slow:,.0f} and {fast:,.0f} documents/s, {less:.1f} and {more:.1f} MB at most ({more - less:+.1f})"
-    return Figure(f"{SMALL:,} and {large:,} documents in {source}", found, "flat memory")
+def _figure(source: str, large: int, measure_one: Callable[[int], tuple[float, float]]) -> Figure:
+    (slow, less), (fast, more) = measure_one(SMALL), measure_one(large)
+    result = f"{slow:,.0f} and {fast:,.0f} documents/s, {less:.1f} and {more:.1f} MB at most ({more - less:+.1f})"
+    return Figure(f"{SMALL:,} and {large:,} documents in {source}", result, "flat memory")
 
 
 @contextmanager
 def _bucket(uri: str) -> Iterator[str]:
-    """The prefix that was named, or one of a server of our own, which children find by the environment."""
+    """Yield the named prefix, or that of a local server, which children find by the environment."""
     if uri:
         yield uri
         return

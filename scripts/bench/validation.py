@@ -41,14 +41,14 @@ def short() -> Iterator[Figure]:
     """Yield a row for each built-in agent."""
     for name in AGENTS:
         fast_us, whole_us = measured(compile_schema(load_agent(name).schema, where=name))
-        found = f"{fast_us:.0f} us, jsonschema alone {whole_us:.0f} us: {whole_us / fast_us:.0f} times"
-        yield Figure(f"validation of an answer of {name}", found, f"{AIM:g} times or more")
+        result = f"{fast_us:.0f} us, jsonschema alone {whole_us:.0f} us: {whole_us / fast_us:.0f} times"
+        yield Figure(f"validation of an answer of {name}", result, f"{AIM:g} times or more")
 
 
 def main() -> int:
     """Print the rows; return the exit code."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    rows = [(each.what, each.found, each.aim) for each in short()]
+    rows = [(figure.what, figure.found, figure.aim) for figure in short()]
     print(table(("what", "what came out", "aim"), rows))
     return 0
 

@@ -61,12 +61,12 @@ class Ollama:
     def page(self, request: Request) -> Reply:
         """Return the answer to anything that is not a chat."""
         pages = {"/": self._root, "/api/version": self._version, "/api/tags": self._tags, "/api/ps": self._ps}
-        known = pages.get(request.path)
-        if known and request.method in ("GET", "HEAD"):
-            return known()
+        handler = pages.get(request.path)
+        if handler and request.method in ("GET", "HEAD"):
+            return handler()
         if request.path == "/api/show" and request.method == "POST":
             return self._show(request.body)
-        if known or request.path in (*CHATS, "/api/show"):
+        if handler or request.path in (*CHATS, "/api/show"):
             return Reply(405, b"405 method not allowed", "text/plain")
         return self.url_not_found()
 

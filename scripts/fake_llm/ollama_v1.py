@@ -99,8 +99,8 @@ class OllamaV1:
     def error(self, status: int, message: str, *, headers: Headers = ()) -> Reply:
         """Return an error in the shape of this dialect."""
         kinds = {400: "invalid_request_error", 404: "not_found_error"}
-        told = {"message": message, "type": kinds.get(status, "api_error"), "param": None, "code": None}
-        return Reply(status, json_bytes({"error": told}), headers=headers)
+        details = {"message": message, "type": kinds.get(status, "api_error"), "param": None, "code": None}
+        return Reply(status, json_bytes({"error": details}), headers=headers)
 
     def model_not_found(self, model: str) -> Reply:
         """Return the 404 of an unknown model."""

@@ -94,24 +94,28 @@ class Campaign:
         """Start one run, let the action happen to it, and check its output."""
         self.tally.runs += 1
         label = f"run-{self.tally.runs:04}"
-        before = Snapshot.of(self._site.outbox)
-        results = before.last_results()
-        self._is_first_start = not (before.results or before.errors)
+        snapshot_before = Snapshot.of(self._site.outbox)
+        results = snapshot_before.last_results()
+        self._is_first_start = not (snapshot_before.results or snapshot_before.errors)
         self._ledger.finished = {
             name for name, line in results.items() if line["sha256"] == self._corpus.docs[name].sha256
         }
         self._ledger.answered_windows = frozenset(answered_windows(self._corpus, self._site.outbox))
         over = action(label)
-        after = Snapshot.of(self._site.outbox)
+        snapshot_after = Snapshot.of(self._site.outbox)
         outbox = self._site.outbox
-        self._add(check_run(label, before, after, ledger=self._ledger, over=over, unwritten=outbox.unwritten))
+        self._add(
+            check_run(
+                label, snapshot_before, snapshot_after, ledger=self._ledger, over=over, unwritten=outbox.unwritten
+            )
+        )
         outbox.free()  # no process of this campaign is alive, so the next run need not wait for the lease
-        result_count = len(after.last_results())
+        result_count = len(snapshot_after.last_results())
         document_count = sum(1 for _ in self._corpus.visible())
         wrong = sum(map(len, self.tally.findings.rows().values()))
         action_name = action.__name__.strip("_").replace("_", " ")
         self._say(
-            f"{label} {action_name}: {result_count} results, {len(after.errors)} errors of {document_count};"
+            f"{label} {action_name}: {result_count} results, {len(snapshot_after.errors)} errors of {document_count};"
             f" faults: {wrong}"
         )
 

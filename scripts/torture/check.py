@@ -112,8 +112,8 @@ def check_run(
     long = sum(ledger.corpus.docs[name].case is LONG for name in open_now)
     most = CONCURRENCY + unwritten + min(long, MOST_OPEN)
     if len(open_now) > most:
-        told = f"{label}: {len(open_now)} documents were sent and not recorded, expected at most {most}"
-        findings.requests.append(told)
+        description = f"{label}: {len(open_now)} documents were sent and not recorded, expected at most {most}"
+        findings.requests.append(description)
     events = ledger.events[label]
     blamed = (_blamed(line, label, ledger=ledger) for line in after.errors)
     findings.wrong_ends += [f"{label}: {sentence}" for sentence in blamed if sentence]

@@ -71,11 +71,11 @@ def read_as(data: bytes, encoding: str) -> Text:
     return text, (f"encoding:{encoding}", *([f"invalid_bytes:{lost}"] if lost else []))
 
 
-def _narrow(data: bytes, known: str | None) -> Text:
+def _narrow(data: bytes, codec: str | None) -> Text:
     """Return the text of bytes without NUL."""
-    if known and known.startswith(_SEVEN_BIT):
-        return read_as(data, known)
-    seven_bit = _seven_bit(data) if known is None else None
+    if codec and codec.startswith(_SEVEN_BIT):
+        return read_as(data, codec)
+    seven_bit = _seven_bit(data) if codec is None else None
     if seven_bit is not None:
         return read_as(data, seven_bit)[0], (f"encoding_guessed:{seven_bit}",)
     refuse_binary(data)
@@ -86,8 +86,8 @@ def _narrow(data: bytes, known: str | None) -> Text:
     nearly = _nearly_utf8(data)
     if nearly is not None:
         return nearly
-    if known and not known.startswith("utf"):
-        text, notes = read_as(data, known)
+    if codec and not codec.startswith("utf"):
+        text, notes = read_as(data, codec)
         beyond = len(text) - sum(map(str.isascii, text))
         if text.count(_BAD) <= MAX_REPLACED_SHARE * beyond:
             return text, notes

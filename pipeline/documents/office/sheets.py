@@ -33,11 +33,11 @@ def sheet_lines(package: Package, main: str, notes: Counter[str]) -> list[str]:
         if relation is None or relation.part is None or relation.kind not in _SHEETS or relation.part not in package:
             notes["sheets_skipped"] += 1
             continue
-        found = SheetReader(texts.texts, formats.codes, notes, from_1904=workbook.from_1904)
-        found.chars = chars
-        package.read(relation.part, found)
-        rows = [*found.lines(), *found.printed, *_beside(package, relation.part, persons, notes)]
-        chars = found.chars
+        sheet_reader = SheetReader(texts.texts, formats.codes, notes, from_1904=workbook.from_1904)
+        sheet_reader.chars = chars
+        package.read(relation.part, sheet_reader)
+        rows = [*sheet_reader.lines(), *sheet_reader.printed, *_beside(package, relation.part, persons, notes)]
+        chars = sheet_reader.chars
         notes["hidden_sheets"] += sheet.hidden
         lines += [_heading(sheet), *rows] if rows else []
     notes["sheets"] = len(workbook.sheets)
