@@ -109,14 +109,24 @@ class Held:
         return self.data
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A document that was read when its format was looked at; calling it returns the bytes."""
+
+    data: bytes
+
+    def __call__(self) -> bytes:
+        return self.data
+
+
 def held_sha256(entry: Entry) -> str | None:
     """Return the hash of a document that was read with its container; None when it must be read first."""
     return sha256(entry.read.data).hexdigest() if isinstance(entry.read, Held) else None
 
 
 def held_bytes(entry: Entry) -> int:
-    """Return the number of bytes that an entry keeps in memory: those of a document read with its container."""
-    return len(entry.read.data) if isinstance(entry.read, Held) else 0
+    """Return the number of bytes that an entry keeps in memory: those of a document that was read with the listing."""
+    return len(entry.read.data) if isinstance(entry.read, (Held, Kept)) else 0
 
 
 def fail(problem: DocumentError) -> NoReturn:

@@ -20,6 +20,7 @@ from pipeline.documents.containers import (
     Container,
     Format,
     Held,
+    Kept,
     damaged,
     fail,
     is_damaged,
@@ -29,7 +30,7 @@ from pipeline.documents.conversions import how_to_convert
 from pipeline.documents.encodings.known_encoding import encoding_of
 from pipeline.documents.extras import how_to_install, is_missing
 from pipeline.documents.file_kinds import FileKind, Lookup, kind_of
-from pipeline.documents.files import Damage, ListedFile, read_file
+from pipeline.documents.files import Damage, ListedFile, SmallFile, read_file
 from pipeline.documents.looking import opened_twice, shown_format
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.errors import DocumentError
@@ -87,17 +88,29 @@ def entries_of(file: ListedFile, rules: EntryRules, kind: FileKind | None = None
     if form.look is None or not is_looked_at(form, file):
         return _entries_as(form, file, compression=compression, rules=rules)
     last_line = rules.known(file.id)
+    kept: Kept | None = None
     if not rules.is_done(file, last_line):
         file = file._replace(open=opened_twice(file.open)) if file.passing else file
-        opener = file.open_small if compression is PLAIN else file.open
+        small = SmallFile(file) if compression is PLAIN else None
+        opener = file.open if small is None else small.open
         form = shown_format(form, container_of(file, form.name, compression=compression, rules=rules, open=opener))
-    return _entries_as(form, file, compression=compression, rules=rules, last_line=last_line)
+        kept = small.kept(rules.config.max_document_bytes) if small is not None else None
+    return _entries_as(form, file, compression=compression, rules=rules, last_line=last_line, kept=kept)
 
 
 def _entries_as(
-    form: Format, file: ListedFile, *, compression: Compression, rules: EntryRules, last_line: Known | None = None
+    form: Format,
+    file: ListedFile,
+    *,
+    compression: Compression,
+    rules: EntryRules,
+    last_line: Known | None = None,
+    kept: Kept | None = None,
 ) -> Iterator[Entry]:
-    """Yield the entries of a file of this format; `last_line`: its last line in the output, if it was looked up."""
+    """Yield the entries of a file of this format.
+
+    `last_line`: its last line in the output, if it was looked up. `kept`: its bytes, if it was read for its format.
+    """
     if form.split is not None:
         unpacked = recovering(compression, starts=form.mark) if form.mark else compression
         pieces = piece_entries(container_of(file, form.name, compression=unpacked, rules=rules), form.split)
@@ -106,7 +119,7 @@ def _entries_as(
         read_file, file, compression=compression, limit_bytes=rules.config.max_document_bytes
     )
     encoding = encoding_of(file.relative, rules.config.encoding, form=form.name)
-    reader = partial(_read_encoded, reader, encoding) if encoding else reader
+    reader = partial(_read_encoded, reader, encoding) if encoding else kept or reader
     reader = _read_now(reader, file.id) if file.passing else reader
     return iter((Entry(file.id, file.uri, file.version, file.size_bytes, form.name, reader, known=last_line),))
 

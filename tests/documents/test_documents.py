@@ -24,8 +24,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import InputConfig, InputSource
-from pipeline.documents import FORMATS, ListingCounts, break_special_tokens, decode, fallback_id, load_entries
+from pipeline.documents import (
+    FORMATS,
+    ListingCounts,
+    break_special_tokens,
+    decode,
+    fallback_id,
+    held_bytes,
+    load_entries,
+)
 from pipeline.documents.file_kinds import extension_of
+from pipeline.documents.files import KEPT_BYTES
 from pipeline.documents.patterns import select
 from pipeline.documents.special_tokens import break_delimiters, delimiters
 from pipeline.errors import ConfigError, DocumentError
@@ -378,17 +387,33 @@ def _made(name: str) -> Path:
 
 def test_grown_file_is_checked_against_the_limit() -> None:
     """The size from the listing is not trusted."""
-    put({"in/a.txt": "x"})
+    put({"in/a.md": "x"})
     (entry,) = entries(max_document_bytes=10)
+    put({"in/a.md": "x" * 11})
+    assert reason(entry.read) == "document_too_large"
+
+
+def test_small_file_whose_format_was_looked_at_is_not_opened_again() -> None:
+    """Its bytes wait for a worker with its entry, and count as memory in use."""
+    put({"in/a.txt": "before", "in/b.txt": "x" * (KEPT_BYTES + 1)})
+    small, large = entries()
+    put({"in/a.txt": "after!", "in/b.txt": "y" * (KEPT_BYTES + 1)})
+    assert (small.read(), held_bytes(small)) == (b"before", 6)
+    assert (large.read(), held_bytes(large)) == (b"y" * (KEPT_BYTES + 1), 0)
+
+
+def test_small_file_over_the_limit_is_too_large() -> None:
+    """The limit of a document applies to bytes that were read with the listing."""
     put({"in/a.txt": "x" * 11})
+    (entry,) = entries(max_document_bytes=10)
     assert reason(entry.read) == "document_too_large"
 
 
 def test_removed_file_is_unreadable() -> None:
     """A file removed after its listing is one failed document, whose message does not quote it."""
-    put({"in/a.txt": "secret words"})
+    put({"in/a.md": "secret words"})
     (entry,) = entries()
-    Path("in/a.txt").unlink()
+    Path("in/a.md").unlink()
     with pytest.raises(DocumentError, match="No such file") as error:
         entry.read()
     assert error.value.reason == "document_unreadable"
@@ -773,7 +798,7 @@ def test_hostile_text_takes_linear_time(piece: str) -> None:
     assert break_special_tokens(text) == (text, False)
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+@pytest.mark.parametrize("name", ["a.md", "a.md.gz"])
 def test_replaced_file_is_read_in_its_current_state(tmp_path: Path, name: str) -> None:
     """Another file under its name is no store failure: the run does not wait, and reads the newest."""
     pack = gzip.compress if name.endswith(".gz") else bytes

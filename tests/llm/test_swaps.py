@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ from timing import until
 
 from pipeline.config import VLLMConfig
 from pipeline.llm.transport.http import Access, CallFailedError, Endpoint
+from pipeline.llm.transport.request_ids import new_request_id
 from pipeline.llm.vllm import VLLMClient
 
 TLS = Path(__file__).parents[1] / "data/tls"
@@ -261,6 +263,18 @@ def test_each_request_has_its_own_id() -> None:
         replies_in_turn(server, 5)
         ids = [got.headers["x-request-id"] for got in server.got]
     assert len(set(ids)) == 5
+
+
+def test_a_forked_process_has_ids_of_its_own() -> None:
+    """A program that uses the clients may fork, and both processes continue from the same state."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writer, new_request_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 100).decode() != new_request_id()
+    os.close(reader)
+    os.close(writer)
 
 
 def test_configured_request_id_is_sent_unchanged() -> None:

@@ -178,12 +178,12 @@ os.open = open
 @pytest.mark.slow
 def test_document_that_kills_its_process_fails(place: Place) -> None:
     """It is treated as exceeding the machine's memory: after three times it is sent alone, and then it fails."""
-    place.documents({**{f"d{n:03}.txt": f"text {n}" for n in range(12)}, "deadly.txt": "text"})
+    place.documents({**{f"d{n:03}.txt": f"text {n}" for n in range(12)}, "deadly.md": "text"})
     (place.folder / "path").mkdir()
     (place.folder / "path" / "sitecustomize.py").write_text(DEADLY, encoding="utf-8")
     place.configure(TWO)
     ran = place.run(env={"PYTHONPATH": f"path{os.pathsep}{os.environ.get('PYTHONPATH', '')}"})
-    assert place.failed() == {"deadly.txt": "document_too_expensive"}
+    assert place.failed() == {"deadly.md": "document_too_expensive"}
     assert len(place.done()) == 12
     assert "SIGKILL" in ran.err
 

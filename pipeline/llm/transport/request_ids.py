@@ -6,16 +6,20 @@ vLLM answers with the id `chatcmpl-` + X-Request-Id; gateways may return the hea
 from __future__ import annotations
 
 import os
+import random
 import re
 
 HEADER = "X-Request-Id"
 _PREFIX = "xpipe-"
+_RANDOM = random.Random()
+"""Seeded by the system once a process: with a system call for each id, the thread would wait for its turn each time."""
+os.register_at_fork(after_in_child=_RANDOM.seed)
 _OURS = re.compile(_PREFIX + "[0-9a-f]{24}")
 
 
 def new_request_id() -> str:
     """Return an id that no other request has, of this process or any other."""
-    return _PREFIX + os.urandom(12).hex()
+    return f"{_PREFIX}{_RANDOM.getrandbits(96):024x}"
 
 
 def names_another(value: object, request_id: str) -> bool:
