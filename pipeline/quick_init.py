@@ -15,26 +15,26 @@ T = TypeVar("T")
 def quick_init(cls: type[T]) -> type[T]:
     """Give a frozen dataclass without slots its quick `__init__`, with the same parameters."""
     own: tuple[Field[Any], ...] = fields(cls)  # type: ignore[arg-type]
-    given: dict[str, Any] = {"MISSING": MISSING}
-    positional = [_parameter(each, given) for each in own if not each.kw_only]
-    by_name = [_parameter(each, given) for each in own if each.kw_only]
+    namespace: dict[str, Any] = {"MISSING": MISSING}
+    positional = [_parameter(attribute, namespace) for attribute in own if not attribute.kw_only]
+    by_name = [_parameter(attribute, namespace) for attribute in own if attribute.kw_only]
     parameters = ["self", *positional, *(["*", *by_name] if by_name else [])]
-    lines = ["values = self.__dict__", *(f"values[{each.name!r}] = {_value(each)}" for each in own)]
-    exec(f"def __init__({', '.join(parameters)}):\n  " + "\n  ".join(lines), given)
-    made = given["__init__"]
-    made.__qualname__ = f"{cls.__qualname__}.__init__"
-    made.__annotations__ = cls.__init__.__annotations__
-    cls.__init__ = made  # type: ignore[method-assign]
+    lines = ["values = self.__dict__", *(f"values[{attribute.name!r}] = {_value(attribute)}" for attribute in own)]
+    exec(f"def __init__({', '.join(parameters)}):\n  " + "\n  ".join(lines), namespace)
+    method = namespace["__init__"]
+    method.__qualname__ = f"{cls.__qualname__}.__init__"
+    method.__annotations__ = cls.__init__.__annotations__
+    cls.__init__ = method  # type: ignore[method-assign]
     return cls
 
 
-def _parameter(field: Field[Any], given: dict[str, Any]) -> str:
-    """Return the parameter of a field; its default goes to `given`."""
+def _parameter(field: Field[Any], namespace: dict[str, Any]) -> str:
+    """Return the parameter of a field; its default goes to `namespace`."""
     if field.default is not MISSING:
-        given[f"default_{field.name}"] = field.default
+        namespace[f"default_{field.name}"] = field.default
         return f"{field.name}=default_{field.name}"
     if field.default_factory is not MISSING:
-        given[f"make_{field.name}"] = field.default_factory
+        namespace[f"make_{field.name}"] = field.default_factory
         return f"{field.name}=MISSING"
     return field.name
 

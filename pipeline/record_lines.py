@@ -24,10 +24,10 @@ def redacted(record: Result | Failure, redact: Callable[[Any], Any], *, own: Cal
     history = tuple(replace(step, error=redact(step.error)) for step in record.history)
     if isinstance(record, Result):
         model = ModelMetadata(*(redact(value) for value in _plain(record.model).values()))
-        same = {"notes": redact(record.notes), "metadata": own(record.metadata), "history": history}
+        changes = {"notes": redact(record.notes), "metadata": own(record.metadata), "history": history}
         if record.windows is not None:
-            same["windows"] = {**record.windows, "models": redact(record.windows["models"])}
-        return changed(record, model=model, **same)
+            changes["windows"] = {**record.windows, "models": redact(record.windows["models"])}
+        return changed(record, model=model, **changes)
     message = redact(record.message)
     raw = redact(record.raw)
     error = redact(record.error)

@@ -124,13 +124,13 @@ def _enum(_: _Maker, part: Mapping[str, Any]) -> Check:
 
 def _object(maker: _Maker, part: Mapping[str, Any]) -> Check:
     checks = {name: maker.check(inner) for name, inner in part.get("properties", {}).items()}
-    others = part.get("additionalProperties", True)
-    other = None if others is False else maker.check(others)
+    additional = part.get("additionalProperties", True)
+    additional_check = None if additional is False else maker.check(additional)
 
     def check(value: Any) -> bool:
         if type(value) is dict:
             for name, item in value.items():
-                inner = checks.get(name, other)
+                inner = checks.get(name, additional_check)
                 if inner is None or not inner(item):
                     return False
         return True

@@ -60,10 +60,10 @@ def read(text: str, *, repair: str) -> tuple[Any, bool]:
 
 def strip_fence(text: str) -> str:
     """Return the text between one opening and one closing fence line; the text itself without such a pair."""
-    opening, newline, rest = text.lstrip().partition("\n")
-    rest = rest.rstrip()
-    if newline and opening.startswith("```") and "`" not in opening[3:] and rest.endswith("\n```"):
-        return rest[:-4]
+    opening, newline, body = text.lstrip().partition("\n")
+    body = body.rstrip()
+    if newline and opening.startswith("```") and "`" not in opening[3:] and body.endswith("\n```"):
+        return body[:-4]
     return text
 
 
@@ -236,9 +236,9 @@ def _guessed(text: str) -> Any:
     return values[0]
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(first: Any, second: Any) -> bool:
     """Return True for equal JSON; in Python 1, 1.0 and True are equal."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
 
 
 def _refuse_depth(value: Any) -> None:

@@ -31,8 +31,8 @@ def check_patterns(node: Mapping[str, Any], *, at: str, names_matter: bool) -> N
     """
     if isinstance(node.get("pattern"), str):
         _check(node["pattern"], at=f"{at}.pattern")
-    named = node.get("patternProperties")
-    for pattern in named if isinstance(named, Mapping) else ():
+    patterns = node.get("patternProperties")
+    for pattern in patterns if isinstance(patterns, Mapping) else ():
         _check(pattern, at=f"{at}.patternProperties")
         if names_matter and not linear_regex(pattern).is_plain:
             need = "need a simpler pattern, or additionalProperties in place of unevaluatedProperties"
@@ -69,23 +69,25 @@ def _pattern_properties(
 
 
 def _additional_properties(
-    validator: Any, others: Any, instance: Any, schema: Mapping[str, Any]
+    validator: Any, additional: Any, instance: Any, schema: Mapping[str, Any]
 ) -> Iterator[ValidationError]:
     if not validator.is_type(instance, "object"):
         return
     extras = additional_names(instance, schema)
-    if validator.is_type(others, "object"):
+    if validator.is_type(additional, "object"):
         for name in extras:
-            yield from validator.descend(instance[name], others, path=name)
-    elif not others and extras:
+            yield from validator.descend(instance[name], additional, path=name)
+    elif not additional and extras:
         yield ValidationError("there are properties that the schema does not accept")
 
 
 def additional_names(names: Iterable[str], schema: Mapping[str, Any]) -> list[str]:
     """Return the names that neither `properties` nor `patternProperties` of the schema covers."""
-    named = schema.get("properties", {})
+    properties = schema.get("properties", {})
     patterns = schema.get("patternProperties", {})
-    return [name for name in names if name not in named and not any(matches(pattern, name) for pattern in patterns)]
+    return [
+        name for name in names if name not in properties and not any(matches(pattern, name) for pattern in patterns)
+    ]
 
 
 _KEYWORDS = {

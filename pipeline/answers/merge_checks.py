@@ -110,7 +110,7 @@ class Checks:
             (candidate for candidate in candidates if name in candidate.structure.get("properties", {})), None
         )
         if holder is None:
-            numbers = [other for candidate in candidates for other in self._numbers(candidate)]
+            numbers = [number for candidate in candidates for number in self._numbers(candidate)]
             self._refuse(node, BY, ", which is not a property beside it or around it", numbers)
         if name not in self._numbers(holder):
             self._refuse(node, BY, ", which is not a number", self._numbers(holder))

@@ -47,7 +47,7 @@ class _Reader:
         self._nodes = SchemaNodes(schema)
         self._accepts_null = accepts_null
         self._checks = Checks(self._nodes, where=where)
-        self._known: dict[tuple[int, bool], Rule] = {}
+        self._rules_read: dict[tuple[int, bool], Rule] = {}
         self._pending: deque[_Pending] = deque()
         self._visited: set[int] = set()
 
@@ -57,7 +57,7 @@ class _Reader:
         self._visited.update(id(source) for _, source in node.sources)
         self._checks.check_root(node)
         root = self._own_rule(node, schema, objects=(), in_item=False)
-        self._known[id(schema), False] = root
+        self._rules_read[id(schema), False] = root
         self._pending.append(_Pending(root, node, (), False))
         while self._pending:
             self._fill(self._pending.popleft())
@@ -72,7 +72,7 @@ class _Reader:
                         self._checks.refuse_place(f"{place}.{keyword}")
 
     def _rule(self, schema: Any, place: str, *, objects: tuple[SchemaNode, ...], in_item: bool) -> Rule:
-        cached = self._known.get((id(schema), in_item))
+        cached = self._rules_read.get((id(schema), in_item))
         if cached is not None:
             return cached
         node = self._nodes.of(schema, place)
@@ -82,7 +82,7 @@ class _Reader:
             rule = self._list_rule(node, schema, objects=objects)
         else:
             rule = self._own_rule(node, schema, objects=objects, in_item=in_item)
-        self._known[id(schema), in_item] = rule
+        self._rules_read[id(schema), in_item] = rule
         if node.kind == "object" and rule.how == FIELDS:
             self._pending.append(_Pending(rule, node, objects, in_item))
         return rule
@@ -130,10 +130,10 @@ class _Reader:
             place = f"{pending.node.place}.patternProperties.{pattern}"
             rule = self._rule(schema, place, objects=objects, in_item=pending.in_item)
             pending.rule.patterns.append((linear_regex(pattern).search, rule))
-        others = structure.get("additionalProperties")
-        if isinstance(others, Mapping):
+        additional = structure.get("additionalProperties")
+        if isinstance(additional, Mapping):
             place = f"{pending.node.place}.additionalProperties"
-            rule = self._rule(others, place, objects=objects, in_item=pending.in_item)
+            rule = self._rule(additional, place, objects=objects, in_item=pending.in_item)
             pending.rule.patterns.append((_any_name, rule))
 
     def _by(self, node: SchemaNode, objects: Iterable[SchemaNode]) -> By | None:

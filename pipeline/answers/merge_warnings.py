@@ -33,13 +33,13 @@ class _Walk:
     def __init__(self, nodes: SchemaNodes, *, overlaps: bool) -> None:
         self.nodes = nodes
         self._overlaps = overlaps
-        self._seen: set[int] = set()
+        self._visited: set[int] = set()
 
     def object(self, node: SchemaNode, rule: Rule, *, is_item: bool) -> Iterator[str]:
         """Yield the warnings about the properties of an object. `is_item`: it is one of a list."""
-        if id(rule) in self._seen:
+        if id(rule) in self._visited:
             return
-        self._seen.add(id(rule))
+        self._visited.add(id(rule))
         for name, schema in node.structure.get("properties", {}).items():
             inner = self.nodes.of(schema, f"{node.place}.properties.{name}")
             yield from self._value(inner, rule.properties[name], is_item=is_item)

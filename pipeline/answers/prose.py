@@ -30,6 +30,6 @@ def is_answer_in_prose(text: str, start: int) -> bool:
 
 def _sentence(lead: str) -> str:
     """Return the last sentence before an object."""
-    whole = _ABBREVIATION.sub(lambda match: match[0].replace(".", "\u2024"), lead)
-    ends = [match.end() for match in _SENTENCE_END.finditer(whole)]
-    return (whole[ends[-1] :] if ends else whole).replace("\u2024", ".")
+    masked = _ABBREVIATION.sub(lambda match: match[0].replace(".", "\u2024"), lead)
+    ends = [match.end() for match in _SENTENCE_END.finditer(masked)]
+    return (masked[ends[-1] :] if ends else masked).replace("\u2024", ".")

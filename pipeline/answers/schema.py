@@ -252,7 +252,7 @@ def _inner(schema: Mapping[str, Any], step: str | int) -> list[Any]:
     if isinstance(step, int):
         prefix = schema.get("prefixItems", [])
         return [prefix[step] if step < len(prefix) else schema.get("items")]
-    named = schema.get("properties", {})
-    subs = [named[step]] if step in named else []
+    properties = schema.get("properties", {})
+    subs = [properties[step]] if step in properties else []
     subs += [sub for pattern, sub in schema.get("patternProperties", {}).items() if matches(pattern, step)]
     return subs or [schema.get("additionalProperties")]

@@ -74,20 +74,20 @@ class SchemaNodes:
         structure, _ = self._reader.resolved(schema)
         return SchemaNode(sources or ((place, {}),), structure, self._kind(structure))
 
-    def _sources(self, schema: Any, place: str, seen: set[int]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        if not isinstance(schema, Mapping) or id(schema) in seen or len(seen) >= _MOST_SOURCES:
+    def _sources(self, schema: Any, place: str, visited: set[int]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        if not isinstance(schema, Mapping) or id(schema) in visited or len(visited) >= _MOST_SOURCES:
             return
-        seen.add(id(schema))
+        visited.add(id(schema))
         yield place, schema
         if isinstance(schema.get("$ref"), str):
-            yield from self._sources(self._reader.target(schema["$ref"]), _place_of(schema["$ref"]), seen)
+            yield from self._sources(self._reader.target(schema["$ref"]), _place_of(schema["$ref"]), visited)
         for keyword in ("anyOf", "oneOf"):
             branches = schema.get(keyword, [])
-            others = [number for number, branch in enumerate(branches) if branch != NULL]
-            if len(others) == 1:
-                yield from self._sources(branches[others[0]], f"{place}.{keyword}[{others[0]}]", seen)
+            non_null = [number for number, branch in enumerate(branches) if branch != NULL]
+            if len(non_null) == 1:
+                yield from self._sources(branches[non_null[0]], f"{place}.{keyword}[{non_null[0]}]", visited)
         for number, part in enumerate(schema.get("allOf", [])):
-            yield from self._sources(part, f"{place}.allOf[{number}]", seen)
+            yield from self._sources(part, f"{place}.allOf[{number}]", visited)
 
     def _kind(self, structure: Mapping[str, Any]) -> Kind:
         kinds = structure.get("type")

@@ -63,13 +63,13 @@ def _round(length: int) -> int:
 def schema_of_class(schema: Any) -> Any:
     """Return the schema of a class without titles and defaults, and with objects that take no other fields."""
     if isinstance(schema, list):
-        return [schema_of_class(each) for each in schema]
+        return [schema_of_class(item) for item in schema]
     if not isinstance(schema, Mapping):
         return schema
     clean: dict[str, Any] = {}
     for key, value in schema.items():
         if key in ("properties", "$defs") and isinstance(value, Mapping):
-            clean[key] = {name: schema_of_class(each) for name, each in value.items()}
+            clean[key] = {name: schema_of_class(item) for name, item in value.items()}
         elif key not in ("title", "default"):
             clean[key] = schema_of_class(value)
     if "properties" in clean:

@@ -30,16 +30,16 @@ def places(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from places(inner, f"{path}.{keyword}")
 
 
-def without_keywords(node: Any, drop: Callable[[str], bool], *, named: bool = False) -> Any:
+def without_keywords(node: Any, drop: Callable[[str], bool], *, is_name_map: bool = False) -> Any:
     """Return a copy without the keywords to drop; a property that happens to have such a name stays."""
     if isinstance(node, list):
         return [without_keywords(item, drop) for item in node]
     if not isinstance(node, dict):
         return node
-    if named:
+    if is_name_map:
         return {name: without_keywords(inner, drop) for name, inner in node.items()}
     return {
-        keyword: inner if keyword in _DATA else without_keywords(inner, drop, named=keyword in _NAMED)
+        keyword: inner if keyword in _DATA else without_keywords(inner, drop, is_name_map=keyword in _NAMED)
         for keyword, inner in node.items()
         if not drop(keyword)
     }

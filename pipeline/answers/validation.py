@@ -72,9 +72,9 @@ def judge(
     places = find_quotes([quote for _, quote in quotes], document_text, spans=spans, shown=shown)
     pairs = list(zip(quotes, places, strict=True))
     if missing := _missing(pairs, schema):
-        seen = document_text if spans is None else joined(document_text, spans)
-        hint = nearest_sentences([quote for _, quote in missing], shown or seen)
-        raise AnswerError("not_grounded", _not_found(missing, seen), stage="validate", hint=hint)
+        visible_text = document_text if spans is None else joined(document_text, spans)
+        hint = nearest_sentences([quote for _, quote in missing], shown or visible_text)
+        raise AnswerError("not_grounded", _not_found(missing, visible_text), stage="validate", hint=hint)
     starts = page_starts(document_text, pages)
     evidence = (evidence_at(json_pointer(steps), place, starts) for (steps, _), place in pairs if place is not None)
     return replace(answer, evidence=tuple(evidence))
@@ -117,13 +117,13 @@ def evidence_at(path: str, place: QuotePlace, starts: Sequence[int]) -> Evidence
     return evidence
 
 
-def _not_found(missing: list[tuple[str, str]], seen: str) -> str:
+def _not_found(missing: list[tuple[str, str]], visible_text: str) -> str:
     """Return the message about quotes that were not found, with the small differences that explain it."""
-    shown = missing[:_SHOWN_PLACES]
-    places = ", ".join(path for path, _ in shown) + (", …" if len(missing) > _SHOWN_PLACES else "")
-    differences = QuoteDifferences(seen)
-    named = [(path, name) for path, quote in shown if (name := differences.name(quote)) is not None]
-    details = "".join(f"; {'it' if len(missing) == 1 else path} differs only in {name}" for path, name in named)
+    first_missing = missing[:_SHOWN_PLACES]
+    places = ", ".join(path for path, _ in first_missing) + (", …" if len(missing) > _SHOWN_PLACES else "")
+    differences = QuoteDifferences(visible_text)
+    differing = [(path, name) for path, quote in first_missing if (name := differences.name(quote)) is not None]
+    details = "".join(f"; {'it' if len(missing) == 1 else path} differs only in {name}" for path, name in differing)
     return f"{places}: quote not found in the document{details}"
 
 

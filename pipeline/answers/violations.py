@@ -117,9 +117,9 @@ def _expected(schema: Any) -> str:
         return f"one of {short(schema['enum'])}"
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
-    what = " or ".join(_KINDS[kind] for kind in kinds) or "a value"
+    kinds_text = " or ".join(_KINDS[kind] for kind in kinds) or "a value"
     limits = [text.format(short(schema[keyword])) for keyword, text in _LIMITS.items() if keyword in schema]
-    return f"{what} {' and '.join(limits)}".strip()
+    return f"{kinds_text} {' and '.join(limits)}".strip()
 
 
 def _branches(branches: Sequence[Any]) -> str:
@@ -147,18 +147,18 @@ def _missing(schema: Mapping[str, Any], value: Any) -> str:
 
 
 def _unexpected(schema: Mapping[str, Any], value: Any) -> str:
-    named = schema.get("properties", {})
+    properties = schema.get("properties", {})
     extra = len(unexpected_names(schema, value))
     word = "property" if extra == 1 else "properties"
-    return f"no properties but {', '.join(map(short, named)) or 'none'}, got {extra} unexpected {word}"
+    return f"no properties but {', '.join(map(short, properties)) or 'none'}, got {extra} unexpected {word}"
 
 
 def unexpected_names(schema: Mapping[str, Any], value: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the properties of a value that `additionalProperties: false` refuses."""
-    named = schema.get("properties", {})
+    properties = schema.get("properties", {})
     patterns = [linear_regex(pattern) for pattern in schema.get("patternProperties", {})]
     return tuple(
-        name for name in value if name not in named and not any(compiled.search(name) for compiled in patterns)
+        name for name in value if name not in properties and not any(compiled.search(name) for compiled in patterns)
     )
 
 

@@ -27,7 +27,7 @@ def change_accepted(output: Output, *, accept: str | None, unaccept: str | None)
     adds = _choice(accept, "--accept")
     removes = _choice(unaccept, "--unaccept")
     since = {line.id: line.accepted_at for line in from_lines(output.backend.content(NAME), where=output.where)}
-    kept: list[AcceptedFailure] = []
+    failures: list[AcceptedFailure] = []
     added = removed = known_before = 0
     now = utc_now()
     for document_id, entry in output.index.failed():
@@ -39,14 +39,14 @@ def change_accepted(output: Output, *, accept: str | None, unaccept: str | None)
         added += comes and not entry.accepted
         if comes or (entry.accepted and not goes):
             at = since.get(document_id, now) if entry.accepted else now
-            kept.append(AcceptedFailure(document_id, entry.sha256, entry.fingerprint, reason, at))
+            failures.append(AcceptedFailure(document_id, entry.sha256, entry.fingerprint, reason, at))
     if not (added or removed or known_before):
         flag, noun = ("--accept", "failure") if accept else ("--unaccept", "accepted failure")
         message = f"{flag}: got {accept or unaccept!r}, which matches no {noun} of {output.where}"
         raise ConfigError(f"{message}; `pipeline errors {output.where}` lists them")
-    output.backend.replace(NAME, b"".join(to_lines(kept)))
+    output.backend.replace(NAME, b"".join(to_lines(failures)))
     changed = f"{grouped(added)} accepted" if accept else f"{grouped(removed)} no longer accepted"
-    return f"{output.where}: {changed}; {plural(len(kept), 'failure')} accepted in all ({NAME})."
+    return f"{output.where}: {changed}; {plural(len(failures), 'failure')} accepted in all ({NAME})."
 
 
 def _choice(text: str | None, flag: str) -> Choice:
@@ -78,7 +78,7 @@ def read_ids(name: str, *, flag: str) -> frozenset[str]:
 
 def named_documents(words: Iterable[str]) -> tuple[str, ...]:
     """Return the documents that --ids names: each word, and for `@FILE` the ids in the file."""
-    named: dict[str, None] = {}
+    ids: dict[str, None] = {}
     for word in words:
-        named |= dict.fromkeys(sorted(read_ids(word[1:], flag="--ids")) if word.startswith("@") else [word])
-    return tuple(named)
+        ids |= dict.fromkeys(sorted(read_ids(word[1:], flag="--ids")) if word.startswith("@") else [word])
+    return tuple(ids)

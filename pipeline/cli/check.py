@@ -85,8 +85,16 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         "Output": list(output_lines(output, width=width)),
         "Agent": [
             *hanging(f"{agent}: {plan.agent.description}".removesuffix(": "), indent=INDENT, width=width),
-            *(line for each in split_texts(sizes, survey) for line in hanging(each, indent=INDENT, width=width)),
-            *(line for each in warnings for line in hanging(f"warning: {each}", indent=INDENT, width=width)),
+            *(
+                line
+                for paragraph_text in split_texts(sizes, survey)
+                for line in hanging(paragraph_text, indent=INDENT, width=width)
+            ),
+            *(
+                line
+                for paragraph_text in warnings
+                for line in hanging(f"warning: {paragraph_text}", indent=INDENT, width=width)
+            ),
         ],
         "Settings": list(_settings(app, str(file.path) if file else "", every=arguments.all, width=width)),
     }
@@ -132,15 +140,15 @@ def _checked(app: AppConfig, plan: ExtractionPlan, server: Server, preflight: Pr
 def _as_sent(replica: Replica) -> dict[str, Preflight]:
     """Return what was found, by variant; a `think` in the `request` or `extra_body` replaces that of the settings."""
     return {
-        variant: replace(found, think=replica.clients[variant].config.extra_body.get("think", found.think))
-        for variant, found in replica.preflights.items()
+        variant: replace(preflight, think=replica.clients[variant].config.extra_body.get("think", preflight.think))
+        for variant, preflight in replica.preflights.items()
     }
 
 
 def _other_servers(plan: ExtractionPlan) -> Iterator[LocalServer]:
     """Yield the servers at the usual ports of this machine that the configuration does not name."""
-    named = {base_url for provider in plan.client.providers for base_url in _addresses(provider)}
-    yield from found_servers(place for place in USUAL if place.url not in named)
+    configured = {base_url for provider in plan.client.providers for base_url in _addresses(provider)}
+    yield from found_servers(place for place in USUAL if place.url not in configured)
 
 
 def _addresses(provider: Provider) -> list[str]:

@@ -95,20 +95,20 @@ def verdict_lines(
         troubles.append(f"{output.change} and will be extracted again: `pipeline run --dry-run` shows the cost")
     warned = bool(troubles) or not survey.found or survey.failed > 0
     servers = f"{len(usable)} of {plural(len(first), 'server')}, " if len(first) > 1 else ""
-    summary = f"{usable[0].place}, {servers}model {usable[0].found.model}; {_found(survey)}" if usable else ""
+    summary = f"{usable[0].place}, {servers}model {usable[0].found.model}; {_input_summary(survey)}" if usable else ""
     label = "READY, WITH WARNINGS" if warned else "READY"
     lines = hanging(f"{label}: {summary}", indent=0, width=width, hang=2)
     yield from (tinted(line, BOLD + (YELLOW if warned else GREEN), colour=colour) for line in lines)
     yield from (line for trouble in troubles for line in hanging(trouble, indent=INDENT, width=width))
 
 
-def remedies(checked: Sequence[CheckedServer], others: Iterable[LocalServer]) -> Iterator[Remedy]:
+def remedies(checked: Sequence[CheckedServer], other_servers: Iterable[LocalServer]) -> Iterator[Remedy]:
     """Yield what else could be used: another model of the first server, and other servers of this machine."""
     first = next(server for server in checked if server.is_first)
     models = chatting(first.found.models) if first.found.reason == "model_not_found" else ()
     if models:
         yield Remedy(f"To use {models[0]} there:", {provider_key(first.provider, "model"): models[0]})
-    for server in others:
+    for server in other_servers:
         section = server.section
         settings = {"provider": section, f"{section}.base_url": server.place.url}
         if server.place.type == "openai":
@@ -125,7 +125,7 @@ def remedy_lines(remedy: Remedy, command: str, *, width: int) -> Iterator[str]:
     yield from pasteable("", f"{command} {flags}", indent=INDENT + 2, width=width)
 
 
-def _found(survey: InputSurvey) -> str:
+def _input_summary(survey: InputSurvey) -> str:
     if survey.trouble:
         return "the input cannot be listed"
     at_least = "" if survey.whole else "at least "
@@ -182,16 +182,16 @@ def input_lines(app: AppConfig, survey: InputSurvey, *, width: int) -> Iterator[
     if survey.trouble:
         yield from hanging(f"FAILED  {survey.trouble}", indent=0, width=width, hang=INDENT)
     else:
-        yield from hanging(f"{where}: {_counted(survey)}", indent=INDENT, width=width)
+        yield from hanging(f"{where}: {_documents_text(survey)}", indent=INDENT, width=width)
     if survey.passed_over:
         number = sum(survey.passed_over.values())
         yield from hanging(
             f"passed over: {plural(number, 'file')} ({_kinds(survey.passed_over)})", indent=INDENT, width=width
         )
     if survey.read:
-        which = "all of them" if survey.whole and survey.read == survey.found else f"the first {survey.read:,}"
+        scope = "all of them" if survey.whole and survey.read == survey.found else f"the first {survey.read:,}"
         outcome = f"{survey.failed:,} cannot be used" if survey.failed else "all readable"
-        yield from hanging(f"read: {which}, {outcome}", indent=INDENT, width=width)
+        yield from hanging(f"read: {scope}, {outcome}", indent=INDENT, width=width)
     for document in survey.unreadable:
         yield from hanging(f"warning: {document.id}: {document.reason}: {document.message}", indent=INDENT, width=width)
     if survey.failed > len(survey.unreadable):
@@ -209,7 +209,7 @@ def output_lines(output: CheckedOutput, *, width: int) -> Iterator[str]:
         yield from hanging(output.uri, indent=INDENT, width=width)
 
 
-def _counted(survey: InputSurvey) -> str:
+def _documents_text(survey: InputSurvey) -> str:
     at_least = "" if survey.whole else "at least "
     kinds = f" ({_kinds(survey.kinds)})" if survey.kinds else ""
     return f"{at_least}{plural(survey.found, 'document')}{kinds}"
@@ -224,19 +224,19 @@ def split_texts(sizes: Sequence[str], survey: InputSurvey) -> list[str]:
     """Return the sizes of windows, and what would become of the documents that were read; nothing without sizes."""
     if not sizes or not survey.forecast.documents:
         return list(sizes)
-    whole = survey.whole and survey.read == survey.found
-    which = "" if whole else f"of the first {plural(survey.read, 'document')}, "
-    return [*sizes, f"split: {which}{forecast_text(survey.forecast, about=False)}"]
+    is_complete = survey.whole and survey.read == survey.found
+    scope = "" if is_complete else f"of the first {plural(survey.read, 'document')}, "
+    return [*sizes, f"split: {scope}{forecast_text(survey.forecast, about=False)}"]
 
 
 def setting_lines(app: AppConfig, *, width: int) -> Iterator[str]:
     """Yield the settings that differ from their defaults, each with what set it."""
     for setting in changed_settings(app):
-        value = _shown(setting.value)
+        value = _setting_text(setting.value)
         yield from hanging(f"{setting.key}: {value}   ({setting.place})", indent=INDENT, width=width, hang=INDENT + 2)
 
 
-def _shown(value: object) -> str:
+def _setting_text(value: object) -> str:
     """Return a value as one would write it in the config file; an input without a name is its address."""
     if isinstance(value, list) and value and all(isinstance(item, Mapping) and not item.get("name") for item in value):
         value = value[0].get("uri") if len(value) == 1 else [item.get("uri") for item in value]

@@ -59,8 +59,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         if arguments.format == "parquet":
             output.backend.replace(PARQUET_NAME, _rows(output.backend))
             names.append(PARQUET_NAME)
-        kept = "the last line of each id" if arguments.drop_history else "the last line of each id and question"
+        scope = "the last line of each id" if arguments.drop_history else "the last line of each id and question"
         results = plural(counts["done"] + counts["stale"], "result")
-        text = f"{output.where}: {results} and {plural(counts['failed'], 'error')}; {' and '.join(names)} kept {kept}."
+        text = f"{output.where}: {results} and {plural(counts['failed'], 'error')}; {' and '.join(names)} kept {scope}."
         write_out("\n".join(fitted([text], unwrapped_or_width(sys.stdout, environ))))
     return EXIT_OK

@@ -107,8 +107,8 @@ def _outputs(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> tu
 def _unknown_field(name: str, names: Sequence[str]) -> str:
     """Return what is wrong with the field of --field, and the fields that there are."""
     more = ", …" if len(names) > MOST_FIELDS else ""
-    known = f"fields: {', '.join(names[:MOST_FIELDS])}{more}{nearest_hint(name, names)}"
-    return f"--field: got {name!r}, but no result has this field; {known}"
+    hint = f"fields: {', '.join(names[:MOST_FIELDS])}{more}{nearest_hint(name, names)}"
+    return f"--field: got {name!r}, but no result has this field; {hint}"
 
 
 def _check_sizes(sizes: Sequence[int], outputs: Sequence[str]) -> None:
@@ -186,9 +186,9 @@ def _as_json(
 
 def _done_shares(states: Mapping[State, int]) -> dict[str, float | None]:
     """Return the share of documents on both sides that have a valid result, before and after."""
-    both = {state: number for state, number in states.items() if None not in state}
-    every = sum(both.values())
-    done = [sum(number for state, number in both.items() if state[side] == "done") for side in (0, 1)]
+    common = {state: number for state, number in states.items() if None not in state}
+    every = sum(common.values())
+    done = [sum(number for state, number in common.items() if state[side] == "done") for side in (0, 1)]
     before, after = (round(number / every, 4) if every else None for number in done)
     return {"before": before, "after": after}
 

@@ -40,9 +40,9 @@ def _number_text(row: Mapping[str, Any]) -> str:
     return f"  {median}, {grouped(row['up'])} up, {grouped(row['down'])} down"
 
 
-def _shown_lines(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
+def _shown_lines(comparison: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
     """Yield the changed values of single documents."""
-    for document in found["shown"]:
+    for document in comparison["shown"]:
         yield ""
         yield tinted(visible(document["id"]), BOLD, colour=colour)
         for change in document["changes"]:
@@ -51,47 +51,49 @@ def _shown_lines(found: Mapping[str, Any], *, colour: bool, width: int) -> Itera
                 yield f"    {sign} {cut(visible(json.dumps(value, ensure_ascii=False)), max(width, 60) * 4)}"
 
 
-def _nothing_yet(found: Mapping[str, Any], *, width: int) -> Iterator[str]:
+def _nothing_yet(comparison: Mapping[str, Any], *, width: int) -> Iterator[str]:
     """Yield why there is nothing to compare in one output, and what gives something to compare."""
-    once = found["asked_once"]
-    asked = f"{plural(once, 'document')} {'has' if once == 1 else 'have'} been asked one question only"
+    once = comparison["asked_once"]
+    reason = f"{plural(once, 'document')} {'has' if once == 1 else 'have'} been asked one question only"
     ways = "To compare the answers before and after, change a prompt, the schema or the model, and run again."
-    yield from paragraph(f"Nothing to compare yet: {asked}. {ways} To compare with another output:", width=width)
-    yield f"  pipeline diff {visible(shlex.quote(found['before']))} OTHER"
+    yield from paragraph(f"Nothing to compare yet: {reason}. {ways} To compare with another output:", width=width)
+    yield f"  pipeline diff {visible(shlex.quote(comparison['before']))} OTHER"
 
 
-def diff_lines(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
+def diff_lines(comparison: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
     """Yield the lines of the text."""
     title = (
-        f"{found['before']}, earlier and current question" if found["by"] else f"{found['before']} → {found['after']}"
+        f"{comparison['before']}, earlier and current question"
+        if comparison["by"]
+        else f"{comparison['before']} → {comparison['after']}"
     )
     yield tinted(visible(title), BOLD, colour=colour)
-    if not found["documents"]:
-        yield from _nothing_yet(found, width=width)
+    if not comparison["documents"]:
+        yield from _nothing_yet(comparison, width=width)
     for label in STATES.values():
-        if number := found["documents"].get(state_key(label)):
+        if number := comparison["documents"].get(state_key(label)):
             yield f"{grouped(number):>12}  {label}"
-    if (valid := found["done_share"])["before"] is not None:
+    if (valid := comparison["done_share"])["before"] is not None:
         yield f"{'':>12}  valid results: {valid['before']:.1%} before, {valid['after']:.1%} now, of those in both"
-    if not found["compared"]:
+    if not comparison["compared"]:
         return
-    share = found["identical"] / found["compared"]
-    yield f"{grouped(found['identical']):>12}  the same result ({share:.1%} of those done in both)"
+    share = comparison["identical"] / comparison["compared"]
+    yield f"{grouped(comparison['identical']):>12}  the same result ({share:.1%} of those done in both)"
     yield ""
-    longest = max(len("field"), *(len(visible(name)) for name in found["fields"]))
+    longest = max(len("field"), *(len(visible(name)) for name in comparison["fields"]))
     column = max(len("field"), min(44, width - _NUMBER_COLUMNS, longest))
     head = f"{'field':<{column}}{'compared':>12}{'the same':>10}{'added':>9}{'lost':>9}  change"
     yield tinted(head, BOLD, colour=colour)
-    for name, row in found["fields"].items():
+    for name, row in comparison["fields"].items():
         items = f"{grouped(row['added']):>9}{grouped(row['lost']):>9}" if row["added"] or row["lost"] else f"{'':>18}"
         mean = _number_text(row)
         label = cut(visible(name), column)
         yield f"{label:<{column}}{grouped(row['compared']):>12}{row['agreement']:>10.1%}{items}{mean}".rstrip()
         for change in row["changes"]:
             yield f"{grouped(change['count']):>12}  {visible(change['before'])} → {visible(change['after'])}"
-    if found["most_changed"]:
+    if comparison["most_changed"]:
         yield ""
         yield tinted("Changed most", BOLD, colour=colour)
-        for document in found["most_changed"]:
+        for document in comparison["most_changed"]:
             yield f"{plural(document['changed'], 'value'):>14}  {cut(visible(document['id']), width - 18)}"
-    yield from _shown_lines(found, colour=colour, width=width)
+    yield from _shown_lines(comparison, colour=colour, width=width)

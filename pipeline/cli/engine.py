@@ -92,9 +92,9 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
     words: list[str] = []
     for name in _REPEATED:
         value = getattr(arguments, name)
-        for each in value if isinstance(value, list) else [value]:
-            if each is not None:
-                words.append(f"--{name.replace('_', '-')}={each}")
+        for item in value if isinstance(value, list) else [value]:
+            if item is not None:
+                words.append(f"--{name.replace('_', '-')}={item}")
     if arguments.max_duration is not None:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         words += [f"--max-duration={arguments.max_duration:.0f}s", f"--started-at={now}"]

@@ -90,13 +90,13 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     return EXIT_OK
 
 
-def _with_windows(found: Mapping[str, Any], backend: OutputBackend) -> dict[str, Any]:
+def _with_windows(listing: Mapping[str, Any], backend: OutputBackend) -> dict[str, Any]:
     """Return the records, with the answered windows of a document that failed in one of its windows."""
-    newest, *earlier = found["records"]
+    newest, *earlier = listing["records"]
     if newest.get("window") is None:
-        return dict(found)
+        return dict(listing)
     spans = answered_spans(backend.windows(clock=time.monotonic).read(), newest)
-    return {**found, "records": [{**newest, "answered_windows": [list(span) for span in spans]}, *earlier]}
+    return {**listing, "records": [{**newest, "answered_windows": [list(span) for span in spans]}, *earlier]}
 
 
 def _app(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> AppConfig | None:
@@ -114,13 +114,15 @@ def _ids(arguments: argparse.Namespace, app: AppConfig | None) -> list[str]:
     return list(dict.fromkeys(possible_ids(arguments.show, app.input)))
 
 
-def _failures(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
-    where = visible(found["output"])
-    if not found["failed"]:
-        yield tinted(f"No failed documents in {where}", BOLD + GREEN, colour=colour) + _done(found)
+def _failures(listing: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
+    where = visible(listing["output"])
+    if not listing["failed"]:
+        yield tinted(f"No failed documents in {where}", BOLD + GREEN, colour=colour) + _done(listing)
         return
-    yield tinted(f"{plural(found['failed'], 'failed document')} in {where}", BOLD + RED, colour=colour) + _done(found)
-    for group in found["groups"]:
+    yield tinted(f"{plural(listing['failed'], 'failed document')} in {where}", BOLD + RED, colour=colour) + _done(
+        listing
+    )
+    for group in listing["groups"]:
         yield ""
         accepted = f", {grouped(group['accepted'])} of them accepted" if group["accepted"] else ""
         yield f"{grouped(group['count']):>7}  {tinted(visible(group['reason']), BOLD, colour=colour)}{accepted}"
@@ -130,34 +132,34 @@ def _failures(found: Mapping[str, Any], *, colour: bool, width: int) -> Iterator
             yield from labelled("", message, indent=9, width=width)
         yield from labelled("to do", group["advice"], indent=9, width=width)
         yield from pasteable("retry", group["command"], indent=9, width=width)
-    for kind, command in found["commands"].items():
+    for kind, command in listing["commands"].items():
         yield ""
         yield f"Retry all failures caused by {_CLASSES.get(kind, 'the pipeline')}:"
         yield from pasteable("", command, indent=2, width=width)
     yield ""
     yield "All details of one document:"
-    command = shlex.join(["pipeline", "errors", found["output"], "--show", _first_id(found)])
+    command = shlex.join(["pipeline", "errors", listing["output"], "--show", _first_id(listing)])
     yield from pasteable("", command, indent=2, width=width)
 
 
-def _done(found: Mapping[str, Any]) -> str:
-    accepted = f", {grouped(found['accepted'])} of them accepted" if found["accepted"] else ""
-    return f"{accepted}; {plural(found['done'], 'document')} {'is' if found['done'] == 1 else 'are'} done"
+def _done(listing: Mapping[str, Any]) -> str:
+    accepted = f", {grouped(listing['accepted'])} of them accepted" if listing["accepted"] else ""
+    return f"{accepted}; {plural(listing['done'], 'document')} {'is' if listing['done'] == 1 else 'are'} done"
 
 
-def _first_id(found: Mapping[str, Any]) -> str:
-    return next((str(example["id"]) for group in found["groups"] for example in group["examples"]), "ID")
+def _first_id(listing: Mapping[str, Any]) -> str:
+    return next((str(example["id"]) for group in listing["groups"] for example in group["examples"]), "ID")
 
 
-def _story(found: Mapping[str, Any], *, app: AppConfig | None, colour: bool, width: int) -> Iterator[str]:
-    for number, record in enumerate(found["records"]):
+def _story(history: Mapping[str, Any], *, app: AppConfig | None, colour: bool, width: int) -> Iterator[str]:
+    for number, record in enumerate(history["records"]):
         yield from record_lines(record, colour=colour, is_current=number == 0, width=width)
         if number == 0:
             yield from missing_quote_lines(record, app, width=width)
-            accepted = "yes: it does not affect the exit code" if found["accepted"] else ""
+            accepted = "yes: it does not affect the exit code" if history["accepted"] else ""
             yield from labelled("accepted", accepted, indent=2, width=width)
-            yield from labelled("to do", found["advice"] or "", indent=2, width=width)
-            yield from pasteable("retry", found["command"], indent=2, width=width) if found["command"] else []
+            yield from labelled("to do", history["advice"] or "", indent=2, width=width)
+            yield from pasteable("retry", history["command"], indent=2, width=width) if history["command"] else []
         yield ""
 
 

@@ -122,9 +122,9 @@ def _ask(arguments: argparse.Namespace, app: AppConfig, *, environ: Mapping[str,
     if arguments.outputs:
         raise ConfigError(f"--ask: got the output {arguments.outputs[0]!r} as well, need none: it is eval.output")
     overrides = [f"input.uri={app.eval.input}", f"output.uri={asked_output(app)}", "eval.gold=null"]
-    asked = argparse.Namespace(**{**vars(arguments), "set": [*arguments.set, *overrides]})
+    run_arguments = argparse.Namespace(**{**vars(arguments), "set": [*arguments.set, *overrides]})
     options = RunOptions(redo="all", quiet=True, progress="none", command="pipeline eval --ask")
-    return run(options, load=lambda: load_app(asked, environ=environ), environ=environ)
+    return run(options, load=lambda: load_app(run_arguments, environ=environ), environ=environ)
 
 
 def _print(evaluation: Evaluation, arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> None:

@@ -61,15 +61,15 @@ class LocalServer:
 
     def text(self) -> str:
         """Return what was found, as a sentence without its end."""
-        shown = ", ".join(self.models[:_SHOWN]) + (", …" if len(self.models) > _SHOWN else "")
+        names = ", ".join(self.models[:_SHOWN]) + (", …" if len(self.models) > _SHOWN else "")
         noun = "the model" if len(self.models) == 1 else "the models"
-        return f"{self.place.name} answers at {self.place.url} with {f'{noun} {shown}' if shown else 'no model'}"
+        return f"{self.place.name} answers at {self.place.url} with {f'{noun} {names}' if names else 'no model'}"
 
 
-def chosen_model(models: Sequence[str], wanted: str) -> str | None:
+def chosen_model(models: Sequence[str], name: str) -> str | None:
     """Return the model with this name, or with this name and any tag; "": the first model. None when there is none."""
-    same = [name for name in models if wanted in (name, name.partition(":")[0])]
-    return next(iter(same if wanted else models), None)
+    matches = [candidate for candidate in models if name in (candidate, candidate.partition(":")[0])]
+    return next(iter(matches if name else models), None)
 
 
 def found_servers(places: Iterable[Place] = USUAL) -> Iterator[LocalServer]:
@@ -108,10 +108,10 @@ def named_server(kind: Kind, environ: Mapping[str, str]) -> NamedServer | None:
     if len(config.base_urls) != 1:
         return None
     url = config.base_urls[0]
-    shown = mask_url(url)
+    masked = mask_url(url)
     client = OllamaClient(config) if isinstance(config, OllamaConfig) else VLLMClient(config)
     names = _listed(client.endpoint, *_LISTINGS[kind])
-    return NamedServer(shown, url if shown == url else None, None if names is None else chatting(names))
+    return NamedServer(masked, url if masked == url else None, None if names is None else chatting(names))
 
 
 def _models(place: Place) -> list[str] | None:

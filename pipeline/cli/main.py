@@ -161,8 +161,8 @@ def _add_command(commands: Any, name: str, *, summary: str, command: Command) ->
     logs = parser.add_argument_group("logs")
     logs.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
     levels = ("debug", "info", "warning", "error")
-    shown = f"{', '.join(levels)}; default: info"
-    logs.add_argument("--log-level", metavar="LEVEL", choices=levels, default="info", help=shown)
+    help_text = f"{', '.join(levels)}; default: info"
+    logs.add_argument("--log-level", metavar="LEVEL", choices=levels, default="info", help=help_text)
     command.add_flags(parser)
 
 

@@ -59,11 +59,11 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
 def _lines(planned: Planned, *, run: str, least: int) -> Iterator[str]:
     from pipeline.terminal import plural
 
-    made = planned.head.chunks - planned.first
-    if made:
-        held = f" and {plural(planned.containers, 'file')} of many documents" if planned.containers else ""
-        what = f"{plural(planned.documents, 'document')}{held}, {plural(planned.bytes, 'byte')}"
-        yield f"Planned {plural(made, 'chunk')}: {what} in {plural(planned.files, 'file')}."
+    new_chunks = planned.head.chunks - planned.first
+    if new_chunks:
+        containers = f" and {plural(planned.containers, 'file')} of many documents" if planned.containers else ""
+        contents = f"{plural(planned.documents, 'document')}{containers}, {plural(planned.bytes, 'byte')}"
+        yield f"Planned {plural(new_chunks, 'chunk')}: {contents} in {plural(planned.files, 'file')}."
         yield f"  bytes of a chunk   {planned.least_bytes:,} to {planned.most_bytes:,}"
     else:
         chunks = plural(planned.head.chunks, "chunk")
@@ -76,20 +76,20 @@ def _lines(planned: Planned, *, run: str, least: int) -> Iterator[str]:
     if planned.changed:
         chunks = plural(len(planned.changed), "earlier chunk")
         yield f"Files of {chunks} have changed or are gone: run again {_numbers(planned.changed)}."
-    if made:
-        yield from _next(planned, run=run, made=made)
+    if new_chunks:
+        yield from _next(planned, run=run, new_chunks=new_chunks)
 
 
-def _next(planned: Planned, *, run: str, made: int) -> Iterator[str]:
+def _next(planned: Planned, *, run: str, new_chunks: int) -> Iterator[str]:
     last = planned.head.chunks - 1
     yield "Next, each chunk once, in any order and on any machine; the same command again resumes it:"
     yield f"  {run} --chunk {planned.first}"
-    if made > 1:
-        chunks = f"{planned.first}-{last}" if planned.first else str(made)
-        yield f"or as {made:,} tasks of a scheduler, with PIPELINE_CHUNKS={chunks} in their environment:"
+    if new_chunks > 1:
+        chunks = f"{planned.first}-{last}" if planned.first else str(new_chunks)
+        yield f"or as {new_chunks:,} tasks of a scheduler, with PIPELINE_CHUNKS={chunks} in their environment:"
         yield f"  {run}"
 
 
 def _numbers(chunks: list[int]) -> str:
-    named = ", ".join(map(str, chunks[:_NAMED]))
-    return named if len(chunks) <= _NAMED else f"{named} and {len(chunks) - _NAMED:,} more"
+    numbers = ", ".join(map(str, chunks[:_NAMED]))
+    return numbers if len(chunks) <= _NAMED else f"{numbers} and {len(chunks) - _NAMED:,} more"

@@ -54,14 +54,14 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     if not (arguments.ids or arguments.missing or arguments.older_than):
         raise ConfigError("purge: got nothing to remove, need --ids FILE, --missing or --older-than 400d")
     config = output_config(arguments, environ=environ)
-    with _chosen(arguments, environ=environ) as chosen, open_to_change(config, arguments, environ=environ) as output:
-        gone = _older(chosen, arguments.older_than)
-        results, errors = count(output.backend, output.index, gone=gone)
-        windows = 0 if output.windows is None else output.windows.count(gone)
+    with _chosen(arguments, environ=environ) as is_chosen, open_to_change(config, arguments, environ=environ) as output:
+        is_removed = _older(is_chosen, arguments.older_than)
+        results, errors = count(output.backend, output.index, gone=is_removed)
+        windows = 0 if output.windows is None else output.windows.count(is_removed)
         if not arguments.dry_run:
             if output.windows is not None:
-                output.windows.purge(gone)
-            purge(output.backend, output.index, gone=gone)
+                output.windows.purge(is_removed)
+            purge(output.backend, output.index, gone=is_removed)
             if runs := read_summaries(output.backend):
                 index = scan(config)
                 try:
@@ -69,7 +69,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
                 finally:
                     index.close()
             if arguments.gold:
-                lines = remove_documents(Path(arguments.gold), gone)
+                lines = remove_documents(Path(arguments.gold), is_removed)
                 write_out(f"{arguments.gold}: {plural(lines, 'line')} removed.")
         outcome = "would be removed" if arguments.dry_run else "were removed"
         parts = f", and {plural(windows, 'answer')} about parts of documents" if windows else ""
@@ -108,9 +108,9 @@ def _list(app: AppConfig, listed: Index) -> None:
         raise ConfigError(f"--missing: {listing}: all records would be removed")
 
 
-def _older(chosen: Callable[[str], bool], older_than_s: float | None) -> Gone:
+def _older(is_chosen: Callable[[str], bool], older_than_s: float | None) -> Gone:
     """Return the choice, limited to records that finished at least `older_than_s` seconds ago."""
     if older_than_s is None:
-        return lambda document_id, _: chosen(document_id)
+        return lambda document_id, _: is_chosen(document_id)
     before = utc_now(datetime.now(timezone.utc) - timedelta(seconds=older_than_s))
-    return lambda document_id, finished_at: bool(finished_at) and finished_at < before and chosen(document_id)
+    return lambda document_id, finished_at: bool(finished_at) and finished_at < before and is_chosen(document_id)

@@ -100,14 +100,14 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         limit = SHOWN_ROWS
     counts = OutdatedRows()
     rows = _rows(current, arguments, ids=ids, conditions=conditions, where=backend.where)
-    shown = counts.counted(rows if limit is None else islice(rows, limit))
-    given = fields if arguments.fields or arguments.explode else None
+    selected = counts.counted(rows if limit is None else islice(rows, limit))
+    columns = fields if arguments.fields or arguments.explode else None
     if form == "parquet":
-        save(Path(arguments.save), _parquet(shown, backend, given, arguments))
+        save(Path(arguments.save), _parquet(selected, backend, columns, arguments))
     elif arguments.save:
-        save(Path(arguments.save), _formatted(shown, form, fields, given, arguments, environ=environ))
+        save(Path(arguments.save), _formatted(selected, form, fields, columns, arguments, environ=environ))
     else:
-        stream_out(_formatted(shown, form, fields, given, arguments, environ=environ))
+        stream_out(_formatted(selected, form, fields, columns, arguments, environ=environ))
     sys.stderr.writelines(f"{line}\n" for line in counts.lines([condition.path for condition in conditions]))
     if limit is not None and next(rows, None) is not None:
         sys.stderr.write(f"only the first {limit} rows are shown (--limit)\n")
@@ -127,7 +127,7 @@ def _rows(
 ) -> Iterator[Row]:
     """Yield the rows that are wanted; ConfigError when the output (`where`) has no record, or not one of the ids."""
     records = 0
-    found: set[str] = set()  # of the wanted ids only
+    found_ids: set[str] = set()  # of the wanted ids only
     for record in current.read(failed=arguments.failed):
         records += 1
         if arguments.current and not record.is_current:
@@ -135,13 +135,13 @@ def _rows(
         if ids is not None:
             if record.id not in ids:
                 continue
-            found.add(record.id)
+            found_ids.add(record.id)
         for row in rows_of(record, arguments.explode):
             if all(condition.holds(row) for condition in conditions):
                 yield row
     if not records and not current.without_result:
         raise ConfigError(f"results: got {where!r}, which holds no records, need the output of a run")
-    missing = sorted((ids or frozenset()) - found)
+    missing = sorted((ids or frozenset()) - found_ids)
     if missing:
         more = f" and {plural(len(missing) - 1, 'more')[:-1]}" if len(missing) > 1 else ""
         raise ConfigError(f"--ids: got {missing[0]!r}{more}: the output has no row of it")
@@ -158,32 +158,38 @@ def _ids(values: Sequence[str] | None) -> frozenset[str] | None:
 
 def _fields(arguments: argparse.Namespace, backend: ReadableOutput, conditions: Sequence[Condition]) -> list[str]:
     """Return the columns; ConfigError for a path that neither the schema nor the first results have."""
-    known = paths_of_schema(_schema_of(backend))
-    named = [name.strip() for name in arguments.fields.split(",") if name.strip()] if arguments.fields else []
-    wanted = {"--fields": named, "--where": [condition.path for condition in conditions]}
+    paths_of_output = paths_of_schema(_schema_of(backend))
+    names = [name.strip() for name in arguments.fields.split(",") if name.strip()] if arguments.fields else []
+    paths_by_flag = {"--fields": names, "--where": [condition.path for condition in conditions]}
     explode = arguments.explode
-    if not known or any(_is_new(path, known) for paths in wanted.values() for path in paths) or explode:
+    if (
+        not paths_of_output
+        or any(_is_new(path, paths_of_output) for paths in paths_by_flag.values() for path in paths)
+        or explode
+    ):
         records = list(islice(CurrentRecords(backend).read(failed=False), _SEARCHED_RECORDS))
-        known = list(dict.fromkeys([*known, *(path for record in records for path in paths_of_value(record.output))]))
-    for flag, paths in wanted.items():
-        check_paths(paths, known, flag=flag)
+        paths_of_output = list(
+            dict.fromkeys([*paths_of_output, *(path for record in records for path in paths_of_value(record.output))])
+        )
+    for flag, paths in paths_by_flag.items():
+        check_paths(paths, paths_of_output, flag=flag)
     if explode is not None:
-        check_paths([explode], known, flag="--explode")
+        check_paths([explode], paths_of_output, flag="--explode")
         values = [Row(record).value(explode) for record in records]
         if any(value is not None for value in values) and not any(isinstance(value, list) for value in values):
             raise ConfigError(f"--explode: got {explode!r}, which is not a list")
-    return named or _usual(known, explode, failed=arguments.failed)
+    return names or _usual(paths_of_output, explode, failed=arguments.failed)
 
 
-def _is_new(path: str, known: Sequence[str]) -> bool:
-    return not path.startswith("_") and path != "id" and path not in known
+def _is_new(path: str, known_paths: Sequence[str]) -> bool:
+    return not path.startswith("_") and path != "id" and path not in known_paths
 
 
-def _usual(known: Sequence[str], explode: str | None, *, failed: bool) -> list[str]:
+def _usual(paths: Sequence[str], explode: str | None, *, failed: bool) -> list[str]:
     first = [*STATUS_COLUMNS, *([REASON] if failed else [])]
     if explode is None:
-        return [*first, *(path for path in known if "." not in path)]
-    items = [path for path in known if path.startswith(f"{explode}.") and "." not in path[len(explode) + 1 :]]
+        return [*first, *(path for path in paths if "." not in path)]
+    items = [path for path in paths if path.startswith(f"{explode}.") and "." not in path[len(explode) + 1 :]]
     return [*first, POSITION, *(items or [explode])]
 
 
@@ -198,9 +204,9 @@ def _schema_of(backend: ReadableOutput) -> Mapping[str, Any]:
 
 
 def _parquet(
-    rows: Iterable[Row], backend: ReadableOutput, given: Sequence[str] | None, arguments: argparse.Namespace
+    rows: Iterable[Row], backend: ReadableOutput, names: Sequence[str] | None, arguments: argparse.Namespace
 ) -> Iterator[bytes]:
-    columns = columns_of(_schema_of(backend), given, explode=arguments.explode, failed=arguments.failed)
+    columns = columns_of(_schema_of(backend), names, explode=arguments.explode, failed=arguments.failed)
     return parquet_table({column.name: column.kind for column in columns}, column_rows(rows, columns))
 
 
@@ -208,7 +214,7 @@ def _formatted(
     rows: Iterable[Row],
     form: str,
     fields: Sequence[str],
-    given: Sequence[str] | None,
+    names: Sequence[str] | None,
     arguments: argparse.Namespace,
     *,
     environ: Mapping[str, str],
@@ -217,4 +223,4 @@ def _formatted(
         return csv_lines(rows, fields, raw=arguments.csv_raw)
     if form == "table":
         return table_lines(rows, fields, width=width_of(sys.stdout, environ))
-    return json_lines(rows, given)
+    return json_lines(rows, names)

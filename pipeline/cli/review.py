@@ -52,13 +52,13 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("output", metavar="OUT", nargs="?", help=text)
     command.add_argument("other", metavar="OTHER", nargs="?", help="another output, whose answers are shown as well")
     command.add_argument("--gold", metavar="FILE", help=f"where judgements go; default: eval.gold, else {GOLD}")
-    which = command.add_argument_group("which documents").add_mutually_exclusive_group()
-    which.add_argument(
+    group = command.add_argument_group("which documents").add_mutually_exclusive_group()
+    group.add_argument(
         "--sample", metavar="N", type=count, default=choice.MOST_DOCUMENTS, help="drawn by chance; default: 50"
     )
-    which.add_argument("--disputed", action="store_true", help="those on which OUT and OTHER differ most")
-    which.add_argument("--failed", action="store_true", help="those that failed, with an empty form")
-    which.add_argument("--ids", metavar="ID|@FILE", nargs="+", help="these, also when they were judged before")
+    group.add_argument("--disputed", action="store_true", help="those on which OUT and OTHER differ most")
+    group.add_argument("--failed", action="store_true", help="those that failed, with an empty form")
+    group.add_argument("--ids", metavar="ID|@FILE", nargs="+", help="these, also when they were judged before")
     add = command.add_argument_group("review").add_argument
     add("--blind", action="store_true", help="show no answers")
     add("--by", metavar="NAME", help="who judges; default: the login name")
@@ -135,19 +135,22 @@ def _candidates(
         other = backend_of(output_config(arguments, environ=environ, uri=arguments.other))
     if arguments.ids:
         ids = frozenset[str]().union(
-            *(read_ids(each[1:], flag="--ids") if each.startswith("@") else {each} for each in arguments.ids)
+            *(
+                read_ids(argument[1:], flag="--ids") if argument.startswith("@") else {argument}
+                for argument in arguments.ids
+            )
         )
-        found = choice.named(backend, ids)
-        if missing := sorted(ids - {candidate.id for candidate in found}):
+        candidates = choice.named(backend, ids)
+        if missing := sorted(ids - {candidate.id for candidate in candidates}):
             raise ConfigError(f"--ids: got {missing[0]!r}: {options.output} has no record of it")
     elif arguments.failed:
-        found = choice.failed(backend, judged=judged)
+        candidates = choice.failed(backend, judged=judged)
     elif arguments.disputed and other is not None:
         keys = {path: str(own["key"]) for path, own in options.fields.items() if own.get("key")}
-        found = choice.disputed(backend, other, judged=judged, keys=keys)
+        candidates = choice.disputed(backend, other, judged=judged, keys=keys)
     else:
-        found = choice.sampled(backend, arguments.sample, judged=judged)
-    return choice.with_other(found, other) if other is not None and not arguments.disputed else found
+        candidates = choice.sampled(backend, arguments.sample, judged=judged)
+    return choice.with_other(candidates, other) if other is not None and not arguments.disputed else candidates
 
 
 def _input_app(

@@ -35,11 +35,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  # noqa: ARG001
     """Print the schema and return 0; ConfigError for an example or a class that gives none."""
-    write_out(json.dumps(_chosen(arguments), indent=2, ensure_ascii=False))
+    write_out(json.dumps(_chosen_schema(arguments), indent=2, ensure_ascii=False))
     return EXIT_OK
 
 
-def _chosen(arguments: argparse.Namespace) -> Any:
+def _chosen_schema(arguments: argparse.Namespace) -> Any:
     if arguments.from_example:
         return schema_of_records(_records(arguments.from_example))
     if arguments.from_pydantic:
@@ -54,16 +54,16 @@ def _records(name: str) -> list[Mapping[str, Any]]:
     except (OSError, UnicodeDecodeError) as cause:
         raise ConfigError(f"--from-example: {name} cannot be read: {cause}") from cause
     try:
-        whole = json.loads(text)
+        document = json.loads(text)
     except ValueError:
-        whole = None
+        document = None
     try:
-        found = whole if whole is not None else [json.loads(line) for line in text.splitlines() if line.strip()]
+        values = document if document is not None else [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError as cause:
         raise ConfigError(f"--from-example: {name} is not JSON: {cause}") from cause
-    records = found if isinstance(found, list) else [found]
-    records = [each["output"] if isinstance(each, dict) and _is_result(each) else each for each in records]
-    if not records or not all(isinstance(each, dict) for each in records):
+    records = values if isinstance(values, list) else [values]
+    records = [record["output"] if isinstance(record, dict) and _is_result(record) else record for record in records]
+    if not records or not all(isinstance(record, dict) for record in records):
         raise ConfigError(f"--from-example: got {name}, need a JSON object, or several in a list or one a line")
     return records
 
@@ -80,12 +80,12 @@ def _class_schema(name: str) -> Any:
         raise ConfigError(f"--from-pydantic: got {name!r}, need MODULE:CLASS")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        model_class = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as cause:
         library = getattr(cause, "name", None) == "pydantic"
         advice = "; install pydantic in the environment of this command" if library else ""
         raise ConfigError(f"--from-pydantic: {name} cannot be imported: {cause}{advice}") from cause
-    make = getattr(found, "model_json_schema", None)
+    make = getattr(model_class, "model_json_schema", None)
     if make is None:
         raise ConfigError(f"--from-pydantic: got {name}, which has no model_json_schema(), need a pydantic model")
     return schema_of_class(make())

@@ -44,15 +44,15 @@ def choose_server(
 
     `provider`, `model`: what the user wants, None and "" for any. ConfigError when no server found has this model.
     """
-    named = [section for section, names in _VARIABLES.items() if any(environ.get(name) for name in names)]
-    wanted = provider or next(iter([*_known(environ.get("PIPELINE_PROVIDER", "")), *named]), None)
-    if wanted in named:
-        return _vllm(environ, model) if wanted == "vllm" else _ollama(environ, model)
-    found = list(found_servers(place for place in places if wanted in (None, _section(place.type))))
-    if found:
-        return of_servers(found, model=model)
-    section = "ollama" if wanted == "ollama" else "vllm"
-    remark = _NO_SERVER if wanted is None else _no_answer(section)
+    sections = [section for section, names in _VARIABLES.items() if any(environ.get(name) for name in names)]
+    section = provider or next(iter([*_known(environ.get("PIPELINE_PROVIDER", "")), *sections]), None)
+    if section in sections:
+        return _vllm(environ, model) if section == "vllm" else _ollama(environ, model)
+    servers = list(found_servers(place for place in places if section in (None, _section(place.type))))
+    if servers:
+        return of_servers(servers, model=model)
+    section = "ollama" if section == "ollama" else "vllm"
+    remark = _NO_SERVER if section is None else _no_answer(section)
     return ServerChoice(section, _block(section, model=model), (remark,))
 
 
@@ -60,23 +60,23 @@ def _known(section: str) -> list[str]:
     return [section] if section in _VARIABLES else []
 
 
-def of_servers(found: Sequence[LocalServer], *, model: str = "") -> ServerChoice:
+def of_servers(servers: Sequence[LocalServer], *, model: str = "") -> ServerChoice:
     """Return the first of these servers that has the model, or (for "") any model."""
-    names = [name for each in found for name in each.models]
-    server = next((each for each in found if chosen_model(each.models, model)), None)
+    names = [name for candidate in servers for name in candidate.models]
+    server = next((candidate for candidate in servers if chosen_model(candidate.models, model)), None)
     if server is None and model:
-        shown = f"need one of {', '.join(names)}" if names else "and the servers of this machine have no model"
-        raise ConfigError(f"init: --model: got {model!r}, {shown}{nearest_hint(model, names)}")
-    server = server or found[0]
-    chosen = chosen_model(server.models, model) or ""
+        need = f"need one of {', '.join(names)}" if names else "and the servers of this machine have no model"
+        raise ConfigError(f"init: --model: got {model!r}, {need}{nearest_hint(model, names)}")
+    server = server or servers[0]
+    chosen_name = chosen_model(server.models, model) or ""
     section = _section(server.place.type)
     address = None if section == "ollama" else server.place.url
-    block = _block(section, address=address, model=chosen, kind=server.place.type)
+    block = _block(section, address=address, model=chosen_name, kind=server.place.type)
     remark = f"{CONFIG} uses {server.place.name}"
-    remark += f" with the model {chosen}." if chosen else ", which has no model yet."
+    remark += f" with the model {chosen_name}." if chosen_name else ", which has no model yet."
     if len(names) > 1:
         remark += " For another one, change it there."
-    return ServerChoice(section, block, (*(f"{each.text()}." for each in found), remark))
+    return ServerChoice(section, block, (*(f"{candidate.text()}." for candidate in servers), remark))
 
 
 def _section(kind: Kind) -> str:
@@ -104,10 +104,10 @@ def _vllm(environ: Mapping[str, str], model: str) -> ServerChoice:
             f"No server lists its models at {server.shown_url}. {CONFIG} names this address; start the server there."
         )
         return ServerChoice("vllm", _block("vllm", address=server.address, model=model), (remark,))
-    chosen = model or chosen_model(server.models, "") or ""
-    shown = f"and the model {chosen}" if chosen else "and no model, as the server lists none"
-    remark = f"{CONFIG} names {server.shown_url} (VLLM_BASE_URL) {shown}."
-    return ServerChoice("vllm", _block("vllm", address=server.address, model=chosen), (remark,))
+    model_name = model or chosen_model(server.models, "") or ""
+    model_text = f"and the model {model_name}" if model_name else "and no model, as the server lists none"
+    remark = f"{CONFIG} names {server.shown_url} (VLLM_BASE_URL) {model_text}."
+    return ServerChoice("vllm", _block("vllm", address=server.address, model=model_name), (remark,))
 
 
 def _ollama(environ: Mapping[str, str], model: str) -> ServerChoice:
@@ -116,15 +116,15 @@ def _ollama(environ: Mapping[str, str], model: str) -> ServerChoice:
     if server is None:
         return ServerChoice("ollama", _block("ollama", model=model), ())
     preferred = OllamaConfig().model
-    chosen = model or chosen_model(server.models or (), preferred) or chosen_model(server.models or (), "") or ""
+    model_name = model or chosen_model(server.models or (), preferred) or chosen_model(server.models or (), "") or ""
     setting = f"`ollama.model` in {CONFIG}"
     if server.models is None:
         remark = f"No Ollama answers at {server.shown_url}. Start it with `ollama serve`; {setting} names the model."
-    elif not chosen:
+    elif not model_name:
         remark = f"The Ollama at {server.shown_url} has no model. Run `ollama pull {preferred}`."
     else:
-        remark = f"The Ollama at {server.shown_url} has the model {chosen}; {setting} changes it."
-    return ServerChoice("ollama", _block("ollama", address=server.address, model=chosen), (remark,))
+        remark = f"The Ollama at {server.shown_url} has the model {model_name}; {setting} changes it."
+    return ServerChoice("ollama", _block("ollama", address=server.address, model=model_name), (remark,))
 
 
 def _block(section: str, *, model: str, address: str | None = None, kind: Kind = "vllm") -> str:
@@ -138,5 +138,5 @@ def _block(section: str, *, model: str, address: str | None = None, kind: Kind =
         text = text.replace("vllm:\n", "vllm:\n  type: openai                 # a server of the OpenAI protocol\n", 1)
     if not model:
         return text
-    named = f"model: {json.dumps(model)}"
-    return re.sub(r"model: \S+ *#", lambda _: f"{named:<28} #", text, count=1)
+    model_line = f"model: {json.dumps(model)}"
+    return re.sub(r"model: \S+ *#", lambda _: f"{model_line:<28} #", text, count=1)

@@ -55,43 +55,43 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     app = load_app(arguments, environ=environ)
     backend = backend_of(output_config(arguments, environ=environ))
     ids = list(dict.fromkeys(possible_ids(arguments.document, app.input)))
-    found = story(backend, ids, flag="show")
-    document, trouble = read_document(app, found["id"])
-    shown = shown_document(found["records"], document, trouble=trouble, prompts=found["prompts"])
+    history = story(backend, ids, flag="show")
+    text, trouble = read_document(app, history["id"])
+    document = shown_document(history["records"], text, trouble=trouble, prompts=history["prompts"])
     if arguments.text:
-        return _print_text(shown)
+        return _print_text(document)
     if arguments.html:
-        page = evidence_page(shown, record_facts(shown.record), everything=arguments.all)
+        page = evidence_page(document, record_facts(document.record), everything=arguments.all)
         save(Path(arguments.html), [page])
-        write_out(f"{arguments.html}: {_sentence(shown)}")
+        write_out(f"{arguments.html}: {_sentence(document)}")
     else:
         colour = wants_colour(sys.stdout, environ)
         width = width_of(sys.stdout, environ)
-        all_records = shlex.join(["pipeline", "errors", backend.where, "--show", found["id"]])
-        write_out("\n".join(_lines(shown, all_records, colour=colour, width=width)))
+        all_records = shlex.join(["pipeline", "errors", backend.where, "--show", history["id"]])
+        write_out("\n".join(_lines(document, all_records, colour=colour, width=width)))
     return EXIT_OK
 
 
-def _print_text(shown: ShownDocument) -> int:
+def _print_text(document: ShownDocument) -> int:
     """Print the text that the record is about; without it print the reason to stderr and return 1."""
-    if shown.text is None or shown.trouble:
-        sys.stderr.write(visible(shown.trouble) + "\n")
+    if document.text is None or document.trouble:
+        sys.stderr.write(visible(document.trouble) + "\n")
         return EXIT_FAILURES
-    bytes_out(shown.text.encode("utf-8"))
+    bytes_out(document.text.encode("utf-8"))
     return EXIT_OK
 
 
-def _sentence(shown: ShownDocument) -> str:
-    quotes = len(shown.marked)
-    return visible(shown.trouble) or f"{quotes} {'quote is' if quotes == 1 else 'quotes are'} marked"
+def _sentence(document: ShownDocument) -> str:
+    quotes = len(document.marked)
+    return visible(document.trouble) or f"{quotes} {'quote is' if quotes == 1 else 'quotes are'} marked"
 
 
-def _lines(shown: ShownDocument, all_records: str, *, colour: bool, width: int) -> Iterator[str]:
-    if shown.trouble:
-        yield from (tinted(line, BOLD + YELLOW, colour=colour) for line in paragraph(shown.trouble, width=width))
-    if shown.notice:
-        yield from (tinted(line, BOLD + YELLOW, colour=colour) for line in paragraph(shown.notice, width=width))
-    if shown.is_stale:
+def _lines(document: ShownDocument, all_records: str, *, colour: bool, width: int) -> Iterator[str]:
+    if document.trouble:
+        yield from (tinted(line, BOLD + YELLOW, colour=colour) for line in paragraph(document.trouble, width=width))
+    if document.notice:
+        yield from (tinted(line, BOLD + YELLOW, colour=colour) for line in paragraph(document.notice, width=width))
+    if document.is_stale:
         yield from pasteable("all records", all_records, indent=0, width=width)
-    yield from record_lines(shown.record, colour=colour, is_current=True, is_stale=shown.is_stale, width=width)
-    yield from quote_lines(shown, colour=colour, width=width)
+    yield from record_lines(document.record, colour=colour, is_current=True, is_stale=document.is_stale, width=width)
+    yield from quote_lines(document, colour=colour, width=width)

@@ -92,11 +92,11 @@ class Transcript:
         if self._user is not None:
             self._print_reask(user)
         else:
-            known = system == self._system
-            self._heading("system prompt" + (", the same as before" if known else f", {len(system):,} characters"))
-            self._text("" if known else system, tint=DIM)
+            is_same = system == self._system
+            self._heading("system prompt" + (", the same as before" if is_same else f", {len(system):,} characters"))
+            self._text("" if is_same else system, tint=DIM)
             for name, text in question.prompts.items():
-                if name.startswith(EXAMPLE_TURN) and not known:
+                if name.startswith(EXAMPLE_TURN) and not is_same:
                     self._heading(f"{name.replace('_', ' ')}, {len(text):,} characters")
                     self._text(text, tint=DIM)
             self._heading(f"user prompt, {len(user):,} characters")
@@ -112,8 +112,8 @@ class Transcript:
         """Print each value of the document's metadata by the names under which a prompt may use it."""
         self._heading(f"metadata: {plural(len(metadata), 'value') if metadata else 'none'}")
         for name, value in metadata.items():
-            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            self._text(f"${name}{_use_of(name, metadata)}: {shown}", tint=DIM)
+            value_text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            self._text(f"${name}{_use_of(name, metadata)}: {value_text}", tint=DIM)
 
     def _print_reask(self, user: str) -> None:
         """Print what a further request for the document adds to its prompt, or the whole prompt when it is shorter."""
@@ -137,7 +137,7 @@ class Transcript:
 
     def _verdict(self, outcome: Outcome | WindowAnswer | Divided) -> Iterator[str]:
         if isinstance(outcome, Divided):
-            parts = ", ".join(f"{each.span.start:,} to {each.span.end:,}" for each in outcome.windows)
+            parts = ", ".join(f"{window.span.start:,} to {window.span.end:,}" for window in outcome.windows)
             text = f"DIVIDED: a run sends this window again in smaller ones, characters {parts}"
             yield from hanging(text, indent=0, width=self._width)
             return
@@ -154,9 +154,9 @@ class Transcript:
         assert isinstance(failure, Failure)
         name = "SERVER UNAVAILABLE" if isinstance(outcome, Postponed) else "FAILED"
         head = f"{name} {failure.reason}"
-        first, *others = hanging(f"{head} ({failure.stage}): {failure.message}", indent=0, width=self._width)
+        first, *more_lines = hanging(f"{head} ({failure.stage}): {failure.message}", indent=0, width=self._width)
         yield first.replace(head, tinted(head, BOLD + RED, colour=self._colour), 1)
-        yield from others
+        yield from more_lines
         advice = REASONS.get(failure.reason)
         if advice is not None:
             cause = cause_of(failure.reason, error=failure.error, notes=failure.notes)
@@ -185,8 +185,8 @@ def _use_of(name: str, metadata: Mapping[str, Any]) -> str:
     """Return what else a user has to know about a name of metadata in a prompt: other names, or its declaration."""
     if name not in METADATA:
         return " (declare it in `variables`)"
-    others = [f"${alias}" for alias in aliases_of(name)[1:] if not is_filled(metadata.get(alias))]
-    return f" (or {', '.join(others)})" if others else ""
+    names = [f"${alias}" for alias in aliases_of(name)[1:] if not is_filled(metadata.get(alias))]
+    return f" (or {', '.join(names)})" if names else ""
 
 
 def _remarks(result: Result | WindowAnswer) -> str:

@@ -79,15 +79,15 @@ def _entries(app: AppConfig, names: Sequence[str]) -> Iterator[Entry]:
     ConfigError for a name that is neither, or that holds no document.
     """
     outside = [name for name in names if Path(name).exists() and len(set(possible_ids(name, app.input))) == 1]
-    named = NamedDocuments([name for name in names if name not in outside], app.input)
-    if named.missing():
-        yield from named.pick(load_entries(app.input, output=left_out(app), counts=ListingCounts()))
-    for name in named.missing():
+    documents = NamedDocuments([name for name in names if name not in outside], app.input)
+    if documents.missing():
+        yield from documents.pick(load_entries(app.input, output=left_out(app), counts=ListingCounts()))
+    for name in documents.missing():
         if Path(name).exists():  # in the input's folder, and not among its documents
             outside.append(name)
         else:
             raise ConfigError(
-                f"try: got {visible(name)}: there is no such file or document of the input{named.hint(name)}"
+                f"try: got {visible(name)}: there is no such file or document of the input{documents.hint(name)}"
             )
     if not outside:
         return

@@ -98,8 +98,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            known = [str(choice) for choice in action.choices]
-            message = f"got {value!r}, need one of {', '.join(known)}{nearest_hint(str(value), known)}"
+            choices = [str(choice) for choice in action.choices]
+            message = f"got {value!r}, need one of {', '.join(choices)}{nearest_hint(str(value), choices)}"
             raise argparse.ArgumentError(action, message)
 
     def error(self, message: str) -> NoReturn:
@@ -116,10 +116,10 @@ def report_error(message: str, handler: LineHandler, *, as_text: bool) -> None:
         return
     width = width_of(handler.stream, os.environ)
     colour = wants_colour(handler.stream, os.environ)
-    texts = [f"error: {shortened(each)}" for each in message.splitlines()]
+    texts = [f"error: {shortened(line_text)}" for line_text in message.splitlines()]
     lines = [line for text in texts for line in hanging(text, indent=0, width=width, hang=7)]
-    shown = [line.replace("error:", tinted("error:", BOLD + RED, colour=colour), 1) for line in lines]
-    handler.write("\n".join(shown))
+    coloured = [line.replace("error:", tinted("error:", BOLD + RED, colour=colour), 1) for line in lines]
+    handler.write("\n".join(coloured))
 
 
 def shortened(message: str) -> str:

@@ -22,8 +22,8 @@ def current_profiles(
     backend: ReadableOutput, runs: Sequence[Mapping[str, Any]], *, show_texts: bool
 ) -> dict[str, ValueProfile]:
     """Return the profiles of the current results by variant, each result counted once."""
-    asked = list(questions_of(runs))
-    schema = asked[-1].get("schema") if asked else None
+    prompts = list(questions_of(runs))
+    schema = prompts[-1].get("schema") if prompts else None
     builder = ProfileBuilder(schema, random=Random(0).random, show_texts=show_texts)
     for line, _ in last_lines(backend):
         record = parse(line)

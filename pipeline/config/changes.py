@@ -49,5 +49,5 @@ def allowed(now: AppConfig, before: AppConfig) -> AppConfig:
 
 
 def _keep_question(now: Any, before: Any) -> Any:
-    kept = {name: getattr(before, name) for name in _QUESTION if hasattr(before, name) and hasattr(now, name)}
-    return replace(now, **kept)
+    unchanged = {name: getattr(before, name) for name in _QUESTION if hasattr(before, name) and hasattr(now, name)}
+    return replace(now, **unchanged)

@@ -222,28 +222,28 @@ def shown(value: object, rule: Rule) -> str:
 
 def _without_secrets(word: re.Match[str]) -> str:
     """Return a word that may be a URL without its user and its query."""
-    _, is_address, rest = word[0].rpartition("@")
-    query = re.search("[?&]", rest)
-    kept = f"{rest[: query.end()]}***" if query and "=" in rest[query.end() :] else rest
-    return f"***{kept}" if is_address else kept
+    _, is_address, remainder = word[0].rpartition("@")
+    query = re.search("[?&]", remainder)
+    masked = f"{remainder[: query.end()]}***" if query and "=" in remainder[query.end() :] else remainder
+    return f"***{masked}" if is_address else masked
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest(name: str, choices: Iterable[str]) -> str | None:
     """Return the known name that is most similar to this one, or None."""
-    matches = difflib.get_close_matches(name[:200], list(known), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name[:200], list(choices), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
-def nearest_hint(name: str, known: Iterable[str]) -> str:
+def nearest_hint(name: str, choices: Iterable[str]) -> str:
     """Return the ending of an error message about this name: `; the nearest is …`, or an empty text."""
-    near = nearest(name, known)
+    near = nearest(name, choices)
     return f"; the nearest is {near}" if near else ""
 
 
 def others(names: tuple[str, ...], *, first: str) -> tuple[str, ...]:
     """Return provider names in order without duplicates and without the first provider; "" means ollama."""
-    named = dict.fromkeys(name or "ollama" for name in names)
-    return tuple(name for name in named if name != (first or "ollama"))
+    providers = dict.fromkeys(name or "ollama" for name in names)
+    return tuple(name for name in providers if name != (first or "ollama"))
 
 
 def unknown_key(key: str, value: object, *, near: str | None, accepted: Iterable[str]) -> str:
@@ -252,21 +252,21 @@ def unknown_key(key: str, value: object, *, near: str | None, accepted: Iterable
     A text value is shown only when the nearest key cannot hold a secret.
     """
     if isinstance(value, (Mapping, list)):
-        got = "a mapping" if isinstance(value, Mapping) else "a list"
+        description = "a mapping" if isinstance(value, Mapping) else "a list"
     elif isinstance(value, str) and not _is_plainly(key, near):
-        got = "a text (hidden, as it may be a secret)"
+        description = "a text (hidden, as it may be a secret)"
     else:
-        got = shown(value, Rule())
+        description = shown(value, Rule())
     hint = f"the nearest is {near}; " if near else ""
-    return f"{shown(key, Rule())[1:-1]}: unknown key, {hint}got {got}, need one of {', '.join(accepted)}"
+    return f"{shown(key, Rule())[1:-1]}: unknown key, {hint}got {description}, need one of {', '.join(accepted)}"
 
 
 def _is_plainly(key: str, near: str | None) -> bool:
     """Return True when an unknown key is clearly a misspelt known key whose value cannot contain a secret."""
-    name, known = (text.rpartition(".")[2] for text in (key, near or ""))
-    if nearest(name, [known]) is None or _MAY_HIDE.search(known):
+    name, nearest_name = (text.rpartition(".")[2] for text in (key, near or ""))
+    if nearest(name, [nearest_name]) is None or _MAY_HIDE.search(nearest_name):
         return False
-    return not is_secret_name(f"{name} {known}")
+    return not is_secret_name(f"{name} {nearest_name}")
 
 
 _MAY_HIDE = re.compile("url|uri|proxy|headers|storage|extra_body")

@@ -26,12 +26,12 @@ def config_schema() -> dict[str, Any]:
     for name, cls in sections().items():
         root["properties"][name] = {**_object(cls, name), "type": ["object", "null"]}
     root["properties"]["input"]["properties"]["limits"] |= _limits()
-    named = {"anyOf": [{**_object(cls, name), "required": ["type"]} for name, cls in _PROVIDERS.items()]}
+    provider_schema = {"anyOf": [{**_object(cls, name), "required": ["type"]} for name, cls in _PROVIDERS.items()]}
     root["properties"]["providers"] = {
         "description": rule_of("", "providers").doc,
         "type": ["object", "null"],
         "propertyNames": {"pattern": "^[A-Za-z0-9_-]+$"},
-        "additionalProperties": named,
+        "additionalProperties": provider_schema,
     }
     return {"$schema": DRAFT, "title": "Configuration of the extraction pipeline", **root}
 
@@ -40,8 +40,8 @@ def agent_schema() -> dict[str, Any]:
     """Return the schema of an agent file."""
     root = _object(AgentFile, "agent")
     variant = {**_object(VariantFile, "variant"), "type": ["object", "null"]}
-    for each in (root, variant):
-        each["properties"]["split"] |= _object(SplitConfig, "split")
+    for schema in (root, variant):
+        schema["properties"]["split"] |= _object(SplitConfig, "split")
     root["properties"]["variants"] |= {"type": ["object", "null"], "additionalProperties": variant}
     return {"$schema": DRAFT, "title": "An agent of the extraction pipeline", **root}
 

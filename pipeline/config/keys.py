@@ -35,8 +35,8 @@ def _is_section(hint: Any) -> bool:
 
 def top_keys() -> tuple[str, ...]:
     """Return the keys at the top level of the file that are not sections."""
-    other = (*sections(), "providers")
-    return tuple(field.name for field in fields(AppConfig) if field.compare and field.name not in other)
+    excluded = (*sections(), "providers")
+    return tuple(field.name for field in fields(AppConfig) if field.compare and field.name not in excluded)
 
 
 def known_keys() -> tuple[str, ...]:
@@ -64,7 +64,7 @@ def misspelt_names(environ: Iterable[str]) -> dict[str, str]:
     define their own (OLLAMA_MODELS, VLLM_PORT). So are the variables that Kubernetes creates for a service named
     `pipeline` (PIPELINE_PORT_80_TCP_ADDR).
     """
-    known = [
+    names = [
         *(name for name in env_names() if name.startswith("PIPELINE_")),
         "PIPELINE_CONFIG",
         "PIPELINE_SHARDS",
@@ -72,19 +72,19 @@ def misspelt_names(environ: Iterable[str]) -> dict[str, str]:
         "PIPELINE_PUSHGATEWAY",
         "PIPELINE_RESUME_COMMAND",
     ]
-    unknown = [name for name in environ if name.startswith("PIPELINE_") and name not in known]
-    matches = {name: _nearest_name(name[:200], known) for name in unknown if not _OF_A_SERVICE.search(name)}
+    unknown = [name for name in environ if name.startswith("PIPELINE_") and name not in names]
+    matches = {name: _nearest_name(name[:200], names) for name in unknown if not _OF_A_SERVICE.search(name)}
     return {name: near for name, near in matches.items() if near is not None}
 
 
-def _nearest_name(name: str, known: Sequence[str]) -> str | None:
+def _nearest_name(name: str, names: Sequence[str]) -> str | None:
     """Return the variable that is spelt like this name, or like it without its section."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=MISSPELT)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=MISSPELT)
     if close:
         return close[0]
     setting = name.removeprefix("PIPELINE_")
-    whole = [variable for section in sections() if (variable := f"PIPELINE_{section.upper()}_{setting}") in known]
-    return whole[0] if len(whole) == 1 else None
+    candidates = [variable for section in sections() if (variable := f"PIPELINE_{section.upper()}_{setting}") in names]
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def value_of_text(key: str, text: str) -> Any:
@@ -105,9 +105,9 @@ def split_key(key: str) -> tuple[str, tuple[str, ...]]:
     parts = key.split(".")
     for end in range(2, len(parts)):
         name = ".".join(parts[:end])
-        rest = parts[end:]
+        remainder = parts[end:]
         if (kind := _held_by(name)) is not None:
-            return name, (".".join(rest),) if kind is str else tuple(rest)
+            return name, (".".join(remainder),) if kind is str else tuple(remainder)
     return key, ()
 
 

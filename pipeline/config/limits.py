@@ -47,20 +47,20 @@ def limit_settings() -> list[tuple[str, Rule, float]]:
     return [(field.name, _RULES[field.name], getattr(InputLimits(), field.name)) for field in fields(InputLimits)]
 
 
-def limits_of(given: Mapping[str, float]) -> InputLimits:
+def limits_of(settings: Mapping[str, float]) -> InputLimits:
     """Return the limits with the given values over the defaults; ConfigError for an unknown or invalid one."""
     names = [field.name for field in fields(InputLimits)]
     values: dict[str, float] = {}
-    for name, value in given.items():
+    for name, value in settings.items():
         if name not in names:
             raise ConfigError(f"limits.{name}: unknown, need one of {', '.join(names)}{nearest_hint(name, names)}")
         rule = _RULES[name]
         low = rule.low or 0
         high = rule.high or 0
-        whole = isinstance(getattr(InputLimits(), name), int)
-        if not low <= value <= high or (whole and value != int(value)):
-            kind = "a whole number" if whole else "a number"
+        is_integer = isinstance(getattr(InputLimits(), name), int)
+        if not low <= value <= high or (is_integer and value != int(value)):
+            kind = "a whole number" if is_integer else "a number"
             need = f"{kind}{f' of {rule.unit}' if rule.unit else ''} from {low:g} to {high:g}"
             raise ConfigError(f"limits.{name}: got {shown(value, rule)}, need {need}")
-        values[name] = int(value) if whole else value
+        values[name] = int(value) if is_integer else value
     return InputLimits(**values)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ _NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class _Setting:
     """A value that was set, with the kind of its source and the name of that source for messages."""
 
     value: Any
@@ -62,17 +62,17 @@ def load_config(
     """
     errors: list[str] = []
     environ = os.environ if environ is None else environ
-    given = {key: _Given(value, "default", place) for key, (value, place) in host_variable(environ).items()}
+    settings = {key: _Setting(value, "default", place) for key, (value, place) in host_variable(environ).items()}
     file = path if isinstance(path, ConfigFile) or path is None else ConfigFile(Path(path))
-    given |= {} if file is None else _of_file(load_yaml(file.path), file, errors)
-    given |= _of_environment(environ)
+    settings |= {} if file is None else _of_file(load_yaml(file.path), file, errors)
+    settings |= _of_environment(environ)
     for key, value in (overrides or {}).items():
         parsed = value_of_text(key, value) if isinstance(value, str) else value
         name, inside = split_key(key)
-        before = given[name].value if name in given else None
-        given[name] = _Given(_placed(parsed, inside, before), "flag", "command line")
+        before = settings[name].value if name in settings else None
+        settings[name] = _Setting(_placed(parsed, inside, before), "flag", "command line")
     place = str(file.path) if file is not None else "environment and command line"
-    app = _assemble(given, errors, place=place)
+    app = _assemble(settings, errors, place=place)
     _register_secrets(app)
     return app
 
@@ -85,16 +85,16 @@ def _placed(value: object, inside: tuple[str, ...], before: Any) -> Any:
     return {**around, inside[0]: _placed(value, inside[1:], around.get(inside[0]))}
 
 
-def _of_file(tree: Mapping[str, Any], file: ConfigFile, errors: list[str]) -> dict[str, _Given]:
+def _of_file(tree: Mapping[str, Any], file: ConfigFile, errors: list[str]) -> dict[str, _Setting]:
     """Return the file's settings by dotted key; a value in place of a mapping is added to the errors."""
-    settings: dict[str, _Given] = {}
+    settings: dict[str, _Setting] = {}
     place = str(file.path)
     for parts, value in _leaves((), tree, place=place, errors=errors):
         if any("." in part for part in parts):
             errors.append(f"{' / '.join(parts)}: a key with a dot in it, need nested keys ({place})")
         else:
             key = ".".join(parts)
-            settings[key] = _Given(placed(key, value, file.root), "file", place)
+            settings[key] = _Setting(placed(key, value, file.root), "file", place)
     return settings
 
 
@@ -122,20 +122,22 @@ def _depth(parts: tuple[str, ...]) -> int:
     return 2 if parts[0] in sections() else 1
 
 
-def _of_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+def _of_environment(environ: Mapping[str, str]) -> dict[str, _Setting]:
     """Return the values of the variables that are set and not empty, by dotted key."""
     return {
-        key: _Given(value_of_text(key, environ[name]), "env", f"environment variable {name}")
+        key: _Setting(value_of_text(key, environ[name]), "env", f"environment variable {name}")
         for name, key in env_names().items()
         if environ.get(name)
     }
 
 
-def _assemble(given: Mapping[str, _Given], errors: list[str], *, place: str) -> AppConfig:
+def _assemble(settings: Mapping[str, _Setting], errors: list[str], *, place: str) -> AppConfig:
     """Build the configuration; ConfigError lists all errors, including those found before."""
-    groups: dict[str, dict[str, _Given]] = {}
-    errors += (misplaced := misplaced_settings({key: (item.value, item.place) for key, item in given.items()})).values()
-    for key, item in given.items():
+    groups: dict[str, dict[str, _Setting]] = {}
+    errors += (
+        misplaced := misplaced_settings({key: (item.value, item.place) for key, item in settings.items()})
+    ).values()
+    for key, item in settings.items():
         section, _, name = key.rpartition(".")
         if key not in misplaced:
             groups.setdefault(section, {})[name] = item
@@ -146,16 +148,16 @@ def _assemble(given: Mapping[str, _Given], errors: list[str], *, place: str) -> 
     for section, items in groups.items():
         errors += [_unknown(f"{section}.{name}", item) for name, item in items.items()]
     if not errors:
-        places = {key: item.place for key, item in given.items()}
-        app = AppConfig(**values, origins={key: item.origin for key, item in given.items()}, places=places)
-        _check_names(app, given, errors)
+        places = {key: item.place for key, item in settings.items()}
+        app = AppConfig(**values, origins={key: item.origin for key, item in settings.items()}, places=places)
+        _check_names(app, settings, errors)
     if errors:
-        rest = [f"and {len(errors) - MAX_ERRORS} more"] if len(errors) > MAX_ERRORS else []
-        raise ConfigError("\n".join([*errors[:MAX_ERRORS], *rest]))
+        more = [f"and {len(errors) - MAX_ERRORS} more"] if len(errors) > MAX_ERRORS else []
+        raise ConfigError("\n".join([*errors[:MAX_ERRORS], *more]))
     return app
 
 
-def _providers(groups: dict[str, dict[str, _Given]], errors: list[str], *, place: str) -> dict[str, Any]:
+def _providers(groups: dict[str, dict[str, _Setting]], errors: list[str], *, place: str) -> dict[str, Any]:
     """Build the named providers, each of its own type, and remove their groups."""
     providers: dict[str, Any] = {}
     for section in [section for section in groups if section.startswith("providers.")]:
@@ -166,14 +168,14 @@ def _providers(groups: dict[str, dict[str, _Given]], errors: list[str], *, place
             errors.append(f"{section}: got the name {shown(name, Rule())}, need {need} ({place})")
         kind = items["type"].value if "type" in items else None
         if not isinstance(kind, str) or kind not in PROVIDER_TYPES:
-            got = shown(kind, Rule()) if "type" in items else "nothing"
-            errors.append(f"{section}.type: got {got}, need one of {', '.join(PROVIDER_TYPES)} ({place})")
+            value_text = shown(kind, Rule()) if "type" in items else "nothing"
+            errors.append(f"{section}.type: got {value_text}, need one of {', '.join(PROVIDER_TYPES)} ({place})")
         else:
             providers[name] = _build(items, PROVIDER_TYPES[kind], section=section, errors=errors, place=place)
     return providers
 
 
-def _build(items: dict[str, _Given], cls: type, *, section: str, errors: list[str], place: str) -> Any:
+def _build(items: dict[str, _Setting], cls: type, *, section: str, errors: list[str], place: str) -> Any:
     """Build the section's dataclass, or return None and add its errors."""
     before = len(errors)
     values = _values(_without_weaker_key(items), cls, section=section, errors=errors)
@@ -186,7 +188,7 @@ def _build(items: dict[str, _Given], cls: type, *, section: str, errors: list[st
         return None
 
 
-def _without_weaker_key(items: dict[str, _Given]) -> dict[str, _Given]:
+def _without_weaker_key(items: dict[str, _Setting]) -> dict[str, _Setting]:
     """Return the values without a key file that a key of higher precedence overrides."""
     key = items.get("api_key")
     file = items.get("api_key_file")
@@ -195,7 +197,7 @@ def _without_weaker_key(items: dict[str, _Given]) -> dict[str, _Given]:
     return items
 
 
-def _values(items: Mapping[str, _Given], cls: type, *, section: str, errors: list[str]) -> dict[str, Any]:
+def _values(items: Mapping[str, _Setting], cls: type, *, section: str, errors: list[str]) -> dict[str, Any]:
     """Return the converted values of a section's fields; null means "" for a text that is empty by default."""
     hints = hints_of(cls) if section else {name: hints_of(cls)[name] for name in top_keys()}
     defaults = {f.name: f.default for f in fields(cls)}
@@ -206,7 +208,7 @@ def _values(items: Mapping[str, _Given], cls: type, *, section: str, errors: lis
     for name, item in items.items():
         key = f"{section}.{name}" if section else name
         if name not in hints:
-            errors.append(_unknown(key, item, known=[f"{section}.{n}" for n in hints] if section else None))
+            errors.append(_unknown(key, item, choices=[f"{section}.{n}" for n in hints] if section else None))
             continue
         value = "" if item.value is None and defaults[name] == "" else item.value
         rule = rule_of(rules, name)
@@ -217,20 +219,20 @@ def _values(items: Mapping[str, _Given], cls: type, *, section: str, errors: lis
     return values
 
 
-def _unknown(key: str, item: _Given, *, known: list[str] | None = None) -> str:
+def _unknown(key: str, item: _Setting, *, choices: list[str] | None = None) -> str:
     """Return the error message about an unknown key."""
-    near = nearest(key, known or [*known_keys(), *sections(), "providers"]) or nearest(key, known_keys())
-    accepted = [name.rpartition(".")[2] for name in known] if known else [*top_keys(), *sections(), "providers"]
+    near = nearest(key, choices or [*known_keys(), *sections(), "providers"]) or nearest(key, known_keys())
+    accepted = [name.rpartition(".")[2] for name in choices] if choices else [*top_keys(), *sections(), "providers"]
     return f"{unknown_key(key, item.value, near=near, accepted=accepted)} ({item.place})"
 
 
-def _check_names(app: AppConfig, given: Mapping[str, _Given], errors: list[str]) -> None:
+def _check_names(app: AppConfig, settings: Mapping[str, _Setting], errors: list[str]) -> None:
     for key, names in {"provider": (app.provider,), "fallback": app.fallback or ()}.items():
         for name in names:
             try:
                 app.provider_config(name, key=key)
             except ConfigError as cause:
-                errors.append(f"{cause} ({given[key].place})")
+                errors.append(f"{cause} ({settings[key].place})")
 
 
 def describe(app: AppConfig) -> dict[str, Any]:

@@ -26,25 +26,27 @@ def agent_file_place(agent: object, agents_dir: object) -> str:
     return f"{agent}.yaml in your `agents_dir` (copy the built-in agent)"
 
 
-def misplaced_settings(given: Mapping[str, tuple[object, str]]) -> dict[str, str]:
+def misplaced_settings(settings: Mapping[str, tuple[object, str]]) -> dict[str, str]:
     """Return, by key, the error messages about settings that only agent files have, such as `overflow` or `ovrflow`.
 
-    `given`: dotted key → value, and the name of the place where it was set.
+    `settings`: dotted key → value, and the name of the place where it was set.
     """
-    names = {each.name for cls in (AgentFile, VariantFile) for each in fields(cls)}
+    names = {field.name for cls in (AgentFile, VariantFile) for field in fields(cls)}
     names -= {known.rpartition(".")[2] for known in known_keys()}
-    agent, agents_dir = (given.get(key, (None, ""))[0] for key in ("agent", "agents_dir"))
+    agent, agents_dir = (settings.get(key, (None, ""))[0] for key in ("agent", "agents_dir"))
     file = agent_file_place(agent or AppConfig().agent, agents_dir)
-    meant = {key: name for key in given if (name := _agent_setting(key, names)) is not None}
-    return {key: f"{key}: {_message(key, name)}: set it in {file} ({given[key][1]})" for key, name in meant.items()}
+    misplaced = {key: name for key in settings if (name := _agent_setting(key, names)) is not None}
+    return {
+        key: f"{key}: {_message(key, name)}: set it in {file} ({settings[key][1]})" for key, name in misplaced.items()
+    }
 
 
 def _agent_setting(key: str, names: Collection[str]) -> str | None:
     """Return the agents' setting that a key names, or resembles more than any setting of the configuration."""
-    first, _, rest = key.partition(".")
-    if rest and first in names:
+    first, _, remainder = key.partition(".")
+    if remainder and first in names:
         return key
-    if key in (each.name for each in fields(SplitConfig)):
+    if key in (field.name for field in fields(SplitConfig)):
         return f"split.{key}"
     candidates = [*names, *top_keys(), *sections(), "providers", *known_keys()]
     matches = difflib.get_close_matches(key[:200], candidates, n=1, cutoff=_MISSPELT)

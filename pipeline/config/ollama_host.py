@@ -29,11 +29,11 @@ def address_of(host: str) -> str | None:
     text = host.strip().strip("\"'").strip()
     if not text:
         return None
-    scheme, separator, rest = text.rpartition("://")
+    scheme, separator, remainder = text.rpartition("://")
     if not separator:
         scheme = "http"
-        rest = text
-    place, slash, path = rest.partition("/")
+        remainder = text
+    place, slash, path = remainder.partition("/")
     if place.count(":") > 1 and set(place) <= _OF_IPV6:
         place = f"[{place}]"
     place = _EVERY_ADDRESS.sub("127.0.0.1", place)

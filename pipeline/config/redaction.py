@@ -35,24 +35,24 @@ class Secrets:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: tuple[SecretForms, ...] = ()
+        self._secrets: tuple[SecretForms, ...] = ()
         self._short: dict[str, str] = {}
 
     def add(self, *texts: str) -> None:
         """Register secrets; those shorter than MIN_CHARS and well-known placeholders are skipped."""
         with self._lock:
-            known_texts = {secret.text for secret in self._known}
+            known_texts = {secret.text for secret in self._secrets}
             secret_texts = {text for text in texts if len(text) >= MIN_CHARS and text.lower() not in PLACEHOLDERS}
             fresh = [SecretForms(text) for text in sorted(secret_texts - known_texts)]
             if fresh:
                 # the longest first, so that a secret that contains another one is masked as one
-                self._known = tuple(sorted((*self._known, *fresh), key=lambda secret: -len(secret.text)))
+                self._secrets = tuple(sorted((*self._secrets, *fresh), key=lambda secret: -len(secret.text)))
                 self._short = {}
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Return the secrets themselves, for another process of the same run."""
-        return tuple(secret.text for secret in self._known)
+        return tuple(secret.text for secret in self._secrets)
 
     def add_headers(self, headers: Mapping[str, str]) -> None:
         """Register the values of headers with secret names, whole and without their scheme."""
@@ -71,7 +71,7 @@ class Secrets:
     @property
     def are_none(self) -> bool:
         """True while no secret is known."""
-        return not self._known
+        return not self._secrets
 
     def redact(self, text: str) -> str:
         """Return the text with `***` for each secret, in every form, and for the remains of a truncated one."""
@@ -86,27 +86,27 @@ class Secrets:
         return redacted
 
     def _redacted(self, text: str) -> str:
-        for secret in self._known:
+        for secret in self._secrets:
             text = secret.redact(text, parts=True)
         return text
 
     def redact_whole(self, text: str) -> str:
         """Return the text with every form of whole secrets masked: for the text of documents and of this program."""
-        for secret in self._known:
+        for secret in self._secrets:
             text = secret.redact(text, parts=False)
         return text
 
     def redact_values(self, value: Any) -> Any:
         """Return plain data of a server with all strings redacted, including the keys of mappings."""
-        return _in_values(value, self.redact) if self._known else value
+        return _in_values(value, self.redact) if self._secrets else value
 
     def redact_whole_values(self, value: Any) -> Any:
         """Return plain data of a document with whole secrets masked in all strings, including the keys of mappings."""
-        return _in_values(value, self.redact_whole) if self._known else value
+        return _in_values(value, self.redact_whole) if self._secrets else value
 
     def holds(self, text: str, *, min_chars: int = FATAL_CHARS) -> bool:
         """Return True when the text has a form of a secret of `min_chars` characters or more, or so much of one."""
-        long_secrets = [secret for secret in self._known if len(secret.text) >= min_chars]
+        long_secrets = [secret for secret in self._secrets if len(secret.text) >= min_chars]
         return any(secret.is_in(text, part_chars=min_chars) for secret in long_secrets)
 
 
@@ -132,7 +132,7 @@ def is_secret_header(name: str) -> bool:
 def _parts_of(value: str) -> Iterable[str]:
     """Yield the value, the value without its scheme (`Bearer …`), and the longer words and cookie values in it."""
     yield value
-    scheme, _, rest = value.partition(" ")
+    scheme, _, credentials = value.partition(" ")
     if scheme.isalpha():
-        yield rest.strip()
+        yield credentials.strip()
     yield from (word for word in re.split(r"[\s;,=]+", value) if len(word) >= FATAL_CHARS // 2)

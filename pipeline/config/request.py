@@ -57,13 +57,13 @@ def check_ollama_fields(options: Mapping[str, Any], extra_body: Mapping[str, Any
         raise ConfigError("\n".join(wrong))
 
 
-def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both mappings merged recursively; the values of `other` win."""
-    both = {**one, **other}
-    for name in one.keys() & other.keys():
-        if isinstance(one[name], Mapping) and isinstance(other[name], Mapping):
-            both[name] = merged(one[name], other[name])
-    return both
+def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both mappings merged recursively; the values of `second` win."""
+    result = {**first, **second}
+    for name in first.keys() & second.keys():
+        if isinstance(first[name], Mapping) and isinstance(second[name], Mapping):
+            result[name] = merged(first[name], second[name])
+    return result
 
 
 def split_for_ollama(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -75,7 +75,7 @@ class SecretForms:
     @cached_property
     def _encoded(self) -> tuple[tuple[str, frozenset[str]], ...]:
         """The secret in base64 and hexadecimal, with the alphabet of the run around it that is masked with it."""
-        return (*((core, _BASE64) for core in _cores(self.text)), *((found, _HEX) for found in _hexed(self.text)))
+        return (*((core, _BASE64) for core in _cores(self.text)), *((text, _HEX) for text in _hexed(self.text)))
 
     @cached_property
     def _encoded_parts(self) -> tuple[tuple[str, frozenset[str]], ...]:
@@ -145,8 +145,8 @@ def _head_pattern(chunk: str) -> str:
     """Return a pattern for the head of the chunk, and for as much of its rest as follows."""
     forms = list(_forms_of(chunk))
     size = len(_head(chunk)) if len(chunk) >= 2 * _HEAD_CHARS else len(chunk)
-    rest = forms[size:]
-    return "".join(forms[:size]) + "".join(f"(?:{form}" for form in rest) + ")?" * len(rest)
+    optional = forms[size:]
+    return "".join(forms[:size]) + "".join(f"(?:{form}" for form in optional) + ")?" * len(optional)
 
 
 def _forms_of(text: str) -> Iterator[str]:

@@ -33,7 +33,7 @@ class SplitConfig:
 
 def split_errors(settings: Mapping[str, Any], *, overflow: str | None, place: str) -> Iterator[str]:
     """Yield an error message for each unusable setting; `overflow`: the value that applies beside them."""
-    names = [each.name for each in fields(SplitConfig)]
+    names = [field.name for field in fields(SplitConfig)]
     for name in settings:
         if name not in names:
             yield unknown_key(f"{place}.{name}", settings[name], near=nearest(name, names), accepted=names)

@@ -120,13 +120,13 @@ def _inspect(node: yaml.Node, place: str, *, sizes: dict[int, int]) -> int:
 
 
 def _inspect_keys(node: yaml.MappingNode, place: str) -> None:
-    seen: dict[str, int] = {}
+    lines_by_key: dict[str, int] = {}
     for key, _ in node.value:
         line = key.start_mark.line + 1
         if key.tag == "tag:yaml.org,2002:merge":
             continue
         if key.tag != "tag:yaml.org,2002:str":
             raise ConfigError(f"{place}, line {line}: a key that is not a text, need it in quotes")
-        if key.value in seen:
-            raise ConfigError(f"{place}, line {line}: {key.value!r} is on line {seen[key.value]} already")
-        seen[key.value] = line
+        if key.value in lines_by_key:
+            raise ConfigError(f"{place}, line {line}: {key.value!r} is on line {lines_by_key[key.value]} already")
+        lines_by_key[key.value] = line

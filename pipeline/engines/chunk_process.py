@@ -111,7 +111,7 @@ class _Log:
         self._end: dict[str, Any] = {}
         self._error = ""
         self._plain = ""
-        self._rest = b""
+        self._partial_line = b""
 
     def read(self, stream: IO[bytes], process: subprocess.Popen[bytes]) -> None:
         """Read until the child has ended, also where a process that it has started holds the stream open."""
@@ -123,7 +123,7 @@ class _Log:
                     data = os.read(stream.fileno(), 1 << 16)
                     if not data:
                         break
-                    *lines, self._rest = (self._rest + data).split(b"\n")
+                    *lines, self._partial_line = (self._partial_line + data).split(b"\n")
                     for line in lines:
                         self._add(line.decode("utf-8", "replace"))
                 elif has_ended:

@@ -129,10 +129,10 @@ def _progress(state: HandOut, slots: int, *, elapsed_s: float) -> ProgressState:
     counts = [result.counts for result in state.ended.values()]
     of = len(state.tries.keys() | set(state.waiting))
     return ProgressState(
-        done=sum(each.done for each in counts),
-        failed=sum(each.failed for each in counts),
-        skipped=sum(each.skipped for each in counts),
-        found=sum(each.found for each in counts),
+        done=sum(entry.done for entry in counts),
+        failed=sum(entry.failed for entry in counts),
+        skipped=sum(entry.skipped for entry in counts),
+        found=sum(entry.found for entry in counts),
         in_flight=len(state.running),
         limit=slots,
         limit_reason=f"chunks; {len(state.ended):,} of {of:,} have ended",

@@ -70,9 +70,10 @@ class Automaton:
         self._start = program.start
         self._leaves = [re.compile(text, flags).fullmatch for text, flags in program.leaves]
         self._assertions = [
-            _HoldsPosition(each) if isinstance(each, Position) else _HoldsAround(each) for each in program.assertions
+            _HoldsPosition(assertion) if isinstance(assertion, Position) else _HoldsAround(assertion)
+            for assertion in program.assertions
         ]
-        self._inside = any(each.inside for each in self._assertions)
+        self._inside = any(assertion.inside for assertion in self._assertions)
         self._kinds: dict[str, int] = {}
         self._nodes: dict[tuple[tuple[int, ...], bool], _Node] = {}
         self._remembered = 0
@@ -82,7 +83,7 @@ class Automaton:
 
         `anywhere`: it may begin at every position, else at the first only.
         """
-        checks = [each.on(text) for each in self._assertions]
+        checks = [assertion.on(text) for assertion in self._assertions]
         size = len(text)
         inside = self._inside
         visits = 0
@@ -130,8 +131,8 @@ class Automaton:
         self._remembered += 8
         if kind != _END:
             for step in visited:
-                what, number, to = self._steps[step]
-                if what == "read" and kind >> number & 1:
+                kind_of_step, number, to = self._steps[step]
+                if kind_of_step == "read" and kind >> number & 1:
                     steps.add(to)
         return 0 in visited, self._node(tuple(sorted(steps)), anywhere)
 

@@ -61,7 +61,7 @@ def text_line(record: logging.LogRecord) -> str:
 
 def json_line(record: logging.LogRecord, bound: Mapping[str, Any]) -> str:
     """Return one JSON object: severity, time, message, logger, bound fields (run_id, …), then the record's fields."""
-    named = {(f"{key}_" if key in _RESERVED else visible(key)): v for key, v in fields_of(record).items()}
+    fields = {(f"{key}_" if key in _RESERVED else visible(key)): v for key, v in fields_of(record).items()}
     severity = record.levelname if record.levelno % 10 == 0 else "DEFAULT"
     line: dict[str, Any] = {
         "severity": severity,
@@ -69,7 +69,7 @@ def json_line(record: logging.LogRecord, bound: Mapping[str, Any]) -> str:
         "message": visible(record.getMessage()),
         "logger": record.name,
         **{key: _plain(value) for key, value in bound.items()},
-        **named,
+        **fields,
     }
     trace = _trace(record)
     return json.dumps({**line, "stack_trace": trace} if trace else line, ensure_ascii=False)

@@ -21,7 +21,7 @@ class _Seen:
 
     written_at: float
     last: logging.LogRecord
-    held: int = 0
+    suppressed: int = 0
 
 
 class Repeats:
@@ -32,7 +32,7 @@ class Repeats:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._seen: dict[tuple[str, ...], _Seen] = {}
+        self._repeats: dict[tuple[str, ...], _Seen] = {}
 
     def pass_on(self, record: logging.LogRecord) -> list[logging.LogRecord]:
         """Return the records to write now: this one, none, or also an old one that is removed to make room."""
@@ -40,28 +40,28 @@ class Repeats:
             return [record]
         key = _key(record)
         now = self._clock()
-        repeated = self._seen.get(key)
+        repeated = self._repeats.get(key)
         if repeated is not None and now - repeated.written_at < REPEAT_S:
-            repeated.held = repeated.held + 1
+            repeated.suppressed = repeated.suppressed + 1
             repeated.last = record
             return []
-        self._seen.pop(key, None)
-        room = [self._seen.pop(next(iter(self._seen)))] if len(self._seen) >= _KEPT_WARNINGS else []
-        self._seen[key] = _Seen(now, record)
-        return [*_held(room), _counted(record, repeated.held if repeated else 0)]
+        self._repeats.pop(key, None)
+        room = [self._repeats.pop(next(iter(self._repeats)))] if len(self._repeats) >= _KEPT_WARNINGS else []
+        self._repeats[key] = _Seen(now, record)
+        return [*_summaries(room), _with_count(record, repeated.suppressed if repeated else 0)]
 
     def rest(self) -> list[logging.LogRecord]:
         """Return the last record of each suppressed warning with its count, and forget all warnings."""
-        repeats = list(self._seen.values())
-        self._seen = {}
-        return _held(repeats)
+        repeats = list(self._repeats.values())
+        self._repeats = {}
+        return _summaries(repeats)
 
 
-def _held(seen: list[_Seen]) -> list[logging.LogRecord]:
-    return [_counted(repeat.last, repeat.held - 1) for repeat in seen if repeat.held]
+def _summaries(repeats: list[_Seen]) -> list[logging.LogRecord]:
+    return [_with_count(repeat.last, repeat.suppressed - 1) for repeat in repeats if repeat.suppressed]
 
 
-def _counted(record: logging.LogRecord, count: int) -> logging.LogRecord:
+def _with_count(record: logging.LogRecord, count: int) -> logging.LogRecord:
     if count:
         record.repeated = count
     return record

@@ -93,8 +93,10 @@ def timeline_chart(title: str, series: Sequence[Series], *, spans: int, bucket_s
 def run_chart(title: str, series: Sequence[Series], *, labels: Sequence[str]) -> BarChart:
     """Return a chart with one stacked bar per run, the newest at the right."""
     step = (RIGHT - LEFT) / max(len(labels), 1)
-    named = [f"run {label}" for label in labels]
-    return _bars(title, series, labels=named, ends=(named[0], named[-1]), position="run", step=step, named=True)
+    run_names = [f"run {label}" for label in labels]
+    return _bars(
+        title, series, labels=run_names, ends=(run_names[0], run_names[-1]), position="run", step=step, named=True
+    )
 
 
 def _bars(
@@ -107,26 +109,26 @@ def _bars(
     step: float,
     named: bool = False,
 ) -> BarChart:
-    stacks = [[_at(one, at) for one in series] for at in range(len(labels))]
+    stacks = [[_at(row, at) for row in series] for at in range(len(labels))]
     most = max(map(sum, stacks), default=0.0) or 1.0
     scale = (BASE - TOP) / most
     gap = 0.5 if step > 2 else 0.0
     if named:
         gap = max(gap, (step - _WIDEST_BAR) / 2)
     drawn = []
-    for index, one in enumerate(series):
+    for index, row in enumerate(series):
         bars = [
             Bar(
                 x=f"{LEFT + at * step + gap:.1f}",
                 y=f"{BASE - sum(stack[: index + 1]) * scale:.1f}",
                 width=f"{step - 2 * gap:.2f}",
                 height=f"{stack[index] * scale:.1f}",
-                label=f"{labels[at]}: {number_text(stack[index])} {one.name}" if named else "",
+                label=f"{labels[at]}: {number_text(stack[index])} {row.name}" if named else "",
             )
             for at, stack in enumerate(stacks)
             if stack[index] > 0
         ]
-        drawn.append(DrawnSeries(one.name, one.tone, tuple(bars)))
+        drawn.append(DrawnSeries(row.name, row.tone, tuple(bars)))
     rows = tuple((label, *map(number_text, stacks[at])) for at, label in enumerate(labels))
     return BarChart(title, number_text(most), tuple(drawn), ends, position, rows)
 
@@ -144,20 +146,21 @@ class Placed:
 
 def point_chart(title: str, placed: Sequence[Placed], *, over: str) -> PointChart:
     """Return a chart with a point and its interval for each; the last one is the newest."""
-    right = max((one.x for one in placed), default=0.0) * 1.1 or 1.0
+    right = max((point.x for point in placed), default=0.0) * 1.1 or 1.0
     points = [
         Point(
-            x=f"{LEFT + one.x / right * (RIGHT - LEFT):.1f}",
-            y=_height(one.value),
-            low=_height(one.low),
-            high=_height(one.high),
-            tone="ok" if one is placed[-1] else "r5",
-            label=f"{one.label}: {one.value:.2f} ({one.low:.2f} to {one.high:.2f}) at {number_text(one.x)}",
+            x=f"{LEFT + point.x / right * (RIGHT - LEFT):.1f}",
+            y=_height(point.value),
+            low=_height(point.low),
+            high=_height(point.high),
+            tone="ok" if point is placed[-1] else "r5",
+            label=f"{point.label}: {point.value:.2f} ({point.low:.2f} to {point.high:.2f}) at {number_text(point.x)}",
         )
-        for one in placed
+        for point in placed
     ]
     rows = tuple(
-        (one.label, number_text(one.x), f"{one.value:.2f}", f"{one.low:.2f} to {one.high:.2f}") for one in placed
+        (point.label, number_text(point.x), f"{point.value:.2f}", f"{point.low:.2f} to {point.high:.2f}")
+        for point in placed
     )
     head = ("run", over, "F1", "95 % interval")
     return PointChart(title, over, number_text(right), tuple(points), head, tuple(rows))

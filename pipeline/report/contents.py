@@ -107,7 +107,7 @@ class Report:
                 ranges[-1][1:] = [index]
             else:
                 ranges.append([index])
-        names = [" to ".join(map(str, each)) for each in ranges[:_SHOWN_RANGES]]
+        names = [" to ".join(map(str, span)) for span in ranges[:_SHOWN_RANGES]]
         names += [f"{len(ranges) - _SHOWN_RANGES} more ranges"] if len(ranges) > _SHOWN_RANGES else []
         return f"no run of {self.name_of_shards} {', '.join(names)} is in this output"
 

@@ -32,7 +32,7 @@ def evidence_page(page_document: ShownDocument, facts: Mapping[str, str], *, eve
         title=text(record["id"]),
         tone=tone,
         status=text(status),
-        trouble="".join(f"<p class=trouble>{text(each)}</p>" for each in _warnings(page_document)),
+        trouble="".join(f"<p class=trouble>{text(warning)}</p>" for warning in _warnings(page_document)),
         document="".join(_document(page_document, everything=everything)),
         record="".join(_record(page_document)),
         quotes=_quotes(page_document) + _conflicts(page_document),
@@ -55,7 +55,7 @@ def _status(document: ShownDocument) -> tuple[str, str]:
 
 
 def _warnings(document: ShownDocument) -> list[str]:
-    return [each for each in (document.notice, document.trouble) if each]
+    return [warning for warning in (document.notice, document.trouble) if warning]
 
 
 def _document(document: ShownDocument, *, everything: bool) -> Iterator[str]:
@@ -131,11 +131,11 @@ def _conflicts(document: ShownDocument) -> str:
     """Return the table of the values that differed between windows, the taken one and the others."""
     conflicts = (document.record.get("merge") or {}).get("conflicts", ())
     rows = (
-        (conflict["path"], conflict["rule"], _given([conflict["taken"]]), _given(conflict["others"]))
+        (conflict["path"], conflict["rule"], _values_text([conflict["taken"]]), _values_text(conflict["others"]))
         for conflict in conflicts
     )
     return table("Values that differed between windows", ("Field", "Rule", "Taken", "Others"), rows)
 
 
-def _given(values: Iterable[Mapping[str, Any]]) -> str:
+def _values_text(values: Iterable[Mapping[str, Any]]) -> str:
     return "; ".join(f"window {value['window']}: {json.dumps(value['value'], ensure_ascii=False)}" for value in values)

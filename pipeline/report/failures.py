@@ -125,22 +125,22 @@ def story(backend: ReadableOutput, ids: Sequence[str], *, flag: str = "--show") 
     }
 
 
-def _near(ids: Sequence[str], known: Iterable[str]) -> str:
+def _near(ids: Sequence[str], candidates: Iterable[str]) -> str:
     """Return the ending of a message about ids without a record: some that contain one of them, else the nearest."""
-    known = list(known)
-    within = [each for each in known if any(name in each for name in ids)][:SIMILAR_IDS]
+    candidates = list(candidates)
+    within = [candidate for candidate in candidates if any(name in candidate for name in ids)][:SIMILAR_IDS]
     if within:
         return f"; there is {', '.join(map(repr, sorted(within)))}"
-    return nearest_hint(ids[0], known)
+    return nearest_hint(ids[0], candidates)
 
 
-def _lines_of(backend: ReadableOutput, ids: Sequence[str], others: dict[str, None]) -> Iterator[dict[str, Any]]:
+def _lines_of(backend: ReadableOutput, ids: Sequence[str], other_ids: dict[str, None]) -> Iterator[dict[str, Any]]:
     """Yield the document's records, results first; collect other ids, those that contain a wanted one always."""
     for kind in KINDS:
         for line, head in backend.records(kind):
             if head.id in ids:
                 yield json.loads(line)
-            elif len(others) < COMPARED_IDS or (
-                len(others) < COMPARED_IDS + SIMILAR_IDS and any(name in head.id for name in ids)
+            elif len(other_ids) < COMPARED_IDS or (
+                len(other_ids) < COMPARED_IDS + SIMILAR_IDS and any(name in head.id for name in ids)
             ):
-                others[head.id] = None
+                other_ids[head.id] = None

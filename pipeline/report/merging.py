@@ -38,8 +38,8 @@ def sum_of(left: Any, right: Any, key: str = "") -> Any:
         return {name: sum_at(left, right, name) for name in names}
     if isinstance(left, list):
         by = {"slowest": "latency_s", "largest": "chars"}.get(key)
-        both = left + right
-        return sorted(both, key=lambda row: (-row[by], row["id"]))[:TOP] if by else both[:EXAMPLES]
+        combined = left + right
+        return sorted(combined, key=lambda row: (-row[by], row["id"]))[:TOP] if by else combined[:EXAMPLES]
     if key in ("max_s", "elapsed_s", "most"):
         return max(left, right)
     return (left or 0) + (right or 0)

@@ -70,10 +70,10 @@ def _pixels(share: float | None) -> str:
 def _sentences(grades: Grades) -> Iterator[str]:
     gold = grades.gold
     output = grades.first
-    counted = f"{gold.graded} of {plural(gold.documents, 'document')} judged in {gold.file}"
+    graded_text = f"{gold.graded} of {plural(gold.documents, 'document')} judged in {gold.file}"
     counts = {"failed": gold.failed, "changed": gold.changed, "absent": gold.absent}
     states = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
-    yield f"Graded {grades.at[:10]} against {counted}{f' ({states})' if states else ''}, gold {gold.sha256[:12]}."
+    yield f"Graded {grades.at[:10]} against {graded_text}{f' ({states})' if states else ''}, gold {gold.sha256[:12]}."
     right = metric_text(output.documents_right)
     yield (
         f"F1 {metric_text(output.overall.f1)}, documents without any wrong value {right}, "

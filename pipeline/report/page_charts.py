@@ -53,14 +53,14 @@ def timeline_charts(timeline: Timeline) -> list[BarChart]:
 
 
 def _holds(series: Sequence[Series]) -> bool:
-    return any(value for one in series for value in one.values)
+    return any(value for row in series for value in row.values)
 
 
 def _reasons(counts: Mapping[str, Sequence[int]]) -> list[Series]:
     """Return the most frequent reasons, each in its own colour, and the others as one series."""
     ordered = sorted(counts, key=lambda name: (-sum(counts[name]), name))
     frequent = ordered[:_SHOWN_REASONS]
-    rest = ordered[_SHOWN_REASONS:]
+    remaining = ordered[_SHOWN_REASONS:]
     series = [Series(name, counts[name], f"r{at}") for at, name in enumerate(frequent)]
-    others = [sum(span) for span in zip_longest(*(counts[name] for name in rest), fillvalue=0)]
-    return [*series, Series("others", others, "r5")] if rest else series
+    other_counts = [sum(span) for span in zip_longest(*(counts[name] for name in remaining), fillvalue=0)]
+    return [*series, Series("others", other_counts, "r5")] if remaining else series

@@ -34,7 +34,7 @@ def _environment() -> Environment:
         autoescape=True,
         undefined=StrictUndefined,
         loader=FunctionLoader(_source),
-        finalize=_shown,
+        finalize=_template_value,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -45,7 +45,7 @@ def _source(name: str) -> str:
     return (files("pipeline.report") / name).read_text(encoding="utf-8")
 
 
-def _shown(value: Any) -> Any:
+def _template_value(value: Any) -> Any:
     """Return a value as the page shows it, before it is escaped; None as a dash. Markup of macros stays as it is."""
     if hasattr(value, "__html__"):
         return value

@@ -85,9 +85,9 @@ def _pairs(olds: Sequence[Any], news: Sequence[Any], *, in_order: bool) -> Itera
     similar = _similar(old_left, new_left)
     yield from ((old_left[old], new_left[new]) for old, new in similar.items())
     if in_order:
-        taken = set(similar.values())
-        rest = (item for number, item in enumerate(new_left) if number not in taken)
-        yield from zip((item for number, item in enumerate(old_left) if number not in similar), rest, strict=False)
+        used = set(similar.values())
+        unpaired = (item for number, item in enumerate(new_left) if number not in used)
+        yield from zip((item for number, item in enumerate(old_left) if number not in similar), unpaired, strict=False)
 
 
 def _similar(olds: Sequence[Any], news: Sequence[Any]) -> dict[int, int]:
@@ -96,19 +96,21 @@ def _similar(olds: Sequence[Any], news: Sequence[Any]) -> dict[int, int]:
         return {}
     old_values = [frozenset(_values(item, "")) for item in olds]
     new_values = [frozenset(_values(item, "")) for item in news]
-    found = []
+    candidates = []
     for old, new in product(range(len(olds)), range(len(news))):
         most = max(len(old_values[old]), len(new_values[new]))
         shared = len(old_values[old] & new_values[new]) / most if most else 0.0
         if shared >= LEAST_SHARED and isinstance(olds[old], dict) and isinstance(news[new], dict):
             # whichever side is called the former one, the same pairs come out
-            found.append((-shared, abs(old - new), old + new, sorted((_text(olds[old]), _text(news[new]))), old, new))
+            candidates.append(
+                (-shared, abs(old - new), old + new, sorted((_text(olds[old]), _text(news[new]))), old, new)
+            )
     pairs: dict[int, int] = {}
-    taken: set[int] = set()
-    for *_, old, new in sorted(found):
-        if old not in pairs and new not in taken:
+    used: set[int] = set()
+    for *_, old, new in sorted(candidates):
+        if old not in pairs and new not in used:
             pairs[old] = new
-            taken.add(new)
+            used.add(new)
     return pairs
 
 

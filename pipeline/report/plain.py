@@ -19,9 +19,9 @@ LEFT_OUT = {"left_out": True}
 """The metadata of a field that is not written while it is None."""
 
 
-def is_left_out(one: Any) -> bool:
+def is_left_out(field: Any) -> bool:
     """Return True for a dataclass field that is not written while it is None."""
-    return "left_out" in one.metadata
+    return "left_out" in field.metadata
 
 
 def to_json(value: Any) -> Any:
@@ -37,8 +37,8 @@ def to_json(value: Any) -> Any:
 
 def fields_to_json(value: Any) -> dict[str, Any]:
     """Return a dataclass as a JSON object."""
-    pairs = ((one, getattr(value, one.name)) for one in fields(value))
-    return {one.name: to_json(item) for one, item in pairs if item is not None or not is_left_out(one)}
+    pairs = ((field, getattr(value, field.name)) for field in fields(value))
+    return {field.name: to_json(item) for field, item in pairs if item is not None or not is_left_out(field)}
 
 
 def from_json(cls: type[T], value: Any) -> T:
@@ -55,7 +55,7 @@ def from_json(cls: type[T], value: Any) -> T:
 def _converters(cls: Any) -> list[tuple[str, Convert | None]]:
     """Return the name of each field and the function that converts its JSON value; None: no conversion."""
     hints = typing.get_type_hints(cls)
-    return [(one.name, _converter(hints[one.name])) for one in fields(cls)]
+    return [(field.name, _converter(hints[field.name])) for field in fields(cls)]
 
 
 def _converter(kind: Any) -> Convert | None:

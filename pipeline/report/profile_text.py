@@ -98,8 +98,8 @@ def field_lines(profile: Profile | ProfiledVariant, *, width: int, variant: str 
 
 def _sized(part: Span, unit: str) -> str:
     """Return `3 to 90, median 12 characters`."""
-    one = part.least == part.greatest == 1
-    return f"{range_text(part)} {unit.removesuffix('s') if one else unit}"
+    is_singular = part.least == part.greatest == 1
+    return f"{range_text(part)} {unit.removesuffix('s') if is_singular else unit}"
 
 
 def _moved(against: Movement | None, width: int) -> str:
@@ -115,8 +115,8 @@ def _moved(against: Movement | None, width: int) -> str:
 
 def move_text(move: MovedShare) -> str:
     """Return `currency "USD" 31 % → 65 %`."""
-    what = "filled" if move.what == "filled" else value_text(move)
-    return f"{visible(move.field)} {what} {share_text(move.share_before)} → {share_text(move.share)}"
+    value = "filled" if move.what == "filled" else value_text(move)
+    return f"{visible(move.field)} {value} {share_text(move.share_before)} → {share_text(move.share)}"
 
 
 def value_text(row: ValueShare | MovedShare) -> str:

@@ -18,9 +18,11 @@ SHOWN_CHARS = 12
 def question_rows(run: RunSummary, output: OutputCounts | None) -> tuple[QuestionRow, ...]:
     """Return a row per question: variant, fingerprint, and documents done in this run and in all runs."""
     now = _by_question(run.stats.questions)
-    whole = _by_question(output.questions if output is not None else None)
-    keys = sorted({**now, **whole}, key=lambda key: (key[0], -whole.get(key, 0), -now.get(key, 0), key[1]))
-    return tuple(QuestionRow(*key, now.get(key, 0), whole.get(key)) for key in keys)
+    all_documents = _by_question(output.questions if output is not None else None)
+    keys = sorted(
+        {**now, **all_documents}, key=lambda key: (key[0], -all_documents.get(key, 0), -now.get(key, 0), key[1])
+    )
+    return tuple(QuestionRow(*key, now.get(key, 0), all_documents.get(key)) for key in keys)
 
 
 def _by_question(questions: Mapping[str, Mapping[str, int]] | None) -> dict[tuple[str, str], int]:

@@ -63,9 +63,9 @@ class RemainingFailures:
     def with_one(self, reason: str, *, document_id: str, tried: bool, accepted: bool) -> RemainingFailures:
         """Return these failures plus one."""
         before = self.reasons.get(reason, ReasonCount())
-        one = ReasonCount(not accepted, not accepted and not tried, accepted, () if accepted else (document_id,))
+        added = ReasonCount(not accepted, not accepted and not tried, accepted, () if accepted else (document_id,))
         now = self.accepted_now + (tried and accepted)
-        return replace(self, accepted_now=now, reasons={**self.reasons, reason: before.plus(one)})
+        return replace(self, accepted_now=now, reasons={**self.reasons, reason: before.plus(added)})
 
     def of(self, documents: int) -> RemainingFailures:
         """Return these failures as a share of that many documents."""

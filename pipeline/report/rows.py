@@ -64,8 +64,8 @@ class Row:
     def answer_value(self, path: str) -> Any:
         """Return the value at a path of the answer, also of a property that is called as a value of the record."""
         if self.explode is not None and (path == self.explode or path.startswith(f"{self.explode}.")):
-            rest = path[len(self.explode) + 1 :]
-            return _at(self.item, rest.split(".") if rest else [])
+            inner_path = path[len(self.explode) + 1 :]
+            return _at(self.item, inner_path.split(".") if inner_path else [])
         return _at(self.record.output, path.split("."))
 
 
@@ -132,9 +132,9 @@ def paths_of_value(value: Any, prefix: str = "") -> list[str]:
     return []
 
 
-def check_paths(paths: Iterable[str], known: Sequence[str], *, flag: str) -> None:
+def check_paths(paths: Iterable[str], output_paths: Sequence[str], *, flag: str) -> None:
     """Raise ConfigError, with the nearest path, for one that neither the schema nor the results have."""
-    every = [*OWN_VALUES, POSITION, *known]
+    every = [*OWN_VALUES, POSITION, *output_paths]
     for path in paths:
         if path not in every:
             near = nearest(path, every)

@@ -36,7 +36,7 @@ class Counts:
 
     def items(self) -> list[tuple[str, int]]:
         """Return (name, documents) in the order of display."""
-        return [(one.name, getattr(self, one.name)) for one in fields(self)]
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,16 +121,16 @@ def quotes_of(record: Mapping[str, Any]) -> tuple[ShownQuote, ...]:
     return tuple(
         ShownQuote(
             number,
-            each["path"],
-            str(_at_pointer(record.get("output"), each["path"])),
-            each["start"],
-            each["end"],
-            each["match"],
-            each["count"],
-            each.get("page"),
-            each.get("window"),
+            quote["path"],
+            str(_at_pointer(record.get("output"), quote["path"])),
+            quote["start"],
+            quote["end"],
+            quote["match"],
+            quote["count"],
+            quote.get("page"),
+            quote.get("window"),
         )
-        for number, each in enumerate(record.get("evidence") or (), start=1)
+        for number, quote in enumerate(record.get("evidence") or (), start=1)
     )
 
 

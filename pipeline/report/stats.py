@@ -54,7 +54,7 @@ class RunStats:
             self._data["outcomes"]["unchanged"] += 1
             return
         elapsed_s = self._clock() - self._started
-        variant = _named(self._data["variants"], outcome.variant, self._new_variant)
+        variant = _entry(self._data["variants"], outcome.variant, self._new_variant)
         tally_in(variant, outcome)
         _count_notes(self._data["notes"], outcome.notes)
         self._spans.count(elapsed_s, outcome=outcome)
@@ -78,9 +78,9 @@ class RunStats:
                 cache["cached_tokens"] += attempt.cached_tokens
 
     def _count_request(self, attempt: ExtractionAttempt, *, variant: str) -> None:
-        provider = _named(self._data["providers"], attempt.model.provider, _new_provider)
+        provider = _entry(self._data["providers"], attempt.model.provider, _new_provider)
         provider["attempts"] += attempt.sent
-        _named(self._data["variants"], variant, self._new_variant)["attempts"] += attempt.sent
+        _entry(self._data["variants"], variant, self._new_variant)["attempts"] += attempt.sent
         error = attempt.error or attempt.refused
         if error is not None and error not in REASKED:
             _bump(provider["errors"], error.partition(":")[0])
@@ -104,10 +104,10 @@ class RunStats:
     def _done(self, result: Result) -> None:
         data = self._data
         data["outcomes"]["done"] += 1
-        _bump(_named(data["questions"], result.variant, dict), self._question(result.fingerprint))
+        _bump(_entry(data["questions"], result.variant, dict), self._question(result.fingerprint))
         if not result.attempts:
             return
-        provider = _named(data["providers"], result.model.provider, _new_provider)
+        provider = _entry(data["providers"], result.model.provider, _new_provider)
         tally_in(provider, result)
         _bump(provider["models"], result.model.name)
         _keep_top(data["slowest"], result.id, "latency_s", round(result.latency_s, 3))
@@ -116,7 +116,7 @@ class RunStats:
     def _failed(self, failure: Failure) -> None:
         data = self._data
         data["outcomes"]["failed"] += 1
-        reason = _named(data["reasons"], failure.reason, lambda: {"count": 0, "examples": []})
+        reason = _entry(data["reasons"], failure.reason, lambda: {"count": 0, "examples": []})
         reason["count"] += 1
         if cause := cause_of(failure.reason, error=failure.error, notes=failure.notes):
             _bump(reason.setdefault("causes", {}), cause)
@@ -226,7 +226,7 @@ def _count_fields(table: Numbers, output: Any) -> None:
             counts["empty"] += 1
 
 
-def _named(table: Numbers, name: str, new: Callable[[], Numbers]) -> Numbers:
+def _entry(table: Numbers, name: str, new: Callable[[], Numbers]) -> Numbers:
     """Return the row of a name, created if needed; one common row once there are too many names."""
     key = name if name in table or len(table) < _KEPT_NAMES else _OTHERS
     if key not in table:

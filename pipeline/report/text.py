@@ -144,8 +144,10 @@ def _failures(report: Report, *, colour: bool, width: int) -> list[str]:
             lines += labelled("message", shorten(visible(example.message), 3 * (width - 26)), indent=11, width=width)
         lines += labelled("to do", report.advice.get(reason, "see the log"), indent=11, width=width)
         lines += pasteable("retry", rerun_command(report.run, reason), indent=11, width=width)
-    rest = ", ".join(f"{grouped(row.count)} {visible(reason)}" for reason, row in reasons[SHOWN_REASONS:])
-    lines += labelled("and", rest and f"{rest}; see report.html, or `pipeline errors`", indent=2, width=width)
+    more_reasons = ", ".join(f"{grouped(row.count)} {visible(reason)}" for reason, row in reasons[SHOWN_REASONS:])
+    lines += labelled(
+        "and", more_reasons and f"{more_reasons}; see report.html, or `pipeline errors`", indent=2, width=width
+    )
     story = story_command(report.run)
     if not story:
         return lines
@@ -169,8 +171,10 @@ def _untried(report: Report, *, colour: bool, width: int) -> list[str]:
         lines += labelled("to do", report.advice.get(reason, "see `pipeline errors`"), indent=11, width=width)
         lines += pasteable("retry", rerun_command(run, reason), indent=11, width=width)
         lines += pasteable("or accept", accept_command(run, reason), indent=11, width=width)
-    rest = ", ".join(f"{grouped(count.untried)} {visible(reason)}" for reason, count in rows[SHOWN_REASONS:])
-    return lines + labelled("and", rest and f"{rest}; see report.html, or `pipeline errors`", indent=2, width=width)
+    more_reasons = ", ".join(f"{grouped(count.untried)} {visible(reason)}" for reason, count in rows[SHOWN_REASONS:])
+    return lines + labelled(
+        "and", more_reasons and f"{more_reasons}; see report.html, or `pipeline errors`", indent=2, width=width
+    )
 
 
 def accept_command(run: RunSummary, reason: str) -> str:

@@ -67,12 +67,15 @@ def merged(left: Timeline, right: Timeline) -> Timeline:
     first, second = Spans(left), Spans(right)
     while first.bucket_s != second.bucket_s:
         min(first, second, key=lambda spans: spans.bucket_s).coarsen()
-    one = first.snapshot()
-    other = second.snapshot()
-    rows = [tuple(_added(a, b)) for a, b in zip_longest(one.rows, other.rows, fillvalue=_NOTHING)]
-    names = dict.fromkeys([*one.reasons, *other.reasons])
-    reasons = {name: tuple(map(int, _added(one.reasons.get(name, ()), other.reasons.get(name, ())))) for name in names}
-    return Timeline(one.bucket_s, tuple(rows), reasons)
+    first_snapshot = first.snapshot()
+    second_snapshot = second.snapshot()
+    rows = [tuple(_added(a, b)) for a, b in zip_longest(first_snapshot.rows, second_snapshot.rows, fillvalue=_NOTHING)]
+    names = dict.fromkeys([*first_snapshot.reasons, *second_snapshot.reasons])
+    reasons = {
+        name: tuple(map(int, _added(first_snapshot.reasons.get(name, ()), second_snapshot.reasons.get(name, ()))))
+        for name in names
+    }
+    return Timeline(first_snapshot.bucket_s, tuple(rows), reasons)
 
 
 def _added(left: Sequence[float], right: Sequence[float]) -> list[float]:

@@ -35,7 +35,7 @@ def window_facts(record: Mapping[str, Any]) -> dict[str, str]:
     if failed is None:
         return {}
     place = f"{failed['n']:,} of {failed['of']:,}, characters {failed['start']:,} to {failed['end']:,}"
-    spans = [Span(*each) for each in record.get("answered_windows") or ()]
+    spans = [Span(*bounds) for bounds in record.get("answered_windows") or ()]
     number = len(spans) if spans else failed["answered"]
     ranges = [f"{start:,} to {end:,} ({plural(windows, 'window')})" for start, end, windows in _ranges(spans)]
     more = f" and {len(ranges) - _SHOWN_RANGES:,} more" if len(ranges) > _SHOWN_RANGES else ""

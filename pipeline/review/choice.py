@@ -58,8 +58,8 @@ def failed(backend: OutputBackend, *, judged: Collection[tuple[str, str]]) -> li
 
 def named(backend: OutputBackend, ids: Collection[str]) -> list[Candidate]:
     """Return these documents, judged before or not, in the order of a sample."""
-    wanted = ((line, key) for line, key in _current(backend) if key.id in ids)
-    return _first(wanted, len(ids), why="ids", judged=())
+    chosen_lines = ((line, key) for line, key in _current(backend) if key.id in ids)
+    return _first(chosen_lines, len(ids), why="ids", judged=())
 
 
 def disputed(
@@ -114,7 +114,7 @@ def _current(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
         done = (
             (line, key)
             for line, key in last_lines(backend)
-            if (known := index.known(key.id)) is None or not known.failed
+            if (latest := index.known(key.id)) is None or not latest.failed
         )
         yield from chain(done, _failures(backend))
 

@@ -51,8 +51,8 @@ class _FormBuilder:
     def _kind(self, node: Mapping[str, Any], *, path: str, inside: frozenset[frozenset[str]]) -> Form:
         values = node.get("enum", [node["const"]] if "const" in node else None)
         if isinstance(values, list):
-            shown = [json_text(value) for value in values if value is not None]
-            return {"kind": "choice", "values": shown, "few": len(shown) <= MOST_RADIOS}
+            texts = [json_text(value) for value in values if value is not None]
+            return {"kind": "choice", "values": texts, "few": len(texts) <= MOST_RADIOS}
         kind = type_of(node)
         properties = node.get("properties")
         if kind == "object" and isinstance(properties, Mapping) and properties:

@@ -32,18 +32,18 @@ def import_lines(path: Path, backend: OutputBackend, options: ReviewOptions, *, 
     digests = _digests(backend, {line["id"] for _, line in lines})
     missing = sorted({line["id"] for _, line in lines if line["id"] not in digests})
     if missing:
-        named = ", ".join(missing[:_SHOWN_IDS]) + (", …" if len(missing) > _SHOWN_IDS else "")
+        ids = ", ".join(missing[:_SHOWN_IDS]) + (", …" if len(missing) > _SHOWN_IDS else "")
         raise ConfigError(
-            f"--import: {len(missing)} of the documents of {path} are not in {options.output} ({named}); "
+            f"--import: {len(missing)} of the documents of {path} are not in {options.output} ({ids}); "
             "nothing was imported"
         )
     schema = relaxed_schema(options.schema, where="the output's schema")
-    known = _known_lines(options.gold)
+    existing = _known_lines(options.gold)
     checked: list[dict[str, Any]] = []
     guessed = 0
     for at, line in lines:
         filled = checked_line(_filled(line, digests, options, now=now), at, schema=schema, agent=options.agent)
-        if _content(filled, dated="at" in line) not in known:
+        if _content(filled, dated="at" in line) not in existing:
             checked.append(filled)
             guessed += "why" not in line
     if not checked:
@@ -106,8 +106,8 @@ def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
 def _digests(backend: OutputBackend, ids: Collection[str]) -> dict[str, str]:
     """Return the sha256 of these documents, as their last line has it."""
     with closing(backend.read()) as index:
-        known = {id: index.known(id) for id in ids}
-    return {id: found.sha256 for id, found in known.items() if found is not None and found.sha256}
+        records = {id: index.known(id) for id in ids}
+    return {id: record.sha256 for id, record in records.items() if record is not None and record.sha256}
 
 
 def _filled(line: Mapping[str, Any], digests: Mapping[str, str], options: ReviewOptions, *, now: str) -> dict[str, Any]:

@@ -49,13 +49,13 @@ def marks_of(
 
     `evidence`: pointer → the place that the record has for its quote.
     """
-    shown = text[:SHOWN_CHARS]
-    words = JoinedWords(shown)
+    visible_text = text[:SHOWN_CHARS]
+    words = JoinedWords(visible_text)
     places: dict[str, list[tuple[int, int]]] = {}
     marks = []
     for number, (pointer, quote) in enumerate(quotes, 1):
         if quote not in places:
-            places[quote] = words.places_of(quote) or _folded_places(shown, quote)
+            places[quote] = words.places_of(quote) or _folded_places(visible_text, quote)
         marks.append(_mark(number, pointer, places=places[quote], proof=(evidence or {}).get(pointer)))
     return marks
 
@@ -63,8 +63,8 @@ def marks_of(
 def _mark(number: int, pointer: str, *, places: list[tuple[int, int]], proof: tuple[int, int] | None) -> Mark:
     if proof is None or not proof[0] < proof[1] <= SHOWN_CHARS:
         return Mark(number, pointer, places, places[0] if places else None)
-    others = [place for place in places if place[1] <= proof[0] or place[0] >= proof[1]]
-    return Mark(number, pointer, sorted([*others, proof]), proof)
+    other_places = [place for place in places if place[1] <= proof[0] or place[0] >= proof[1]]
+    return Mark(number, pointer, sorted([*other_places, proof]), proof)
 
 
 class JoinedWords:
@@ -77,11 +77,11 @@ class JoinedWords:
 
     def places_of(self, quote: str) -> list[tuple[int, int]]:
         """Return the places of a quote in the text, at most MOST_PLACES of them."""
-        wanted = " ".join(quote.split())
-        if not wanted:
+        words = " ".join(quote.split())
+        if not words:
             return []
-        found = islice(_occurrences(self._text, wanted), MOST_PLACES)
-        return [(self._place(at), self._place(at + len(wanted) - 1) + 1) for at in found]
+        starts = islice(_occurrences(self._text, words), MOST_PLACES)
+        return [(self._place(at), self._place(at + len(words) - 1) + 1) for at in starts]
 
     def _place(self, at: int) -> int:
         """Return where a character of the joined words is in the text."""
@@ -89,11 +89,11 @@ class JoinedWords:
         return self._words[number][0] + at - self._starts[number]
 
 
-def _occurrences(text: str, wanted: str) -> Iterator[int]:
-    at = text.find(wanted)
+def _occurrences(text: str, words: str) -> Iterator[int]:
+    at = text.find(words)
     while at >= 0:
         yield at
-        at = text.find(wanted, at + len(wanted))
+        at = text.find(words, at + len(words))
 
 
 def _folded_places(text: str, quote: str) -> list[tuple[int, int]]:
@@ -103,7 +103,7 @@ def _folded_places(text: str, quote: str) -> list[tuple[int, int]]:
 
 def pieces_of(text: str, marks: Sequence[Mark]) -> list[Piece]:
     """Return the shown text in pieces; where marks overlap, a piece carries the numbers of all of them."""
-    shown = text[:SHOWN_CHARS]
+    visible_text = text[:SHOWN_CHARS]
     proofs = {mark.number: mark.proof for mark in marks if mark.proof is not None}
     borders: dict[int, tuple[set[int], set[int]]] = {}
     for mark in marks:
@@ -113,11 +113,11 @@ def pieces_of(text: str, marks: Sequence[Mark]) -> list[Piece]:
     pieces: list[Piece] = []
     inside: dict[int, int] = {}
     at = 0
-    for border in sorted({*borders, len(shown)}):
+    for border in sorted({*borders, len(visible_text)}):
         if border > at:
             numbers = tuple(sorted(inside))
-            proves = tuple(each for each in numbers if proofs[each][0] <= at < proofs[each][1])
-            pieces.append(Piece(_visible(shown[at:border]), numbers, proves))
+            proves = tuple(number for number in numbers if proofs[number][0] <= at < proofs[number][1])
+            pieces.append(Piece(_visible(visible_text[at:border]), numbers, proves))
             at = border
         starts, ends = borders.get(border, ((), ()))
         _step(inside, starts=starts, ends=ends)

@@ -171,8 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Refuse a request without the token; _Refusal."""
         if not self.path.startswith("/api/"):
             raise _Refusal(405 if self.command == "POST" else 404, "no such address")
-        given = self.headers.get("X-Review-Token", "").encode("utf-8", "surrogateescape")
-        if not secrets.compare_digest(given, self.server.token.encode()):
+        sent_token = self.headers.get("X-Review-Token", "").encode("utf-8", "surrogateescape")
+        if not secrets.compare_digest(sent_token, self.server.token.encode()):
             raise _Refusal(403, "need the token: open the address that `pipeline review` printed")
 
     def _of_document(self, path: str, do: Callable[[int], dict[str, Any]]) -> dict[str, Any]:

@@ -100,18 +100,18 @@ class ReviewSession:
         marks = self.marks(candidate, text)
         sides = self._sides(candidate)
         # a value in the form would say which of two sides is the output's
-        shown = None if answer is None else {**shown_value(self.form, answer), **dict.fromkeys(sides)}
+        answer_values = None if answer is None else {**shown_value(self.form, answer), **dict.fromkeys(sides)}
         return {
             "number": number,
-            "key": self._draft_key(candidate, shown),
+            "key": self._draft_key(candidate, answer_values),
             "id": visible(candidate.id),
             "set": self.set_of(candidate),
             "saved": is_saved,
             "pieces": [[piece.text, piece.numbers, piece.proves] for piece in pieces_of(text, marks)],
             "characters": len(text),
             "shown_characters": min(len(text), SHOWN_CHARS),
-            "answer": shown,
-            "misfits": self._misfits(answer, shown, sides),
+            "answer": answer_values,
+            "misfits": self._misfits(answer, answer_values, sides),
             "marks": {mark.pointer: [mark.number, len(mark.places)] for mark in marks},
             "reason": candidate.reason,
             "notes": [visible(note) for note in candidate.notes],
@@ -131,16 +131,16 @@ class ReviewSession:
             checked_line(line, str(self.options.gold), schema=self._relaxed, agent=self.options.agent)
         except ConfigError as error:
             raise UnacceptableError(str(error).removeprefix(f"{self.options.gold}: ")) from error
-        named = frozenset({*line["gold"], *(path.partition(".")[0] for path in (*line["unknown"], *line["partial"]))})
-        if not named:
+        judged = frozenset({*line["gold"], *(path.partition(".")[0] for path in (*line["unknown"], *line["partial"]))})
+        if not judged:
             raise UnacceptableError("no field has a decision, need one at least")
         with self._lock:
-            missing = self._saved.get(number, frozenset()) - named
+            missing = self._saved.get(number, frozenset()) - judged
             if missing:
-                told = f"{', '.join(sorted(missing))} was judged before"
-                raise UnacceptableError(f"{told}: withdraw the judgement to leave it out")
+                message = f"{', '.join(sorted(missing))} was judged before"
+                raise UnacceptableError(f"{message}: withdraw the judgement to leave it out")
             append_lines(self.options.gold, [line])
-            self._saved[number] = named
+            self._saved[number] = judged
             return {"judged": len(self._saved), "sides": self._revealed(candidate)}
 
     def withdraw(self, number: int) -> dict[str, Any]:
@@ -175,9 +175,9 @@ class ReviewSession:
         evidence = candidate.evidence if candidate.text_sha256 == digest else None
         return marks_of(text, quotes_in(self.form, alike), evidence)
 
-    def _draft_key(self, candidate: Candidate, shown: Any) -> str:
+    def _draft_key(self, candidate: Candidate, answer_values: Any) -> str:
         """Return the name of a draft in the browser, where drafts of earlier sittings may still be."""
-        parts = [candidate.id, candidate.sha256, self.options.by, self.options.other, self.form, shown]
+        parts = [candidate.id, candidate.sha256, self.options.by, self.options.other, self.form, answer_values]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _line(self, candidate: Candidate, judgement: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,10 +214,10 @@ class ReviewSession:
         answer = self.shown_answer(candidate)
         if answer is None:
             return "typed"
-        shown = [answer.get(name)]
+        answers = [answer.get(name)]
         if name in self._sides(candidate) and candidate.other is not None:
-            shown.append(candidate.other.get(name))
-        return "accepted" if any(_is_part(value, each) for each in shown) else "corrected"
+            answers.append(candidate.other.get(name))
+        return "accepted" if any(_is_part(value, candidate_value) for candidate_value in answers) else "corrected"
 
     def _sides(self, candidate: Candidate) -> dict[str, tuple[Any, Any]]:
         """Return the two values of each property on which the outputs differ, when both may be shown."""
@@ -231,17 +231,19 @@ class ReviewSession:
     def _side(self, name: str, values: tuple[Any, Any], *, named: bool) -> dict[str, Any]:
         form = self.form["properties"][name]
         order = _order(name, values)
-        shown = [shown_value(form, values[at]) for at in order]
-        return {"values": shown, "names": [_SIDES[at] for at in order] if named else None}
+        values_shown = [shown_value(form, values[at]) for at in order]
+        return {"values": values_shown, "names": [_SIDES[at] for at in order] if named else None}
 
     def _revealed(self, candidate: Candidate) -> dict[str, list[str]]:
         return {name: [_SIDES[at] for at in _order(name, values)] for name, values in self._sides(candidate).items()}
 
-    def _misfits(self, answer: Mapping[str, Any] | None, shown: Any, sides: Mapping[str, Any]) -> list[str]:
+    def _misfits(self, answer: Mapping[str, Any] | None, answer_values: Any, sides: Mapping[str, Any]) -> list[str]:
         """Return the properties whose value does not fit the form, which was made of a newer schema."""
-        if answer is None or shown is None:
+        if answer is None or answer_values is None:
             return []
-        return [name for name, value in shown.items() if value is None and name not in sides and answer.get(name)]
+        return [
+            name for name, value in answer_values.items() if value is None and name not in sides and answer.get(name)
+        ]
 
     def _judged_by(self, candidate: Candidate) -> list[str]:
         """Return who has judged this document, by the gold file as it is now; nobody while it cannot be read."""
@@ -260,8 +262,10 @@ def judged_keys(documents: Iterable[GoldDocument]) -> frozenset[tuple[str, str]]
 
 def _ungraded(options: ReviewOptions) -> frozenset[str]:
     fields = every_field(graded_fields(options.schema, options.fields))
-    lists = (each.item if hasattr(each, "item") else each for each in fields)
-    return frozenset(each.path for each in lists if isinstance(each, Leaf) and each.comparator is None)
+    lists = (item_field.item if hasattr(item_field, "item") else item_field for item_field in fields)
+    return frozenset(
+        item_field.path for item_field in lists if isinstance(item_field, Leaf) and item_field.comparator is None
+    )
 
 
 def _order(name: str, values: tuple[Any, Any]) -> tuple[int, int]:
@@ -270,12 +274,12 @@ def _order(name: str, values: tuple[Any, Any]) -> tuple[int, int]:
     return (0, 1) if first else (1, 0)
 
 
-def _is_part(gold: Any, shown: Any) -> bool:
+def _is_part(gold: Any, answer: Any) -> bool:
     """Return True when gold says nothing but what was shown; it may leave properties of objects out."""
     if not is_something(gold):
-        return not is_something(shown)
-    if isinstance(gold, dict) and isinstance(shown, Mapping):
-        return all(_is_part(value, shown.get(name)) for name, value in gold.items())
-    if isinstance(gold, list) and isinstance(shown, list):
-        return len(gold) == len(shown) and all(map(_is_part, gold, shown))
-    return canonical_json(gold) == canonical_json(shown)
+        return not is_something(answer)
+    if isinstance(gold, dict) and isinstance(answer, Mapping):
+        return all(_is_part(value, answer.get(name)) for name, value in gold.items())
+    if isinstance(gold, list) and isinstance(answer, list):
+        return len(gold) == len(answer) and all(map(_is_part, gold, answer))
+    return canonical_json(gold) == canonical_json(answer)

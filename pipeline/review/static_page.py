@@ -26,7 +26,7 @@ def static_page(session: ReviewSession) -> str:
     return _page(
         title=f"{plural(number, 'document')} of {session.options.output}",
         first=f"This page holds the text of {plural(number, 'document')} of {session.options.output}.",
-        documents="\n".join(_document(session, at, each) for at, each in enumerate(session.candidates)),
+        documents="\n".join(_document(session, at, candidate) for at, candidate in enumerate(session.candidates)),
     )
 
 
@@ -41,8 +41,8 @@ def _page(*, title: str, first: str, documents: str) -> str:
 
 
 def _document(session: ReviewSession, at: int, candidate: Candidate) -> str:
-    whole = session.text(candidate)
-    marks = session.marks(candidate, whole)
+    full_text = session.text(candidate)
+    marks = session.marks(candidate, full_text)
     answer = session.shown_answer(candidate)
     if answer is None:
         why = f"failed: {candidate.reason}" if candidate.reason else "the answer is not shown"
@@ -50,15 +50,15 @@ def _document(session: ReviewSession, at: int, candidate: Candidate) -> str:
     else:
         numbers = {mark.pointer: mark for mark in marks}
         record = f"<dl>{''.join(_properties(session.form, answer, '', numbers, at))}</dl>"
-    cut = f"<p>The first {SHOWN_CHARS:,} of {len(whole):,} characters.</p>" if len(whole) > SHOWN_CHARS else ""
-    shown = f"<div class=text>{cut}{''.join(_pieces(whole, marks, at))}</div><div class=record>{record}</div>"
-    return f"<article><h2>{text(candidate.id)}</h2><div class=both>{shown}</div></article>"
+    cut = f"<p>The first {SHOWN_CHARS:,} of {len(full_text):,} characters.</p>" if len(full_text) > SHOWN_CHARS else ""
+    body = f"<div class=text>{cut}{''.join(_pieces(full_text, marks, at))}</div><div class=record>{record}</div>"
+    return f"<article><h2>{text(candidate.id)}</h2><div class=both>{body}</div></article>"
 
 
-def _pieces(whole: str, marks: list[Mark], at: int) -> Iterator[str]:
+def _pieces(full_text: str, marks: list[Mark], at: int) -> Iterator[str]:
     """Yield the text with its marks; the field's link leads to the beginning of a mark's proof."""
     linked: set[int] = set()
-    for piece in pieces_of(whole, marks):
+    for piece in pieces_of(full_text, marks):
         escaped = escape(piece.text)  # its control characters are spelled out already
         if not piece.numbers:
             yield escaped
@@ -72,8 +72,8 @@ def _pieces(whole: str, marks: list[Mark], at: int) -> Iterator[str]:
 def _properties(form: Form, value: Any, pointer: str, numbers: dict[str, Mark], at: int) -> Iterator[str]:
     for name, inner in form["properties"].items():
         step = name.replace("~", "~0").replace("/", "~1")
-        shown = _value(inner, value.get(name), f"{pointer}/{step}", numbers, at)
-        yield f"<dt>{text(name)}</dt><dd>{shown}</dd>"
+        value_html = _value(inner, value.get(name), f"{pointer}/{step}", numbers, at)
+        yield f"<dt>{text(name)}</dt><dd>{value_html}</dd>"
 
 
 def _value(form: Form, value: Any, pointer: str, numbers: dict[str, Mark], at: int) -> str:
@@ -84,9 +84,9 @@ def _value(form: Form, value: Any, pointer: str, numbers: dict[str, Mark], at: i
     if form["kind"] == "list" and isinstance(value, list):
         items = (_value(form["item"], item, f"{pointer}/{place}", numbers, at) for place, item in enumerate(value))
         return f"<ol>{''.join(f'<li>{item}</li>' for item in items)}</ol>"
-    shown = text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    value_html = text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     if (mark := numbers.get(pointer)) is None:
-        return shown
+        return value_html
     if not mark.places:
-        return f"{shown} <strong>not found in the text</strong>"
-    return f'<a href="#d{at}m{mark.number}">{shown} <sup>{mark.number}</sup></a>'
+        return f"{value_html} <strong>not found in the text</strong>"
+    return f'<a href="#d{at}m{mark.number}">{value_html} <sup>{mark.number}</sup></a>'

@@ -43,7 +43,7 @@ class Texts:
 
     def count(self, trouble: Trouble) -> int:
         """Return the number of documents that cannot be judged for this cause."""
-        return sum(each == trouble for each in self.troubles.values())
+        return sum(value == trouble for value in self.troubles.values())
 
     def close(self) -> None:
         """Close the temporary file, which has no name and is gone then."""
@@ -62,7 +62,7 @@ def read_texts(app: AppConfig, candidates: Iterable[Candidate]) -> Texts:
     try:
         # open for the whole review
         file: BinaryIO = tempfile.TemporaryFile(prefix="pipeline-review-")  # noqa: SIM115
-        for entry in _chosen(app, waiting):
+        for entry in _chosen_entries(app, waiting):
             candidate = waiting.pop(entry.id)
             document = None if candidate.reason == "internal_error" else _decoded(entry, app)
             if document is None or candidate.sha256 is None:
@@ -79,7 +79,7 @@ def read_texts(app: AppConfig, candidates: Iterable[Candidate]) -> Texts:
     return Texts(troubles, file, places)
 
 
-def _chosen(app: AppConfig, waiting: Mapping[str, Candidate]) -> Iterator[Entry]:
+def _chosen_entries(app: AppConfig, waiting: Mapping[str, Candidate]) -> Iterator[Entry]:
     """Yield the first entry of each id that is waited for; the caller removes what it has taken."""
     if not waiting:
         return
