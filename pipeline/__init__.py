@@ -1,4 +1,4 @@
-"""A batch pipeline from documents, through a self-hosted language model, to JSON that can be trusted.
+"""A batch pipeline from documents, through a self-hosted language model, to validated JSON.
 
 What other programs use can be had from here by its name; its module is imported when it is asked for.
 """
@@ -56,7 +56,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """What is named in `__all__`, from its module."""
+    """Import a name of `__all__` from its module."""
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"pipeline.{home}"), name)

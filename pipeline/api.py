@@ -41,7 +41,7 @@ _TEXT_FIELD = "text"
 
 @dataclass(frozen=True, slots=True)
 class OneClient:
-    """A single client: no replicas, no fallback, no waiting for an outage."""
+    """A single client without replicas, fallback or waits in an outage."""
 
     client: LLMClient
     policy: RetryPolicy
@@ -131,7 +131,7 @@ class Extractor:
         return outcome
 
     def close(self) -> None:
-        """Close the clients that were built here."""
+        """Close the clients that this object has built."""
         for client in self._owned:
             with suppress(OSError):
                 client.close()
@@ -172,7 +172,7 @@ def classify_global_event(
     sleep: Callable[[float], object] = time.sleep,
     rng: random.Random | None = None,
 ) -> Result | Failure:
-    """Return what `event_classifier` finds in a text: a Result with a valid `output`, or a Failure with the reason.
+    """Classify a text with the agent `event_classifier`: a Result with a valid `output`, or a Failure with the reason.
 
     Retries follow the client's own settings; it never raises for a server or a model. `model` of the result names the
     provider that answered. `agents_dir`: a folder whose event_classifier.yaml replaces the built-in one.

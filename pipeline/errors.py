@@ -38,7 +38,7 @@ class PipelineError(Exception):
 
 
 class ConfigError(PipelineError):
-    """An error that a person has to fix: a retry cannot succeed."""
+    """An error that the user has to fix: a retry cannot succeed."""
 
     exit_code = EXIT_CONFIG
 
@@ -63,7 +63,7 @@ class OutputError(TryLaterError):
 
 
 MACHINE_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-"""Raised by a machine with too few descriptors or buffers, or too little memory; it may be over in a moment."""
+"""Raised by a machine with too few descriptors or buffers, or too little memory; often only for a moment."""
 
 
 _LOADER_TEXTS = (*(os.strerror(number) for number in MACHINE_ERRNOS), "failed to map segment")
@@ -71,7 +71,7 @@ _LOADER_TEXTS = (*(os.strerror(number) for number in MACHINE_ERRNOS), "failed to
 
 
 def is_machine_trouble(error: BaseException | None) -> bool:
-    """Return whether an error, or one that it was raised from, is a shortage of this machine."""
+    """Return True when an error, or one of its causes, is a shortage of this machine."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in MACHINE_ERRNOS):
             return True
@@ -99,7 +99,7 @@ class DocumentError(Exception):
 
 
 AGENT_FILE = "the agent's file"
-"""What an advice calls the agent file; `Reason.advice_for` names it."""
+"""The placeholder for the agent file in an advice; `Reason.advice_for` replaces it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Evidence: where the quotes of an answer are in the document, as a record has it.
+"""Evidence: the places of an answer's quotes in the document, in the form of a record.
 
 It must not read a document.
 """

@@ -84,7 +84,7 @@ def shard_of_suffix(suffix: str | None) -> Shard:
 
 
 def by_chunk(things: Iterable[T], shard_of: Callable[[T], Shard]) -> dict[Shard, list[T]]:
-    """Return the things of each chunk by themselves, in order; those of no chunk, of shards too, are under WHOLE."""
+    """Group items by chunk, in order; items without a chunk, shards included, are under WHOLE."""
     groups: dict[Shard, list[T]] = {WHOLE: []}
     for thing in things:
         shard = shard_of(thing)

@@ -33,7 +33,7 @@ _REF = re.compile(r"#/\$defs/([A-Za-z0-9_-]+)")
 
 
 class _UnknownError(Exception):
-    """The schema uses a keyword that is left to the validator."""
+    """The schema uses a keyword that only the validator supports."""
 
 
 def quick_check(schema: Mapping[str, Any]) -> Check | None:

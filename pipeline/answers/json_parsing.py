@@ -1,4 +1,4 @@
-"""Parse a text that should be JSON, repairing it only where the repair is not a guess.
+"""Parse a text that should be JSON, with repairs that need no guess.
 
 It must not accept a truncated text, needs linear time, and its messages never quote the text.
 """

@@ -78,7 +78,7 @@ def _additional_properties(
         for name in extras:
             yield from validator.descend(instance[name], additional, path=name)
     elif not additional and extras:
-        yield ValidationError("there are properties that the schema does not accept")
+        yield ValidationError("the object has properties that the schema does not accept")
 
 
 def additional_names(names: Iterable[str], schema: Mapping[str, Any]) -> list[str]:

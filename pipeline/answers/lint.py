@@ -31,7 +31,7 @@ KEYWORDS = frozenset((
 
 _OWN = (QUOTE, *MERGE_KEYWORDS)
 _NEAR = 0.8
-"""Similarity (0 to 1) from which an `x-` keyword is a typing error of our own one; others belong to other tools."""
+"""Similarity (0 to 1) from which an `x-` keyword is a misspelt one of this program; others belong to other tools."""
 _SHOWN = 5
 
 
@@ -48,7 +48,7 @@ def check_known_keywords(schema: Mapping[str, Any], *, where: str) -> None:
 
 
 def accepts_anything(compiled: CompiledSchema) -> str | None:
-    """Return a warning when an empty object is valid: then the echoed schema and other objects are results as well."""
+    """Return a warning when an empty object is valid: an echoed schema would then be a result."""
     if compiled.violation({}) is not None:
         return None
     closed = compiled.schema.get("additionalProperties") is False

@@ -22,7 +22,7 @@ MERGE_KEYWORDS: Final = (MERGE, KEY, KEY_MATCH, BY, EMPTY, OVER, WINDOW_ITEMS)
 
 
 def merge_keywords(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the merge keywords of a schema by place; places without any are left out."""
+    """Return the merge keywords of a schema by place; only places with any."""
     keywords: dict[str, dict[str, Any]] = {}
     for place, node in places(schema, "$"):
         for keyword in MERGE_KEYWORDS:

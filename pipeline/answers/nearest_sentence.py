@@ -1,4 +1,4 @@
-"""The sentence of a document that a quote was probably taken from, for a model or a person.
+"""The sentence of a document that a quote was probably taken from, for a model or the user.
 
 It decides nothing: no answer is accepted for it. Its text must not go into a record, a report or a log.
 """

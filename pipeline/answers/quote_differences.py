@@ -1,4 +1,4 @@
-"""How a quote that was not found in a document differs from it, when the difference is small enough to name.
+"""Description of a small difference between a quote and the document that should contain it.
 
 It accepts nothing: it only words a message. The message never quotes the document.
 """

@@ -57,7 +57,7 @@ class SchemaReader:
             yield from self.values(branch, path, inside=inside)
 
     def target(self, reference: str) -> Mapping[str, Any]:
-        """Return the schema that a reference leads to; empty when it is not there."""
+        """Return the target schema of a reference; empty when it is missing."""
         target: Any = self._root
         for step in reference.removeprefix("#").strip("/").split("/"):
             name = unquote(step).replace("~1", "/").replace("~0", "~")

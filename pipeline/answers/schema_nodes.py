@@ -37,11 +37,11 @@ class SchemaNode:
 
     @property
     def place(self) -> str:
-        """Where the value's own schema is."""
+        """The place of the value's own schema."""
         return self.sources[0][0]
 
     def keyword(self, name: str) -> tuple[str, Any] | None:
-        """Return where a keyword is set, and its value: the outermost one counts."""
+        """Return the place and the value of a keyword; the outermost one wins."""
         return next(((place, node[name]) for place, node in self.sources if name in node), None)
 
     def value(self, name: str, default: Any = None) -> Any:

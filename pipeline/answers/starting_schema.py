@@ -12,7 +12,7 @@ _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _ROOM = 3
 _SHORTEST = 100
 _ITEMS = 20
-"""A text may be so many times longer than in the examples, and at least so long; items in a list."""
+"""Limits over the examples: the factor for text lengths, the shortest length; items in a list."""
 
 
 def schema_of_records(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def places(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def without_keywords(node: Any, drop: Callable[[str], bool], *, is_name_map: bool = False) -> Any:
-    """Return a copy without the keywords to drop; a property that happens to have such a name stays."""
+    """Return a copy without the keywords to drop; properties of such a name stay."""
     if isinstance(node, list):
         return [without_keywords(item, drop) for item in node]
     if not isinstance(node, dict):

@@ -78,7 +78,7 @@ def after_thoughts(text: str) -> str | None:
 
 
 def is_one_object(text: str) -> bool:
-    """Return True when a text is one JSON object and nothing else but white space."""
+    """Return True when a text is one JSON object and white space."""
     stripped = text.strip()
     if not (stripped.startswith("{") and stripped.endswith("}")):
         return False

@@ -1,4 +1,4 @@
-"""The schema of a window's answer: the agent's, loosened where a part of a document cannot give the answer.
+"""The schema of a window's answer: the agent's, relaxed where a part of a document cannot contain the answer.
 
 Through objects, but not into the items of arrays or the values of maps, which stay strict: strings, numbers and
 enumerations may be null, an array needs no items, and `x-window-items` takes the place of `maxItems`. The values

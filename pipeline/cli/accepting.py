@@ -1,4 +1,4 @@
-"""`pipeline errors --accept` and `--unaccept`: record in the output which failures a person has accepted.
+"""`pipeline errors --accept` and `--unaccept`: record accepted failures in the output.
 
 It must change only `accepted.jsonl`, and only under the lock of the whole output.
 """
@@ -50,7 +50,7 @@ def change_accepted(output: Output, *, accept: str | None, unaccept: str | None)
 
 
 def _choice(text: str | None, flag: str) -> Choice:
-    """Return the failures that a flag's value selects: by reason, or by the ids in a file."""
+    """Return the failures selected by a flag's value: by reason, or by the ids in a file."""
     if text is None:
         return lambda document_id, reason: False  # noqa: ARG005
     if text.startswith("@"):

@@ -23,7 +23,7 @@ from pipeline.output import Output, folder_of
 logger = logging.getLogger(__name__)
 
 LOCK_WAIT_S = 30.0
-"""Seconds to wait for a run that holds the lock of an output to be changed: a person is watching."""
+"""Seconds to wait for a run that holds the lock of an output to be changed, as the user is waiting."""
 
 _FLAGS = {
     "input": "input.uri",
@@ -53,7 +53,7 @@ def config_file(arguments: argparse.Namespace, *, environ: Mapping[str, str]) ->
 
 
 def say_config(file: ConfigFile | None) -> None:
-    """Log that there is no config file: a setting that somebody believes to be in one is not in use."""
+    """Log that there is no config file, as the user may expect settings from one."""
     if file is None:
         logger.info("no config file found; using built-in defaults (`pipeline init DIR` creates a config file)")
 

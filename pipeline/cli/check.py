@@ -1,4 +1,4 @@
-"""`pipeline check`: whether a run could start now; then the servers, the input, and the settings without secrets."""
+"""`pipeline check`: report whether a run could start now, the servers, the input, and the changed settings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from pipeline.terminal import BOLD, hanging, tinted, unwrapped_or_width, wants_c
 EXAMPLES = "examples:\n  pipeline check\n  pipeline check --config config/prod.yaml --all"
 
 REPLICA_LOGGER = "pipeline.llm.replica"
-"""It warns of a server that cannot be used, which is what this command reports anyway."""
+"""It warns of unusable servers, which this command reports anyway."""
 _EXIT_CODES = {"ok": EXIT_OK, "misconfigured": EXIT_CONFIG, "unreachable": EXIT_LATER}
 
 
@@ -109,7 +109,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
 
 
 def _examined(app: AppConfig, plan: ExtractionPlan) -> list[CheckedServer]:
-    """Return what was found at each server; all are examined side by side."""
+    """Return the findings of all servers, which are examined concurrently."""
     servers = [Server(provider, replica) for provider in plan.client.providers for replica in provider.replicas]
 
     def report(server: Server, message: str) -> None:
@@ -138,7 +138,7 @@ def _checked(app: AppConfig, plan: ExtractionPlan, server: Server, preflight: Pr
 
 
 def _as_sent(replica: Replica) -> dict[str, Preflight]:
-    """Return what was found, by variant; a `think` in the `request` or `extra_body` replaces that of the settings."""
+    """Return the preflights by variant; a `think` in `request` or `extra_body` replaces the one of the settings."""
     return {
         variant: replace(preflight, think=replica.clients[variant].config.extra_body.get("think", preflight.think))
         for variant, preflight in replica.preflights.items()
@@ -168,7 +168,7 @@ def _code_of(servers: Sequence[CheckedServer]) -> int:
 
 
 def _output(app: AppConfig, plan: ExtractionPlan) -> CheckedOutput:
-    """Return what was found at the output; one in an object store is written to, as a test."""
+    """Return the findings about the output; to one in an object store, an object is written as a test."""
     config = app.output
     in_store = folder_of(config.uri) is None
     try:

@@ -1,4 +1,4 @@
-"""The text of `pipeline check`: a verdict, what was found at each server and in the input, and the changed settings.
+"""The text of `pipeline check`: a verdict, the findings about servers and input, and the changed settings.
 
 It asks no server and reads no document.
 """
@@ -27,7 +27,7 @@ _KINDS_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class CheckedServer:
-    """What was found at one server. `blocks`, `proofs`: by variant, its preflight, and how it handles long prompts.
+    """The findings about one server. `blocks`, `proofs`: by variant, its preflight, and how it handles long prompts.
 
     `address_from`: where its address was set. `side_by_side`: requests it works on at the same time, None if unknown.
     """
@@ -45,7 +45,7 @@ class CheckedServer:
 
 @dataclass(frozen=True, slots=True)
 class CheckedOutput:
-    """What was found at the output: `trouble`, with its exit code, when a run could not use it.
+    """The findings about the output: `trouble`, with its exit code, when a run could not use it.
 
     `change`: how many of its documents a run would extract again, and why; "" for none.
     """
@@ -59,14 +59,14 @@ class CheckedOutput:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """Something else that could be used: a sentence, and the settings that use it."""
+    """An alternative model or server: a sentence, and the settings that select it."""
 
     text: str
     settings: Mapping[str, str]
 
 
 def waiting_lines(place: str, message: str, *, width: int) -> list[str]:
-    """Return what is said of a server while it keeps the command waiting."""
+    """Return the message about a server that the command waits for."""
     return hanging(f"WAITING {place}: {message}", indent=0, hang=INDENT, width=width)
 
 
@@ -79,7 +79,7 @@ def verdict_lines(
     colour: bool,
     width: int,
 ) -> Iterator[str]:
-    """Yield the verdict: whether a run could start now, and what stands in its way or is missing."""
+    """Yield the verdict: whether a run could start now, and the obstacles."""
     first = [server for server in checked if server.is_first]
     usable = [server for server in first if server.found.status == "ok"]
     troubles = [f"{server.place}: {server.found.message}" for server in checked if server.found.status != "ok"]
@@ -103,7 +103,7 @@ def verdict_lines(
 
 
 def remedies(checked: Sequence[CheckedServer], other_servers: Iterable[LocalServer]) -> Iterator[Remedy]:
-    """Yield what else could be used: another model of the first server, and other servers of this machine."""
+    """Yield the alternatives: another model of the first server, and other servers of this machine."""
     first = next(server for server in checked if server.is_first)
     models = chatting(first.found.models) if first.found.reason == "model_not_found" else ()
     if models:
@@ -119,7 +119,7 @@ def remedies(checked: Sequence[CheckedServer], other_servers: Iterable[LocalServ
 
 
 def remedy_lines(remedy: Remedy, command: str, *, width: int) -> Iterator[str]:
-    """Yield a remedy and the command that tries it, which is this one with more settings."""
+    """Yield a remedy and its command, which is the present one with more settings."""
     flags = " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in remedy.settings.items())
     yield from hanging(remedy.text, indent=INDENT, width=width)
     yield from pasteable("", f"{command} {flags}", indent=INDENT + 2, width=width)
@@ -177,7 +177,7 @@ def _facts(preflight: Preflight, proof: str) -> Iterator[str]:
 
 
 def input_lines(app: AppConfig, survey: InputSurvey, *, width: int) -> Iterator[str]:
-    """Yield what the input holds: documents by kind, files passed over, and documents that cannot be read."""
+    """Yield the contents of the input: documents by kind, files passed over, and documents that cannot be read."""
     where = ", ".join(mask_url(source.uri) for source in app.input.uri)
     if survey.trouble:
         yield from hanging(f"FAILED  {survey.trouble}", indent=0, width=width, hang=INDENT)
@@ -199,7 +199,7 @@ def input_lines(app: AppConfig, survey: InputSurvey, *, width: int) -> Iterator[
 
 
 def output_lines(output: CheckedOutput, *, width: int) -> Iterator[str]:
-    """Yield the place of the output, and why it cannot be used: the verdict has shown the whole message."""
+    """Yield the place of the output, and why it cannot be used: the verdict shows the full message."""
     if output.trouble:
         yield from hanging(f"FAILED  output {output.trouble}", indent=0, width=width, hang=INDENT)
     elif output.in_store:
@@ -221,7 +221,7 @@ def _kinds(kinds: Mapping[str, int]) -> str:
 
 
 def split_texts(sizes: Sequence[str], survey: InputSurvey) -> list[str]:
-    """Return the sizes of windows, and what would become of the documents that were read; nothing without sizes."""
+    """Return the sizes of windows and the forecast for the documents read; empty without sizes."""
     if not sizes or not survey.forecast.documents:
         return list(sizes)
     is_complete = survey.whole and survey.read == survey.found
@@ -230,14 +230,14 @@ def split_texts(sizes: Sequence[str], survey: InputSurvey) -> list[str]:
 
 
 def setting_lines(app: AppConfig, *, width: int) -> Iterator[str]:
-    """Yield the settings that differ from their defaults, each with what set it."""
+    """Yield the settings that differ from their defaults, each with its source."""
     for setting in changed_settings(app):
         value = _setting_text(setting.value)
         yield from hanging(f"{setting.key}: {value}   ({setting.place})", indent=INDENT, width=width, hang=INDENT + 2)
 
 
 def _setting_text(value: object) -> str:
-    """Return a value as one would write it in the config file; an input without a name is its address."""
+    """Return a value in the notation of the config file; an unnamed input as its address."""
     if isinstance(value, list) and value and all(isinstance(item, Mapping) and not item.get("name") for item in value):
         value = value[0].get("uri") if len(value) == 1 else [item.get("uri") for item in value]
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

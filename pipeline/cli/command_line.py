@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Collection, Sequence
 
 _WITH_VALUE = ("--config", "--set", "--log-format", "--log-level")
-"""Flags of several commands that people write in front of the command, each with a value."""
+"""Flags of several commands that users often put before the command, each with a value."""
 _WITHOUT_VALUE = ("--quiet",)
 
 

@@ -23,7 +23,7 @@ EXAMPLES = """examples:
 
 SHELLS = ("bash", "zsh", "fish")
 CALL = "_ARGCOMPLETE"
-"""The variable by which the script in the shell asks for completions."""
+"""The variable by which the shell script requests completions."""
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:

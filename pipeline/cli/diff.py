@@ -105,7 +105,7 @@ def _outputs(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> tu
 
 
 def _unknown_field(name: str, names: Sequence[str]) -> str:
-    """Return what is wrong with the field of --field, and the fields that there are."""
+    """Return the error message for an unknown --field, with the existing fields."""
     more = ", …" if len(names) > MOST_FIELDS else ""
     hint = f"fields: {', '.join(names[:MOST_FIELDS])}{more}{nearest_hint(name, names)}"
     return f"--field: got {name!r}, but no result has this field; {hint}"
@@ -135,7 +135,7 @@ def _keys(texts: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def _compare_questions(pairs: PairTable, comparison: Comparison) -> tuple[Counter[State], int]:
-    """Compare the last two questions of each document; return also how many documents have been asked only one."""
+    """Compare the last two answers to different prompts of each document; also count documents with only one."""
     once = 0
 
     def several() -> Iterator[Pair]:

@@ -11,7 +11,7 @@ from pipeline.logs import visible
 from pipeline.terminal import BOLD, cut, grouped, paragraph, plural, tinted
 
 State = tuple[str | None, str | None]
-"""Whether a document was done or failed before, and is now; None: it is not there."""
+"""The states of a document before and now; None: it has no record."""
 
 _NUMBER_COLUMNS = 48
 """Columns of the table beside the name of a field: four numbers and the head of `change`."""
@@ -52,7 +52,7 @@ def _shown_lines(comparison: Mapping[str, Any], *, colour: bool, width: int) -> 
 
 
 def _nothing_yet(comparison: Mapping[str, Any], *, width: int) -> Iterator[str]:
-    """Yield why there is nothing to compare in one output, and what gives something to compare."""
+    """Yield the reason why one output has nothing to compare, and the commands that make it comparable."""
     once = comparison["asked_once"]
     reason = f"{plural(once, 'document')} {'has' if once == 1 else 'have'} been asked one question only"
     ways = "To compare the answers before and after, change a prompt, the schema or the model, and run again."

@@ -1,4 +1,4 @@
-"""The flags of `pipeline run` for an engine, and what of the command line each chunk repeats."""
+"""The flags of `pipeline run` for an engine, and the part of the command line that each chunk repeats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pipeline eval [OUT …] --gold FILE`: how true the answers are, against what persons judged.
+"""`pipeline eval [OUT …] --gold FILE`: grade answers against human judgements.
 
 It calls a model only with --ask, which asks for the documents of the gold again.
 """

@@ -26,7 +26,7 @@ _MEANINGS: Mapping[str, Mapping[int, str]] = {
     },
     "review": {0: "ended by Ctrl-C, written, imported, or all judged"},
 }
-"""Command → code → meaning, where it differs from that of most commands."""
+"""Command → code → meaning, where it differs from most commands."""
 
 
 def exit_codes(command: str) -> str:

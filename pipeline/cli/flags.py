@@ -14,7 +14,7 @@ from pipeline.config.texts import mask_url
 
 _SCHEDULED_WITHIN_S = 7 * 86400.0
 _CLOCK_SKEW_S = 300.0
-"""Job names with a minute outside of this time are not those of a CronJob: a retry is not a week late."""
+"""A job name with a minute outside of this span is not of a CronJob: a retry is not a week late."""
 
 CONFIG_HELP = "default: $PIPELINE_CONFIG, else the nearest config/default.yaml or pipeline.yaml in this folder or above"
 

@@ -35,7 +35,7 @@ out/
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """An agent to start from: its name, the folder in starter/, and its documents."""
+    """A built-in agent for a new project: its name, the folder in starter/, and its documents."""
 
     agent: str
     folder: str

@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do until a command has begun: they end the process at once, as in other programs."""
+"""Handling of SIGINT and SIGTERM until a command has begun: they end the process at once, as in other programs."""
 
 from __future__ import annotations
 

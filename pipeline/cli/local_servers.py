@@ -22,7 +22,7 @@ Kind = Literal["ollama", "vllm", "openai"]
 LOOK_S = 1.0
 _SHOWN = 8
 _NO_CHAT = ("embed", "bge-", "minilm", "rerank")
-"""Parts of the names of models that only embed or rank texts."""
+"""Name parts of models that only embed or rank texts."""
 _LISTINGS: Mapping[Kind, tuple[str, str, str]] = {
     "ollama": ("/api/tags", "models", "name"),
     "vllm": ("/v1/models", "data", "id"),
@@ -33,7 +33,7 @@ _LISTINGS: Mapping[Kind, tuple[str, str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a server usually listens, and the type of provider that asks it."""
+    """The usual address of a server, and its provider type."""
 
     name: str
     type: Kind
@@ -60,7 +60,7 @@ class LocalServer:
         return "ollama" if self.place.type == "ollama" else "vllm"
 
     def text(self) -> str:
-        """Return what was found, as a sentence without its end."""
+        """Return the findings as a sentence without its full stop."""
         names = ", ".join(self.models[:_SHOWN]) + (", …" if len(self.models) > _SHOWN else "")
         noun = "the model" if len(self.models) == 1 else "the models"
         return f"{self.place.name} answers at {self.place.url} with {f'{noun} {names}' if names else 'no model'}"

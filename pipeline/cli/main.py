@@ -95,14 +95,14 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace | None:
 
 
 def _complete() -> None:
-    """Answer a shell that asks how a command line may go on, and end the process."""
+    """Print the completions of a command line for the shell, and end the process."""
     from pipeline.cli.completion import complete, words_so_far
 
     complete(parser(_command_in(words_so_far(os.environ))))
 
 
 def _advise(command: str, code: int) -> None:
-    """Log, as the last line of a pod, what a person can do there; `pipeline run` is no command for them."""
+    """Log, as the last line of a pod, the command for its user, which is not `pipeline run`."""
     if command != "run" or code == EXIT_OK:
         return
     try:
@@ -114,7 +114,7 @@ def _advise(command: str, code: int) -> None:
 
 
 def _code_of_internal_error(error: Exception) -> int:
-    """Log an error that nobody has caught, and return the exit code: 3 for a shortage of this machine, else 70."""
+    """Log an uncaught error, and return the exit code: 3 for a shortage of this machine, else 70."""
     if not is_machine_trouble(error):
         logger.exception("internal error; completed records are safe")
         return EXIT_INTERNAL

@@ -1,4 +1,4 @@
-"""`pipeline purge [OUT]`: remove documents from an output, by id, by age, or because they left the input.
+"""`pipeline purge [OUT]`: remove documents from an output, by id, by age, or because they are no longer in the input.
 
 It must not remove a record unless the whole input could be listed.
 """

@@ -68,7 +68,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
 
 
 def _is_in_use(backend: ReadableOutput) -> bool:
-    """Return True while shards are at work, so that others may be waiting; False where that cannot be found out."""
+    """Return True while shards are active, so that others may be waiting; False when that is unknown."""
     try:
         return backend.is_in_use()
     except OutputError:

@@ -125,7 +125,7 @@ def _rows(
     conditions: Sequence[Condition],
     where: str,
 ) -> Iterator[Row]:
-    """Yield the rows that are wanted; ConfigError when the output (`where`) has no record, or not one of the ids."""
+    """Yield the selected rows; ConfigError when the output (`where`) has no record, or not one of the ids."""
     records = 0
     found_ids: set[str] = set()  # of the wanted ids only
     for record in current.read(failed=arguments.failed):

@@ -1,4 +1,4 @@
-"""Write a file that a person asked for, so that readers see the whole of it or nothing."""
+"""Write a file for the user atomically: readers see all of it or nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.errors import OutputError
 
 
 def save(path: Path, lines: Iterable[str | bytes]) -> None:
-    """Write the file beside its place and rename it when it is whole; OutputError when it cannot be written.
+    """Write a temporary file beside it and rename it when it is complete; OutputError when it cannot be written.
 
     A device or a pipe (`/dev/stdout`) is written to and never replaced, a link leads to the file that is.
     """

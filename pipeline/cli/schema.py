@@ -34,7 +34,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  # noqa: ARG001
-    """Print the schema and return 0; ConfigError for an example or a class that gives none."""
+    """Print the schema and return 0; ConfigError for an unusable example or class."""
     write_out(json.dumps(_chosen_schema(arguments), indent=2, ensure_ascii=False))
     return EXIT_OK
 
@@ -74,7 +74,7 @@ def _is_result(record: Mapping[str, Any]) -> bool:
 
 
 def _class_schema(name: str) -> Any:
-    """Return the schema of a class that the user names; its module is looked for in the current directory first."""
+    """Return the schema of a class that the user names; the current directory is searched first."""
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ConfigError(f"--from-pydantic: got {name!r}, need MODULE:CLASS")

@@ -30,7 +30,7 @@ _VARIABLES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class ServerChoice:
-    """A provider, its block of the config file, and what to say about it, a paragraph each."""
+    """A provider, its block of the config file, and the paragraphs about it."""
 
     provider: str
     block: str

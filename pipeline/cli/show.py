@@ -51,7 +51,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """Return 0; with --text 1 when the text is not the one of the record. ConfigError for an unknown document."""
+    """Return 0; with --text 1 when the text is not the record's. ConfigError for an unknown document."""
     app = load_app(arguments, environ=environ)
     backend = backend_of(output_config(arguments, environ=environ))
     ids = list(dict.fromkeys(possible_ids(arguments.document, app.input)))

@@ -1,4 +1,4 @@
-"""What `pipeline try` prints of a document: prompts, answers, windows and the verdict.
+"""The output of `pipeline try` for a document: prompts, answers, windows and the verdict.
 
 It must not write a record.
 """
@@ -116,7 +116,7 @@ class Transcript:
             self._text(f"${name}{_use_of(name, metadata)}: {value_text}", tint=DIM)
 
     def _print_reask(self, user: str) -> None:
-        """Print what a further request for the document adds to its prompt, or the whole prompt when it is shorter."""
+        """Print the addition of a further request to the prompt, or the whole prompt if that is shorter."""
         before = self._user or ""
         if user.startswith(before):
             self._heading("further request, with this added to the user prompt")
@@ -163,7 +163,7 @@ class Transcript:
             yield from fitted([f"  to do: {visible(advice.advice_for(self._agent_file, {cause}))}"], self._width)
 
     def _merged(self, outcome: Result | WindowAnswer) -> Iterator[str]:
-        """Yield the conflicts, what was dropped, and the places of the quotes of a merged record."""
+        """Yield the conflicts, the dropped items, and the places of the quotes of a merged record."""
         if isinstance(outcome, Result) and outcome.windows is not None:
             lines = merge_lines({"merge": outcome.merge, "evidence": outcome.evidence})
             yield from fitted(map(visible, lines), self._width)
@@ -182,7 +182,7 @@ class Transcript:
 
 
 def _use_of(name: str, metadata: Mapping[str, Any]) -> str:
-    """Return what else a user has to know about a name of metadata in a prompt: other names, or its declaration."""
+    """Return a remark about a metadata name in a prompt: its other names, or its declaration."""
     if name not in METADATA:
         return " (declare it in `variables`)"
     names = [f"${alias}" for alias in aliases_of(name)[1:] if not is_filled(metadata.get(alias))]

@@ -22,7 +22,7 @@ from pipeline.terminal import BOLD, RED, fitted, hanging, tinted, unwrapped_or_w
 _log = logging.getLogger(__name__)
 
 _LONGEST_MESSAGE = 4000
-"""Longer messages quote what somebody typed; they are shown as they are."""
+"""Longer messages quote the user's input and are shown unchanged."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -67,7 +67,7 @@ def _marked(lines: Sequence[str], mark: str) -> list[str]:
 
 
 def _setting_hint(option: str, value: str) -> str:
-    """Return how to set what was typed as an option, when it is the name of a setting; "" when it is not."""
+    """Return how to set the setting of this name, which was typed as an option; "" for other names."""
     from pipeline.config.keys import known_keys  # slow to import, and needed for an error only
 
     name = option.lstrip("-").replace("-", "_")
@@ -109,7 +109,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def report_error(message: str, handler: LineHandler, *, as_text: bool) -> None:
-    """Report why a command ended: in the log, a line each; on a terminal as short text, which a person reads."""
+    """Report why a command ended: in the log, a line each; on a terminal as short text."""
     if not (as_text and handler.is_open_terminal):
         for line in message.splitlines():
             _log.error("%s", line)

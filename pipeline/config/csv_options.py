@@ -21,7 +21,7 @@ def check_csv(options: Mapping[str, Any]) -> None:
         if value is None:
             continue
         if not isinstance(value, str) or len(value) != 1 or value in "\r\n\0":
-            raise ConfigError(f"csv.{name}: got {value!r}, need one character, or null: found out")
+            raise ConfigError(f"csv.{name}: got {value!r}, need one character, or null to detect it")
         if value in names_by_value:
             raise ConfigError(f"csv.{name}: got {value!r}, which is csv.{names_by_value[value]} as well")
         names_by_value[value] = name

@@ -47,7 +47,7 @@ def agent_schema() -> dict[str, Any]:
 
 
 def _limits() -> dict[str, Any]:
-    """Return what the schema of `input.limits` says of its keys."""
+    """Return the schema of the keys of `input.limits`."""
     properties = {name: _property(type(default), rule, default) for name, rule, default in limit_settings()}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 

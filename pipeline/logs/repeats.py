@@ -16,7 +16,7 @@ _KEPT_WARNINGS = 500
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Repeat:
     """A warning that was written, and the number of repetitions since."""
 
     written_at: float
@@ -32,7 +32,7 @@ class Repeats:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._repeats: dict[tuple[str, ...], _Seen] = {}
+        self._repeats: dict[tuple[str, ...], _Repeat] = {}
 
     def pass_on(self, record: logging.LogRecord) -> list[logging.LogRecord]:
         """Return the records to write now: this one, none, or also an old one that is removed to make room."""
@@ -47,7 +47,7 @@ class Repeats:
             return []
         self._repeats.pop(key, None)
         room = [self._repeats.pop(next(iter(self._repeats)))] if len(self._repeats) >= _KEPT_WARNINGS else []
-        self._repeats[key] = _Seen(now, record)
+        self._repeats[key] = _Repeat(now, record)
         return [*_summaries(room), _with_count(record, repeated.suppressed if repeated else 0)]
 
     def rest(self) -> list[logging.LogRecord]:
@@ -57,7 +57,7 @@ class Repeats:
         return _summaries(repeats)
 
 
-def _summaries(repeats: list[_Seen]) -> list[logging.LogRecord]:
+def _summaries(repeats: list[_Repeat]) -> list[logging.LogRecord]:
     return [_with_count(repeat.last, repeat.suppressed - 1) for repeat in repeats if repeat.suppressed]
 
 

@@ -90,7 +90,7 @@ class Report:
 
     @property
     def lost_shards(self) -> tuple[int, ...]:
-        """The missing shards that cannot be waiting or at work any more."""
+        """The missing shards that are no longer waiting or active."""
         return () if self.awaits_shards else self.missing_shards
 
     @property

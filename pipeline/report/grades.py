@@ -81,7 +81,7 @@ class GradedOutput:
 
 @dataclass(frozen=True, slots=True)
 class GoldRow:
-    """The gold file, and how much of it the output covers."""
+    """The gold file, and its coverage by the output."""
 
     file: str = ""
     sha256: str = ""

@@ -1,4 +1,4 @@
-"""The counts of a run and its verdict in capital letters. It decides no exit code."""
+"""The counts of a run and its verdict in capital letters. It does not decide the exit code."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def marked_text(
     lines: Sequence[tuple[int, str]] = (),
     whole: bool = True,
 ) -> Iterator[str]:
-    """Yield the HTML of a text with its marks and borders; not `whole`: what is around the marks only.
+    """Yield the HTML of a text with its marks and borders; not `whole`: only the text around the marks.
 
     `pages`: where each page begins. `lines`: further borders, each with its place and its label.
     """

@@ -1,4 +1,4 @@
-"""The numbers of several runs as one, and the figures that are derived from counts: percentiles and shares.
+"""The numbers of several runs as one, and the figures derived from counts: percentiles and shares.
 
 It must not read a file or count a document.
 """

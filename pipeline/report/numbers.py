@@ -1,4 +1,4 @@
-"""The counts of a run as frozen values: the numbers that its summary keeps and that reports add up.
+"""The counts of a run as frozen values: the numbers that its summary keeps and that reports sum.
 
 It must not count or add anything: `stats` does.
 """

@@ -98,7 +98,7 @@ def _requests(total: Tally) -> str:
 
 
 def long_documents_text(numbers: LongDocumentNumbers | None) -> str:
-    """Return how many windows were answered, and what became of them and their documents; "" without any."""
+    """Return the number of windows by outcome, and of their documents; "" without any."""
     if numbers is None:
         return ""
     reused = f" ({grouped(numbers.reused)} of them in an earlier run)" if numbers.reused else ""

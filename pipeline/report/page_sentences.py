@@ -52,7 +52,7 @@ def _no_requests_sentence(counts: Counts) -> str:
 
 
 def warnings(report: Report) -> list[str]:
-    """Return what the reader should check, a sentence each."""
+    """Return the points that the reader should check, a sentence each."""
     texts = [f"N{report.lost_text[1:]}."] if report.lost_shards else []
     texts += [f"{warning[:1].upper()}{warning[1:]}." for warning in report.mixed_questions]
     texts += report.compared.warnings

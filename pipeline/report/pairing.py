@@ -101,7 +101,7 @@ def _similar(olds: Sequence[Any], news: Sequence[Any]) -> dict[int, int]:
         most = max(len(old_values[old]), len(new_values[new]))
         shared = len(old_values[old] & new_values[new]) / most if most else 0.0
         if shared >= LEAST_SHARED and isinstance(olds[old], dict) and isinstance(news[new], dict):
-            # whichever side is called the former one, the same pairs come out
+            # the pairs must not depend on which side is the former one
             candidates.append(
                 (-shared, abs(old - new), old + new, sorted((_text(olds[old]), _text(news[new]))), old, new)
             )

@@ -41,7 +41,7 @@ OWN_COLUMNS: Mapping[str, ColumnType] = {
     _MISFITS: _TEXTS,
     "_output": "json",
 }
-"""What follows the properties: the whole answer as JSON text last, so that nothing is lost to a type."""
+"""The columns after the properties, with the whole answer as JSON text last, so that no value is lost."""
 _OTHER: Mapping[str, ColumnType] = {"id": "text", STATUS: "text", REASON: "text", POSITION: "integer"}
 
 

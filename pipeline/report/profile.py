@@ -21,7 +21,7 @@ SHOWN_VALUES = 8
 
 @dataclass(frozen=True, slots=True)
 class ProfileReport:
-    """What the values look like. `exact`: each current result counts once.
+    """The profile of the values. `exact`: each current result counts once.
 
     `whole`: the current results of the output; `variants`: by variant. `drift`: the newest run (of each shard) against
     the one before it, `against_runs`; None when there is none to compare with.
@@ -52,7 +52,7 @@ def last_profiled(runs: Sequence[RunSummary]) -> RunSummary | None:
 def drift_of(
     current: Sequence[RunSummary], history: Sequence[Sequence[RunSummary]]
 ) -> tuple[Drift | None, tuple[int, ...]]:
-    """Return how the newest run of each shard moved against the one before, and the numbers of the latter.
+    """Return the drift of each shard's newest run against the one before, and the latter's numbers.
 
     `history`: the earlier runs of each shard, oldest first.
     """

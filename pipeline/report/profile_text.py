@@ -1,4 +1,4 @@
-"""The profile of the values as three lines of text: how often fields are filled, their values, and what moved."""
+"""The profile of the values as three lines of text: filled fields, their values, and the drift."""
 
 from __future__ import annotations
 

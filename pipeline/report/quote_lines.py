@@ -17,7 +17,7 @@ _SPACE = re.compile(r"\s+")
 
 
 def quote_lines(document: ShownDocument, *, colour: bool, width: int) -> Iterator[str]:
-    """Yield the lines of all quotes; the quote itself stands in [[ ]]."""
+    """Yield the lines of all quotes; the quote itself is in [[ ]]."""
     if "output" not in document.record:
         return
     if document.record.get("evidence") is None:

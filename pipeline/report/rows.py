@@ -43,7 +43,7 @@ OWN_VALUES: Mapping[str, Callable[[Record], Any]] = {
     "_windows": lambda record: record.raw.get("windows"),
     "_merge": lambda record: record.raw.get("merge"),
 }
-"""What a record has beside its answer, by the names of the columns."""
+"""The values of a record besides its answer, by column name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`PATH OP VALUE`, or PATH alone (`operator` is `is` or `!`): is something, is nothing."""
+    """`PATH OP VALUE`, or PATH alone (`operator` is `is` or `!`): has a value, has none."""
 
     path: str
     operator: str

@@ -1,4 +1,4 @@
-"""The runs of the shards of one output, put together: the newest of each shard as one run.
+"""The runs of the shards of one output, merged: the newest of each shard as one run.
 
 It must not read a file: it is given the summaries of the runs.
 """
@@ -21,11 +21,11 @@ from pipeline.shards import Shard, shard_of_label
 from pipeline.terminal import plural
 
 _WORST_FIRST = (70, 2, 1, 3, 143, 130, 0)
-"""Exit codes in the order of what a person should see first."""
+"""Exit codes in order of importance to the reader."""
 
 
 def age(run: RunSummary) -> tuple[int, str, str]:
-    """Return what orders runs from the oldest to the newest, and tells them from each other."""
+    """Return the sort key and identity of a run, oldest first."""
     return run.run, run.finished_at, run.shard or ""
 
 

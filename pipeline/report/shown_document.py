@@ -1,4 +1,4 @@
-"""One document's current record together with the text that its evidence refers to, where that is still the same.
+"""One document's current record together with the text that its evidence refers to, if that is unchanged.
 
 It must not format anything.
 """
@@ -78,7 +78,7 @@ class ShownDocument:
 
     @property
     def marked(self) -> tuple[ShownQuote, ...]:
-        """The quotes that are marked in the text: none when it is not the one that was quoted."""
+        """The quotes that are marked in the text: none when the text has changed."""
         return () if self.text is None or self.trouble else self.quotes
 
     @property
@@ -101,7 +101,7 @@ def shown_document(
     trouble: str = "",
     prompts: Sequence[Prompt] = (),
 ) -> ShownDocument:
-    """Return what is shown of a document: its last result, or its failure when it has none.
+    """Return the record and text of a document: its last result, or its failure when it has none.
 
     `records`: of this document, newest first; `prompts`: of each. `document`: as it is in the input now, None when it
     is not there or cannot be read; `trouble` says why.
@@ -149,7 +149,7 @@ def _difference(record: Mapping[str, Any], document: Document) -> str:
 
 
 def _at_pointer(value: Any, pointer: str) -> Any:
-    """Return the value at a JSON Pointer; None for a place that is not there."""
+    """Return the value at a JSON Pointer; None for a missing place."""
     for step in pointer.split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
         if isinstance(value, list):

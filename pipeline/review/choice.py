@@ -1,4 +1,4 @@
-"""Which documents of an output are reviewed, and the answers that are shown for them.
+"""The choice of documents for a review, with their answers.
 
 Choices are stable: the same documents come in the same order, and a sample of 100 holds that of 50. It must keep no
 record that is not chosen.
@@ -23,7 +23,7 @@ from pipeline.shards import hash_fraction
 
 Why = Literal["sample", "disputed", "failed", "ids"]
 MOST_DOCUMENTS = 50
-"""Documents of one sitting without --sample."""
+"""Documents of one session without --sample."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class _FormBuilder:
 
 
 def shown_value(form: Form, value: Any) -> Any:
-    """Return a value as its form holds it; None for nothing, and for what does not fit (an older schema)."""
+    """Return a value for its form; None for null and for values that do not fit (an older schema)."""
     if value is None:
         return None
     kind = form["kind"]

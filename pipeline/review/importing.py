@@ -1,4 +1,4 @@
-"""`pipeline review --import FILE`: judgements from elsewhere, with the bytes of the output's documents filled in.
+"""`pipeline review --import FILE`: judgements from another source, with the digests of the output's documents.
 
 All lines are checked before the first is appended; lines that the gold file has already are skipped, so that a file can
 be imported again.
@@ -104,7 +104,7 @@ def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _digests(backend: OutputBackend, ids: Collection[str]) -> dict[str, str]:
-    """Return the sha256 of these documents, as their last line has it."""
+    """Return the sha256 of these documents from their last lines."""
     with closing(backend.read()) as index:
         records = {id: index.known(id) for id in ids}
     return {id: record.sha256 for id, record in records.items() if record is not None and record.sha256}

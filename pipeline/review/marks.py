@@ -17,7 +17,7 @@ from pipeline.long import find_quotes
 SHOWN_CHARS = 2_000_000
 """Characters of a document that are shown; a browser becomes slow with more."""
 MOST_PLACES = 1000
-"""Places of one quote that are marked: "the" may stand everywhere."""
+"""Places of one quote that are marked: "the" may occur everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def _occurrences(text: str, words: str) -> Iterator[int]:
 
 
 def _folded_places(text: str, quote: str) -> list[tuple[int, int]]:
-    """Return the place of a quote that differs from the text in what a validated quote may differ in."""
+    """Return the place of a quote that differs from the text in ways that are allowed for a valid quote."""
     return [(place.start, place.end) for place in find_quotes([quote], text) if place is not None]
 
 

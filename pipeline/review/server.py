@@ -1,4 +1,4 @@
-"""The web server of a review: it serves this machine's browser and nobody else.
+"""The web server of a review: it serves only this machine's browser.
 
 Each request passes, in this order: the Host that it names (a foreign site may resolve to 127.0.0.1), where it comes
 from (Origin, Sec-Fetch-Site), its method, and for /api/ the token and the type of its body. It must not know what a
@@ -24,7 +24,7 @@ HOST = "127.0.0.1"
 MAX_BODY_BYTES = 1 << 20
 TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 64
-"""A browser opens six; more would be another program's."""
+"""A browser opens six; more connections are another program's."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Refusal(Exception):
-    """A request that is answered by an error; its body may be unread, so the connection ends."""
+    """A request with an error reply; its body may be unread, so the connection is closed."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -67,7 +67,7 @@ class ReviewServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_port}/#{self.token}"
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Handle a connection in a thread; one too many is closed."""
+        """Handle a connection in a thread; close it when there are too many."""
         if self._room.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
@@ -81,7 +81,7 @@ class ReviewServer(ThreadingHTTPServer):
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log an error of a connection; a browser that has gone away is none."""
+        """Log an error of a connection; a disconnected browser is not an error."""
         del request, client_address
         _log.debug("a connection ended early", exc_info=True)
 
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             status = 422
             body, kind = _json({"error": str(error)})
         except OutputError as error:
-            _log.error("the judgement was not saved: %s", error)
+            _log.error("Judgement not saved: %s", error)
             status = 507
             body, kind = _json({"error": str(error)})
         self._send(status, body, kind)
@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refusal(403, "need the token: open the address that `pipeline review` printed")
 
     def _of_document(self, path: str, do: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
-        """Return what is done with the document of /api/documents/N."""
+        """Handle a request for the document of /api/documents/N."""
         number = path.removeprefix("/api/documents/")
         if number == path or not (number.isascii() and number.isdigit() and len(number) < 10):
             raise _Refusal(404, "no such address")

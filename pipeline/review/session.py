@@ -1,4 +1,4 @@
-"""One review: what the page shows of each document, and the judgements that it saves.
+"""One review session: the documents for the page, and the judgements that it saves.
 
 Every method may be called by any thread; one lock orders them. It must not know HTTP.
 """
@@ -37,7 +37,7 @@ class UnacceptableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ReviewOptions:
-    """What is reviewed, by whom, and where the judgements go. `holdout`: the share of documents to seal."""
+    """The documents to review, the reviewer, and the gold file. `holdout`: the share of documents to seal."""
 
     output: str
     gold: Path
@@ -51,7 +51,7 @@ class ReviewOptions:
 
 
 class ReviewSession:
-    """The documents of one sitting; `judged` counts those that were saved in it."""
+    """The documents of one session; `judged` counts the saved ones."""
 
     def __init__(
         self, options: ReviewOptions, candidates: Sequence[Candidate], texts: Texts, *, now: Callable[[], str]
@@ -73,7 +73,7 @@ class ReviewSession:
             return len(self._saved)
 
     def overview(self) -> dict[str, Any]:
-        """Return what the page needs once."""
+        """Return the data that the page loads once."""
         with self._lock:
             documents = [
                 {"id": visible(candidate.id), "saved": number in self._saved, "set": self.set_of(candidate)}
@@ -99,7 +99,7 @@ class ReviewSession:
         answer = self.shown_answer(candidate)
         marks = self.marks(candidate, text)
         sides = self._sides(candidate)
-        # a value in the form would say which of two sides is the output's
+        # a value in the form would reveal which of two sides is the output's
         answer_values = None if answer is None else {**shown_value(self.form, answer), **dict.fromkeys(sides)}
         return {
             "number": number,
@@ -120,7 +120,7 @@ class ReviewSession:
         }
 
     def save(self, number: int, judgement: Mapping[str, Any]) -> dict[str, Any]:
-        """Append a judgement to the gold file, and return when the disk has it.
+        """Append a judgement to the gold file, and sync it to disk.
 
         IndexError for a document that does not exist, UnacceptableError for a judgement that is not valid, OutputError
         when it cannot be written.
@@ -169,7 +169,7 @@ class ReviewSession:
         answer = self.shown_answer(candidate)
         if answer is None:
             return []
-        # where two answers differ, a mark would say which of them is the output's
+        # where two answers differ, a mark would reveal the output's
         alike = {name: value for name, value in answer.items() if name not in self._sides(candidate)}
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         evidence = candidate.evidence if candidate.text_sha256 == digest else None
@@ -210,7 +210,7 @@ class ReviewSession:
         return {"by": self.options.by, "at": self._now()}
 
     def _way(self, candidate: Candidate, name: str, value: Any) -> str:
-        """Return how a property was judged: accepted as it was shown, corrected, or typed without an answer."""
+        """Return how a property was judged: accepted as shown, corrected, or typed without an answer."""
         answer = self.shown_answer(candidate)
         if answer is None:
             return "typed"
@@ -275,7 +275,7 @@ def _order(name: str, values: tuple[Any, Any]) -> tuple[int, int]:
 
 
 def _is_part(gold: Any, answer: Any) -> bool:
-    """Return True when gold says nothing but what was shown; it may leave properties of objects out."""
+    """Return True when the gold equals the shown value, apart from omitted properties of objects."""
     if not is_something(gold):
         return not is_something(answer)
     if isinstance(gold, dict) and isinstance(answer, Mapping):

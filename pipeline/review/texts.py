@@ -46,7 +46,7 @@ class Texts:
         return sum(value == trouble for value in self.troubles.values())
 
     def close(self) -> None:
-        """Close the temporary file, which has no name and is gone then."""
+        """Close the unnamed temporary file, which deletes it."""
         self._file.close()
 
 
@@ -80,7 +80,7 @@ def read_texts(app: AppConfig, candidates: Iterable[Candidate]) -> Texts:
 
 
 def _chosen_entries(app: AppConfig, waiting: Mapping[str, Candidate]) -> Iterator[Entry]:
-    """Yield the first entry of each id that is waited for; the caller removes what it has taken."""
+    """Yield the first entry of each waiting id; the caller removes ids that it has read."""
     if not waiting:
         return
     output: Path | str | None = left_out(app)
