@@ -70,7 +70,7 @@ class Checks:
     def refuse_place(self, place: str) -> NoReturn:
         """Raise ConfigError for a keyword at a place where it has no effect."""
         need = "need it on the property itself: here it has no effect"
-        raise ConfigError(f"{self._where}: at {place}: has no effect inside a value that is merged as one; {need}")
+        raise ConfigError(f"{self._where}: at {place}: got it in a part of a value that is merged as one; {need}")
 
     def _check_key(self, node: SchemaNode) -> None:
         if node.keyword(KEY_MATCH):

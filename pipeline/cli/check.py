@@ -85,16 +85,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         "Output": list(output_lines(output, width=width)),
         "Agent": [
             *hanging(f"{agent}: {plan.agent.description}".removesuffix(": "), indent=INDENT, width=width),
-            *(
-                line
-                for paragraph_text in split_texts(sizes, survey)
-                for line in hanging(paragraph_text, indent=INDENT, width=width)
-            ),
-            *(
-                line
-                for paragraph_text in warnings
-                for line in hanging(f"warning: {paragraph_text}", indent=INDENT, width=width)
-            ),
+            *(line for text in split_texts(sizes, survey) for line in hanging(text, indent=INDENT, width=width)),
+            *(line for text in warnings for line in hanging(f"warning: {text}", indent=INDENT, width=width)),
         ],
         "Settings": list(_settings(app, str(file.path) if file else "", every=arguments.all, width=width)),
     }

@@ -45,14 +45,14 @@ def choose_server(
     `provider`, `model`: what the user wants, None and "" for any. ConfigError when no server found has this model.
     """
     sections = [section for section, names in _VARIABLES.items() if any(environ.get(name) for name in names)]
-    section = provider or next(iter([*_known(environ.get("PIPELINE_PROVIDER", "")), *sections]), None)
-    if section in sections:
-        return _vllm(environ, model) if section == "vllm" else _ollama(environ, model)
-    servers = list(found_servers(place for place in places if section in (None, _section(place.type))))
+    requested = provider or next(iter([*_known(environ.get("PIPELINE_PROVIDER", "")), *sections]), None)
+    if requested in sections:
+        return _vllm(environ, model) if requested == "vllm" else _ollama(environ, model)
+    servers = list(found_servers(place for place in places if requested in (None, _section(place.type))))
     if servers:
         return of_servers(servers, model=model)
-    section = "ollama" if section == "ollama" else "vllm"
-    remark = _NO_SERVER if section is None else _no_answer(section)
+    section = "ollama" if requested == "ollama" else "vllm"
+    remark = _NO_SERVER if requested is None else _no_answer(section)
     return ServerChoice(section, _block(section, model=model), (remark,))
 
 

@@ -56,15 +56,13 @@ def _without_names(line: bytes, gone: Gone) -> bytes:
     record = parse(line) or {}
     at = str(record.get("finished_at", ""))
     note_parts = [note.partition(":") for note in record["notes"]]
-    parsed_notes = [
+    notes = [
         kind if kind in COPY_NOTES and gone(original, at) else kind + mark + original
         for kind, mark, original in note_parts
     ]
-    if parsed_notes == record["notes"]:
+    if notes == record["notes"]:
         return line
-    return (
-        json.dumps({**record, "notes": parsed_notes}, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
-    )
+    return json.dumps({**record, "notes": notes}, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
 
 
 def last_lines(backend: ReadableOutput) -> Records:
