@@ -1,4 +1,4 @@
-"""The table of formats: which bytes a suffix stands for, and how they become documents.
+"""The table of formats: suffixes, and the functions that decode and split their files.
 
 Data only: each format is decoded by a module of its own. A suffix may be followed by that of a compression.
 """

@@ -21,7 +21,7 @@ _DOCTYPE = re.compile(rb"<!DOCTYPE[^<>\[]*(?:\[.*?\]\s*)?>", re.DOTALL)
 
 
 class Tag(NamedTuple):
-    """A tag as it stands, its name, and whether it is an end tag."""
+    """The source of a tag, its name, and whether it is an end tag."""
 
     data: bytes
     name: bytes
@@ -38,7 +38,7 @@ class Scanner:
         self._ended = False
 
     def parts(self) -> Iterator[Tag | bytes]:
-        """Yield all of the stream: its tags, and what is between them."""
+        """Yield the tags of the stream and the bytes between them."""
         while True:
             start = self._data.find(b"<", self._at)
             end = start if start >= 0 else len(self._data)

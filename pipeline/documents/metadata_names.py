@@ -53,7 +53,7 @@ def aliases_of(name: str) -> tuple[str, ...]:
 
 
 def value_of(metadata: Mapping[str, Any], name: str) -> object:
-    """Return the value that a placeholder of this name stands for; None when there is none."""
+    """Return the value of a placeholder of this name; None when the document has none."""
     values = (metadata.get(alias) for alias in aliases_of(name))
     return next((value for value in values if is_filled(value)), metadata.get(name))
 

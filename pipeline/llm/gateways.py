@@ -1,4 +1,4 @@
-"""Recognise who answered: an Ollama behind the OpenAI protocol, or a gateway that may count prompts itself."""
+"""Recognise the server that answered: an Ollama behind the OpenAI protocol, or a gateway that counts prompts itself."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ def _write_beside(path: Path, data: bytes | Iterable[bytes]) -> None:
 
 
 def is_half_written(name: str) -> bool:
-    """Return True for the name of a temporary file that a killed `write_atomic` leaves behind."""
+    """Return whether this is the name of a temporary file of a killed `write_atomic`."""
     return re.fullmatch(r"\..+\.[0-9a-f]{12}\.tmp", name) is not None
 
 

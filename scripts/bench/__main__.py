@@ -31,9 +31,9 @@ def main() -> int:
     rows: list[tuple[str, str, str]] = []
     for part in PARTS:
         for figure in importlib.import_module(f"bench.{part}").short():
-            rows.append((figure.what, figure.found, figure.aim))
+            rows.append((figure.quantity, figure.result, figure.aim))
             print("  ", *rows[-1], file=sys.stderr, flush=True)
-    print(table(("what", "what came out", "aim"), rows))
+    print(table(("quantity", "result", "aim"), rows))
     return 0
 
 

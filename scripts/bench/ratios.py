@@ -169,7 +169,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="of one run, at the ideal rate")
     options = parser.parse_args()
     results = figures(tuple(options.dialect), rounds=options.rounds, seconds=options.seconds)
-    print(table(("ratio", "found", "required"), [(figure.what, figure.found, figure.aim) for figure in results]))
+    print(table(("ratio", "result", "required"), [(figure.quantity, figure.result, figure.aim) for figure in results]))
     return 0
 
 

@@ -41,7 +41,7 @@ def main() -> int:
         _scan(arguments.scan)
         return 0
     results = figures(SHORT if arguments.short else arguments.documents)
-    print(table(("how", "what it took", "aim"), [(figure.what, figure.found, figure.aim) for figure in results]))
+    print(table(("how", "result", "aim"), [(figure.quantity, figure.result, figure.aim) for figure in results]))
     return 0
 
 
@@ -57,7 +57,7 @@ def figures(documents: int) -> Iterator[Figure]:
         folder = Path(name)
         _make(folder, documents, stub)
         for number, source in enumerate(("lines", "checkpoint")):
-            yield Figure(f"what is done, {documents:,} documents, from {source}", _child(folder))
+            yield Figure(f"loading the index, {documents:,} documents, from {source}", _child(folder))
             took = _resume(folder, stub, number=documents + number)
             yield Figure(f"the command, {documents:,} done and one new, from {source}", took, aim)
         took = _resume(folder, stub, "--set", "runner.duplicates=ask", number=documents + 2)

@@ -57,8 +57,8 @@ class Stats:
 class Figure:
     """A row of the table of all benchmarks: the quantity, its value, and its aim, if any."""
 
-    what: str
-    found: str
+    quantity: str
+    result: str
     aim: str = ""
 
 

@@ -208,7 +208,7 @@ def main() -> None:
         return
     large = arguments.documents or (SHORT if arguments.short else LARGE)
     results = figures(large, s3=arguments.s3)
-    print(table(("source", "what it took", "aim"), [(figure.what, figure.found, figure.aim) for figure in results]))
+    print(table(("source", "result", "aim"), [(figure.quantity, figure.result, figure.aim) for figure in results]))
 
 
 def short() -> Iterator[Figure]:

@@ -48,8 +48,8 @@ def short() -> Iterator[Figure]:
 def main() -> int:
     """Print the rows; return the exit code."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    rows = [(figure.what, figure.found, figure.aim) for figure in short()]
-    print(table(("what", "what came out", "aim"), rows))
+    rows = [(figure.quantity, figure.result, figure.aim) for figure in short()]
+    print(table(("quantity", "result", "aim"), rows))
     return 0
 
 

@@ -66,7 +66,7 @@ class _Forward:
 
 
 class _Links:
-    """The hard links of an archive: each is found by reading the archive once more, up to its target."""
+    """The hard links of an archive: each is read by opening the archive again, up to its target."""
 
     def __init__(self, opened: Callable[[], BinaryIO], compression: Compression) -> None:
         self._opened = opened

@@ -109,7 +109,7 @@ def _pieces(page: str) -> Iterator[tuple[str, bool]]:
 
 
 def _between(tag: str, name: str) -> str:
-    """Return the text that a tag stands for: a line end, a tab between cells, or the value of an input field."""
+    """Return the text in place of a tag: a line end, a tab between cells, or the value of an input field."""
     if tag == "-->":
         return tag
     if name == "input":

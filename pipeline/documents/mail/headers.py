@@ -19,7 +19,7 @@ from pipeline.documents.foreign import MISHAPS
 from pipeline.errors import DocumentError
 
 SHOWN = ("Subject", "From", "Date")
-"""The headers that stand above the text of a message."""
+"""The headers above the text of a message."""
 
 
 class HeaderPolicy(Compat32):

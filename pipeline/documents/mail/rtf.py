@@ -147,7 +147,7 @@ class _Reader:
             self._add(_CHARS[word])
 
     def _add_bytes(self, data: bytes) -> None:
-        """Add characters in the code page of the font, without those that stand for the one before."""
+        """Add characters in the code page of the font, without the replacement characters of the previous one."""
         skipped = min(self._left, len(data))
         self._left -= skipped
         self._bytes += data[skipped:]

@@ -68,7 +68,7 @@ class Reading:
         self.skip(reading)
 
     def skip(self, reading: Reading) -> None:
-        """Count what is not read of another part."""
+        """Add the unread parts of another part to the counts."""
         self.attachments += reading.attachments
         self.sealed = self.sealed or reading.sealed
 

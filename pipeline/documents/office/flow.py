@@ -84,7 +84,7 @@ class Flow:
         return frame.lines
 
     def add_box(self, lines: Iterable[str]) -> None:
-        """Add finished lines behind the open paragraph."""
+        """Add finished lines after the open paragraph."""
         frame = self._frame
         (frame.waiting if frame.paragraphs else frame.lines).extend(lines)
 

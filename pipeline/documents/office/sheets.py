@@ -17,7 +17,7 @@ _SHEETS = frozenset({"worksheet", "chartsheet", "dialogsheet"})
 
 
 def sheet_lines(package: Package, main: str, notes: Counter[str]) -> list[str]:
-    """Return the lines of a workbook; `notes` receives what its record has to note, `sheets` their number."""
+    """Return the lines of a workbook; `notes` receives the notes of its record, `sheets` their number."""
     workbook = Workbook()
     package.read(main, workbook)
     texts = SharedTexts()

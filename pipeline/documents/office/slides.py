@@ -1,4 +1,4 @@
-"""The text of a presentation: each slide with its notes and comments, then what its masters show on every slide."""
+"""The text of a presentation: each slide with its notes and comments, then the texts of its masters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_PLACEHOLDER = ""
 
 
 def slide_lines(package: Package, main: str, notes: Counter[str]) -> list[str]:
-    """Return the lines of a presentation; `notes` receives what its record has to note, `slides` their number."""
+    """Return the lines of a presentation; `notes` receives the notes of its record, `slides` their number."""
     order = _Order()
     package.read(main, order)
     relations = package.relations(main)
@@ -70,7 +70,7 @@ def _shapes(
     is_wanted: Callable[[str], bool] = lambda _: True,
     hidden: list[bool] | None = None,
 ) -> list[str]:
-    """Return the lines of the shapes of a part that are wanted by the type of their placeholder, "" without one."""
+    """Return the lines of a part's shapes; `is_wanted` gets the type of a shape's placeholder, "" without one."""
     flow = Flow()
     kinds: list[str] = []
 

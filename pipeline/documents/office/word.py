@@ -20,7 +20,7 @@ _PAGES = (".html", ".htm", ".xhtml")
 
 
 def word_lines(package: Package, main: str, notes: Counter[str]) -> list[str]:
-    """Return the lines of a document; `notes` receives what its record has to note."""
+    """Return the lines of a document; `notes` receives the notes of its record."""
     return _Word(package, main, notes).lines()
 
 
@@ -62,7 +62,7 @@ class _Word:
         return self._flow.take_lines()
 
     def _chunk(self, attributes: Mapping[str, str]) -> None:
-        """Read a page that stands for a part of the document; other files that do are counted."""
+        """Read an embedded page that is a part of the document; other embedded files are counted."""
         relation = self._package.relations(self._main).get(attributes.get("r:id", ""))
         part = relation.part if relation else None
         if part is None or part not in self._package or not part.lower().endswith((*_PAGES, ".txt")):

@@ -58,7 +58,7 @@ def split_part(
 
 
 def places(stream: BinaryIO, container: Container, *, delimiters: tuple[str, ...] = _DELIMITERS) -> Iterator[Place]:
-    """Yield each place where a record begins and no earlier text is reread; nothing for a file that is not UTF-8.
+    """Yield each place where a part may begin: a record that needs no earlier text. None unless the file is UTF-8.
 
     Raises DocumentError like `split_records`.
     """

@@ -1,6 +1,6 @@
 """The header of a CSV file: the first row that names the column of the text, and how its cells are written.
 
-Above it may stand a line `sep=;` of a spreadsheet, and lines with a title.
+A line `sep=;` of a spreadsheet, and lines with a title, may precede it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SEPARATOR = re.compile(r"\"?sep=(?P<delimiter>[^\r\n])\"?[\r\n]*", re.IGNORECAS
 class Header:
     """The names of the columns, with those of the text and the id as the settings have them; the dialects to try.
 
-    `titles`: how many rows stand above it; `lines`: how many lines they and it take.
+    `titles`: the number of rows above it; `lines`: the number of lines of both.
     """
 
     names: list[str]
@@ -120,7 +120,7 @@ def _place(
                 check_columns(row, container.limits)  # before a million names are held for each dialect
                 return [name.strip() for name in row], parser.line_num, above
             above += bool(row)
-    except csv.Error:  # a quote that is still open, or stands in a title
+    except csv.Error:  # a quote that is still open, or in a title
         return None
     return None
 

@@ -1,7 +1,7 @@
-"""The elements of a JSON array, one after the other: of the whole file, or of a list inside of its object.
+"""The elements of a JSON array, one after the other: the file's own, or one in the file's object.
 
     text ─▶ window ─▶ raw_decode ─▶ element      the window grows until an element fits in it
-                        └─ error ─▶ the next place that looks like an element; what lies before it is one that fails
+                        └─ error ─▶ the next place that looks like an element; the text before it is one failed element
 
 It must not hold more than one element, and about as much again of what follows it.
 """
@@ -22,7 +22,7 @@ from pipeline.documents.tables.json_text import drop_trailing_commas
 
 _WINDOW_CHARS = 1 << 16
 _MAX_TRIES = 1000
-"""Places in one file that are tried as the beginning of an element behind a broken one."""
+"""Most places in one file that are tried as the beginning of an element after a broken one."""
 
 _SPACE = re.compile(r"[\s,]*")
 _KEY = r"\{\s*\"(?:[^\"\\]|\\.)*\"?"
@@ -32,7 +32,7 @@ _DECODER = json.JSONDecoder(parse_int=len)  # an int of more than 4,300 digits w
 
 
 class Window:
-    """A part of a text, which moves forward. `at`: the place in it that has been reached."""
+    """A part of a text, which moves forward. `at`: the current place in it."""
 
     def __init__(self, text: io.TextIOWrapper, limit: int) -> None:
         self._text = text
@@ -43,7 +43,7 @@ class Window:
         self._is_tidy = False
 
     def more(self) -> bool:
-        """Read on, as much as waits already; False at the end, or when more than a document waits."""
+        """Double the window; return False at the end, or when it is already larger than a document."""
         waiting = len(self.chars) - self.at
         if self._ended or waiting > self._limit:
             return False
@@ -64,7 +64,7 @@ class Window:
                 return ""
 
     def value_end(self) -> int | None:
-        """Return where the value ends that begins here; None when it is broken or too large."""
+        """Return the end of the value that begins here; None when it is broken or too large."""
         while True:
             at = self.at
             try:
@@ -79,7 +79,7 @@ class Window:
                 return None
             except (RecursionError, ValueError):
                 return None
-            if end < len(self.chars) or not self.more():  # a number may go on behind the window
+            if end < len(self.chars) or not self.more():  # a number may continue after the window
                 return end - at + self.at
 
 
@@ -109,7 +109,7 @@ def opened_window(stream: BinaryIO, limit: int) -> Iterator[Window]:
 
 
 def split_array(stream: BinaryIO, container: Container) -> Iterator[Piece]:
-    """Yield each element of the array that is the file, or that stands at `records_field` in its object.
+    """Yield each element of the file's array, or of the array at `records_field` in the file's object.
 
     Numbered from 1. A broken element fails alone; DocumentError when there is no array, it is not closed, or its first
     element is no object.
@@ -142,7 +142,7 @@ def _enter(window: Window, path: str) -> None:
 
 
 def _name(window: Window, path: str) -> str:
-    """Return the next name of an object; its value is next then."""
+    """Return the next name of an object, and move to its value."""
     end = window.value_end() if window.next() == '"' else None
     if end is None:
         unreadable(f"field {path!r} is missing, need a list (input.records_field)")
@@ -176,7 +176,7 @@ def _elements(window: Window, limit: int) -> Iterator[Piece]:
         if not tries:
             unreadable("too many of its elements are broken")
         if not window.next():
-            return  # the last one was broken, and has failed
+            return  # the last element was broken, and has failed
 
 
 def _key_of(window: Window) -> str:
@@ -190,9 +190,9 @@ def _key_of(window: Window) -> str:
 
 
 def _skip_broken(window: Window, key: str, tries: int, limit: int) -> tuple[int, bytes, int]:
-    """Move to the next element behind a broken one; return the size of that, its bytes, and the tries that are left.
+    """Move to the next element after a broken one; return the broken one's size and bytes, and the remaining tries.
 
-    Inside of an element may be other objects: only what begins with the same name as the first element counts.
+    An element may contain other objects: only one that begins with the same name as the first element counts.
     """
     skipped = _Skipped(limit)
     start = window.at

@@ -1,6 +1,6 @@
 """A file with one document per line, split into lines; UTF-16 and UTF-32 are converted to UTF-8.
 
-JSON objects may also be spread over several lines, stand one behind the other in a line, follow a record separator
+JSON objects may also be spread over several lines, follow each other in a line, follow a record separator
 (RFC 7464) or be the elements of one array. It must not hold more than one document.
 """
 
@@ -26,7 +26,7 @@ _LOOKED_AT = 100
 # a string is passed over whole; one that does not end in its line has no second quote
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*("?)|[{}\[\]]', re.DOTALL)
 _TWO_OBJECTS = re.compile(rb"\}[\s\x1e]*\{")
-"""In JSON this stands only in a string, or where an object follows another without a comma."""
+"""In JSON this occurs only in a string, or between two objects without a comma."""
 
 
 class _Lines(Protocol):
@@ -148,9 +148,9 @@ class _Objects:
             if end is None:
                 self._keep(line)
                 return
-            behind = line[end:]
+            remainder = line[end:]
             # text that is no object belongs to the document before it, which then is not JSON
-            end = end if _begins(behind.lstrip(b" \t\r,")) or not behind.strip(b" \t\r,") else len(line)
+            end = end if _begins(remainder.lstrip(b" \t\r,")) or not remainder.strip(b" \t\r,") else len(line)
             self._keep(line[:end])
             yield from self.rest()
             line = line[end:].lstrip(b" \t\r,")

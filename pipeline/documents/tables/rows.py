@@ -4,7 +4,7 @@
                 └─ error ─▶ another dialect ─▶ row
                                └─ error ─▶ one problem; the other lines of this row are read again, as rows of their own
 
-A quote that is never closed is found at the end of the file, or where another quote stands in a wrong place. It must
+A quote that is never closed is found at the end of the file, or at another quote in a wrong place. It must
 not hold more than one record.
 """
 

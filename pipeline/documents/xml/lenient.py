@@ -29,7 +29,7 @@ _VOID = frozenset({"area", "br", "col", "embed", "hr", "img", "input", "wbr"})
 
 
 class Token(NamedTuple):
-    """A part of a document: a text, or a tag (`name` is not empty); `rest` are the attributes as they stand."""
+    """A part of a document: a text, or a tag (`name` is not empty); `rest`: the source of the attributes."""
 
     text: str
     name: str = ""
