@@ -57,8 +57,8 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     """Return the address once the server prints it."""
     until = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < until and process.poll() is None:
-        if found := re.search(r"successfully listens on (http://\S+)", log.read_text(errors="replace")):
-            return found[1]
+        if match := re.search(r"successfully listens on (http://\S+)", log.read_text(errors="replace")):
+            return match[1]
         time.sleep(0.05)
     raise RuntimeError(f"azurite did not start: {log.read_text(errors='replace')[-2000:]}")
 

@@ -38,8 +38,8 @@ def helm(*arguments: str, package: str = PACKAGE, **env: str) -> subprocess.Comp
 def rendered(*values: Values, kube: str = NEWEST, release: str = "test", package: str = PACKAGE) -> list[Manifest]:
     """Return the chart's objects for these values, later files over earlier ones, without those of `helm test`."""
     text = template(*values, kube=kube, release=release, package=package)
-    found = [dict(each) for each in yaml.safe_load_all(text) if each]
-    return [each for each in found if "helm.sh/hook" not in each["metadata"].get("annotations", {})]
+    result = [dict(manifest) for manifest in yaml.safe_load_all(text) if manifest]
+    return [each for each in result if "helm.sh/hook" not in each["metadata"].get("annotations", {})]
 
 
 def template(*values: Values, kube: str = NEWEST, release: str = "test", package: str = PACKAGE) -> str:
@@ -58,8 +58,12 @@ def _template(given: tuple[str, ...], kube: str, release: str, package: str) -> 
 
 def check_pod(*values: Values, kube: str = NEWEST) -> Manifest:
     """Return the pod of `helm test`."""
-    found = [each for each in yaml.safe_load_all(template(*values, kube=kube)) if each and each["kind"] == "Pod"]
-    (pod,) = [each for each in found if "helm.sh/hook" in each["metadata"]["annotations"]]
+    result = [
+        manifest
+        for manifest in yaml.safe_load_all(template(*values, kube=kube))
+        if manifest and manifest["kind"] == "Pod"
+    ]
+    (pod,) = [each for each in result if "helm.sh/hook" in each["metadata"]["annotations"]]
     return dict(pod)
 
 
@@ -94,14 +98,18 @@ def refused(*values: Values, package: str = PACKAGE) -> str:
 
 def only(manifests: list[Manifest], kind: str, suffix: str = "") -> Manifest:
     """Return the only object of this kind whose name has this ending."""
-    (found,) = [each for each in manifests if each["kind"] == kind and each["metadata"]["name"].endswith(suffix)]
-    return found
+    (match,) = [
+        manifest for manifest in manifests if manifest["kind"] == kind and manifest["metadata"]["name"].endswith(suffix)
+    ]
+    return match
 
 
 def job_specs(manifests: list[Manifest]) -> dict[str, Manifest]:
     """Return the spec of each Job, by the kind of the object that contains it."""
-    found = {}
-    for each in manifests:
-        if each["kind"] in ("Job", "CronJob"):
-            found[each["kind"]] = each["spec"] if each["kind"] == "Job" else each["spec"]["jobTemplate"]["spec"]
-    return found
+    collected = {}
+    for manifest in manifests:
+        if manifest["kind"] in ("Job", "CronJob"):
+            collected[manifest["kind"]] = (
+                manifest["spec"] if manifest["kind"] == "Job" else manifest["spec"]["jobTemplate"]["spec"]
+            )
+    return collected

@@ -96,13 +96,13 @@ class Page:
             piece = self.inp.read(1)
             assert piece, "chromium ended"
             data += piece
-        said: dict[str, Any] = json.loads(data[:-1])
-        params = said.get("params", {})
-        if said.get("method") == "Network.requestWillBeSent":
+        payload: dict[str, Any] = json.loads(data[:-1])
+        params = payload.get("params", {})
+        if payload.get("method") == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
-        if said.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"):
+        if payload.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"):
             self.complaints.append(json.dumps(params))
-        return said
+        return payload
 
 
 @contextmanager

@@ -243,7 +243,7 @@ class Place:
 
     def asked(self) -> list[str]:
         """Return the documents sent in chats since the last call, in order, without probes."""
-        chats = [seen.document for seen in self.server.chats() if seen.document.endswith((".txt", ".json", ".csv"))]
+        chats = [chat.document for chat in self.server.chats() if chat.document.endswith((".txt", ".json", ".csv"))]
         self.server.requests.clear()
         return chats
 

@@ -137,12 +137,12 @@ class Model:
 
 def whole_lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
     """Return the records of a file, and whether it has other content."""
-    found: list[dict[str, Any]] = []
+    collected: list[dict[str, Any]] = []
     data = path.read_bytes() if path.exists() else b""
     broken = bool(data) and not data.endswith(b"\n")
     for line in data.split(b"\n"):
         try:
-            found += [json.loads(line)] if line else []
+            collected += [json.loads(line)] if line else []
         except ValueError:
             broken = True
-    return found, broken
+    return collected, broken

@@ -28,9 +28,9 @@ def pdf(pages: Sequence[str], *, title: str = "") -> bytes:
 def _assembled(objects: Sequence[str]) -> bytes:
     """Return the PDF file of these objects, numbered from 1; the last one describes the document."""
     data, places = b"%PDF-1.4\n", []
-    for number, each in enumerate(objects, 1):
+    for number, item in enumerate(objects, 1):
         places.append(len(data))
-        data += f"{number} 0 obj{each}endobj\n".encode("latin-1")
+        data += f"{number} 0 obj{item}endobj\n".encode("latin-1")
     table = "".join(f"{place:010d} 00000 n \n" for place in places)
     size = len(objects) + 1
     trailer = f"trailer<</Size {size}/Root 1 0 R/Info {size - 1} 0 R>>\nstartxref\n{len(data)}\n%%EOF\n"

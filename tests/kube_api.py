@@ -57,8 +57,8 @@ class KubeApi:
 
     def one(self, plural: str, name: str) -> Object:
         """Return an object of the namespace by its kind and name."""
-        (found,) = [each for path, each in self.objects.items() if path.endswith(f"/{plural}/{name}")]
-        return found
+        (match,) = [item for path, item in self.objects.items() if path.endswith(f"/{plural}/{name}")]
+        return match
 
     def end_job(self, name: str, kind: str, reason: str = "", message: str = "") -> None:
         """Give a Job the condition (Failed, Complete) that the controller would give it."""
@@ -91,15 +91,15 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0].rstrip("/")
         if path in self.api.forbidden:
             return self._answer({**_FORBIDDEN, "message": f"{path} is forbidden"}, 403)
-        if (found := _discovered(path)) or (found := self.api.objects.get(path)):
-            return self._answer(found)
-        kinds = {plural: kind for each in KINDS.values() for kind, plural in each.items()}
+        if (result := _discovered(path)) or (result := self.api.objects.get(path)):
+            return self._answer(result)
+        kinds = {plural: kind for value in KINDS.values() for kind, plural in value.items()}
         kind = kinds.get(path.rpartition("/")[2])
         if kind is None:
             return self._answer(_NOT_FOUND, 404)
-        items = [each for place, each in self.api.objects.items() if place.rpartition("/")[0] == path]
+        items = [item for place, item in self.api.objects.items() if place.rpartition("/")[0] == path]
         labels = "labelSelector=" in self.path
-        chosen = [each for each in items if not labels or each["metadata"].get("labels", {}).get("owner") == "helm"]
+        chosen = [item for item in items if not labels or item["metadata"].get("labels", {}).get("owner") == "helm"]
         version = "batch/v1" if "/batch/" in path else "v1"
         return self._answer({"kind": f"{kind}List", "apiVersion": version, "metadata": {}, "items": chosen})
 
@@ -146,15 +146,15 @@ def _secret(sent: bytes) -> Object:
 
 def _fields(data: bytes) -> dict[int, list[bytes]]:
     """Return the length-delimited fields of a protobuf message by number; numbers are skipped."""
-    found: dict[int, list[bytes]] = {}
+    collected: dict[int, list[bytes]] = {}
     place = 0
     while place < len(data):
         tag, place = _varint(data, place)
         value, place = _varint(data, place)
         if tag & 7 == 2:
-            found.setdefault(tag >> 3, []).append(data[place : place + value])
+            collected.setdefault(tag >> 3, []).append(data[place : place + value])
             place += value
-    return found
+    return collected
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:

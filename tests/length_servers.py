@@ -24,13 +24,13 @@ def pieces(text: str) -> list[str]:
 
 def greedy(text: str) -> list[str]:
     """Tokenize without words: two characters start a token of one to six characters, even across white space."""
-    found, place = [], 0
+    result, place = [], 0
     lengths = _lengths()
     while place < len(text):
         size = lengths[zlib.crc32(text[place : place + 2].encode("utf-8", "replace")) % 64]
-        found.append(text[place : place + size])
+        result.append(text[place : place + size])
         place += size
-    return found
+    return result
 
 
 @lru_cache(maxsize=1)
@@ -129,12 +129,12 @@ def case_of(
         return server.ask(["Say ok."], 1)
 
     messages = prompt(text, True)
-    asked = server.ask(messages, max_tokens)
+    outcome = server.ask(messages, max_tokens)
     places = user.count("$document")
-    size_bytes = sum(len(each.encode("utf-8", "replace")) for each in messages)
+    size_bytes = sum(len(message.encode("utf-8", "replace")) for message in messages)
     base = server.count(prompt("", True))
-    case = VerificationCase(text, asked.tokens, size_bytes, max_tokens, send, tiny, places=places, base=base)
-    return case, server.count(messages) - asked.tokens if asked.tokens else 0
+    case = VerificationCase(text, outcome.tokens, size_bytes, max_tokens, send, tiny, places=places, base=base)
+    return case, server.count(messages) - outcome.tokens if outcome.tokens else 0
 
 
 def article(rng: random.Random, words: int) -> str:

@@ -74,9 +74,9 @@ def question(name: str, text: str = "", *, losses: int = 0, alone: bool = False)
 
 def asked_for(server: FakeLLM, name: str) -> int:
     """Return how many requests the server received for this document."""
-    return sum(seen.document == name for seen in server.chats())
+    return sum(chat.document == name for chat in server.chats())
 
 
 def only(name: str, fault: str) -> Callable[[Seen, int], Fault | None]:
     """Return a `faults` function that affects one document, each time."""
-    return lambda seen, _n: Fault(fault) if seen.document == name else None
+    return lambda request, _n: Fault(fault) if request.document == name else None

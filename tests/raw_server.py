@@ -158,11 +158,11 @@ def answering(*answers: bytes | Mapping[str, bytes], host: str = "127.0.0.1", po
     left = list(answers)
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            server.got.append(got)
+        while (request := line.read()) is not None:
+            server.got.append(request)
             answer = left.pop(0) if len(left) > 1 else left[0]
             line.send(
-                answer.get(got.path, reply({"detail": "Not Found"}, 404)) if isinstance(answer, Mapping) else answer
+                answer.get(request.path, reply({"detail": "Not Found"}, 404)) if isinstance(answer, Mapping) else answer
             )
 
     server = RawServer(talk, host=host, port=port)

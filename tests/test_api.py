@@ -31,20 +31,20 @@ def test_event_is_classified_by_any_provider() -> None:
             VLLMClient(VLLMConfig(base_url=server.url, model="llama3.1")),
             OllamaClient(OllamaConfig(base_url=server.url, model="llama3.1")),
         )
-        found = [classify_global_event(TEXT, client) for client in clients]
+        results = [classify_global_event(TEXT, client) for client in clients]
     schema = load_agent("event_classifier").compiled
-    assert [type(each) for each in found] == [Result, Result]
-    assert [each.model.provider for each in found if isinstance(each, Result)] == ["vllm", "ollama"]
-    assert all(schema.violation(each.output) is None for each in found if isinstance(each, Result))
+    assert [type(result) for result in results] == [Result, Result]
+    assert [result.model.provider for result in results if isinstance(result, Result)] == ["vllm", "ollama"]
+    assert all(schema.violation(result.output) is None for result in results if isinstance(result, Result))
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_metadata_has_the_servers_model_name(stream: bool) -> None:
     """With an empty `model` the server uses its only model."""
     with FakeLLM(("served-one",)) as server:
-        found = classify_global_event(TEXT, VLLMClient(VLLMConfig(base_url=server.url, stream=stream)))
-    assert isinstance(found, Result)
-    assert found.model.name == "served-one"
+        result = classify_global_event(TEXT, VLLMClient(VLLMConfig(base_url=server.url, stream=stream)))
+    assert isinstance(result, Result)
+    assert result.model.name == "served-one"
 
 
 def test_extract_retries_with_the_clients_settings() -> None:
@@ -53,10 +53,10 @@ def test_extract_retries_with_the_clients_settings() -> None:
     with FakeLLM(("llama3.1",)) as server:
         config = VLLMConfig(base_url=server.url, model="llama3.1", max_retries=2, retry_base_delay=0.5)
         text = f"{TEXT} [[fault:http_500]]"
-        found = classify_global_event(text, VLLMClient(config), sleep=slept.append, rng=random.Random(1))
+        result = classify_global_event(text, VLLMClient(config), sleep=slept.append, rng=random.Random(1))
         assert len(server.chats()) == 3
-    assert isinstance(found, Failure)
-    assert (found.reason, found.error, found.attempts) == ("server_error", "http_500", 3)
+    assert isinstance(result, Failure)
+    assert (result.reason, result.error, result.attempts) == ("server_error", "http_500", 3)
     assert len(slept) == 2
     assert slept[0] <= 0.5
     assert slept[1] <= 1.0
@@ -82,9 +82,9 @@ class Poet:
 def test_custom_client_is_accepted_and_validated() -> None:
     """It gets one re-ask with the complaint, and its bad answers are a failure."""
     poet = Poet()
-    found = classify_global_event(TEXT, poet)
-    assert isinstance(found, Failure)
-    assert (found.reason, found.stage, found.attempts) == ("schema_invalid", "validate", 2)
+    result = classify_global_event(TEXT, poet)
+    assert isinstance(result, Failure)
+    assert (result.reason, result.stage, result.attempts) == ("schema_invalid", "validate", 2)
     assert poet.asked[1].startswith(poet.asked[0])
     assert "O sea!" in poet.asked[1]
 
@@ -98,10 +98,10 @@ def test_extract_equals_a_run(place: Place, agent: str) -> None:
     line = json.loads((place.folder / "out" / "results.jsonl").read_text(encoding="utf-8"))
     text = (place.folder / "inbox" / name).read_text(encoding="utf-8")
     client = VLLMClient(VLLMConfig(base_url=place.server.url, model="llama3.1"))
-    found = extract(text, agent, client, document_id=name)
-    assert isinstance(found, Result)
-    assert (found.output, found.sha256, found.fingerprint) == (line["output"], line["sha256"], line["fingerprint"])
-    assert (found.attempts, found.document_chars) == (line["attempts"], line["document_chars"])
+    result = extract(text, agent, client, document_id=name)
+    assert isinstance(result, Result)
+    assert (result.output, result.sha256, result.fingerprint) == (line["output"], line["sha256"], line["fingerprint"])
+    assert (result.attempts, result.document_chars) == (line["attempts"], line["document_chars"])
 
 
 def test_extractor_reads_the_configuration(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +110,8 @@ def test_extractor_reads_the_configuration(place: Place, monkeypatch: pytest.Mon
     monkeypatch.chdir(place.folder)
     monkeypatch.setenv("PIPELINE_CONFIG", "pipeline.yaml")
     with Extractor("agents/small.yaml") as extractor, ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda number: extractor(f"[[doc:{number}]] A text."), range(24)))
-    assert all(isinstance(each, Result) and each.model.provider == "vllm" for each in found)
+        results = list(pool.map(lambda number: extractor(f"[[doc:{number}]] A text."), range(24)))
+    assert all(isinstance(result, Result) and result.model.provider == "vllm" for result in results)
     assert sorted(chat.document for chat in place.server.chats()) == sorted(map(str, range(24)))
 
 
@@ -120,8 +120,8 @@ def test_metadata_fills_the_prompt(place: Place) -> None:
     place.configure(agent={"user_prompt": "$title: $document\n"})
     client = VLLMClient(VLLMConfig(base_url=place.server.url, model="llama3.1"))
     folder = str(place.folder / "agents")
-    found = extract("[[doc:1]] A text.", "small", client, metadata={"title": "The title"}, agents_dir=folder)
-    assert isinstance(found, Result)
+    result = extract("[[doc:1]] A text.", "small", client, metadata={"title": "The title"}, agents_dir=folder)
+    assert isinstance(result, Result)
     assert "The title: [[doc:1]] A text." in json.dumps(place.server.chats()[-1].body)
     with pytest.raises(ConfigError, match="is that of the text"):
         extract("A text.", "small", client, metadata={"text": "x"}, agents_dir=folder)

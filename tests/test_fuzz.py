@@ -111,8 +111,8 @@ def test_any_text_as_a_configuration(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "c.yaml"
     path.write_bytes(data)
     with soon():
-        said = refusal(lambda: json.dumps(describe(load_config(path, environ={}))))
-    assert said is None or str(path) in said
+        message = refusal(lambda: json.dumps(describe(load_config(path, environ={}))))
+    assert message is None or str(path) in message
 
 
 @fuzz
@@ -135,8 +135,8 @@ def test_any_text_as_an_agent(tmp_path: Path, data: bytes) -> None:
             judge('{"a": {"a": 1, "b": ["c"]}}', agent.compiled, document_text="c")
 
     with soon():
-        said = refusal(use)
-    assert said is None or str(path) in said
+        message = refusal(use)
+    assert message is None or str(path) in message
 
 
 def refusal(call: Callable[[], object]) -> str | None:

@@ -17,7 +17,7 @@ def block(heading: str, kind: str) -> str:
     """Return the first block of this language under a heading, without the indentation of a list."""
     section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", section, re.DOTALL | re.MULTILINE)
-    indent, text = next((indent, text) for indent, found, text in blocks if found == kind)
+    indent, text = next((indent, text) for indent, block, text in blocks if block == kind)
     return re.sub(rf"^{indent}", "", text, flags=re.MULTILINE)
 
 
@@ -36,7 +36,7 @@ def test_truth_page_leads_to_a_gated_nightly_run(place: Place) -> None:
     for number in range(34):
         (inbox / f"letter {number}.txt").write_text(f"Letter {number}.", encoding="utf-8")
     assert place.call("run").code == 0
-    lines = [json.dumps({"id": each["id"], "gold": each["output"]}) for each in place.lines("results.jsonl")]
+    lines = [json.dumps({"id": line["id"], "gold": line["output"]}) for line in place.lines("results.jsonl")]
     (place.folder / "labels.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert place.call("review", "out", "--import", "labels.jsonl").code == 0
     assert place.call("eval", "out", "--gold", "gold.jsonl").code == 0

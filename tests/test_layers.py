@@ -118,13 +118,13 @@ def test_parts_import_each_other_without_cycles() -> None:
 
 def test_each_library_is_used_by_one_module() -> None:
     """It can be replaced there, and its errors are translated there."""
-    found: dict[str, set[str]] = {}
+    collected: dict[str, set[str]] = {}
     for module in MODULES:
         for name in imported(module):
             library = name.split(".")[0]
             if library in HOMES or library not in sys.stdlib_module_names | {"pipeline", "pipeline_command"}:
-                found.setdefault(library, set()).add(module)
-    assert {library: homes for library, homes in found.items() if not homes <= HOMES.get(library, set())} == {}
+                collected.setdefault(library, set()).add(module)
+    assert {library: homes for library, homes in collected.items() if not homes <= HOMES.get(library, set())} == {}
 
 
 def test_threads_start_in_the_runner_alone() -> None:
@@ -135,14 +135,14 @@ def test_threads_start_in_the_runner_alone() -> None:
     starters = {"Thread", "Timer", "ThreadPoolExecutor", "ProcessPoolExecutor", "Process", "start_new_thread"}
     starters |= {"ThreadingHTTPServer", "ReviewServer"}
     starters |= {"Popen", "fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen", "check_output", "execv"}
-    found = {
+    collected = {
         module
         for module in MODULES
         for node in ast.walk(tree_of(module))
         if isinstance(node, ast.Call)
         and (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in starters
     }
-    assert found == {"run/runner.py", "run/workers/link.py", "documents/helpers/pool.py", "cli/review.py"} | {
+    assert collected == {"run/runner.py", "run/workers/link.py", "documents/helpers/pool.py", "cli/review.py"} | {
         "engines/chunk_process.py",
         "engines/spark_frame.py",  # the requests of a task of a DataFrame, outside of any run
     }
@@ -157,13 +157,18 @@ def test_parsed_command_line_stays_in_cli() -> None:
 
 def test_only_process_catches_everything() -> None:
     """A broad `except` elsewhere would hide bugs; cli's own turns them into exit code 70, metrics log theirs."""
-    found = {
+    collected = {
         module
         for module in MODULES
         for node in ast.walk(tree_of(module))
         if isinstance(node, ast.ExceptHandler) and (node.type is None or getattr(node.type, "id", "") == "Exception")
     }
-    assert found == {"run/document/process.py", "run/display/metrics.py", "cli/main.py", "documents/helpers/process.py"}
+    assert collected == {
+        "run/document/process.py",
+        "run/display/metrics.py",
+        "cli/main.py",
+        "documents/helpers/process.py",
+    }
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -61,10 +61,10 @@ texts = st.text("abAfß0 _.\nİſK٣", max_size=12)
 
 def automaton(pattern: str) -> LinearRegex:
     """Return the compiled pattern, without the fallback to Python's engine."""
-    found = LinearRegex(pattern)
+    result = LinearRegex(pattern)
     tree = parse(pattern)
-    found._automaton = Automaton(Program(tree, tree.state.flags, back=False))
-    return found
+    result._automaton = Automaton(Program(tree, tree.state.flags, back=False))
+    return result
 
 
 @settings(deadline=None, max_examples=2000)
@@ -77,10 +77,10 @@ def test_matches_equal_those_of_the_standard_library(pattern: str, examples: lis
             expected = re.compile(pattern)
         except re.error:
             assume(False)
-        found = automaton(pattern)
+        result = automaton(pattern)
         for text in [*examples, ""]:
-            assert found.search(text) == (expected.search(text) is not None), (pattern, text)
-            assert found.fullmatch(text) == (expected.fullmatch(text) is not None), (pattern, text)
+            assert result.search(text) == (expected.search(text) is not None), (pattern, text)
+            assert result.fullmatch(text) == (expected.fullmatch(text) is not None), (pattern, text)
 
 
 @pytest.mark.parametrize("text", ["", "a", "a\n", "\n", "a\nb", "aé", "Ⅷ9", "\ud800x"])

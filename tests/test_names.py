@@ -91,8 +91,8 @@ def test_environment_sets_all_ten_fields() -> None:
     given: dict[str, Any] = {name: "http://x" if name in texts else 9 for name in TEN}
     given |= {"temperature": 1.5, "retry_base_delay": 0.5}
     environ = {f"VLLM_{name.upper()}": str(value) for name, value in given.items()} | {"VLLM_PORT": "tcp://10.0.0.1"}
-    found = load_config(environ=environ).vllm
-    assert {name: getattr(found, name) for name in TEN} == given
+    result = load_config(environ=environ).vllm
+    assert {name: getattr(result, name) for name in TEN} == given
     assert load_config(environ=dict.fromkeys(environ, "")).vllm == VLLMConfig()
 
 

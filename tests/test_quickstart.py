@@ -75,9 +75,9 @@ def is_bounded(part: Mapping[str, Any]) -> bool:
 
 def placeholders(template: str) -> set[str]:
     """Return the names in a template; `invalid` stands for a `$` without a meaning."""
-    found = list(Template.pattern.finditer(template))
-    names = {match["named"] or match["braced"] or "" for match in found} - {""}
-    return names | ({"invalid"} if any(match["invalid"] is not None for match in found) else set())
+    matches = list(Template.pattern.finditer(template))
+    names = {match["named"] or match["braced"] or "" for match in matches} - {""}
+    return names | ({"invalid"} if any(match["invalid"] is not None for match in matches) else set())
 
 
 def texts() -> dict[str, bytes]:
@@ -101,8 +101,8 @@ class TestEveryAgent:
 
     def test_agent_schema_uses_only_enforced_keywords(self, path: Path) -> None:
         """A keyword that a grammar ignores would cost invalid answers."""
-        found = [(place, key) for place, part in parts(agent_at(path)["schema"]) for key in part.keys() - ENFORCED]
-        assert found == []
+        result = [(place, key) for place, part in parts(agent_at(path)["schema"]) for key in part.keys() - ENFORCED]
+        assert result == []
 
     def test_agent_asks_for_short_quotes(self, path: Path) -> None:
         """Every agent grounds some value in the text."""

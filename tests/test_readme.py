@@ -42,7 +42,7 @@ def everywhere(pattern: str) -> list[tuple[str, ...] | str]:
 
 def first_block(page: str, kind: str) -> str:
     """Return the first block of a page in this language."""
-    return next(text for found, text in re.findall(r"```(\w*)\n(.*?)```", PAGES[page], re.DOTALL) if found == kind)
+    return next(text for entry, text in re.findall(r"```(\w*)\n(.*?)```", PAGES[page], re.DOTALL) if entry == kind)
 
 
 def commands() -> list[str]:
@@ -204,7 +204,7 @@ def test_first_record_page_works(place: Place, page: str, count: int) -> None:
         shown = re.search(r"```text\n(.*?)```", README, re.DOTALL)
         assert shown
         here = {"http://127.0.0.1:8000": place.server.url, "smollm2-135m-instruct": "llama3.1"}
-        expected = re.sub("|".join(here), lambda found: here[found[0]], shown.group(1)).splitlines()
+        expected = re.sub("|".join(here), lambda match: here[match[0]], shown.group(1)).splitlines()
         assert set(expected) <= set("".join(printed).splitlines())
 
 
@@ -312,7 +312,7 @@ def test_documented_queries_read_the_results(place: Place, monkeypatch: pytest.M
     place.run("--redo", "all", "--set", "runner.max_error_rate=1")
     monkeypatch.chdir(place.folder)
     queries = [query for query in first_block("docs/outputs.md", "sql").split(";") if query.strip()]
-    found = [duckdb.sql(query).fetchall() for query in queries]
-    assert sorted(row[0] for row in found[0]) == ["a.txt", "b.txt"]
-    assert found[1] == [("rejected", 1)]
-    assert [row[:2] for row in found[2]] == [(1, 2), (2, 2)]
+    result = [duckdb.sql(query).fetchall() for query in queries]
+    assert sorted(row[0] for row in result[0]) == ["a.txt", "b.txt"]
+    assert result[1] == [("rejected", 1)]
+    assert [row[:2] for row in result[2]] == [(1, 2), (2, 2)]

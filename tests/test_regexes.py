@@ -142,8 +142,8 @@ SOURCES = "\n".join((PACKAGE / module).read_text(encoding="utf-8") for module in
 
 def used(name: str) -> set[str]:
     """Return the methods called on a name anywhere; all scanning methods if there are none."""
-    found = set(re.findall(rf"\b{re.escape(name)}\.({'|'.join(METHODS)})\b", SOURCES)) if name else set()
-    return found or {"search"}
+    matches = set(re.findall(rf"\b{re.escape(name)}\.({'|'.join(METHODS)})\b", SOURCES)) if name else set()
+    return matches or {"search"}
 
 
 def attacks(pattern: str) -> list[tuple[str, str, str]]:
@@ -253,7 +253,7 @@ def test_every_pattern_is_linear() -> None:
     lines = done.stdout.splitlines()
     assert done.returncode == 0, (lines[-1:], done.stderr[-2000:])
     slow = [
-        (where, said) for where, said in zip(lines[::2], lines[1::2], strict=True) if json.loads(said)[0] >= LIMIT_S
+        (where, line) for where, line in zip(lines[::2], lines[1::2], strict=True) if json.loads(line)[0] >= LIMIT_S
     ]
     assert slow == []
 

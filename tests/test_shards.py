@@ -102,11 +102,11 @@ def test_shard_is_read_from_scheduler_variables(environ: Mapping[str, str], shar
 def test_innermost_scheduler_takes_precedence() -> None:
     """Slurm or Batch may start a Kubernetes pod."""
     environ = {"PIPELINE_SHARDS": "9", "CLOUD_RUN_TASK_INDEX": "4", "CLOUD_RUN_TASK_COUNT": "9"}
-    found = []
+    collected = []
     for index, name in enumerate(("AWS_BATCH_JOB_ARRAY_INDEX", "SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")):
         environ[name] = str(index)
-        found.append(find_shard(None, environ))
-    assert found == [
+        collected.append(find_shard(None, environ))
+    assert collected == [
         (Shard(0, 9), "AWS_BATCH_JOB_ARRAY_INDEX and PIPELINE_SHARDS"),
         (Shard(1, 9), "SLURM_ARRAY_TASK_ID and PIPELINE_SHARDS"),
         (Shard(2, 9), "JOB_COMPLETION_INDEX and PIPELINE_SHARDS"),
@@ -119,7 +119,7 @@ def test_shard_flag_overrides_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "told"),
+    ("environ", "message"),
     [
         ({"PIPELINE_SHARDS": "4"}, "PIPELINE_SHARDS: got '4', but no variable gives the index"),
         ({"JOB_COMPLETION_INDEX": "0"}, "PIPELINE_SHARDS: not set beside JOB_COMPLETION_INDEX"),
@@ -144,11 +144,11 @@ def test_shard_flag_overrides_the_environment() -> None:
         (slurm(16, 3, 16, 2, PIPELINE_SHARDS="16"), "SLURM_ARRAY_TASK_ID: got shard 16 of 16"),
     ],
 )
-def test_inconsistent_scheduler_variables_are_refused(environ: Mapping[str, str], told: str) -> None:
+def test_inconsistent_scheduler_variables_are_refused(environ: Mapping[str, str], message: str) -> None:
     """The message has the variable, the value and the need; a wrong guess would skip documents."""
     with pytest.raises(ConfigError) as error:
         find_shard(None, environ)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "need" in str(error.value)
 
 
@@ -156,8 +156,8 @@ def test_inconsistent_scheduler_variables_are_refused(environ: Mapping[str, str]
 def test_array_tasks_map_to_shards(low: int, count: int) -> None:
     """The array may start anywhere, but must have no gaps."""
     tasks = range(low, low + count)
-    found = [find_shard(None, slurm(task, low, low + count - 1, count))[0] for task in tasks]
-    assert found == [Shard(index, count) for index in range(count)]
+    result = [find_shard(None, slurm(task, low, low + count - 1, count))[0] for task in tasks]
+    assert result == [Shard(index, count) for index in range(count)]
 
 
 @pytest.mark.parametrize(

@@ -150,8 +150,8 @@ class TestPrecedence:
         config.write_text("ollama: {max_tokens: 5, temperature: 0.9, model: small}")
         (tmp_path / "agents").mkdir()
         agent = agent_of(tmp_path / "agents", ASKING)
-        found = resolve(agent, load_config(config, environ={}), variant="terse")
-        assert (found.max_tokens, found.temperature, found.model) == (800, 0.2, "big")
+        resolved = resolve(agent, load_config(config, environ={}), variant="terse")
+        assert (resolved.max_tokens, resolved.temperature, resolved.model) == (800, 0.2, "big")
 
     @pytest.mark.parametrize(
         "how",
@@ -162,23 +162,23 @@ class TestPrecedence:
     )
     def test_environment_and_flags_override_the_agent(self, tmp_path: Path, how: dict[str, Any]) -> None:
         """None means the provider's own value, which takes precedence here."""
-        found = resolved_of(tmp_path, ASKING, variant="terse", **how)
-        assert (found.max_tokens, found.model, found.temperature) == (None, None, None)
-        assert found.settings_for("ollama") == {}
+        resolved = resolved_of(tmp_path, ASKING, variant="terse", **how)
+        assert (resolved.max_tokens, resolved.model, resolved.temperature) == (None, None, None)
+        assert resolved.settings_for("ollama") == {}
 
     def test_origin_of_a_named_provider_is_its_own_key(self, tmp_path: Path) -> None:
         """The origin of providers.big.max_tokens applies to provider big."""
         flags = {"provider": "big", "providers.big.type": "vllm", "providers.big.max_tokens": 7}
-        found = resolved_of(tmp_path, ASKING, overrides=flags)
-        assert (found.provider, found.max_tokens, found.temperature) == ("big", None, 0.5)
+        resolved = resolved_of(tmp_path, ASKING, overrides=flags)
+        assert (resolved.provider, resolved.max_tokens, resolved.temperature) == ("big", None, 0.5)
 
     def test_fallback_uses_its_own_model(self, tmp_path: Path) -> None:
         """The agent's model belongs to the first provider; its limits apply to all without their own."""
         text = ASKING + "fallback: [vllm, ollama]\n"
-        found = resolved_of(tmp_path, text, environ={"VLLM_MAX_TOKENS": "9"})
-        assert found.fallback == ("vllm",)
-        assert found.settings_for("ollama") == {"model": "big", "max_tokens": 800, "temperature": 0.5}
-        assert found.settings_for("vllm") == {"temperature": 0.5}
+        resolved = resolved_of(tmp_path, text, environ={"VLLM_MAX_TOKENS": "9"})
+        assert resolved.fallback == ("vllm",)
+        assert resolved.settings_for("ollama") == {"model": "big", "max_tokens": 800, "temperature": 0.5}
+        assert resolved.settings_for("vllm") == {"temperature": 0.5}
 
     def test_only_a_flag_overrides_the_agents_provider(self, tmp_path: Path) -> None:
         """The agent's model is then dropped too."""
@@ -193,8 +193,8 @@ class TestPrecedence:
 
     def test_fallback_follows_the_agents_provider(self, tmp_path: Path) -> None:
         """Ollama, if configured, is the fallback of an agent whose provider is vllm."""
-        found = resolved_of(tmp_path, MINIMAL + "provider: vllm", environ={"OLLAMA_MODEL": "m"})
-        assert (found.provider, found.fallback) == ("vllm", ("ollama",))
+        resolved = resolved_of(tmp_path, MINIMAL + "provider: vllm", environ={"OLLAMA_MODEL": "m"})
+        assert (resolved.provider, resolved.fallback) == ("vllm", ("ollama",))
 
     def test_unknown_provider_in_an_agent_names_the_agent_file(self, tmp_path: Path) -> None:
         """The message has the place in the file."""
@@ -275,8 +275,8 @@ class TestRendering:
     def test_metadata_cannot_replace_document_id_or_uri(self) -> None:
         """Fields with these names are ignored."""
         resolved = ResolvedAgentConfig("a", "default", user_prompt="$id $uri $document")
-        found = render(resolved, replace(document(), metadata={"document": "x", "id": "y", "uri": "z"}))
-        assert found["user"] == "a/b.txt file:a/b.txt hello"
+        prompts = render(resolved, replace(document(), metadata={"document": "x", "id": "y", "uri": "z"}))
+        assert prompts["user"] == "a/b.txt file:a/b.txt hello"
 
 
 class TestFingerprint:

@@ -98,9 +98,9 @@ def test_run_sends_examples_in_both_dialects(place: Place, provider: str) -> Non
     place.configure({"provider": provider, **ollama}, agent={"examples": [example]})
     place.documents(3)
     place.run()
-    asked = [chat for chat in place.server.chats() if chat.document.endswith(".txt")]
-    assert len(asked) == 3
-    for chat in asked:
+    sent = [chat for chat in place.server.chats() if chat.document.endswith(".txt")]
+    assert len(sent) == 3
+    for chat in sent:
         turns = chat.body["messages"]
         assert [turn["role"] for turn in turns] == ["system", "user", "assistant", "user"]
         assert json.loads(turns[2]["content"]) == example["output"]

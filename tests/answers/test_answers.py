@@ -253,11 +253,11 @@ def test_schema_violation_names_its_place() -> None:
     assert caught.value.message == "$.a: expected an integer, got a string of 6 characters"
 
 
-@pytest.mark.parametrize("said", ["profits rose", "  profits\u00a0rose\n sharply ", "", " ", None])
-def test_quote_may_differ_in_white_space(said: str | None) -> None:
+@pytest.mark.parametrize("quote", ["profits rose", "  profits\u00a0rose\n sharply ", "", " ", None])
+def test_quote_may_differ_in_white_space(quote: str | None) -> None:
     """White space is folded on both sides, and an empty quote needs no match."""
-    text = json.dumps({"said": said})
-    assert judge(text, COMPILED, document_text="The profits\n\trose sharply.").value == {"said": said}
+    text = json.dumps({"said": quote})
+    assert judge(text, COMPILED, document_text="The profits\n\trose sharply.").value == {"said": quote}
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def test_evidence_paths_are_json_pointers(steps: tuple[str | int, ...], pointer:
 def test_positions_refer_to_the_whole_text() -> None:
     """This holds for a document that was cut to fit."""
     spans = [(0, 16), (len(TEXT) - 39, len(TEXT))]
-    (found,) = evidence_of({"evidence": ["before noon"]}, spans=spans)
-    assert TEXT[found["start"] : found["end"]] == "before noon"
+    (quote,) = evidence_of({"evidence": ["before noon"]}, spans=spans)
+    assert TEXT[quote["start"] : quote["end"]] == "before noon"
     with pytest.raises(AnswerError, match="quote not found"):
         evidence_of({"evidence": ["Borealis"]}, spans=spans)
 

@@ -58,8 +58,8 @@ def test_schema_without_required_fields_causes_a_warning() -> None:
 def test_unbounded_strings_and_arrays_are_named() -> None:
     """The warning has their places; an enumeration needs no limit."""
     items = {"type": "array", "items": {"type": ["string", "null"]}}
-    (told,) = warnings_of(compile_schema(schema_of(items), where="a"))
-    assert "no limit at $.properties.s, $.properties.s.items:" in told
+    (warning,) = warnings_of(compile_schema(schema_of(items), where="a"))
+    assert "no limit at $.properties.s, $.properties.s.items:" in warning
     assert warnings_of(compile_schema(schema_of({"type": "string", "enum": ["a"]}), where="a")) == []
 
 

@@ -292,16 +292,16 @@ def test_quotes_are_listed_once(rule: dict[str, Any], value: Any, places: list[s
     """Exactly the strings that an applicable schema marks as quotes are listed."""
     compiled = compile_schema(of({"a": rule}, **{"$defs": {"q": QUOTE}}), where="test")
     assert compiled.violation({"a": value}) is None
-    found = compiled.quotes({"a": value})
-    assert [place for place, _ in found] == places
-    assert {text for _, text in found} <= {"q"}
+    quotes = compiled.quotes({"a": value})
+    assert [place for place, _ in quotes] == places
+    assert {text for _, text in quotes} <= {"q"}
 
 
 def test_quotes_are_listed_in_a_recursive_schema() -> None:
     """A tree is walked to its leaves."""
     tree = of({"said": QUOTE, "below": {"type": "array", "items": {"$ref": "#"}}})
-    found = compile_schema(tree, where="test").quotes({"said": "x", "below": [{"below": [{"said": "y"}]}]})
-    assert found == [("$.said", "x"), ("$.below[0].below[0].said", "y")]
+    quotes = compile_schema(tree, where="test").quotes({"said": "x", "below": [{"below": [{"said": "y"}]}]})
+    assert quotes == [("$.said", "x"), ("$.below[0].below[0].said", "y")]
 
 
 def test_compiled_schema_is_thread_safe() -> None:

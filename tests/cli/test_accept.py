@@ -43,8 +43,8 @@ def test_accepted_failures_are_marked(place: Place, out: str) -> None:
     listed = place.call("errors", out).out
     assert "2 failed documents" in listed and ", 1 of them accepted; 3 documents are done" in listed
     assert "accepted      yes" in place.call("errors", out, "--show", "bad.txt").out
-    told = json.loads(place.call("errors", out, "--json").out)
-    assert {group["reason"]: group["accepted"] for group in told["groups"]} == {"rejected": 1, "document_empty": 0}
+    payload = json.loads(place.call("errors", out, "--json").out)
+    assert {group["reason"]: group["accepted"] for group in payload["groups"]} == {"rejected": 1, "document_empty": 0}
 
 
 def test_unaccept_revokes_an_acceptance(place: Place, out: str) -> None:
@@ -85,8 +85,8 @@ def test_purge_removes_acceptances(place: Place, out: str) -> None:
     place.call("errors", out, "--accept", "rejected,document_empty")
     (place.folder / "ids.txt").write_text("bad.txt\n")
     assert place.call("purge", "--ids", "ids.txt").code == 0
-    told = json.loads(place.call("errors", "--json").out)
-    assert (told["failed"], told["accepted"]) == (1, 1)
+    payload = json.loads(place.call("errors", "--json").out)
+    assert (payload["failed"], payload["accepted"]) == (1, 1)
 
 
 @pytest.mark.slow

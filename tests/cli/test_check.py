@@ -138,8 +138,8 @@ def test_check_reports_missing_server_features(place: Place, server: FakeLLM) ->
     place.configure(agent={"schema": {**AGENT["schema"], "properties": properties}})
     lines = [line.strip() for line in place.call("check").out.splitlines()]
     off = "the server does not hold the model to the schema (constrained decoding is off): validation alone decides"
-    for told in ("server version: 0.32.0", "schema: not enforced", "not enforced: $.score: multipleOf"):
-        assert told in lines
+    for message in ("server version: 0.32.0", "schema: not enforced", "not enforced: $.score: multipleOf"):
+        assert message in lines
     assert f"warning: {off}" in lines
     server.answer = lambda *_: '{"summary": "s"}'
     place.documents(3)
@@ -168,12 +168,12 @@ def test_two_warnings_of_one_preflight_are_both_logged(place: Place, server: Fak
     place.configure({"provider": "ollama", **ollama})
     place.documents(3)
     log = place.run().err
-    for told in ("`ollama.num_ctx` is 16384, but the loaded model has", "does not hold the model to the schema"):
-        assert 0 < log.index(told) < log.index("run ends")
+    for message in ("`ollama.num_ctx` is 16384, but the loaded model has", "does not hold the model to the schema"):
+        assert 0 < log.index(message) < log.index("run ends")
 
 
 @pytest.mark.parametrize(
-    ("settings", "code", "told"),
+    ("settings", "code", "message"),
     [
         ({"vllm.model": "no-such-model"}, 2, "'llama3.1'"),
         ({"vllm.base_url": "http://127.0.0.1:9"}, 3, "connection_error"),
@@ -182,14 +182,14 @@ def test_two_warnings_of_one_preflight_are_both_logged(place: Place, server: Fak
     ],
 )
 def test_check_exit_code_tells_errors_from_outages(
-    place: Place, settings: Mapping[str, str], code: int, told: str
+    place: Place, settings: Mapping[str, str], code: int, message: str
 ) -> None:
     """It is 2 if a person must change a setting, and 3 if waiting may help."""
     place.server.api_key = "right" if "vllm.api_key" in settings else None
     place.configure(settings)
     ran = place.call("check")
     assert ran.code == code
-    assert told in ran.out + ran.err
+    assert message in ran.out + ran.err
 
 
 def test_failing_fallback_is_a_warning(place: Place) -> None:
@@ -304,10 +304,10 @@ def test_no_secret_is_printed_or_written(place: Place, server: FakeLLM, how: str
             "run", "--redo", "all", "--set", "runner.startup_wait_s=0", "--set", "runner.max_outage_s=0", env=secret
         )
     )
-    assert [each.code for each in ran] == [0, 0, 3]
+    assert [outcome.code for outcome in ran] == [0, 0, 3]
     (place.folder / "pipeline.yaml").unlink()
-    said = "".join(each.out + each.err for each in ran).encode() + everything_below(place.folder)
-    assert KEY.encode() not in said
+    output = "".join(outcome.out + outcome.err for outcome in ran).encode() + everything_below(place.folder)
+    assert KEY.encode() not in output
     assert Path(place.folder / "out" / "report.html").exists()
 
 

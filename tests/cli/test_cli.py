@@ -79,7 +79,7 @@ def test_usage_error_is_exit_2_without_a_request(place: Place, arguments: tuple[
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"runner.concurency": 3}, ["pipeline.yaml", "runner.concurency", "runner.concurrency"]),
         ({"runner.grace_s": -3}, ["pipeline.yaml", "runner.grace_s", "-3", ">= 0"]),
@@ -98,17 +98,19 @@ def test_usage_error_is_exit_2_without_a_request(place: Place, arguments: tuple[
         ({"vllm.headers": {"a": " c"}}, ["vllm.headers", "header names"]),
     ],
 )
-def test_invalid_setting_is_exit_2_with_its_name(place: Place, settings: Mapping[str, object], told: list[str]) -> None:
+def test_invalid_setting_is_exit_2_with_its_name(
+    place: Place, settings: Mapping[str, object], message: list[str]
+) -> None:
     """The message has the file, the key, the value and the accepted values."""
     place.documents(1)
     place.configure(settings)
     err = place.run(code=2).err
-    assert [text for text in told if text not in err] == []
+    assert [text for text in message if text not in err] == []
     assert len(place.server.requests) == 0
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "message"),
     [
         ("rn", "need one of run, plan, check"),
         ("rum", "the nearest is run"),
@@ -121,13 +123,13 @@ def test_invalid_setting_is_exit_2_with_its_name(place: Place, settings: Mapping
         ("run extra", "unknown argument: extra"),
     ],
 )
-def test_typing_error_is_answered_in_two_lines(place: Place, typed: str, told: str) -> None:
+def test_typing_error_is_answered_in_two_lines(place: Place, typed: str, message: str) -> None:
     """The first line has the error and the nearest word, the second the help command."""
     ran = place.call(*typed.split())
     command = "pipeline" if typed.startswith(("rn", "rum")) else f"pipeline {typed.split()[0]}"
     assert ran.code == 2
     wrong, see = ran.err.splitlines()
-    assert wrong.startswith(f"{command}: ") and told in wrong
+    assert wrong.startswith(f"{command}: ") and message in wrong
     assert see == f"see: {command} --help"
 
 
@@ -139,13 +141,13 @@ def test_missing_command_prints_the_help_to_stderr(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [("nowhere", "seen from the current directory"), ("s3:/b/x", "begins with s3://"), ("/nowhere", "no such file")],
 )
-def test_missing_input_message_suggests_the_cause(place: Place, path: str, told: str) -> None:
+def test_missing_input_message_suggests_the_cause(place: Place, path: str, message: str) -> None:
     """The cause may be a path relative to another directory, or an address without its slashes."""
     err = place.run("--input", path, code=2).err
-    assert path in err and told in err
+    assert path in err and message in err
 
 
 def test_misspelt_environment_variable_is_reported(place: Place) -> None:

@@ -36,7 +36,9 @@ def write(folder: Path, *records: dict[str, Any]) -> None:
     """Write an output with these records."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, wanted in (("results.jsonl", True), ("errors.jsonl", False)):
-        lines = [json.dumps(each, separators=(",", ":")) + "\n" for each in records if ("output" in each) == wanted]
+        lines = [
+            json.dumps(record, separators=(",", ":")) + "\n" for record in records if ("output" in record) == wanted
+        ]
         (folder / name).write_text("".join(lines), encoding="utf-8")
 
 
@@ -58,9 +60,9 @@ def test_documents_are_counted_by_state_before_and_now(place: Place) -> None:
         record("better", {}),
         record("new", None),
     )
-    found = diff(place, "a", "b")
-    assert found["done_share"] == {"before": 0.6667, "after": 0.6667}
-    assert found["documents"] == {
+    comparison = diff(place, "a", "b")
+    assert comparison["done_share"] == {"before": 0.6667, "after": 0.6667}
+    assert comparison["documents"] == {
         "done_in_both": 1,
         "done_before_failed_now": 1,
         "failed_before_done_now": 1,
@@ -84,10 +86,10 @@ def test_each_field_has_its_agreement(place: Place) -> None:
     """Numeric fields also have the mean change."""
     write(place.folder / "a", record("d1", {"mood": "good", "score": 10}), record("d2", {"mood": "good", "score": 20}))
     write(place.folder / "b", record("d1", {"mood": "good", "score": 14}), record("d2", {"mood": "bad", "score": 20}))
-    found = diff(place, "a", "b")
-    assert (found["compared"], found["identical"]) == (2, 0)
-    assert {name: row["agreement"] for name, row in found["fields"].items()} == {"mood": 0.5, "score": 0.5}
-    assert found["fields"]["score"]["mean_change"] == 2.0
+    comparison = diff(place, "a", "b")
+    assert (comparison["compared"], comparison["identical"]) == (2, 0)
+    assert {name: row["agreement"] for name, row in comparison["fields"].items()} == {"mood": 0.5, "score": 0.5}
+    assert comparison["fields"]["score"]["mean_change"] == 2.0
 
 
 def test_outlier_does_not_dominate_a_numeric_change(place: Place) -> None:
@@ -106,7 +108,7 @@ def test_show_prints_changed_values_of_documents(place: Place) -> None:
     write(place.folder / "b", record("d1", {"x": 2, "y": "new"}), record("d2", {"x": 2, "y": "same"}))
     out = place.call("diff", "a", "b", "--show", "1").out
     assert 'd1\n  x\n    - 1\n    + 2\n  y\n    - "old"\n    + "new"' in out
-    assert [each["id"] for each in diff(place, "a", "b", "--show", "5")["shown"]] == ["d1", "d2"]
+    assert [item["id"] for item in diff(place, "a", "b", "--show", "5")["shown"]] == ["d1", "d2"]
     assert diff(place, "a", "b")["shown"] == []
 
 
@@ -184,9 +186,9 @@ def test_field_flag_shows_one_field_with_its_changes(place: Place) -> None:
     moods = [("good", "bad"), ("good", "bad"), ("bad", "good"), ("good", "good")]
     write(place.folder / "a", *(record(f"d{n}", {"mood": old, "x": n}) for n, (old, _) in enumerate(moods)))
     write(place.folder / "b", *(record(f"d{n}", {"mood": new, "x": -n}) for n, (_, new) in enumerate(moods)))
-    found = diff(place, "a", "b", "--field", "mood")
-    assert list(found["fields"]) == ["mood"]
-    assert [change["count"] for change in found["fields"]["mood"]["changes"]] == [2, 1]
+    comparison = diff(place, "a", "b", "--field", "mood")
+    assert list(comparison["fields"]) == ["mood"]
+    assert [change["count"] for change in comparison["fields"]["mood"]["changes"]] == [2, 1]
     assert '"good" → "bad"' in place.call("diff", "a", "b", "--field", "mood").out
 
 
@@ -194,9 +196,9 @@ def test_most_changed_documents_come_first(place: Place) -> None:
     """At most ten of them are listed."""
     write(place.folder / "a", *(record(f"d{n:02}", {"list": []}) for n in range(15)))
     write(place.folder / "b", *(record(f"d{n:02}", {"list": list(range(n))}) for n in range(15)))
-    found = diff(place, "a", "b")
-    assert [each["id"] for each in found["most_changed"]] == [f"d{n:02}" for n in range(14, 4, -1)]
-    assert found["most_changed"][0]["changed"] == 14
+    comparison = diff(place, "a", "b")
+    assert [change["id"] for change in comparison["most_changed"]] == [f"d{n:02}" for n in range(14, 4, -1)]
+    assert comparison["most_changed"][0]["changed"] == 14
 
 
 def test_diff_by_fingerprint_compares_the_last_two_requests(place: Place) -> None:
@@ -208,9 +210,9 @@ def test_diff_by_fingerprint_compares_the_last_two_requests(place: Place) -> Non
         record("d", {"x": 3}, run=3, fingerprint="2"),
         record("once", {"x": 9}),
     )
-    found = diff(place, "out", "--by", "fingerprint")
-    assert found["documents"] == {"done_in_both": 1}
-    assert found["fields"]["x"]["mean_change"] == 1.0
+    comparison = diff(place, "out", "--by", "fingerprint")
+    assert comparison["documents"] == {"done_in_both": 1}
+    assert comparison["fields"]["x"]["mean_change"] == 1.0
 
 
 def test_diff_by_fingerprint_after_a_prompt_change(place: Place) -> None:
@@ -227,10 +229,10 @@ def test_diff_after_a_single_run_explains_what_is_needed(place: Place) -> None:
     write(place.folder / "a", record("d1", {"x": 1}), record("d2", None))
     ran = place.call("diff", "a", "--by", "fingerprint")
     assert (ran.code, ran.err) == (0, "")
-    told = " ".join(ran.out.split())
-    assert "2 documents have been asked one question only" in told
-    assert "change a prompt, the schema or the model, and run again" in told
-    assert "pipeline diff a OTHER" in told
+    output = " ".join(ran.out.split())
+    assert "2 documents have been asked one question only" in output
+    assert "change a prompt, the schema or the model, and run again" in output
+    assert "pipeline diff a OTHER" in output
     assert diff(place, "a", "--by", "fingerprint")["documents"] == {}
 
 
@@ -240,12 +242,12 @@ def test_sharded_and_unsharded_outputs_can_be_compared(place: Place) -> None:
     place.run("--output", "whole")
     for shard in ("0/2", "1/2"):
         place.run("--output", "parts", "--shard", shard)
-    found = diff(place, "whole", "parts")
-    assert (found["documents"], found["identical"]) == ({"done_in_both": 6}, 6)
+    comparison = diff(place, "whole", "parts")
+    assert (comparison["documents"], comparison["identical"]) == ({"done_in_both": 6}, 6)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ((), "need two outputs"),
         (("a",), "'out', which holds no record"),
@@ -258,18 +260,21 @@ def test_sharded_and_unsharded_outputs_can_be_compared(place: Place) -> None:
         (("a", "b", "--field", "y"), "no result has this field; fields: x"),
     ],
 )
-def test_impossible_comparison_is_exit_2(place: Place, arguments: tuple[str, ...], told: str) -> None:
+def test_impossible_comparison_is_exit_2(place: Place, arguments: tuple[str, ...], message: str) -> None:
     """The message says what is needed."""
     write(place.folder / "a", record("d", {"x": 1}))
     write(place.folder / "b", record("d", {"x": 1}))
     ran = place.call("diff", *arguments)
-    assert (ran.code, told in ran.err) == (2, True), ran.err
+    assert (ran.code, message in ran.err) == (2, True), ran.err
 
 
 @given(OBJECTS)
 def test_a_result_agrees_with_itself(output: Mapping[str, Any]) -> None:
     """For any output, no field differs and no item is added or lost."""
-    assert all(each.same and not each.added and not each.lost for each in differences(output, output, keys={}))
+    assert all(
+        difference.same and not difference.added and not difference.lost
+        for difference in differences(output, output, keys={})
+    )
 
 
 @given(OBJECTS, OBJECTS)

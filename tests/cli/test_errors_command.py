@@ -53,14 +53,14 @@ def test_413_advises_to_raise_the_servers_limit(place: Place) -> None:
 def test_command_of_a_group_retries_exactly_that_group(place: Place, server: FakeLLM) -> None:
     """It works as printed, and so does the command for all server failures."""
     failed(place)
-    told = json.loads(place.call("errors", "out", "--json").out)
-    commands = {group["reason"]: group["command"] for group in told["groups"]}
+    payload = json.loads(place.call("errors", "out", "--json").out)
+    commands = {group["reason"]: group["command"] for group in payload["groups"]}
     place.asked()
     place.call(*shlex.split(commands["rejected"])[1:])
     assert set(place.asked()) == {"bad1.txt", "bad2.txt"}
-    place.call(*shlex.split(told["commands"]["backend"])[1:])
+    place.call(*shlex.split(payload["commands"]["backend"])[1:])
     assert set(place.asked()) == {"down.txt", "full.txt"}
-    assert "--only-failed overloaded,server_error" in told["commands"]["backend"]
+    assert "--only-failed overloaded,server_error" in payload["commands"]["backend"]
 
 
 def test_resolved_failures_are_not_counted(place: Place, server: FakeLLM) -> None:
@@ -74,9 +74,9 @@ def test_resolved_failures_are_not_counted(place: Place, server: FakeLLM) -> Non
 def test_json_limits_only_the_examples(place: Place) -> None:
     """--examples limits the examples, which have id, uri, stage and message; counts cover all failures."""
     failed(place)
-    told = json.loads(place.call("errors", "out", "--json", "--examples", "1").out)
-    assert (told["done"], told["failed"]) == (1, 5)
-    rejected = told["groups"][0]
+    payload = json.loads(place.call("errors", "out", "--json", "--examples", "1").out)
+    assert (payload["done"], payload["failed"]) == (1, 5)
+    rejected = payload["groups"][0]
     assert (rejected["reason"], rejected["class"], rejected["count"]) == ("rejected", "document", 2)
     assert [example["uri"] for example in rejected["examples"]] in (["inbox/bad1.txt"], ["inbox/bad2.txt"])
 
@@ -105,9 +105,9 @@ def test_history_has_failed_requests_and_earlier_results(place: Place, server: F
     place.change("a.txt", "third")
     server.faults = lambda _, n: Fault("wrong_type") if n == 1 else None
     place.run()
-    told = json.loads(place.call("errors", "out", "--show", "a.txt", "--json").out)
-    assert (told["state"], told["command"]) == ("done", None)
-    assert [record["run"] for record in told["records"]] == [3, 1]
+    payload = json.loads(place.call("errors", "out", "--show", "a.txt", "--json").out)
+    assert (payload["state"], payload["command"]) == ("done", None)
+    assert [record["run"] for record in payload["records"]] == [3, 1]
 
 
 def test_unknown_id_is_exit_2_with_similar_ids(place: Place) -> None:
@@ -147,9 +147,9 @@ def test_errors_reads_the_output_of_a_killed_run(place: Place, lines: int) -> No
         path.unlink()
     errors = place.folder / "out" / "errors.jsonl"
     errors.write_bytes(b"".join(errors.read_bytes().splitlines(keepends=True)[:lines]) + b'{"v":1,"id":"cut')
-    told = json.loads(place.call("errors", "out", "--json").out)
-    assert told["failed"] == lines
-    assert told["groups"][0]["command"].startswith("pipeline run --output out --only-failed ")
+    payload = json.loads(place.call("errors", "out", "--json").out)
+    assert payload["failed"] == lines
+    assert payload["groups"][0]["command"].startswith("pipeline run --output out --only-failed ")
 
 
 def test_failures_of_all_shards_are_grouped_together(place: Place) -> None:
@@ -157,9 +157,9 @@ def test_failures_of_all_shards_are_grouped_together(place: Place) -> None:
     place.documents({f"d{n}.txt": "[[fault:http_400]]" for n in range(8)})
     for shard in ("0/2", "1/2"):
         place.run(*LENIENT, "--shard", shard)
-    told = json.loads(place.call("errors", "out", "--json").out)
-    assert told["failed"] == 8
-    assert "--shard" not in told["groups"][0]["command"]
+    payload = json.loads(place.call("errors", "out", "--json").out)
+    assert payload["failed"] == 8
+    assert "--shard" not in payload["groups"][0]["command"]
 
 
 def test_errors_spells_out_terminal_escapes(place: Place) -> None:
@@ -169,9 +169,9 @@ def test_errors_spells_out_terminal_escapes(place: Place) -> None:
     place.run(*LENIENT)
     shown = place.call("errors", "out").out + place.call("errors", "out", "--show", name).out
     assert "a\\x1b[2J\\x9b2J\\u202e.txt" in shown
-    told = place.call("errors", "out", "--json").out
-    assert json.loads(told)["groups"][0]["examples"][0]["id"] == name
-    assert [each for each in "\x1b\x9b\u202e" if each in shown + told] == []
+    output = place.call("errors", "out", "--json").out
+    assert json.loads(output)["groups"][0]["examples"][0]["id"] == name
+    assert [each for each in "\x1b\x9b\u202e" if each in shown + output] == []
 
 
 def test_missing_output_is_exit_2(place: Place) -> None:

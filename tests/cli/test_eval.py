@@ -181,10 +181,10 @@ def test_gate_compares_the_lower_bound(graded: Place) -> None:
         "eval", "--gold", "gold.jsonl", "--fail-under", "mood.f1=0.9", "--fail-under", "mood.f1:point=0.9"
     )
     assert ran.code == 1
-    told = " ".join(ran.out.split())
-    assert "FAILED mood.f1: 0.96 (0." in told
-    assert "is not surely 0.9 or more; at 0.96 that takes about" in told
-    assert "passed mood.f1: 0.96 is at least 0.9" in told
+    output = " ".join(ran.out.split())
+    assert "FAILED mood.f1: 0.96 (0." in output
+    assert "is not surely 0.9 or more; at 0.96 that takes about" in output
+    assert "passed mood.f1: 0.96 is at least 0.9" in output
     assert graded.call("eval", "--gold", "gold.jsonl", "--fail-under", "overall.f1=0.8", "--quiet").out == ""
 
 
@@ -219,9 +219,11 @@ def test_baseline_detects_a_worse_output(graded: Place) -> None:
     write_output(graded.folder / "worse", worse)
     ran = graded.call("eval", "worse", *flags)
     assert ran.code == 1
-    told = " ".join(ran.out.split())
+    output = " ".join(ran.out.split())
     interval = r"\(-0\.\d{3} to -0\.\d{3}, 40 documents, \d+ differ\)"
-    assert re.search(rf"FAILED overall\.f1: -0\.\d{{3}} {interval} against the baseline, a drop of 0\.02 or more", told)
+    assert re.search(
+        rf"FAILED overall\.f1: -0\.\d{{3}} {interval} against the baseline, a drop of 0\.02 or more", output
+    )
     write_gold(graded.folder / "gold.jsonl", [judged(f"d{n:02}", RIGHT if n else {"mood": "bad"}) for n in range(40)])
     ran = graded.call("eval", *flags)
     assert ran.code == 0
@@ -241,14 +243,14 @@ def test_baseline_comparison_needs_min_documents(graded: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gold", "told"),
+    ("gold", "message"),
     [
         ({"compny": "Acme"}, "gold: expected no properties but"),
         ({"compny": "Acme"}, "got 1 unexpected property: 'compny'; the nearest is company"),
         ({"risks": [{"a": 1}]}, "risks[0]: expected a string"),
     ],
 )
-def test_unknown_property_in_gold_is_named(graded: Place, gold: dict[str, Any], told: str) -> None:
+def test_unknown_property_in_gold_is_named(graded: Place, gold: dict[str, Any], message: str) -> None:
     """The message suggests the nearest property of the schema."""
     closed = {**SCHEMA, "additionalProperties": False}
     run = graded.folder / "out" / "runs" / "r1.json"
@@ -257,22 +259,24 @@ def test_unknown_property_in_gold_is_named(graded: Place, gold: dict[str, Any], 
     run.write_text(json.dumps(content))
     write_gold(graded.folder / "gold.jsonl", [judged("d10", gold)])
     ran = graded.call("eval", "--gold", "gold.jsonl")
-    assert (ran.code, told in ran.err) == (2, True), ran.err
+    assert (ran.code, message in ran.err) == (2, True), ran.err
 
 
 @pytest.mark.parametrize(
-    ("lines", "part", "told"),
+    ("lines", "part", "message"),
     [
         ([judged("d1")], "holdout", "0 of 1 document in the set 'holdout'; 1 in 'dev': use --set dev"),
         ([judged("d1", set="holdout")], "dev", "1 in 'holdout': use --set holdout"),
         ([], "dev", "has no line yet; docs/truth.md says how to write one"),
     ],
 )
-def test_empty_set_names_the_available_sets(graded: Place, lines: list[dict[str, Any]], part: str, told: str) -> None:
+def test_empty_set_names_the_available_sets(
+    graded: Place, lines: list[dict[str, Any]], part: str, message: str
+) -> None:
     """The message lists the sets of the gold file and the flag that selects one."""
     write_gold(graded.folder / "gold.jsonl", lines)
     ran = graded.call("eval", "--gold", "gold.jsonl", "--set", part)
-    assert (ran.code, told in ran.err) == (2, True), ran.err
+    assert (ran.code, message in ran.err) == (2, True), ran.err
 
 
 def test_eval_compares_two_outputs(graded: Place) -> None:
@@ -384,17 +388,17 @@ def test_invalid_eval_flags_are_exit_2(graded: Place, flags: tuple[str, ...], me
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         ("eval", "1         a gate failed or could not be evaluated"),
         ("review", "0         ended by Ctrl-C, written, imported, or all judged"),
         ("run", "0         finished, or stopped by --max-duration"),
     ],
 )
-def test_help_shows_the_exit_codes_of_its_own_command(graded: Place, command: str, told: str) -> None:
+def test_help_shows_the_exit_codes_of_its_own_command(graded: Place, command: str, message: str) -> None:
     """`eval` and other commands do not list the exit codes of a run."""
     shown = graded.call(command, "--help").out
-    assert told in shown
+    assert message in shown
     assert ("--max-duration" in shown.partition("exit codes:")[2]) is (command == "run")
 
 

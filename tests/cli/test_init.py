@@ -59,9 +59,9 @@ def test_files_of_a_new_project_match_their_schemas(project: Place) -> None:
     assert not load_agent("my_agent", agents_dir=project.folder / "agents").compiled.has_quotes
     for name in ("config/default.yaml", "agents/my_agent.yaml"):
         path = project.folder / name
-        found = NAMES.match(path.read_text(encoding="utf-8"))
-        assert found is not None
-        schema = json.loads((path.parent / found[1]).read_text(encoding="utf-8"))
+        match = NAMES.match(path.read_text(encoding="utf-8"))
+        assert match is not None
+        schema = json.loads((path.parent / match[1]).read_text(encoding="utf-8"))
         Draft202012Validator(schema).validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
@@ -163,9 +163,9 @@ def test_schemas_in_config_are_current(place: Place, name: str, schema: object) 
 def test_each_yaml_file_names_its_schema(path: Path) -> None:
     """It names an existing file by a relative path, and is valid against it."""
     text = path.read_text(encoding="utf-8")
-    found = NAMES.match(text)
-    assert found is not None
-    schema = json.loads((path.parent / found[1]).read_text(encoding="utf-8"))
+    match = NAMES.match(text)
+    assert match is not None
+    schema = json.loads((path.parent / match[1]).read_text(encoding="utf-8"))
     assert schema == (agent_schema() if "agents" in path.parts else config_schema())
     Draft202012Validator(schema).validate(yaml.safe_load(text))
 
@@ -178,10 +178,10 @@ def test_local_servers_are_found_with_their_models() -> None:
             Place_("LM Studio", "openai", server.url),
             Place_("vLLM", "vllm", "http://127.0.0.1:1"),
         ]
-        found = list(found_servers(places))
-    assert [(each.place.name, each.section) for each in found] == [("Ollama", "ollama"), ("LM Studio", "vllm")]
-    assert found[1].models == ("qwen3",)
-    assert found[1].text() == f"LM Studio answers at {server.url} with the model qwen3"
+        result = list(found_servers(places))
+    assert [(each.place.name, each.section) for each in result] == [("Ollama", "ollama"), ("LM Studio", "vllm")]
+    assert result[1].models == ("qwen3",)
+    assert result[1].text() == f"LM Studio answers at {server.url} with the model qwen3"
 
 
 @pytest.mark.parametrize("kind", ["ollama", "vllm", "openai"])

@@ -49,7 +49,7 @@ def write(folder: Path, *lines: dict[str, Any]) -> None:
     run = {"run": 1, "config": {"question": {"default": {"agent": "a", "schema": SCHEMA}}}}
     (folder / "runs" / "r.json").write_text(json.dumps(run), encoding="utf-8")
     for name, wanted in (("results.jsonl", True), ("errors.jsonl", False)):
-        written = [json.dumps(each, separators=(",", ":")) + "\n" for each in lines if ("output" in each) == wanted]
+        written = [json.dumps(line, separators=(",", ":")) + "\n" for line in lines if ("output" in line) == wanted]
         (folder / name).write_text("".join(written), encoding="utf-8")
 
 

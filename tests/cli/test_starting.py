@@ -81,7 +81,7 @@ def test_init_agent_copies_a_built_in_agent(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "told"),
+    ("prompt", "message"),
     [
         ("Read:\n{{ document }}", "user_prompt, line 2: got '{{ document }}', which is Jinja's syntax; need $document"),
         ("{{ title | upper }} $document", "need $title"),
@@ -89,22 +89,22 @@ def test_init_agent_copies_a_built_in_agent(place: Place) -> None:
         ('${document} {"a": {"b": 1}} {{x}}', None),
     ],
 )
-def test_foreign_template_syntax_is_refused(place: Place, prompt: str, told: str | None) -> None:
+def test_foreign_template_syntax_is_refused(place: Place, prompt: str, message: str | None) -> None:
     """It would be sent literally; other braces are text."""
     place.configure(agent={"user_prompt": prompt})
     place.documents(1)
     ran = place.call("run", "--dry-run")
-    assert (ran.code, told is None or told in ran.err) == (0 if told is None else 2, True), ran.err
+    assert (ran.code, message is None or message in ran.err) == (0 if message is None else 2, True), ran.err
 
 
 @pytest.mark.parametrize(("kind", "setting"), [("vllm", "VLLM_BASE_URL"), ("ollama", "OLLAMA_BASE_URL")])
 def test_refused_default_address_names_its_setting(place: Place, kind: str, setting: str) -> None:
     """An address that the user has configured gets no such hint."""
     place.configure({"provider": kind, "vllm.base_url": "http://127.0.0.1:8000", "vllm.model": ""})
-    said = place.call("check").out
-    if "Connection refused" not in said:
+    output = place.call("check").out
+    if "Connection refused" not in output:
         pytest.skip("a server listens at the usual port of this machine")
-    assert f"or set {setting} (or `{kind}.base_url`) to the address of yours" in said
+    assert f"or set {setting} (or `{kind}.base_url`) to the address of yours" in output
     place.configure({"provider": kind, f"{kind}.base_url": "http://127.0.0.1:9"})
     assert "default address" not in place.call("check").out
 

@@ -49,20 +49,20 @@ def test_try_shows_a_re_ask_with_its_complaint(place: Place, server: FakeLLM) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[[fault:wrong_type]]", "FAILED schema_invalid (validate): $.summary: "),
         ("[[fault:http_400]]", "FAILED rejected (call): HTTP 400"),
         (" ", "FAILED document_empty (load)"),
     ],
 )
-def test_try_of_a_failing_document_exits_with_1(place: Place, text: str, told: str) -> None:
+def test_try_of_a_failing_document_exits_with_1(place: Place, text: str, message: str) -> None:
     """It prints reason, stage and advice, and tries the other documents as well."""
     place.documents({"good.txt": "text"})
     (place.folder / "inbox" / "bad.txt").write_text(text, encoding="utf-8")
     ran = place.call("try", "inbox/bad.txt", "inbox/good.txt")
     assert ran.code == 1
-    assert told in ran.out and "\n  to do: " in ran.out
+    assert message in ran.out and "\n  to do: " in ran.out
     assert "VALID" in ran.out
 
 
@@ -84,7 +84,7 @@ def test_try_with_an_unreachable_server_exits_with_3_at_once(place: Place) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("inbox",), "which holds no document"),
         (("inbox/nothing.txt",), "there is no such file"),
@@ -92,12 +92,12 @@ def test_try_with_an_unreachable_server_exits_with_3_at_once(place: Place) -> No
         (("inbox", "--set", "vllm.model=other"), "'llama3.1'"),
     ],
 )
-def test_invalid_try_command_exits_with_2(place: Place, arguments: tuple[str, ...], told: str) -> None:
+def test_invalid_try_command_exits_with_2(place: Place, arguments: tuple[str, ...], message: str) -> None:
     """The error is in the usage, the agent or the model."""
     if "--set" in arguments:
         place.documents(1)
     ran = place.call("try", *arguments)
-    assert (ran.code, told in ran.err) == (2, True), ran.err
+    assert (ran.code, message in ran.err) == (2, True), ran.err
 
 
 def test_try_variant_uses_the_variants_prompt(place: Place) -> None:

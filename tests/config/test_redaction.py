@@ -106,8 +106,8 @@ def test_broken_base64_of_a_secret_is_masked(cut: int) -> None:
     secrets = Secrets()
     secrets.add(KEY)
     broken = base64.encodebytes(b"A" * cut + KEY.encode() + b"B" * 40).decode()
-    found = base64.b64decode(re.sub(r"[^A-Za-z0-9+/]", "", secrets.redact(broken)) + "==")
-    assert not any(KEY.encode()[at : at + 12] in found for at in range(len(KEY) - 11))
+    result = base64.b64decode(re.sub(r"[^A-Za-z0-9+/]", "", secrets.redact(broken)) + "==")
+    assert not any(KEY.encode()[at : at + 12] in result for at in range(len(KEY) - 11))
     whole = base64.b64encode(KEY.encode()).decode()
     assert secrets.redact(f"[{whole[: cut // 2 + 4]}]") == f"[{MASK}]"
 

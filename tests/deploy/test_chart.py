@@ -104,9 +104,9 @@ def test_kubernetes_before_1_29_is_refused() -> None:
 @each_file
 def test_enumerated_values_are_valid(values: Path) -> None:
     """The schemas do not restrict them."""
-    found = [(key, value) for each in rendered(values) for key, value in walk(each) if key in ENUMS]
-    assert {key for key, _ in found} >= {"restartPolicy", "action", "imagePullPolicy"}
-    assert [(key, value) for key, value in found if value not in ENUMS[key]] == []
+    result = [(key, value) for manifest in rendered(values) for key, value in walk(manifest) if key in ENUMS]
+    assert {key for key, _ in result} >= {"restartPolicy", "action", "imagePullPolicy"}
+    assert [(key, value) for key, value in result if value not in ENUMS[key]] == []
 
 
 @pytest.mark.parametrize("text", ["15 2 * * *", "*/30 1-5,22 1,15 JAN-DEC MON-FRI", "0 0 1 1 6"])
@@ -133,7 +133,7 @@ def test_schedules_are_cron_expressions(values: Path) -> None:
 def test_references_point_to_existing_objects(values: Path) -> None:
     """Each ConfigMap, Secret, claim and account of a pod is rendered, or named by the values."""
     manifests, given = rendered(values), values.read_text(encoding="utf-8")
-    there = {(each["kind"], each["metadata"]["name"]) for each in manifests}
+    there = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
     for spec in job_specs(manifests).values():
         pod = spec["template"]["spec"]
         named = [("ServiceAccount", pod["serviceAccountName"])]
@@ -151,8 +151,8 @@ def test_mounts_match_volumes(values: Path) -> None:
     for spec in job_specs(rendered(values)).values():
         pod = spec["template"]["spec"]
         mounts = pod["containers"][0]["volumeMounts"]
-        assert sorted(each["name"] for each in mounts) == sorted(each["name"] for each in pod["volumes"])
-        assert len({each["mountPath"] for each in mounts}) == len(mounts)
+        assert sorted(mount["name"] for mount in mounts) == sorted(mount["name"] for mount in pod["volumes"])
+        assert len({mount["mountPath"] for mount in mounts}) == len(mounts)
         assert "subPath" not in dict(walk(pod))
 
 
@@ -165,7 +165,7 @@ def test_pod_failure_policy_matches_the_exit_codes(values: Path) -> None:
         assert failures["onExitCodes"]["values"] == [EXIT_FAILURES]
         assert failures["action"] == {"Job": "FailIndex", "CronJob": "FailJob"}[kind]
         assert (config["onExitCodes"]["values"], config["action"]) == ([EXIT_CONFIG], "FailJob")
-        names = [each["name"] for each in spec["template"]["spec"]["containers"]]
+        names = [container["name"] for container in spec["template"]["spec"]["containers"]]
         assert [rule["onExitCodes"]["containerName"] for rule in (failures, config)] == [*names, *names]
         assert spec["template"]["spec"]["restartPolicy"] == "Never"
 
@@ -204,15 +204,15 @@ def test_container_is_unprivileged(values: Path) -> None:
         assert (shared["runAsNonRoot"], shared["seccompProfile"]) == (True, {"type": "RuntimeDefault"})
         assert shared["runAsUser"] > 0
         assert pod["enableServiceLinks"] is False
-        assert {"/tmp"} <= {each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
-        env = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+        assert {"/tmp"} <= {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        env = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
         assert (env["TMPDIR"], env["HOME"], pod["containers"][0]["workingDir"]) == ("/tmp", "/tmp", "/tmp")
 
 
 def test_backfill_is_an_indexed_job() -> None:
     """Its completions equal the shards given to the pods; retries count per index."""
     spec = only(rendered(BACKFILL), "Job")["spec"]
-    env = {each["name"]: each.get("value") for each in spec["template"]["spec"]["containers"][0]["env"]}
+    env = {variable["name"]: variable.get("value") for variable in spec["template"]["spec"]["containers"][0]["env"]}
     wanted = {
         "completionMode": "Indexed",
         "completions": 32,
@@ -241,7 +241,7 @@ def test_every_retry_of_a_night_ends_before_the_deadline() -> None:
     cron = only(rendered(CRON), "CronJob")
     job = cron["spec"]["jobTemplate"]["spec"]
     container = job["template"]["spec"]["containers"][0]
-    assert "JOB_NAME" in {each["name"] for each in container["env"]}
+    assert "JOB_NAME" in {variable["name"] for variable in container["env"]}
     scheduled = 1_795_832_100  # a minute of the year 2026
     env = {"JOB_NAME": f"{cron['metadata']['name']}-{scheduled // 60}"}
     arguments = parser().parse_args([expanded(word, env) for word in container["args"]])
@@ -370,8 +370,8 @@ def test_object_names_fit_for_long_release_names() -> None:
     )
     assert len(only(manifests, "CronJob")["metadata"]["name"]) <= 52
     assert len(only(manifests, "Job")["metadata"]["name"] + "-12345" + "-99999") <= 63
-    names = [each["metadata"]["name"] for each in manifests]
-    assert len({(each["kind"], each["metadata"]["name"]) for each in manifests}) == len(manifests)
+    names = [manifest["metadata"]["name"] for manifest in manifests]
+    assert len({(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}) == len(manifests)
     assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) for name in names)
 
 
@@ -393,7 +393,10 @@ def test_numeric_and_dotted_release_names_work(release: str) -> None:
 def test_two_long_release_names_stay_distinct() -> None:
     """In one namespace the truncated part may be their only difference."""
     first, second = (
-        {(each["kind"], each["metadata"]["name"]) for each in rendered(BACKFILL, release=f"{'news-' * 8}eu-west-{n}")}
+        {
+            (manifest["kind"], manifest["metadata"]["name"])
+            for manifest in rendered(BACKFILL, release=f"{'news-' * 8}eu-west-{n}")
+        }
         for n in (1, 2)
     )
     assert first & second == set()
@@ -411,7 +414,7 @@ def test_keys_are_readable_without_fs_group() -> None:
     """Where the cluster sets fsGroup, the files of a Secret belong to root."""
     for change, mode in (({}, 0o440), ({"podSecurityContext.fsGroup": None}, 0o444)):
         pod = job_specs(rendered(CRON, change))["CronJob"]["template"]["spec"]
-        assert [each["secret"]["defaultMode"] for each in pod["volumes"] if "secret" in each] == [mode]
+        assert [volume["secret"]["defaultMode"] for volume in pod["volumes"] if "secret" in volume] == [mode]
 
 
 def test_spread_constraints_select_existing_labels() -> None:
@@ -445,7 +448,7 @@ def test_no_port_and_monitor_without_metrics() -> None:
     """They are rendered only if metrics are enabled."""
     manifests = rendered(CRON)
     assert "ports" not in job_specs(manifests)["CronJob"]["template"]["spec"]["containers"][0]
-    assert "PodMonitor" not in {each["kind"] for each in manifests}
+    assert "PodMonitor" not in {manifest["kind"] for manifest in manifests}
 
 
 def test_chart_version_equals_the_package_version() -> None:
@@ -481,21 +484,21 @@ def test_network_policy_allows_dns_and_configured_targets() -> None:
         assert policy["podSelector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
     dns, servers, models = policy["egress"]
     assert "to" not in dns
-    assert {each["port"] for each in dns["ports"]} == {53}
+    assert {port["port"] for port in dns["ports"]} == {53}
     assert servers["to"] == [{"ipBlock": {"cidr": "10.0.0.0/16"}}]
-    assert [each["port"] for each in servers["ports"]] == [8000, 443]
+    assert [port["port"] for port in servers["ports"]] == [8000, 443]
     (peer,) = models["to"]  # of both selectors in one peer, a pod must fit both
     assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "models"}}
     assert peer["podSelector"] == {"matchLabels": {"app": "vllm"}}
-    assert [each["port"] for each in models["ports"]] == [8000]
-    assert [each["port"] for each in policy["ingress"][0]["ports"]] == [9464]
-    assert "NetworkPolicy" not in {each["kind"] for each in rendered(CRON)}
+    assert [port["port"] for port in models["ports"]] == [8000]
+    assert [port["port"] for port in policy["ingress"][0]["ports"]] == [9464]
+    assert "NetworkPolicy" not in {manifest["kind"] for manifest in rendered(CRON)}
 
 
 def test_push_gateway_url_comes_from_a_secret() -> None:
     """Manifests only have the Secret's name."""
     manifests = rendered(CRON, {"metrics.pushgatewaySecret": {"name": "gateway", "key": "url"}})
     container = job_specs(manifests)["CronJob"]["template"]["spec"]["containers"][0]
-    (found,) = [each for each in container["env"] if each["name"] == "PIPELINE_PUSHGATEWAY"]
-    assert found["valueFrom"] == {"secretKeyRef": {"name": "gateway", "key": "url"}}
-    assert not [each for each in container["args"] if each.startswith("--pushgateway")]
+    (match,) = [variable for variable in container["env"] if variable["name"] == "PIPELINE_PUSHGATEWAY"]
+    assert match["valueFrom"] == {"secretKeyRef": {"name": "gateway", "key": "url"}}
+    assert not [argument for argument in container["args"] if argument.startswith("--pushgateway")]

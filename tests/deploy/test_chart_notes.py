@@ -31,26 +31,26 @@ def commands(text: str, program: str) -> list[list[str]]:
 
 def pods_run(text: str) -> dict[str, Manifest]:
     """Return the pods that `kubectl run` commands of the notes create, by name."""
-    found = {}
+    collected = {}
     for words in commands(text, "kubectl"):
         if words[3] == "run":
             (overrides,) = [word.partition("=")[2] for word in words if word.startswith("--overrides=")]
-            found[words[4]] = {
+            collected[words[4]] = {
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {"name": words[4]},
                 **json.loads(overrides),
             }
-    return found
+    return collected
 
 
 @pytest.mark.parametrize("values", [*VALUE_FILES, {}], ids=lambda value: getattr(value, "stem", "default"))
 def test_notes_name_the_installed_objects(values: Any) -> None:
     """They also tell how to watch them and where the report is, without secrets or leftover templates."""
     text = notes(values)
-    for each in rendered(values):
-        if each["kind"] in ("Job", "CronJob"):
-            assert each["metadata"]["name"] in text
+    for manifest in rendered(values):
+        if manifest["kind"] in ("Job", "CronJob"):
+            assert manifest["metadata"]["name"] in text
     assert all(words[:3] == ["kubectl", "--namespace", "news"] for words in commands(text, "kubectl"))
     assert "report.html" in text
     assert "helm test test --namespace news" in text
@@ -61,15 +61,15 @@ def test_notes_name_the_installed_objects(values: Any) -> None:
 @pytest.mark.parametrize("values", [{}, PVC, EVERYTHING], ids=lambda value: getattr(value, "stem", "default"))
 def test_pods_of_the_notes_are_restricted(values: Any) -> None:
     """They are valid, with the security context, volume and placement of the chart's pods."""
-    found = pods_run(notes(values))
-    assert any(name.endswith("-report") for name in found)
+    result = pods_run(notes(values))
+    assert any(name.endswith("-report") for name in result)
     theirs = next(iter(job_specs(rendered(values)).values()))["template"]["spec"]
-    for pod in found.values():
+    for pod in result.values():
         kubernetes_validate.validate(pod, NEWEST, strict=True)
         assert pod["spec"]["securityContext"] == theirs["securityContext"]
         for key in ("securityContext", "resources"):
             assert pod["spec"]["containers"][0][key] == theirs["containers"][0][key]
-        assert [each for each in pod["spec"]["volumes"] if each not in theirs["volumes"]] == []
+        assert [volume for volume in pod["spec"]["volumes"] if volume not in theirs["volumes"]] == []
         assert pod["spec"].get("tolerations") == theirs.get("tolerations")
 
 

@@ -24,13 +24,13 @@ def pods(manifests: list[Manifest]) -> Iterator[Manifest]:
 def test_jobs_have_their_own_labels_and_annotations() -> None:
     """They are on the Job and the CronJob, because a queue's label has no effect on a pod."""
     given = {"labels": LABELS, "annotations": {"argocd.argoproj.io/sync-wave": "1"}}
-    values = {f"{name}.{key}": each for name in ("backfill", "cronjob") for key, each in given.items()}
+    values = {f"{name}.{key}": item for name in ("backfill", "cronjob") for key, item in given.items()}
     manifests = rendered({"backfill.enabled": True}, values)
     cron = only(manifests, "CronJob")
-    for each in (only(manifests, "Job"), cron, cron["spec"]["jobTemplate"]):
-        assert LABELS.items() <= each["metadata"]["labels"].items()
-        assert each["metadata"]["annotations"] == given["annotations"]
-        assert each["metadata"]["labels"]["app.kubernetes.io/name"] == "extraction-pipeline"
+    for manifest in (only(manifests, "Job"), cron, cron["spec"]["jobTemplate"]):
+        assert LABELS.items() <= manifest["metadata"]["labels"].items()
+        assert manifest["metadata"]["annotations"] == given["annotations"]
+        assert manifest["metadata"]["labels"]["app.kubernetes.io/name"] == "extraction-pipeline"
     for spec in job_specs(manifests).values():
         assert "team" not in spec["template"]["metadata"]["labels"]
 
@@ -41,7 +41,9 @@ def test_backfill_by_chunks_has_chunk_variables(chunks: int | str, count: int) -
     manifests = rendered(BACKFILL, {"backfill.chunks": chunks})
     job = only(manifests, "Job")
     assert job["spec"]["completions"] == count
-    names = {each["name"]: each.get("value") for each in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    names = {
+        variable["name"]: variable.get("value") for variable in job["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
     assert names["PIPELINE_CHUNKS"] == str(chunks)
     assert "PIPELINE_SHARDS" not in names
     kubernetes_validate.validate(job, NEWEST, strict=True)
@@ -73,9 +75,9 @@ def test_managed_by_needs_kubernetes_1_32() -> None:
 def test_common_labels_are_on_every_object_and_pod() -> None:
     """They are not part of selectors."""
     manifests = rendered(EVERYTHING)
-    for each in [*manifests, check_pod(EVERYTHING)]:
-        if each["metadata"]["name"] not in ("test-more", "text-test"):
-            assert each["metadata"]["labels"]["cost-centre"] == "research", each["kind"]
+    for manifest in [*manifests, check_pod(EVERYTHING)]:
+        if manifest["metadata"]["name"] not in ("test-more", "text-test"):
+            assert manifest["metadata"]["labels"]["cost-centre"] == "research", manifest["kind"]
     for spec in job_specs(manifests).values():
         assert spec["template"]["metadata"]["labels"]["cost-centre"] == "research"
     assert "cost-centre" not in str(only(manifests, "NetworkPolicy")["spec"])
@@ -96,7 +98,7 @@ def test_sidecars_are_restartable_init_containers() -> None:
         assert (proxy["name"], proxy["restartPolicy"]) == ("proxy", "Always")
         assert wait["name"] == "wait"
         assert "restartPolicy" not in wait
-        assert [each["name"] for each in pod["containers"]] == ["pipeline"]
+        assert [container["name"] for container in pod["containers"]] == ["pipeline"]
 
 
 def test_pods_have_the_configured_placement() -> None:
@@ -110,7 +112,7 @@ def test_pods_have_the_configured_placement() -> None:
 
 def test_extra_objects_are_rendered() -> None:
     """They are mappings or texts, and may have templates."""
-    names = {each["metadata"]["name"] for each in rendered(EVERYTHING) if each["kind"] == "ConfigMap"}
+    names = {manifest["metadata"]["name"] for manifest in rendered(EVERYTHING) if manifest["kind"] == "ConfigMap"}
     assert {"test-more", "text-test"} <= names
 
 
@@ -127,8 +129,8 @@ def test_helm_test_pod_equals_the_others(values: Any) -> None:
         assert own[key] == other[key]
     for key in ("volumes", "serviceAccountName", "securityContext", "restartPolicy"):
         assert pod["spec"][key] == theirs[key]
-    env = {each["name"] for each in own["env"]}
-    assert env <= {each["name"] for each in other["env"]}
+    env = {variable["name"] for variable in own["env"]}
+    assert env <= {variable["name"] for variable in other["env"]}
     assert env & {"JOB_NAME", "PIPELINE_SHARDS"} == set()
     assert "ports" not in own
 
@@ -142,7 +144,7 @@ def test_pod_has_its_resume_command() -> None:
         "--from=cronjob/test-extraction-pipeline-nightly",
     }
     for kind, spec in job_specs(manifests).items():
-        env = {each["name"]: each for each in spec["template"]["spec"]["containers"][0]["env"]}
+        env = {variable["name"]: variable for variable in spec["template"]["spec"]["containers"][0]["env"]}
         assert env["PIPELINE_RESUME_COMMAND"]["value"] == wanted[kind]
         assert env["POD_NAMESPACE"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.namespace"
 

@@ -219,12 +219,12 @@ JOBS: list[Row] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("schedule", "told"), SCHEDULES, ids=lambda value: value.replace(" ", "_"))
-def test_invalid_schedule_is_refused(schedule: str, told: str) -> None:
+@pytest.mark.parametrize(("schedule", "message"), SCHEDULES, ids=lambda value: value.replace(" ", "_"))
+def test_invalid_schedule_is_refused(schedule: str, message: str) -> None:
     """The message names the field and its accepted values."""
-    said = refused(CRON, {"cronjob.schedule": schedule})
-    assert "schedule" in said
-    assert told in said or "does not match pattern" in said
+    message = refused(CRON, {"cronjob.schedule": schedule})
+    assert "schedule" in message
+    assert message in message or "does not match pattern" in message
 
 
 @pytest.mark.parametrize(
@@ -239,12 +239,12 @@ def test_valid_schedule_is_accepted(schedule: str) -> None:
     assert rendered(CRON, {"cronjob.schedule": schedule})
 
 
-@pytest.mark.parametrize(("zone", "told"), TIME_ZONES, ids=lambda value: value.replace(" ", "_"))
-def test_unknown_time_zone_is_refused(zone: str, told: str) -> None:
+@pytest.mark.parametrize(("zone", "message"), TIME_ZONES, ids=lambda value: value.replace(" ", "_"))
+def test_unknown_time_zone_is_refused(zone: str, message: str) -> None:
     """The message suggests names that begin like it."""
-    said = refused(CRON, {"cronjob.timeZone": zone})
-    assert f'cronjob.timeZone: got "{zone}"' in said
-    assert told in said
+    message = refused(CRON, {"cronjob.timeZone": zone})
+    assert f'cronjob.timeZone: got "{zone}"' in message
+    assert message in message
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Etc/UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5"])
@@ -255,15 +255,15 @@ def test_each_listed_time_zone_is_accepted(zone: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [*RESOURCES, *VOLUMES, *LABELS, *PLACEMENT, *IMAGES, *CONFIG, *JOBS],
     ids=lambda value: None if isinstance(value, dict) else value.replace(" ", "_")[:60],
 )
-def test_unworkable_values_are_refused_by_both_helms(values: dict[str, Any], told: str) -> None:
+def test_unworkable_values_are_refused_by_both_helms(values: dict[str, Any], message: str) -> None:
     """The message has the key and no secret."""
-    said = refused(CRON, values)
-    assert told in said
-    assert "secret-word" not in said
+    message = refused(CRON, values)
+    assert message in message
+    assert "secret-word" not in message
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_workable_values_are_accepted_by_both_helms(values: dict[str, Any]) -> N
 def keys_of_the_values() -> list[tuple[str, Any]]:
     """Return every key of values.yaml, including sections, with its default."""
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
-    sections = [(f"{key}.{name}", each) for key, value in values.items() for name, each in dict_of(value).items()]
+    sections = [(f"{key}.{name}", item) for key, value in values.items() for name, item in dict_of(value).items()]
     return [*values.items(), *sections]
 
 
@@ -327,8 +327,8 @@ def test_agents_too_large_for_a_config_map_are_refused(tmp_path: Path) -> None:
 
 def test_chart_knows_the_built_in_agents() -> None:
     """Its list equals that of the package."""
-    said = refused(CRON, {"pipelineConfig.agent": "another"})
-    names = said.partition("need one of ")[2].partition(", or an entry")[0].split(", ")
+    message = refused(CRON, {"pipelineConfig.agent": "another"})
+    names = message.partition("need one of ")[2].partition(", or an entry")[0].split(", ")
     assert [load_agent(name).name for name in names] == names
     assert sorted(path.stem for path in Path("pipeline/agents").glob("*.yaml")) == names
 

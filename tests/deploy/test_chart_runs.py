@@ -92,5 +92,5 @@ def test_retry_after_max_duration_sends_no_request(server: FakeLLM, tmp_path: Pa
 def test_helm_test_exits_like_check(server: FakeLLM, tmp_path: Path, key: str, code: int) -> None:
     """It is 0 when the server answers, and 2 for a refused key."""
     values = {**values_for(server), "config.VLLM_API_KEY": key}
-    found, log = ended(rendered(values), check_pod(values), tmp_path, job="check")
-    assert found == code, log
+    exit_code, log = ended(rendered(values), check_pod(values), tmp_path, job="check")
+    assert exit_code == code, log

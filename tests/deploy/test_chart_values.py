@@ -35,14 +35,14 @@ def configured(folder: Path, *values: Any) -> tuple[AppConfig, dict[str, str]]:
     cluster, container = Cluster([*manifests, *OTHERS], folder, claims), template["spec"]["containers"][0]
     places = mounted(cluster, template["spec"], folder)
     labels = {"batch.kubernetes.io/job-name": "job"}
-    found = variables(cluster, container, {"labels": labels, "namespace": "news"})
-    env = {name: moved(value, places) for name, value in found.items()}
+    result = variables(cluster, container, {"labels": labels, "namespace": "news"})
+    env = {name: moved(value, places) for name, value in result.items()}
     return load_config(env["PIPELINE_CONFIG"], environ=env), env
 
 
 def claims_of(manifests: list[Manifest]) -> list[str]:
     """Return the names of the chart's own claims."""
-    return [each["metadata"]["name"] for each in manifests if each["kind"] == "PersistentVolumeClaim"]
+    return [manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "PersistentVolumeClaim"]
 
 
 @pytest.mark.parametrize("values", VALUE_FILES, ids=lambda path: path.stem)
@@ -181,11 +181,11 @@ def test_key_is_only_in_the_secret(tmp_path: Path) -> None:
 def test_custom_secret_is_mounted_with_its_keys() -> None:
     """The chart then creates none."""
     manifests = rendered(EVERYTHING)
-    assert [each for each in manifests if each["kind"] == "Secret"] == []
+    assert [manifest for manifest in manifests if manifest["kind"] == "Secret"] == []
     pod = job_specs(manifests)["Job"]["template"]["spec"]
-    env = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+    env = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
     assert {name for name in env if name.endswith("_FILE")} == {"VLLM_API_KEY_FILE", "OLLAMA_API_KEY_FILE"}
-    assert [each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each] == ["llm-keys"]
+    assert [volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume] == ["llm-keys"]
 
 
 def test_no_secret_without_a_key() -> None:
@@ -209,7 +209,7 @@ def test_mounted_agents_load(tmp_path: Path) -> None:
 def test_custom_config_map_replaces_the_charts() -> None:
     """It is mounted at the same path."""
     manifests = rendered({"existingConfigMap": "mine"})
-    assert [each["metadata"]["name"] for each in manifests if each["kind"] == "ConfigMap"] == []
+    assert [manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "ConfigMap"] == []
     pod = job_specs(manifests)["CronJob"]["template"]["spec"]
     assert {"name": "config", "configMap": {"name": "mine"}} in pod["volumes"]
 
@@ -224,7 +224,7 @@ def test_output_goes_to_the_volume_by_default(tmp_path: Path) -> None:
 def env_of(manifests: list[Manifest], kind: str) -> dict[str, Any]:
     """Return the container's variables by name."""
     container = job_specs(manifests)[kind]["template"]["spec"]["containers"][0]
-    return {each["name"]: each for each in container["env"]}
+    return {variable["name"]: variable for variable in container["env"]}
 
 
 def test_no_setting_is_an_environment_variable() -> None:
@@ -282,10 +282,10 @@ def test_no_setting_is_an_environment_variable() -> None:
 def test_misspelt_value_is_refused(values: dict[str, Any]) -> None:
     """The message has the key."""
     key, value = next(iter(values.items()))
-    told = refused(CRON, values)
-    assert "values don't meet the specifications of the schema" in told
+    message = refused(CRON, values)
+    assert "values don't meet the specifications of the schema" in message
     given = value[0] if isinstance(value, list) and value else value
-    assert any(each in told for each in (key.rpartition(".")[2], *(given if isinstance(given, dict) else ())))
+    assert any(each in message for each in (key.rpartition(".")[2], *(given if isinstance(given, dict) else ())))
 
 
 def test_values_schema_is_current() -> None:
@@ -295,7 +295,7 @@ def test_values_schema_is_current() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"pipelineConfig.input.uri": ""}, "pipelineConfig.input.uri: got nothing"),
         ({"pipelineConfig.output.uri": "", "persistence.enabled": False}, "pipelineConfig.output.uri: got nothing"),
@@ -313,11 +313,11 @@ def test_values_schema_is_current() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_unworkable_values_are_refused(values: dict[str, Any], told: str) -> None:
+def test_unworkable_values_are_refused(values: dict[str, Any], message: str) -> None:
     """The message has the key, the value and the need, in the words of the program."""
-    said = refused(CRON, values)
-    assert told in said
-    assert "k3y" not in said
+    message = refused(CRON, values)
+    assert message in message
+    assert "k3y" not in message
 
 
 def test_values_of_a_subchart_are_accepted() -> None:

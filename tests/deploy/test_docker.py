@@ -29,14 +29,14 @@ def instructions() -> list[tuple[str, str]]:
 
 def final_stage() -> list[tuple[str, str]]:
     """Return the instructions of the final stage."""
-    found = instructions()
-    return found[max(n for n, (name, _) in enumerate(found) if name == "FROM") :]
+    result = instructions()
+    return result[max(n for n, (name, _) in enumerate(result) if name == "FROM") :]
 
 
 def one(name: str) -> str:
     """Return the arguments of the only instruction of this name in the final stage."""
-    (found,) = [rest for each, rest in final_stage() if each == name]
-    return found
+    (match,) = [rest for each, rest in final_stage() if each == name]
+    return match
 
 
 def test_hadolint_reports_no_problem() -> None:
@@ -62,8 +62,8 @@ def test_final_stage_has_no_build_tools() -> None:
 
 def test_base_image_can_be_pinned_by_digest() -> None:
     """One argument names it for both stages, as the security page shows."""
-    found = instructions()
-    arguments = [rest for name, rest in found[: [name for name, _ in found].index("FROM")] if name == "ARG"]
+    result = instructions()
+    arguments = [rest for name, rest in result[: [name for name, _ in result].index("FROM")] if name == "ARG"]
     assert arguments == ["BASE_IMAGE=python:3.13-slim-bookworm"]
     page = (PROJECT / "SECURITY.md").read_text(encoding="utf-8")
     assert '--build-arg BASE_IMAGE="$base@$digest"' in page and arguments[0].partition("=")[2] in page

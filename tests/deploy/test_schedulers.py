@@ -38,8 +38,8 @@ SCRIPTS = [SBATCH, *sorted((PROJECT / "scripts").glob("*.sh")), PROJECT / ".ci" 
 
 def blocks(page: Path, kind: str = "") -> list[str]:
     """Return the fenced blocks of this kind on a page, without indentation."""
-    found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, each, text in found if each == kind]
+    matches = re.findall(r"^( *)```(\w*)\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, each, text in matches if each == kind]
 
 
 def typed(page: Path, start: str) -> list[list[str]]:
@@ -89,7 +89,7 @@ def test_values_on_the_helm_page_install(tmp_path: Path) -> None:
     for words in commands:
         ran = helm("template", *placed(words[3:], tmp_path), "--kube-version", NEWEST)
         assert ran.returncode == 0, ran.stderr
-        kinds = {each["kind"] for each in yaml.safe_load_all(ran.stdout) if each}
+        kinds = {manifest["kind"] for manifest in yaml.safe_load_all(ran.stdout) if manifest}
         assert "CronJob" in kinds
         assert ("Job" in kinds) == ("backfill.yaml" in words)
         assert "news-extraction-pipeline-nightly" in ran.stdout
@@ -98,8 +98,10 @@ def test_values_on_the_helm_page_install(tmp_path: Path) -> None:
 def test_trial_command_on_the_helm_page_is_accepted() -> None:
     """The script has all its flags."""
     (words,) = typed(CHART_PAGE, "python scripts/job_trial")
-    told = subprocess.run([sys.executable, PROJECT / words[1], "--help"], capture_output=True, text=True, check=True)
-    assert all(flag in told.stdout for flag in words if flag.startswith("--"))
+    help_text = subprocess.run(
+        [sys.executable, PROJECT / words[1], "--help"], capture_output=True, text=True, check=True
+    )
+    assert all(flag in help_text.stdout for flag in words if flag.startswith("--"))
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
@@ -191,7 +193,7 @@ def test_aws_batch_submit_options_exist() -> None:
     plain, other = (words[3:] for words in typed(PAGES["aws-batch"], "aws batch submit-job"))
     for words in (plain, other):
         options = dict(zip(words[::2], words[1::2], strict=True))
-        fields = {re.sub("-(.)", lambda found: found[1].upper(), name.removeprefix("--")) for name in options}
+        fields = {re.sub("-(.)", lambda match: match[1].upper(), name.removeprefix("--")) for name in options}
         assert fields <= set(shape.members)
     assert f"size={env_of(BATCH_JOB['containerProperties'])[SHARDS]}" in plain
     assert ("size=32" in other, "environment=[{name=PIPELINE_SHARDS,value=32}]" in other) == (True, True)
@@ -200,7 +202,7 @@ def test_aws_batch_submit_options_exist() -> None:
 def env_of(container: dict[str, Any]) -> dict[str, str]:
     """Return the variables of a container by name."""
     listed = container.get("environment") or container["env"]
-    return {each["name"]: each.get("value", "") for each in listed}
+    return {entry["name"]: entry.get("value", "") for entry in listed}
 
 
 @pytest.mark.parametrize(
@@ -208,8 +210,8 @@ def env_of(container: dict[str, Any]) -> dict[str, str]:
     [
         (BATCH_JOB["containerProperties"]["command"], env_of(BATCH_JOB["containerProperties"])),
         *[
-            (each["args"], env_of(each))
-            for each in CLOUD_RUN["spec"]["template"]["spec"]["template"]["spec"]["containers"]
+            (container["args"], env_of(container))
+            for container in CLOUD_RUN["spec"]["template"]["spec"]["template"]["spec"]["containers"]
         ],
     ],
     ids=["aws-batch", "cloud-run"],
@@ -257,12 +259,12 @@ def test_smoke_script_values_render(tmp_path: Path) -> None:
 def test_smoke_script_server_is_valid() -> None:
     """Its objects match the Kubernetes schemas, and its command has the fake server's flags."""
     deployment, service = yaml.safe_load_all(smoke_documents()[0])
-    for each in (deployment, service):
-        kubernetes_validate.validate(each, NEWEST, strict=True)
+    for manifest in (deployment, service):
+        kubernetes_validate.validate(manifest, NEWEST, strict=True)
     command = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
     script = PROJECT / "scripts" / Path(command[1]).name
-    told = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
-    assert all(word.partition("=")[0] in told for word in command[2:])
+    help_text = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(word.partition("=")[0] in help_text for word in command[2:])
     assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
 
 

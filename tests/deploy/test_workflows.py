@@ -39,7 +39,7 @@ def test_containers_are_valid_for_kubernetes(version: str) -> None:
 def test_containers_have_known_variables() -> None:
     """They are variables of settings, of servers and of Ray."""
     known = {*env_names(), "RAY_USAGE_STATS_ENABLED"}
-    assert {each["name"] for container in CONTAINERS for each in container["env"]} <= known
+    assert {variable["name"] for container in CONTAINERS for variable in container["env"]} <= known
 
 
 def filled(words: list[str]) -> list[str]:
@@ -53,8 +53,8 @@ def test_argo_steps_match_their_templates() -> None:
     assert [step["template"] for step in steps] == ["plan", "chunk", "report"]
     for step in steps:
         template = TEMPLATES[step["template"]]
-        given = {each["name"] for each in step.get("arguments", {}).get("parameters", [])}
-        needed = {each["name"] for each in template.get("inputs", {}).get("parameters", [])}
+        given = {parameter["name"] for parameter in step.get("arguments", {}).get("parameters", [])}
+        needed = {parameter["name"] for parameter in template.get("inputs", {}).get("parameters", [])}
         used = set(re.findall(r"inputs\.parameters\.(\w+)", str(template["container"])))
         assert given == needed == used
         words = template["container"]["command"][2:] + template["container"]["args"]

@@ -16,14 +16,14 @@ from pipeline.records import Document
 
 def documents_of(path: Path, counts: ListingCounts | None = None, **config: Any) -> list[Document | str]:
     """Return each document, or `ID: REASON` for one that fails."""
-    found: list[Document | str] = []
+    collected: list[Document | str] = []
     settings = InputConfig(uri=(InputSource(str(path)),), **config)
     for entry in load_entries(settings, output=None, counts=counts or ListingCounts()):
         try:
-            found.append(decode(entry, entry.read(), text_field="text"))
+            collected.append(decode(entry, entry.read(), text_field="text"))
         except DocumentError as error:
-            found.append(f"{entry.id}: {error.reason}")
-    return found
+            collected.append(f"{entry.id}: {error.reason}")
+    return collected
 
 
 def in_folder_of_input(tmp_path: Path) -> Iterator[None]:

@@ -98,8 +98,8 @@ def test_archive_member_is_a_document(form: str) -> None:
         "empty.txt": b"",
     }
     counts = ListingCounts()
-    found = entries(packed(form, files), f"A.{form}", counts=counts)
-    assert read(found) == {
+    listing = entries(packed(form, files), f"A.{form}", counts=counts)
+    assert read(listing) == {
         f"A.{form}!/{name}": data
         for name, data in {
             "a.txt": b"x",
@@ -113,7 +113,7 @@ def test_archive_member_is_a_document(form: str) -> None:
     }
     assert counts.ignored == {".odt": 1, ".zip": 1, ".tar.gz": 1}
     assert (counts.files, counts.listed) == (1, 7)
-    assert found[0].uri == f"in/A.{form}!/a.txt"
+    assert listing[0].uri == f"in/A.{form}!/a.txt"
 
 
 def test_nested_archive_can_fail() -> None:
@@ -127,9 +127,9 @@ def test_nested_archive_can_fail() -> None:
 def test_member_name_cannot_leave_the_archive(form: str) -> None:
     """Roots and dots are removed from names, so only the archive is read."""
     names = ["../../etc/passwd.txt", "/etc/shadow.txt", "a/../../b.txt", "./c.txt", "//d.txt", "e/./f.txt"]
-    found = read(entries(packed(form, {name: name.encode() for name in names}), f"a.{form}"))
+    contents = read(entries(packed(form, {name: name.encode() for name in names}), f"a.{form}"))
     clean = ["etc/passwd.txt", "etc/shadow.txt", "a/b.txt", "c.txt", "d.txt", "e/f.txt"]
-    assert found == {f"a.{form}!/{after}": before.encode() for before, after in zip(names, clean, strict=True)}
+    assert contents == {f"a.{form}!/{after}": before.encode() for before, after in zip(names, clean, strict=True)}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -137,11 +137,11 @@ def test_too_long_member_name_is_refused(form: str) -> None:
     """A name of 30 kB is one failed document under a short id, and does not slow down globs."""
     names = ["a" * 30_000 + ".txt", "b/" * 15_000 + "c.txt.gz", "d" * 30_000]
     data = packed(form, {**dict.fromkeys(names, b"x"), "e.txt": b"y"})
-    found = entries(data, f"a.{form}", include=["*a*a*a*a*.txt*", "*.gz", "e.txt"], exclude=["*a*a*a*a*a*b"])
-    assert max(len(entry.id) for entry in found) < 300
-    assert list(read(found).values()) == ["document_unreadable", "document_unreadable", b"y"]
+    listing = entries(data, f"a.{form}", include=["*a*a*a*a*.txt*", "*.gz", "e.txt"], exclude=["*a*a*a*a*a*b"])
+    assert max(len(entry.id) for entry in listing) < 300
+    assert list(read(listing).values()) == ["document_unreadable", "document_unreadable", b"y"]
     with pytest.raises(DocumentError, match="30004 characters, more than 4096"):
-        found[0].read()
+        listing[0].read()
 
 
 def test_links_and_devices_are_skipped() -> None:
@@ -153,14 +153,14 @@ def test_links_and_devices_are_skipped() -> None:
         info.type, info.linkname = kind, "/etc/passwd"
         special.append(info)
     counts = ListingCounts()
-    found = read(entries(tar({"a.txt": b"x"}, *special), "a.tar", counts=counts))
-    assert found == {"a.tar!/a.txt": b"x", "a.tar!/l.txt": "document_unreadable"}
+    contents = read(entries(tar({"a.txt": b"x"}, *special), "a.tar", counts=counts))
+    assert contents == {"a.tar!/a.txt": b"x", "a.tar!/l.txt": "document_unreadable"}
     assert counts.ignored == {"(symlink)": 1, "(special)": 2}
     link = zipfile.ZipInfo("s.txt")
     link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     counts = ListingCounts()
-    found = entries(zipped({"b.txt": b"x", "dir/": b""}, link), "b.zip", counts=counts, input="in/b.zip")
-    assert read(found) == {"b.zip!/b.txt": b"x"}
+    contents = entries(zipped({"b.txt": b"x", "dir/": b""}, link), "b.zip", counts=counts, input="in/b.zip")
+    assert read(contents) == {"b.zip!/b.txt": b"x"}
     assert counts.ignored == {"(symlink)": 1}
 
 
@@ -186,8 +186,8 @@ def test_include_and_exclude_apply_to_members(
         return
     names = (".h.txt", "a.txt", "b.md", "x/c.txt", "_x/d.txt", "__MACOSX/._a.txt")
     data = zipped(dict.fromkeys(names, b""))
-    found = entries(data, "a.zip", input=input, include=tuple(include), exclude=tuple(exclude))
-    assert sorted(entry.id for entry in found) == [f"a.zip!/{name}" for name in expected]
+    listing = entries(data, "a.zip", input=input, include=tuple(include), exclude=tuple(exclude))
+    assert sorted(entry.id for entry in listing) == [f"a.zip!/{name}" for name in expected]
 
 
 def test_each_kind_of_zip_is_read() -> None:
@@ -262,13 +262,13 @@ def test_broken_member_is_one_failed_document() -> None:
     """A checksum detects it, and the others are read; encrypted or oddly packed members fail with advice."""
     data = bytearray(zipped({"a.txt": b"alpha" * 20, "b.txt": b"beta", "c.txt": b"c"}, method=zipfile.ZIP_STORED))
     data[data.index(b"alphaalpha")] ^= 1
-    found = read(entries(bytes(data), "a.zip"))
-    assert found == {"a.zip!/a.txt": "document_unreadable", "a.zip!/b.txt": b"beta", "a.zip!/c.txt": b"c"}
+    contents = read(entries(bytes(data), "a.zip"))
+    assert contents == {"a.zip!/a.txt": "document_unreadable", "a.zip!/b.txt": b"beta", "a.zip!/c.txt": b"c"}
     for field, value in ((8, 1), (10, 12)):
         data = bytearray(zipped({"a.txt": b"alpha", "b.txt": b"beta"}))
         data[data.index(b"PK\1\2") + field] |= value
-        found = read(entries(bytes(data), "a.zip"))
-        assert found == {"a.zip!/a.txt": "document_unreadable", "a.zip!/b.txt": b"beta"}
+        contents = read(entries(bytes(data), "a.zip"))
+        assert contents == {"a.zip!/a.txt": "document_unreadable", "a.zip!/b.txt": b"beta"}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -277,19 +277,19 @@ def test_truncated_archive_keeps_members_before_the_cut(form: str) -> None:
     noise = random.Random(7)
     files = {f"{n:03}.txt": noise.randbytes(3000) for n in range(400)}
     data = packed(form, files)
-    found = read(entries(data[: len(data) // 2], f"a.{form}"))
-    assert found.pop(f"a.{form}") == "document_unreadable"
-    assert found == {f"a.{form}!/{name}": data for name, data in list(files.items())[: len(found)]}
-    assert len(found) == 0 if form == "zip" else 100 < len(found) <= 202
+    contents = read(entries(data[: len(data) // 2], f"a.{form}"))
+    assert contents.pop(f"a.{form}") == "document_unreadable"
+    assert contents == {f"a.{form}!/{name}": data for name, data in list(files.items())[: len(contents)]}
+    assert len(contents) == 0 if form == "zip" else 100 < len(contents) <= 202
 
 
 def test_tar_truncated_between_members_is_detected() -> None:
     """Without an end mark, or with a damaged header, it does not count as whole."""
     data = tar({"a.txt": b"x" * 512, "b.txt": b"y" * 512})
     for broken in (data[:1024], data[:1024] + b"\x01" * 512 + data[1536:], data[:1536], b""):
-        found = read(entries(broken, "a.tar"))
-        assert found["a.tar"] == "document_unreadable"
-        assert len(found) == (2 if broken else 1)
+        contents = read(entries(broken, "a.tar"))
+        assert contents["a.tar"] == "document_unreadable"
+        assert len(contents) == (2 if broken else 1)
 
 
 def test_too_large_member_fails_alone() -> None:
@@ -343,14 +343,14 @@ def test_bombs_stop_at_the_limit() -> None:
     for name, data in bombs.items():
         Path("in", name).write_bytes(data)
         config = InputConfig(uri=(InputSource(f"in/{name}"),), max_document_bytes=1 << 20)
-        found: dict[str, bytes | str] = {}
+        collected: dict[str, bytes | str] = {}
 
-        def go_through(config: InputConfig = config, found: dict[str, bytes | str] = found) -> None:
+        def go_through(config: InputConfig = config, found: dict[str, bytes | str] = collected) -> None:
             found.update(read(list(load_entries(config, output=None, counts=ListingCounts()))))
 
         assert peak_bytes(go_through) < 12 << 20
         wanted = {f"{name}!/{key}": value for key, value in expected.items()}
-        assert found == ({name: "document_unreadable"} if name == "c.tar.gz" else wanted)
+        assert collected == ({name: "document_unreadable"} if name == "c.tar.gz" else wanted)
 
 
 @pytest.mark.parametrize("size", [-512, -10240, 0o77777777777])

@@ -50,15 +50,15 @@ def test_prefix_is_read_like_a_folder(store: RemoteStore) -> None:
     etag = store.put("a/b.txt", b"x")
     put(store, {"c.jsonl": b'{"n":1}\n', "d.zip": packed("zip", {"e.txt": b"z", "f.csv": b"text\nt\n"})})
     put(store, {"g.tar.zst": packed("tar.zst", {"h.txt": b"t" * 99})})
-    found = entries(str(store.address))
-    assert {id: entry.read() for id, entry in found.items()} == {
+    listing = entries(str(store.address))
+    assert {id: entry.read() for id, entry in listing.items()} == {
         "a/b.txt": b"x",
         "c.jsonl#1": b'{"n":1}',
         "d.zip!/e.txt": b"z",
         "d.zip!/f.csv#1": b'{"text":"t"}',
         "g.tar.zst!/h.txt": b"t" * 99,
     }
-    first = found["a/b.txt"]
+    first = listing["a/b.txt"]
     assert (first.uri, first.version, first.size_bytes) == (f"{store.address}/a/b.txt", etag, 1)
 
 
@@ -66,8 +66,8 @@ def test_prefix_is_read_like_a_folder(store: RemoteStore) -> None:
 def test_key_may_have_any_name(store: RemoteStore, name: str) -> None:
     """Characters that a URL would encode are kept in the id."""
     store.put(f"{name}.txt", b"x")
-    found = entries(str(store.address), include=("**", "..x.txt"))
-    assert {id: entry.read() for id, entry in found.items()} == {f"{name}.txt": b"x"}
+    listing = entries(str(store.address), include=("**", "..x.txt"))
+    assert {id: entry.read() for id, entry in listing.items()} == {f"{name}.txt": b"x"}
 
 
 def test_patterns_apply_to_keys(store: RemoteStore) -> None:
@@ -85,8 +85,8 @@ def test_single_object_is_an_input(store: RemoteStore) -> None:
     put(store, {"a.txt": b"1", "b/c.txt": b"2"})
     root = str(store.address)
     assert list(entries(f"{root}/a.txt")) == ["a.txt"]
-    found = entries(InputSource(root, "all"), InputSource(f"{root}/b", "some"))
-    assert list(found) == ["all/a.txt", "all/b/c.txt", "some/c.txt"]
+    listing = entries(InputSource(root, "all"), InputSource(f"{root}/b", "some"))
+    assert list(listing) == ["all/a.txt", "all/b/c.txt", "some/c.txt"]
 
 
 def test_empty_prefix_has_no_documents(store: RemoteStore) -> None:
@@ -105,23 +105,23 @@ def test_output_below_the_input_is_left_out(store: RemoteStore) -> None:
 def test_listing_is_lazy(store: RemoteStore) -> None:
     """The first entry is available after one page, and further pages are listed on demand."""
     put(store, {f"{n:04}.txt": b"x" for n in range(1500)})
-    found = pulled(str(store.address))
-    assert next(found).id == "0000.txt"
+    listing = pulled(str(store.address))
+    assert next(listing).id == "0000.txt"
     store.put("9999.txt", b"late")
-    assert [entry.id for entry in found][-1] == "9999.txt"
+    assert [entry.id for entry in listing][-1] == "9999.txt"
 
 
 def test_replaced_object_is_read_in_its_current_state(store: RemoteStore) -> None:
     """It may grow between its listing and its turn; a missing member of an archive fails."""
     put(store, {"a.txt": b"old", "b.zip": packed("zip", {"c.txt": b"old"})})
-    found = entries(str(store.address))
+    listing = entries(str(store.address))
     put(store, {"a.txt": b"new and longer", "b.zip": packed("zip", {"d.txt": b"new"})})
-    assert found["a.txt"].read() == b"new and longer"
+    assert listing["a.txt"].read() == b"new and longer"
     with pytest.raises(DocumentError):
-        found["b.zip!/c.txt"].read()
+        listing["b.zip!/c.txt"].read()
     store.delete("a.txt")
     with pytest.raises(DocumentError, match="not found") as error:
-        found["a.txt"].read()
+        listing["a.txt"].read()
     assert "Debug source" not in str(error.value)
     assert (error.value.reason, error.value.again) == ("document_unreadable", False)
 
@@ -165,11 +165,11 @@ def test_broken_listing_or_read_is_retried_by_the_next_run(bucket: str) -> None:
         options = {"endpoint": options.pop("endpoint_url"), **options, "retry_for_s": 1}
         store = RemoteStore.open(f"s3://{bucket}", storage=options)
         put(store, {f"{n:04}.txt": b"x" for n in range(1200)})
-        found = pulled(f"s3://{bucket}", storage=options)
-        first = next(found)
+        listing = pulled(f"s3://{bucket}", storage=options)
+        first = next(listing)
         server.kill()
         with pytest.raises(TryLaterError, match="was interrupted"):
-            list(found)
+            list(listing)
         with pytest.raises(DocumentError) as error:
             first.read()
         assert error.value.again
@@ -187,14 +187,14 @@ def test_store_outage_within_an_archive_is_retried_by_the_next_run(s3: S3Server,
 
     def fail_the_second(_: str, target: str) -> None:
         ranges.append(target)
-        if len([each for each in ranges if each.endswith(name)]) > 1:
+        if len([range for range in ranges if range.endswith(name)]) > 1:
             raise BrokenPipeError
 
     with FaultProxy(s3.port, before=fail_the_second) as tap:
-        found = pulled(str(store.address), storage={"endpoint": tap.endpoint, "retry_for_s": 1})
-        assert next(found).id.startswith(name)
+        listing = pulled(str(store.address), storage={"endpoint": tap.endpoint, "retry_for_s": 1})
+        assert next(listing).id.startswith(name)
         with pytest.raises(TryLaterError, match=f"was interrupted.*{name}"):
-            list(found)
+            list(listing)
 
 
 def test_unchanged_object_is_not_fetched_again(place: Place, s3: S3Server, store: RemoteStore) -> None:

@@ -23,21 +23,21 @@ _in_tmp_path = pytest.fixture(autouse=True)(in_folder_of_input)
 def read(name: str, data: bytes, **more: Any) -> list[tuple[str, Any]]:
     """Return each entry of a file with its size, or with its reason and message."""
     Path("in", name).write_bytes(data)
-    found = []
+    collected = []
     for entry in load_entries(InputConfig(uri=(InputSource("in"),), **more), output=None, counts=ListingCounts()):
         try:
-            found.append((entry.id, len(entry.read())))
+            collected.append((entry.id, len(entry.read())))
         except DocumentError as error:
-            found.append((entry.id, (error.reason, str(error))))
-    return found
+            collected.append((entry.id, (error.reason, str(error))))
+    return collected
 
 
 def test_overlapping_members_are_a_broken_archive() -> None:
     """Two thousand members on one stream are not unpacked two thousand times; the first one is a document."""
     started = time.process_time()
-    found = read("a.zip", overlapping_zip())
-    assert found[0] == ("a.zip!/0.txt", 10_000_000)
-    (last,) = found[1:]
+    documents = read("a.zip", overlapping_zip())
+    assert documents[0] == ("a.zip!/0.txt", 10_000_000)
+    (last,) = documents[1:]
     assert last[0] == "a.zip"
     assert last[1][0] == "document_unreadable"
     assert "overlap" in last[1][1]
@@ -59,23 +59,23 @@ def test_limit_of_columns_is_configurable() -> None:
 
 def test_record_size_includes_its_column_names() -> None:
     """A record with few cells and huge names is too large; other records are not affected."""
-    found = read("a.csv", wide_table(1000, rows=2), max_document_bytes=9000)
-    assert [(id, reason[0]) for id, reason in found] == [
+    documents = read("a.csv", wide_table(1000, rows=2), max_document_bytes=9000)
+    assert [(id, reason[0]) for id, reason in documents] == [
         ("a.csv#1", "document_too_large"),
         ("a.csv#2", "document_too_large"),
     ]
-    assert "input.max_document_bytes (9000)" in found[0][1][1]
+    assert "input.max_document_bytes (9000)" in documents[0][1][1]
     assert [size for _, size in read("a.csv", wide_table(1000, rows=2), max_document_bytes=20_000)] > [9000, 9000]
 
 
 def test_table_expansion_is_bounded() -> None:
     """Records of fifty times the file's size end it, after the records before them."""
     data = wide_table(9000, rows=40_000, name_chars=60)
-    found = read("a.csv", data)
-    assert found[-1][1][0] == "document_too_expensive"
-    assert "input.limits.table_ratio" in found[-1][1][1]
-    assert [id for id, _ in found[:-1]] == [f"a.csv#{number}" for number in range(1, len(found))]
-    made = sum(size for _, size in found[:-1])
+    documents = read("a.csv", data)
+    assert documents[-1][1][0] == "document_too_expensive"
+    assert "input.limits.table_ratio" in documents[-1][1][1]
+    assert [id for id, _ in documents[:-1]] == [f"a.csv#{number}" for number in range(1, len(documents))]
+    made = sum(size for _, size in documents[:-1])
     assert FREE_UNPACKED_BYTES < made < FREE_UNPACKED_BYTES + 50 * len(data) + 1_000_000
 
 
@@ -92,11 +92,11 @@ def test_decompression_bomb_is_abandoned(name: str) -> None:
     bomb = gzip_of_zeros(1 << 28) if name != "a.tar.gz" else tar_of_empty_members(400_000)
     before = {"a.jsonl.gz": gzip.compress(b'{"text":"x"}\n'), "a.csv.gz": gzip.compress(b"text\nx\n")}.get(name, b"")
     started = time.process_time()
-    found = read(name, before + bomb)
-    assert found[-1][0] == name
-    assert found[-1][1][0] == "document_too_expensive"
+    documents = read(name, before + bomb)
+    assert documents[-1][0] == name
+    assert documents[-1][1][0] == "document_too_expensive"
     if before:
-        assert found[0] == (
+        assert documents[0] == (
             f"{name}#1",
             12 if "json" in name else len(json.dumps({"text": "x"}, separators=(",", ":"))),
         )
@@ -106,9 +106,9 @@ def test_decompression_bomb_is_abandoned(name: str) -> None:
 def test_archive_has_limits_on_members_and_bytes() -> None:
     """Members up to the limit are documents, then one failure names the setting."""
     data = tar_of_empty_members(5)
-    found = read("a.tar.gz", data, limits={"members": 3})
-    assert [id for id, _ in found] == ["a.tar.gz!/0.txt"] * 3 + ["a.tar.gz"]
-    assert "more than 3 members (input.limits.members)" in found[-1][1][1]
+    documents = read("a.tar.gz", data, limits={"members": 3})
+    assert [id for id, _ in documents] == ["a.tar.gz!/0.txt"] * 3 + ["a.tar.gz"]
+    assert "more than 3 members (input.limits.members)" in documents[-1][1][1]
     assert (
         "more than 5000 bytes (input.limits.unpacked_bytes)"
         in read("a.tar.gz", data, limits={"unpacked_bytes": 5000})[-1][1][1]

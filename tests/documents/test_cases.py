@@ -40,9 +40,9 @@ def test_case_has_its_expected_documents(
     """Texts by id, notes of the first document, and the counts of skipped parts are compared."""
     counts = ListingCounts()
     entries = list(load_entries(InputConfig(uri=(InputSource(str(CASES / case)),)), output=None, counts=counts))
-    found = [decode(entry, entry.read(), text_field="text") for entry in entries]
-    assert {document.id: document.text for document in found} == expected
-    assert found[0].notes == notes
+    documents = [decode(entry, entry.read(), text_field="text") for entry in entries]
+    assert {document.id: document.text for document in documents} == expected
+    assert documents[0].notes == notes
     assert counts.ignored == ignored
 
 

@@ -23,14 +23,14 @@ Found = list[tuple[str, str]]
 def read(path: Path, counts: ListingCounts | None = None, **more: Any) -> Found:
     """Return number and text of each document, or the reason why it has none."""
     config = InputConfig(uri=(InputSource(str(path)),), **more)
-    found = []
+    collected = []
     for entry in load_entries(config, output=None, counts=counts or ListingCounts()):
         try:
             text = decode(entry, entry.read(), text_field=config.text_field).text
         except DocumentError as problem:
             text = f"!{problem.reason}"
-        found.append((entry.id.partition("#")[2], text))
-    return found
+        collected.append((entry.id.partition("#")[2], text))
+    return collected
 
 
 def put(folder: Path, data: bytes | str, name: str = "a.csv") -> Path:
@@ -113,12 +113,12 @@ def test_unclosed_quote_in_a_large_file_costs_one_record(tmp_path: Path) -> None
     """The rest may exceed a document's limit; a long text of many lines is still one record."""
     lines = [f"{n},record {n}\n" for n in range(20_000)]
     lines[100] = '100,"record 100\n'
-    found = read(put(tmp_path, "id,text\n" + "".join(lines)), max_document_bytes=10_000)
-    assert len(found) == 20_000
-    assert [number for number, text in found if text == BAD] == ["101"]
+    documents = read(put(tmp_path, "id,text\n" + "".join(lines)), max_document_bytes=10_000)
+    assert len(documents) == 20_000
+    assert [number for number, text in documents if text == BAD] == ["101"]
     text = "A line of prose without a comma\n" * 1000
-    found = read(put(tmp_path, f'id,text\n1,"{text}"\n2,b\n'), max_document_bytes=10_000)
-    assert found == [("1", "!document_too_large"), ("2", "b")]
+    documents = read(put(tmp_path, f'id,text\n1,"{text}"\n2,b\n'), max_document_bytes=10_000)
+    assert documents == [("1", "!document_too_large"), ("2", "b")]
 
 
 CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n,;'\"\\ "), max_size=20)
@@ -169,9 +169,9 @@ def test_lost_quote_costs_one_record(
     at = data.draw(st.sampled_from([at for at, char in enumerate(lines[which]) if char == '"']))
     lines[which] = lines[which][:at] + lines[which][at + 1 :]
     path = put(tmp_path_factory.mktemp("a"), "id,text\n" + "\n".join(lines) + "\n")
-    found = dict(read(path))
-    assert len(found) == len(texts)
-    assert all(found[str(n)] == f"{text}{n - 1}" for n, text in enumerate(texts, 1) if n - 1 != which)
+    contents = dict(read(path))
+    assert len(contents) == len(texts)
+    assert all(contents[str(n)] == f"{text}{n - 1}" for n, text in enumerate(texts, 1) if n - 1 != which)
 
 
 def test_csv_record_bytes_are_canonical_json(tmp_path: Path) -> None:

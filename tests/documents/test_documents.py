@@ -95,12 +95,12 @@ def test_each_format_is_listed_alone_and_compressed() -> None:
     put({f"{name}.bz2": bz2.compress(line) for name in names} | {f"{name}.xz": lzma.compress(line) for name in names})
     put({"in/B.TXT": b"x", "in/a.exe": b"", "in/b.EXE": b"", "in/c.odt.gz": b"", "in/d": b"", "in/e.gz": b""})
     counts = ListingCounts()
-    found = entries(counts=counts)
-    assert {entry.uri.partition("#")[0] for entry in found} == {
+    listing = entries(counts=counts)
+    assert {entry.uri.partition("#")[0] for entry in listing} == {
         *(name + packed for name in names for packed in ("", ".GZ", ".zst", ".bz2", ".xz")),
         "in/B.TXT",
     }
-    assert all(entry.read() in (line, line.strip(), b"x") for entry in found)
+    assert all(entry.read() in (line, line.strip(), b"x") for entry in listing)
     assert counts.ignored == {".exe": 2, ".odt.gz": 1, "(none)": 1, ".gz": 1}
     assert (counts.files, counts.listed) == (5 + 5 * len(names) + 1, 5 * len(names) + 1)
 
@@ -129,8 +129,8 @@ def test_file_uri_is_an_input(tmp_path: Path) -> None:
 def test_input_name_prefixes_its_ids() -> None:
     """This includes lines with ids of their own."""
     put({"one/a.txt": "x", "two/a.txt": "x", "two/b.jsonl": '{"id": 7}\n{}'})
-    found = ids(InputSource("one", "first"), InputSource("two", "second"), id_field="id")
-    assert found == ["first/a.txt", "second/a.txt", "second/7", "second/b.jsonl#2"]
+    result = ids(InputSource("one", "first"), InputSource("two", "second"), id_field="id")
+    assert result == ["first/a.txt", "second/a.txt", "second/7", "second/b.jsonl#2"]
 
 
 def test_glob_is_an_input() -> None:
@@ -297,8 +297,8 @@ def test_all_skipped_files_are_counted() -> None:
     put(dict.fromkeys(["in/a.txt", "in/.b.txt", "in/_c.txt", "in/.git/x", "in/_d/y.txt", "in/no.md", "in/off/z"], "x"))
     put({"in/a.zip": members.getvalue()})
     counts = ListingCounts()
-    found = entries(counts=counts, exclude=("*.md", "off/"))
-    assert [entry.id for entry in found] == ["a.txt", "a.zip!/a.txt"]
+    listing = entries(counts=counts, exclude=("*.md", "off/"))
+    assert [entry.id for entry in listing] == ["a.txt", "a.zip!/a.txt"]
     assert counts.ignored == {
         "(hidden)": 2,
         "(underscore)": 2,
@@ -337,12 +337,12 @@ def test_kinds_of_ignored_files_are_bounded() -> None:
 def test_file_with_a_non_utf8_name_is_a_document() -> None:
     """Its id and URI are valid Unicode, and its bytes are read by its real name."""
     put({"in/" + os.fsdecode(b"caf\xe9.txt"): b"x", "in/" + os.fsdecode(b"l\xe9.jsonl"): "{}"})
-    found = entries()
-    assert [(entry.id, entry.uri) for entry in found] == [
+    listing = entries()
+    assert [(entry.id, entry.uri) for entry in listing] == [
         ("caf\\xe9.txt", "in/caf\\xe9.txt"),
         ("l\\xe9.jsonl#1", "in/l\\xe9.jsonl#1"),
     ]
-    assert found[0].read() == b"x"
+    assert listing[0].read() == b"x"
 
 
 # reading
@@ -452,8 +452,8 @@ def test_error_of_a_wrong_suffix_quotes_no_bytes(name: str) -> None:
 def test_rows_have_physical_line_numbers() -> None:
     """Blank lines count but are no documents; line ends are removed; the last line needs none."""
     put({"in/a.jsonl": b'{"n":1}\n\n  \t\r\n{"n":4}\r\n{"n":5}'})
-    found = entries()
-    assert [(entry.id, entry.uri, entry.read(), entry.size_bytes) for entry in found] == [
+    listing = entries()
+    assert [(entry.id, entry.uri, entry.read(), entry.size_bytes) for entry in listing] == [
         ("a.jsonl#1", "in/a.jsonl#1", b'{"n":1}', 7),
         ("a.jsonl#4", "in/a.jsonl#4", b'{"n":4}', 7),
         ("a.jsonl#5", "in/a.jsonl#5", b'{"n":5}', 7),
@@ -483,13 +483,13 @@ def test_any_lines_come_back(lines: list[bytes]) -> None:
     Path("in").mkdir(exist_ok=True)
     Path("in/a.jsonl").write_bytes(b"".join(line + b"\r\n" for line in lines))
     expected = {n: line for n, line in enumerate(lines, 1) if line.strip() or len(line) > 20}
-    found = {int(entry.id.partition("#")[2]): entry for entry in entries(max_document_bytes=20)}
-    assert found.keys() == expected.keys()
+    listing = {int(entry.id.partition("#")[2]): entry for entry in entries(max_document_bytes=20)}
+    assert listing.keys() == expected.keys()
     for number, line in expected.items():
         if len(line) > 20:
-            assert reason(found[number].read) == "document_too_large"
+            assert reason(listing[number].read) == "document_too_large"
         else:
-            assert found[number].read() == line
+            assert listing[number].read() == line
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
@@ -535,11 +535,11 @@ def test_too_long_line_is_read_in_bounded_memory() -> None:
         for _ in range(64):
             packed.write(b"x" * (1 << 20))
         packed.write(b'\n{"text": "next"}\n')
-    found: list[Entry] = []
-    assert peak_bytes(lambda: found.extend(entries(max_document_bytes=1000))) < 4 << 20
-    assert [entry.id for entry in found] == ["a.jsonl.gz#1", "a.jsonl.gz#2"]
-    assert (reason(found[0].read), found[0].size_bytes) == ("document_too_large", 64 << 20)
-    assert found[1].read() == b'{"text": "next"}'
+    collected: list[Entry] = []
+    assert peak_bytes(lambda: collected.extend(entries(max_document_bytes=1000))) < 4 << 20
+    assert [entry.id for entry in collected] == ["a.jsonl.gz#1", "a.jsonl.gz#2"]
+    assert (reason(collected[0].read), collected[0].size_bytes) == ("document_too_large", 64 << 20)
+    assert collected[1].read() == b'{"text": "next"}'
 
 
 def test_damaged_compressed_lines_keep_the_rows_before() -> None:
@@ -547,11 +547,11 @@ def test_damaged_compressed_lines_keep_the_rows_before() -> None:
     lines = b"".join(json.dumps({"text": hashlib.sha256(b"%d" % n).hexdigest()}).encode() + b"\n" for n in range(9000))
     packed = gzip.compress(lines)
     put({"in/a.jsonl.gz": packed[: len(packed) // 2], "in/b.txt": "x"})
-    found = entries(InputSource("in", "n"))
-    assert len(found) > 1000
-    assert b"".join(entry.read() + b"\n" for entry in found[:-2]) == lines[: 77 * (len(found) - 2)]
-    assert (found[-2].id, reason(found[-2].read)) == ("n/a.jsonl.gz", "document_unreadable")
-    assert found[-1].id == "n/b.txt"
+    listing = entries(InputSource("in", "n"))
+    assert len(listing) > 1000
+    assert b"".join(entry.read() + b"\n" for entry in listing[:-2]) == lines[: 77 * (len(listing) - 2)]
+    assert (listing[-2].id, reason(listing[-2].read)) == ("n/a.jsonl.gz", "document_unreadable")
+    assert listing[-1].id == "n/b.txt"
 
 
 def test_small_damaged_gz_keeps_the_rows_before() -> None:
@@ -559,10 +559,10 @@ def test_small_damaged_gz_keeps_the_rows_before() -> None:
     lines = [json.dumps({"text": hashlib.sha256(b"%d" % n).hexdigest()}).encode() for n in range(300)]
     packed = gzip.compress(b"\n".join(lines))
     put({"in/a.jsonl.gz": packed[: len(packed) * 3 // 4]})
-    *found, last = entries()
+    *listing, last = entries()
     assert reason(last.read) == "document_unreadable"
-    assert len(found) > 200
-    assert [entry.read() for entry in found] == lines[: len(found)]
+    assert len(listing) > 200
+    assert [entry.read() for entry in listing] == lines[: len(listing)]
 
 
 def test_removed_file_of_lines_is_one_failed_document() -> None:
@@ -571,9 +571,9 @@ def test_removed_file_of_lines_is_one_failed_document() -> None:
     config = InputConfig(uri=(InputSource("in/b.jsonl"), InputSource("in2")))
     pulled = load_entries(config, output=None, counts=ListingCounts())
     Path("in/b.jsonl").unlink()
-    found = list(pulled)
-    assert [entry.id for entry in found] == ["b.jsonl", "c.txt"]
-    assert reason(found[0].read) == "document_unreadable"
+    listing = list(pulled)
+    assert [entry.id for entry in listing] == ["b.jsonl", "c.txt"]
+    assert reason(listing[0].read) == "document_unreadable"
 
 
 # what bytes mean
@@ -582,9 +582,9 @@ def test_removed_file_of_lines_is_one_failed_document() -> None:
 def test_utf8_text_is_read_unchanged() -> None:
     """Tags and line ends are kept, and the hash is that of the bytes."""
     data = "  <p>Zürich &amp; Co.</p>\r\n\x1b[0m".encode()
-    found = document(data)
-    assert (found.id, found.uri, found.text, found.notes) == ("id", "uri", data.decode(), ())
-    assert found.sha256 == hashlib.sha256(data).hexdigest()
+    decoded = document(data)
+    assert (decoded.id, decoded.uri, decoded.text, decoded.notes) == ("id", "uri", data.decode(), ())
+    assert decoded.sha256 == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
@@ -603,8 +603,8 @@ def test_big_endian_byte_order_marks_are_recognised() -> None:
 
 def test_non_utf8_text_is_read_as_cp1252() -> None:
     """An old western text is readable, and the record notes the encoding."""
-    found = document("Zürich – 5 €".encode("cp1252"))
-    assert (found.text, found.notes) == ("Zürich – 5 €", ("encoding_guessed:cp1252",))
+    decoded = document("Zürich – 5 €".encode("cp1252"))
+    assert (decoded.text, decoded.notes) == ("Zürich – 5 €", ("encoding_guessed:cp1252",))
     assert document(b'{"text": "Z\xfcrich"}', "json").notes == ("encoding_guessed:cp1252",)
 
 
@@ -637,15 +637,15 @@ def test_fields_of_a_json_object_are_metadata() -> None:
         "deep": deep,
         "big": ["x"] * 2000,
     }
-    found = document(json.dumps(value).encode(), "json")
-    assert found.text == "t"
-    assert found.metadata == {"title": "x" * 9000, "n": 1.5, "b": True, "z": None, "tags": ["a"]}
+    decoded = document(json.dumps(value).encode(), "json")
+    assert decoded.text == "t"
+    assert decoded.metadata == {"title": "x" * 9000, "n": 1.5, "b": True, "z": None, "tags": ["a"]}
 
 
 def test_text_field_is_configurable() -> None:
     """With another text field, `text` is metadata."""
-    found = document(b'{"text": "t", "body": "b"}', "json", "body")
-    assert (found.text, found.metadata) == ("b", {"text": "t"})
+    decoded = document(b'{"text": "t", "body": "b"}', "json", "body")
+    assert (decoded.text, decoded.metadata) == ("b", {"text": "t"})
 
 
 @pytest.mark.parametrize(
@@ -679,9 +679,9 @@ def test_blank_text_field_is_document_empty() -> None:
 
 def test_lone_surrogates_in_documents_are_replaced() -> None:
     """No server accepts them: they become U+FFFD in text, names and metadata, and are noted."""
-    found = document(b'{"text": "a\\ud800b", "\\udfffk": ["\\ud83d"], "ok": "\\ud83d\\ude00"}', "json")
-    assert (found.text, found.notes) == ("a\ufffdb", ("surrogates_scrubbed",))
-    assert found.metadata == {"\ufffdk": ["\ufffd"], "ok": "\U0001f600"}
+    decoded = document(b'{"text": "a\\ud800b", "\\udfffk": ["\\ud83d"], "ok": "\\ud83d\\ude00"}', "json")
+    assert (decoded.text, decoded.notes) == ("a\ufffdb", ("surrogates_scrubbed",))
+    assert decoded.metadata == {"\ufffdk": ["\ufffd"], "ok": "\U0001f600"}
     assert document(b"\xff\xfea\0\x00\xd8b\0").text == "a\ufffdb"
 
 
@@ -699,12 +699,12 @@ _OBJECTS = st.dictionaries(st.just("text") | st.text(max_size=4), _JSON, max_siz
 def test_any_bytes_give_a_document_or_document_error(data: bytes, form: str) -> None:
     """The document can be written as a record."""
     try:
-        found = document(data, form)
+        decoded = document(data, form)
     except DocumentError as error:
         assert error.reason in ("document_unreadable", "document_empty")
         return
-    assert found.text.strip()
-    json.dumps([found.text, found.metadata], allow_nan=False, ensure_ascii=False).encode("utf-8")
+    assert decoded.text.strip()
+    json.dumps([decoded.text, decoded.metadata], allow_nan=False, ensure_ascii=False).encode("utf-8")
 
 
 @settings(deadline=None)

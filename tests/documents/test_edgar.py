@@ -74,14 +74,14 @@ def test_each_readable_part_of_a_filing_is_a_document(tmp_path: Path) -> None:
         part("4", "<XML>\n<?xml version='1.0'?>\n<o><name>Anna</name><n>5</n></o>\n</XML>", sequence=7, name="f.xml"),
     )
     counts = ListingCounts()
-    found = [each for each in documents_of(path, counts) if isinstance(each, Document)]
-    assert [(each.id.partition("#")[2], each.text) for each in found] == [
+    documents = [document for document in documents_of(path, counts) if isinstance(document, Document)]
+    assert [(document.id.partition("#")[2], document.text) for document in documents] == [
         ("1", "Acme reports.\nItem 2.02"),
         ("2", "   \nProfit   5 & 6"),
         ("7", "Anna\n5"),
     ]
     assert counts.ignored == {"(uuencoded)": 2, "(XBRL)": 2}
-    assert found[0].metadata == {
+    assert documents[0].metadata == {
         **FILED, "type": "8-K", "sequence": "1", "filename": "a8k.htm", "description": "FORM 8-K"
     }  # fmt: skip
 
@@ -89,10 +89,10 @@ def test_each_readable_part_of_a_filing_is_a_document(tmp_path: Path) -> None:
 def test_uuencoded_file_within_a_text_is_counted(tmp_path: Path) -> None:
     """The text around it is read; a sentence that only begins like such a file is text."""
     text = f"Before.\n{uuencoded(b'x' * 100)}\nbegin 644 reasons\nto stay calm.\nAfter."
-    (found,) = documents_of(submission(tmp_path, part("EX-99", text)))
-    assert isinstance(found, Document)
-    assert found.text == "Before.\nbegin 644 reasons\nto stay calm.\nAfter."
-    assert found.notes == ("attachments_skipped:1",)
+    (document,) = documents_of(submission(tmp_path, part("EX-99", text)))
+    assert isinstance(document, Document)
+    assert document.text == "Before.\nbegin 644 reasons\nto stay calm.\nAfter."
+    assert document.notes == ("attachments_skipped:1",)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_uuencoded_file_within_a_text_is_counted(tmp_path: Path) -> None:
 )
 def test_older_submission_envelope_is_recognised(tmp_path: Path, start: str) -> None:
     """EDGAR once wrapped submissions in an envelope."""
-    (found,) = documents_of(submission(tmp_path, part("10-K", "Old filing."), header=start, end=""))
-    assert isinstance(found, Document)
-    assert (found.text, found.metadata["company"]) == ("Old filing.", "Acme & Sons Inc.")
+    (document,) = documents_of(submission(tmp_path, part("10-K", "Old filing."), header=start, end=""))
+    assert isinstance(document, Document)
+    assert (document.text, document.metadata["company"]) == ("Old filing.", "Acme & Sons Inc.")
 
 
 def test_metadata_names_the_subject_company() -> None:
@@ -125,9 +125,9 @@ def test_metadata_names_the_subject_company() -> None:
 def test_ordinary_text_is_no_submission(tmp_path: Path) -> None:
     """Only a file that begins as a submission is one."""
     (tmp_path / "a.txt").write_text("The tag <SEC-DOCUMENT> begins a submission.")
-    (found,) = documents_of(tmp_path / "a.txt")
-    assert isinstance(found, Document)
-    assert found.id == "a.txt"
+    (document,) = documents_of(tmp_path / "a.txt")
+    assert isinstance(document, Document)
+    assert document.id == "a.txt"
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ def test_submission_under_another_name_in_a_bucket_fails() -> None:
 def test_truncated_submission_fails_after_its_documents(tmp_path: Path) -> None:
     """An interrupted download leaves such a file."""
     path = submission(tmp_path, part("8-K", "One."), part("EX-99", "Two.", sequence=2).partition("</TEXT>")[0], end="")
-    found = documents_of(path)
-    texts = [each if isinstance(each, str) else each.text for each in found]
+    documents = documents_of(path)
+    texts = [document if isinstance(document, str) else document.text for document in documents]
     assert texts == ["One.", f"{path.name}: document_unreadable"]
 
 
@@ -176,10 +176,10 @@ def test_too_long_part_fails_alone(tmp_path: Path) -> None:
     long = [part("EX-99", "x" * 3_000_000), part("EX-98", "y\n" * 1_000_000)]
     path = submission(tmp_path, part("8-K", "One."), *long, part("EX-97", "Four."))
     tracemalloc.start()
-    found = documents_of(path, max_document_bytes=10_000)
+    documents = documents_of(path, max_document_bytes=10_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert [each.partition(": ")[2] if isinstance(each, str) else each.text for each in found] == [
+    assert [document.partition(": ")[2] if isinstance(document, str) else document.text for document in documents] == [
         "One.", "document_too_large", "document_too_large", "Four.",
     ]  # fmt: skip
     assert peak < 3_000_000
@@ -197,8 +197,8 @@ def test_each_part_is_a_document_or_is_counted(tmp_path_factory: pytest.TempPath
     words = [f"planted{n}x" for n in range(len(kinds))]
     parts = [part("EX", bodies[kind].replace("{}", word)) for kind, word in zip(kinds, words, strict=True)]
     counts = ListingCounts()
-    found = documents_of(submission(tmp_path_factory.mktemp("edgar"), *parts), counts)
-    assert [each if isinstance(each, str) else each.text for each in found] == [
+    documents = documents_of(submission(tmp_path_factory.mktemp("edgar"), *parts), counts)
+    assert [document if isinstance(document, str) else document.text for document in documents] == [
         word for kind, word in zip(kinds, words, strict=True) if kind != "picture"
     ]
     assert counts.ignored["(uuencoded)"] == kinds.count("picture")

@@ -142,9 +142,9 @@ def test_invalid_byte_does_not_change_the_rest_of_utf8(text: str, seed: int, dam
         del data[at]
     else:
         data[at] = rng.choice([0xFF, 0xC0, 0xF8])
-    found, notes = to_text(bytes(data))
+    result, notes = to_text(bytes(data))
     assert [note.partition(":")[0] for note in notes] == ["invalid_bytes"]
-    assert found == data.decode("utf-8", "replace")
+    assert result == data.decode("utf-8", "replace")
 
 
 @pytest.mark.parametrize(
@@ -198,14 +198,14 @@ def test_iso2022_jp_matches_the_python_codec(text: str) -> None:
 def entries(folder: Path, encoding: str | dict[str, str]) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return text and notes of each document of a folder, by id."""
     config = InputConfig(uri=(InputSource(str(folder)),), encoding=encoding)
-    found = {}
+    collected = {}
     for entry in load_entries(config, output=None, counts=ListingCounts()):
         data = entry.read()
         document = decode(entry, data, text_field="text")
         if "#" not in entry.id:
             assert document.sha256 == sha256((folder / entry.id).read_bytes()).hexdigest()
-        found[entry.id] = (document.text, document.notes)
-    return found
+        collected[entry.id] = (document.text, document.notes)
+    return collected
 
 
 def test_encoding_is_configurable(tmp_path: Path) -> None:

@@ -57,9 +57,9 @@ def read(folder: Path, text: str | bytes, name: str = "feed.xml", **config: Any)
 
 
 def one(folder: Path, text: str | bytes) -> Document:
-    (found,) = read(folder, text)
-    assert isinstance(found, Document), found
-    return found
+    (document,) = read(folder, text)
+    assert isinstance(document, Document), document
+    return document
 
 
 # vocabularies
@@ -67,12 +67,12 @@ def one(folder: Path, text: str | bytes) -> Document:
 
 def test_rss_item_is_a_document(tmp_path: Path) -> None:
     """Title and content are the text, without a repeated teaser; the rest is metadata."""
-    found = one(tmp_path, RSS % ITEM)
-    assert found.id == "feed.xml#id-1"
-    assert found.uri.endswith("feed.xml#1")
-    assert found.text == "Bank & rates\n\nThe bank raised its rate.\nShares fell 3 %."
-    assert found.notes == ("attachments_skipped:1",)
-    assert found.metadata == {
+    document = one(tmp_path, RSS % ITEM)
+    assert document.id == "feed.xml#id-1"
+    assert document.uri.endswith("feed.xml#1")
+    assert document.text == "Bank & rates\n\nThe bank raised its rate.\nShares fell 3 %."
+    assert document.notes == ("attachments_skipped:1",)
+    assert document.metadata == {
         "title": "Bank & rates", "url": "https://daily.example/1", "guid": "id-1", "author": "Anna B.",
         "language": "en", "published_at": "2026-11-28T10:15:00+00:00", "tags": ["Economy", "Banks"],
         "source": "The Daily",
@@ -81,10 +81,10 @@ def test_rss_item_is_a_document(tmp_path: Path) -> None:
 
 def test_atom_entry_is_a_document(tmp_path: Path) -> None:
     """Its content may be a page within the feed."""
-    found = one(tmp_path, ATOM)
-    assert found.id == "feed.xml#urn:1"
-    assert found.text == "Bank & rates\n\nA summary.\n\nOne.\nTwo < three."
-    assert found.metadata == {
+    document = one(tmp_path, ATOM)
+    assert document.id == "feed.xml#urn:1"
+    assert document.text == "Bank & rates\n\nA summary.\n\nOne.\nTwo < three."
+    assert document.metadata == {
         "title": "Bank & rates", "url": "/1", "guid": "urn:1", "author": "Anna B.", "tags": ["Economy"],
         "source": "The Daily", "published_at": "2026-11-28T10:15:00Z", "updated_at": "2026-11-28T10:15:00Z",
     }  # fmt: skip
@@ -92,10 +92,10 @@ def test_atom_entry_is_a_document(tmp_path: Path) -> None:
 
 def test_rss_1_item_is_a_document(tmp_path: Path) -> None:
     """It stands beside its channel, and its address is its identifier."""
-    found = one(tmp_path, RDF)
-    assert found.id == "feed.xml#https://daily.example/1"
-    assert found.text == "Bank\n\nPlain 1 < 2."
-    assert found.metadata == {"title": "Bank", "guid": "https://daily.example/1", "source": "The Daily"}
+    document = one(tmp_path, RDF)
+    assert document.id == "feed.xml#https://daily.example/1"
+    assert document.text == "Bank\n\nPlain 1 < 2."
+    assert document.metadata == {"title": "Bank", "guid": "https://daily.example/1", "source": "The Daily"}
 
 
 def test_news_message_has_news_items(tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_news_message_has_news_items(tmp_path: Path) -> None:
     )
     (tmp_path / "a.xml").write_text(f"<newsMessage><itemSet>{items}<packageItem guid='p'/></itemSet></newsMessage>")
     counts = ListingCounts()
-    found = documents_of(tmp_path / "a.xml", counts)
-    assert [(each.id, each.text) for each in found if isinstance(each, Document)] == [
+    documents = documents_of(tmp_path / "a.xml", counts)
+    assert [(document.id, document.text) for document in documents if isinstance(document, Document)] == [
         ("a.xml#urn:1", "H1\n\nText 1."), ("a.xml#urn:2", "H2\n\nText 2."),
     ]  # fmt: skip
     assert counts.ignored == {"(packageItem)": 1}
@@ -117,9 +117,9 @@ def test_news_message_has_news_items(tmp_path: Path) -> None:
 def test_unknown_item_elements_are_metadata_or_text(tmp_path: Path) -> None:
     """A short value is metadata under its own name; prose belongs to the text."""
     item = "<item><title>T</title><x:ticker>ACME</x:ticker><x:story>" + "A long story. " * 20 + "</x:story></item>"
-    found = one(tmp_path, RSS % item)
-    assert found.metadata["ticker"] == "ACME"
-    assert found.text.startswith("T\n\nA long story. A long story.")
+    document = one(tmp_path, RSS % item)
+    assert document.metadata["ticker"] == "ACME"
+    assert document.text.startswith("T\n\nA long story. A long story.")
 
 
 # identity
@@ -130,17 +130,19 @@ def test_item_keeps_its_id_when_the_feed_changes(tmp_path: Path) -> None:
     items = [f"<item><guid>https://daily.example/{n}</guid><title>T{n}</title></item>" for n in range(4)]
     before = read(tmp_path, RSS % "".join(items[1:3]))
     after = read(tmp_path, RSS % "".join(items[:3]))
-    assert [each.id for each in before if isinstance(each, Document)] == [
+    assert [document.id for document in before if isinstance(document, Document)] == [
         "feed.xml#https://daily.example/1", "feed.xml#https://daily.example/2",
     ]  # fmt: skip
-    assert [each.sha256 for each in before if isinstance(each, Document)] == [
-        each.sha256 for each in after[1:] if isinstance(each, Document)
+    assert [document.sha256 for document in before if isinstance(document, Document)] == [
+        document.sha256 for document in after[1:] if isinstance(document, Document)
     ]
     odd = ["<item><title>none</title></item>", f"<item><guid>{'x' * 600}</guid><title>long</title></item>",
            "<item><guid> </guid><title>blank</title></item>",
            "<item><guid>a\nb</guid><title>lines</title></item>"]  # fmt: skip
-    found = read(tmp_path, RSS % "".join(odd))
-    assert [each.id for each in found if isinstance(each, Document)] == [f"feed.xml#{n}" for n in range(1, 5)]
+    documents = read(tmp_path, RSS % "".join(odd))
+    assert [document.id for document in documents if isinstance(document, Document)] == [
+        f"feed.xml#{n}" for n in range(1, 5)
+    ]
 
 
 def test_item_id_is_not_taken_from_nested_elements(tmp_path: Path) -> None:
@@ -156,17 +158,17 @@ def test_item_does_not_depend_on_later_elements(tmp_path: Path) -> None:
     items = [f"<item><guid>{n}</guid><title>T{n}</title></item>" for n in range(3)]
     picture = "<image><title>Logo</title></image>"
     one, two = (read(tmp_path, RSS % text) for text in (picture.join(items), "".join(items) + picture))
-    assert [each.sha256 for each in one if isinstance(each, Document)] == [
-        each.sha256 for each in two if isinstance(each, Document)
+    assert [document.sha256 for document in one if isinstance(document, Document)] == [
+        document.sha256 for document in two if isinstance(document, Document)
     ]
-    assert all(each.metadata["source"] == "The Daily" for each in one if isinstance(each, Document))
+    assert all(document.metadata["source"] == "The Daily" for document in one if isinstance(document, Document))
 
 
 def test_undecodable_identifier_is_ignored(tmp_path: Path) -> None:
     """In an encoding other than UTF-8 two identifiers could look alike."""
     items = "".join(f"<item><guid>статья {n}</guid><title>Привет, мир</title></item>" for n in "аб")
-    found = read(tmp_path, (RSS.replace("UTF-8", "windows-1251") % items).encode("cp1251"))
-    assert [each.id for each in found if isinstance(each, Document)] == ["feed.xml#1", "feed.xml#2"]
+    documents = read(tmp_path, (RSS.replace("UTF-8", "windows-1251") % items).encode("cp1251"))
+    assert [document.id for document in documents if isinstance(document, Document)] == ["feed.xml#1", "feed.xml#2"]
 
 
 # damage
@@ -180,9 +182,11 @@ def test_broken_item_affects_no_other(tmp_path: Path) -> None:
         "<guid>3</guid><title>fine</title></item>",
         "<item><guid>4</guid><description><p>open <b>tags</description></item>",
     ]
-    found = read(tmp_path, RSS % "\n".join(items))
-    assert all(isinstance(each, Document) for each in found)
-    assert [(each.id[-1], each.text, each.notes) for each in found if isinstance(each, Document)] == [
+    documents = read(tmp_path, RSS % "\n".join(items))
+    assert all(isinstance(document, Document) for document in documents)
+    assert [
+        (document.id[-1], document.text, document.notes) for document in documents if isinstance(document, Document)
+    ] == [
         ("1", "R&D up\n\nx < y", ("xml_repaired",)),
         ("2", "never closed", ("xml_repaired",)),
         ("3", "fine", ()),
@@ -196,9 +200,9 @@ def test_broken_item_affects_no_other(tmp_path: Path) -> None:
 def test_truncated_feed_fails_after_its_items(tmp_path: Path, cut: str) -> None:
     """Items before the cut are read, and the file has a failure of its own."""
     whole = RSS % "".join(f"<item><guid>{n}</guid><title>T{n}</title></item>" for n in range(3))
-    found = read(tmp_path, whole.removesuffix(cut))
-    assert found[-1] == "feed.xml: document_unreadable"
-    assert len(found) == (4 if "item" not in cut else 3)
+    documents = read(tmp_path, whole.removesuffix(cut))
+    assert documents[-1] == "feed.xml: document_unreadable"
+    assert len(documents) == (4 if "item" not in cut else 3)
 
 
 def test_too_long_item_fails_alone(tmp_path: Path) -> None:
@@ -206,10 +210,10 @@ def test_too_long_item_fails_alone(tmp_path: Path) -> None:
     items = [f"<item><guid>{n}</guid><title>{'x' * size}</title></item>" for n, size in enumerate([5, 3_000_000, 5])]
     (tmp_path / "feed.xml").write_text(RSS % "".join(items))
     tracemalloc.start()
-    found = [(entry.id, entry.size_bytes > 1000) for entry in entries(tmp_path / "feed.xml", max_document_bytes=2000)]
+    result = [(entry.id, entry.size_bytes > 1000) for entry in entries(tmp_path / "feed.xml", max_document_bytes=2000)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found == [("feed.xml#0", False), ("feed.xml#1", True), ("feed.xml#2", False)]
+    assert result == [("feed.xml#0", False), ("feed.xml#1", True), ("feed.xml#2", False)]
     assert peak < 2_000_000
     assert documents_of(tmp_path / "feed.xml", max_document_bytes=2000)[1] == "feed.xml#1: document_too_large"
 
@@ -244,20 +248,22 @@ def test_feed_is_split_in_any_encoding(tmp_path: Path, declared: str, codec: str
     words = "日本経済新聞の記事" if "jp" in codec or codec == "cp932" else "Центральный банк повысил ставку"
     items = "".join(f"<item><guid>{n}</guid><title>{words} {n}</title></item>" for n in range(3))
     text = RSS.replace('encoding="UTF-8"', f'encoding="{declared}"' if declared else "") % items
-    found = read(tmp_path, text.encode(codec))
-    assert [each.text for each in found if isinstance(each, Document)] == [f"{words} {n}" for n in range(3)]
+    documents = read(tmp_path, text.encode(codec))
+    assert [document.text for document in documents if isinstance(document, Document)] == [
+        f"{words} {n}" for n in range(3)
+    ]
 
 
 def test_configured_encoding_overrides_the_declared_one(tmp_path: Path) -> None:
     """It applies to the whole feed."""
-    found = read(tmp_path, (RSS % "<item><title>Привет</title></item>").encode("cp866"), encoding="cp866")
-    assert [each.text for each in found if isinstance(each, Document)] == ["Привет"]
+    documents = read(tmp_path, (RSS % "<item><title>Привет</title></item>").encode("cp866"), encoding="cp866")
+    assert [document.text for document in documents if isinstance(document, Document)] == ["Привет"]
 
 
 def test_feed_is_read_compressed_and_in_archives(tmp_path: Path) -> None:
     """Its items have their usual ids."""
-    found = read(tmp_path, gzip.compress((RSS % ITEM).encode()), name="a.rss.gz")
-    assert [each.id for each in found if isinstance(each, Document)] == ["a.rss.gz#id-1"]
+    documents = read(tmp_path, gzip.compress((RSS % ITEM).encode()), name="a.rss.gz")
+    assert [document.id for document in documents if isinstance(document, Document)] == ["a.rss.gz#id-1"]
 
 
 # laws
@@ -322,9 +328,9 @@ def test_each_planted_word_appears_once(
         for item in planted
     )
     folder = tmp_path_factory.mktemp("feed")
-    found = read(folder, feed)
-    assert len(found) == len(items)
-    for item, each in zip(planted, found, strict=True):
+    documents = read(folder, feed)
+    assert len(documents) == len(items)
+    for item, each in zip(planted, documents, strict=True):
         if not isinstance(each, Document):
             assert not {place for place, _ in item} - {"creator", "category", "own", "source"}
             continue

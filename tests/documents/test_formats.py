@@ -43,13 +43,13 @@ def records(folder: Path, data: bytes, **more: object) -> list[Entry]:
 
 def read(entries: list[Entry]) -> list[tuple[str, object]]:
     """Return id and cells of each entry, or the reason why it has none."""
-    found: list[tuple[str, object]] = []
+    collected: list[tuple[str, object]] = []
     for entry in entries:
         try:
-            found.append((entry.id, json.loads(entry.read())))
+            collected.append((entry.id, json.loads(entry.read())))
         except DocumentError as error:
-            found.append((entry.id, error.reason))
-    return found
+            collected.append((entry.id, error.reason))
+    return collected
 
 
 # pages
@@ -57,13 +57,13 @@ def read(entries: list[Entry]) -> list[tuple[str, object]]:
 
 def test_html_page_gives_its_article() -> None:
     """The main text has no menu or footer; title, date and site are metadata."""
-    found = document("html", page("Acme rises", PROFIT, OUTLOOK).encode())
-    assert PROFIT in found.text
-    assert OUTLOOK in found.text
-    assert "Imprint" not in found.text
-    assert "Markets" not in found.text
-    assert found.metadata == {"title": "Acme rises", "date": "2024-05-06", "site": "The Daily"}
-    assert found.notes == ()
+    decoded = document("html", page("Acme rises", PROFIT, OUTLOOK).encode())
+    assert PROFIT in decoded.text
+    assert OUTLOOK in decoded.text
+    assert "Imprint" not in decoded.text
+    assert "Markets" not in decoded.text
+    assert decoded.metadata == {"title": "Acme rises", "date": "2024-05-06", "site": "The Daily"}
+    assert decoded.notes == ()
 
 
 def test_html_page_without_an_article_gives_its_visible_text() -> None:
@@ -80,9 +80,9 @@ def test_html_page_declares_its_encoding() -> None:
     """It applies if the page is not UTF-8."""
     text = page("Türkiye", "Merkez Bankası faizi artırdı ve piyasalar olumlu tepki gösterdi. " * 3)
     data = text.replace("<head>", '<head><meta charset="iso-8859-9">').encode("iso-8859-9")
-    found = document("html", data)
-    assert "Bankası faizi artırdı" in found.text
-    assert found.notes == ("encoding:cp1254",)
+    decoded = document("html", data)
+    assert "Bankası faizi artırdı" in decoded.text
+    assert decoded.notes == ("encoding:cp1254",)
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_html_page_declares_its_encoding() -> None:
 )
 def test_archived_html_pages_are_decoded(name: str, text: str, notes: tuple[str, ...]) -> None:
     """Cases are late or wrong declarations, UTF-16 without a mark, and a filing that is no article."""
-    found = document("html", (CASES / "html" / name).read_bytes())
-    assert text in found.text
-    assert found.notes == notes
+    decoded = document("html", (CASES / "html" / name).read_bytes())
+    assert text in decoded.text
+    assert decoded.notes == notes
     if name.startswith("13"):
-        assert all(f"matter number {number} " in found.text for number in range(1, 30))
+        assert all(f"matter number {number} " in decoded.text for number in range(1, 30))
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ def test_hostile_html_takes_linear_time(piece: str) -> None:
 
 def test_pdf_gives_the_text_of_its_pages() -> None:
     """They are in order, and the file's properties are metadata."""
-    found = document("pdf", pdf([PROFIT, OUTLOOK], title="Acme"))
-    assert found.text == f"{PROFIT}\n\n{OUTLOOK}"
-    assert found.metadata == {"pages": 2, "title": "Acme", "date": "2024-05-06T07:08:09+00:00"}
+    decoded = document("pdf", pdf([PROFIT, OUTLOOK], title="Acme"))
+    assert decoded.text == f"{PROFIT}\n\n{OUTLOOK}"
+    assert decoded.metadata == {"pages": 2, "title": "Acme", "date": "2024-05-06T07:08:09+00:00"}
 
 
 def test_pdf_without_a_text_layer_is_empty() -> None:
@@ -140,9 +140,9 @@ def test_pdf_without_a_text_layer_is_empty() -> None:
 )
 def test_pdf_text_includes_forms_and_annotations(name: str, text: str, notes: tuple[str, ...]) -> None:
     """Values of form fields and free-text annotations are read; pages without text are counted."""
-    found = document("pdf", (CASES / "pdf" / name).read_bytes())
-    assert text in found.text
-    assert found.notes == notes
+    decoded = document("pdf", (CASES / "pdf" / name).read_bytes())
+    assert text in decoded.text
+    assert decoded.notes == notes
 
 
 def test_pdf_with_unmapped_fonts_is_noted_or_unreadable() -> None:
@@ -184,14 +184,14 @@ def test_broken_pdf_is_unreadable(data: bytes) -> None:
 def test_csv_record_is_a_document(tmp_path: Path) -> None:
     """Records are numbered from 1 without the header; cells may have quotes, commas and line ends."""
     data = b'title,text\r\na,"x, ""y""\r\nz"\r\n\r\nb,w\r\n'
-    found = records(tmp_path, data)
-    assert [(entry.id, entry.format) for entry in found] == [("a.csv#1", "csv"), ("a.csv#2", "csv")]
-    assert read(found) == [
+    rows = records(tmp_path, data)
+    assert [(entry.id, entry.format) for entry in rows] == [("a.csv#1", "csv"), ("a.csv#2", "csv")]
+    assert read(rows) == [
         ("a.csv#1", {"title": "a", "text": 'x, "y"\r\nz'}),
         ("a.csv#2", {"title": "b", "text": "w"}),
     ]
-    assert found[0].read() == b'{"text":"x, \\"y\\"\\r\\nz","title":"a"}'
-    decoded = decode(found[0], found[0].read(), text_field="text")
+    assert rows[0].read() == b'{"text":"x, \\"y\\"\\r\\nz","title":"a"}'
+    decoded = decode(rows[0], rows[0].read(), text_field="text")
     assert (decoded.text, decoded.metadata) == ('x, "y"\r\nz', {"title": "a"})
 
 
@@ -204,8 +204,8 @@ def test_csv_separator_is_detected_by_the_text_field(tmp_path: Path, separator: 
 
 def test_csv_record_of_the_wrong_length(tmp_path: Path) -> None:
     """Missing cells are empty, blank extra ones are ignored, other extra ones fail the record."""
-    found = records(tmp_path, b"text,b\nx\ny,1,,\nz,1,2\n")
-    assert read(found) == [
+    rows = records(tmp_path, b"text,b\nx\ny,1,,\nz,1,2\n")
+    assert read(rows) == [
         ("a.csv#1", {"b": "", "text": "x"}),
         ("a.csv#2", {"b": "1", "text": "y"}),
         ("a.csv#3", "document_unreadable"),
@@ -246,8 +246,8 @@ def test_csv_encoding_is_detected(tmp_path: Path, encoding: str) -> None:
 def test_csv_may_change_its_encoding(tmp_path: Path) -> None:
     """A record that is invalid in the file's encoding is guessed by itself."""
     plain = b"text\n" + b"An ordinary line.\n" * 100_000
-    found = records(tmp_path, plain + b"Z\xfcrich\n")
-    last = decode(found[-1], found[-1].read(), text_field="text")
+    rows = records(tmp_path, plain + b"Z\xfcrich\n")
+    last = decode(rows[-1], rows[-1].read(), text_field="text")
     assert (last.id, last.text, last.notes) == ("a.csv#100001", "Zürich", ("encoding_guessed:cp1252",))
 
 
@@ -291,11 +291,11 @@ def test_a_missing_extra_fails_the_documents_that_need_it(
     (tmp_path / name).write_bytes(b"x")
     monkeypatch.setitem(sys.modules, library, None)
     config = InputConfig(uri=(InputSource(str(tmp_path)),))
-    found = {entry.id: entry for entry in load_entries(config, output=None, counts=ListingCounts())}
-    assert len(found) == 6
+    listing = {entry.id: entry for entry in load_entries(config, output=None, counts=ListingCounts())}
+    assert len(listing) == 6
     command = rf"pip install 'extraction-pipeline\[{extra}\]', or input.exclude: \['\*\.{name[2:]}'\]"
     with pytest.raises(DocumentError, match=command) as error:
-        found[name].read()
+        listing[name].read()
     assert error.value.reason == "unsupported_format"
 
 
@@ -342,12 +342,12 @@ def _damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 def _check(form: str, data: bytes) -> None:
     """Assert that the bytes give a document that can be written as a record, or a DocumentError."""
     try:
-        found = document(form, data)
+        decoded = document(form, data)
     except DocumentError as error:
         assert error.reason in ("document_unreadable", "document_empty", "document_too_large")
         return
-    assert found.text.strip()
-    json.dumps([found.text, found.metadata], allow_nan=False, ensure_ascii=False).encode("utf-8")
+    assert decoded.text.strip()
+    json.dumps([decoded.text, decoded.metadata], allow_nan=False, ensure_ascii=False).encode("utf-8")
 
 
 @settings(deadline=None)
@@ -376,10 +376,10 @@ def test_any_bytes_as_a_message(data: bytes) -> None:
 @given(st.binary(max_size=200) | _TABLES)
 def test_any_bytes_as_a_csv_table(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     """They give records or failed ones, numbered without a gap, and the listing ends."""
-    found = records(tmp_path_factory.getbasetemp(), data, max_document_bytes=50)
-    ids = [entry.id for entry in found if "#" in entry.id]
+    rows = records(tmp_path_factory.getbasetemp(), data, max_document_bytes=50)
+    ids = [entry.id for entry in rows if "#" in entry.id]
     assert ids == [f"a.csv#{number}" for number in range(1, len(ids) + 1)]
-    for entry in found:
+    for entry in rows:
         try:
             _check("csv", entry.read())
         except DocumentError as error:

@@ -53,15 +53,15 @@ def pids(pool: HelperPool) -> list[int]:
 
 def children() -> set[int]:
     """Return the child processes of this one, zombies included."""
-    found = set()
+    collected = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(path.read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
         if parent == os.getpid():
-            found.add(int(path.parent.name))
-    return found
+            collected.add(int(path.parent.name))
+    return collected
 
 
 def wait_until_gone(pid: int) -> None:
@@ -123,21 +123,21 @@ def test_signals_for_the_run_do_not_end_a_helper(pool: HelperPool, number: int) 
 
 def test_many_threads_share_the_helpers() -> None:
     """There are no more helpers than allowed, replies reach the right thread, and no zombie or descriptor is left."""
-    pool, found = HelperPool(2), []
+    pool, result = HelperPool(2), []
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
     def work(number: int) -> None:
         if number % 5 == 0:
             with pytest.raises(DocumentError):
                 decode(pool, "mail", SLOW, cpu_s=0.2)
-        found.append(decode(pool, "mail", MAIL + b"%d" % number) == f"{RATES}{number}")
+        result.append(decode(pool, "mail", MAIL + b"%d" % number) == f"{RATES}{number}")
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert found == [True] * 20
+    assert result == [True] * 20
     assert len(pids(pool)) <= 2
     mine = set(pids(pool))
     pool.close()
@@ -211,9 +211,9 @@ def test_helper_environment_has_no_secret() -> None:
         "print(open(f'/proc/{t.pids(pool)[0]}/environ').read())\n"
     )
     output = script(code, VLLM_API_KEY="sk-secret-1", AWS_SECRET_ACCESS_KEY="secret-2", HTTPS_PROXY="secret-3")
-    told = output.communicate(timeout=60)[0]
-    assert "PATH=" in told
-    assert "secret" not in told
+    shown = output.communicate(timeout=60)[0]
+    assert "PATH=" in shown
+    assert "secret" not in shown
 
 
 def test_light_formats_start_no_helper() -> None:

@@ -25,14 +25,14 @@ Found = list[tuple[str, str]]
 def read(path: Path, **more: Any) -> Found:
     """Return id and text of each document, or the reason why it has none."""
     config = InputConfig(uri=(InputSource(str(path)),), **more)
-    found = []
+    collected = []
     for entry in load_entries(config, output=None, counts=ListingCounts()):
         try:
             text = decode(entry, entry.read(), text_field=config.text_field).text
         except DocumentError as problem:
             text = f"!{problem.reason}"
-        found.append((entry.id.partition("!/")[2] or entry.id, text))
-    return found
+        collected.append((entry.id.partition("!/")[2] or entry.id, text))
+    return collected
 
 
 def put(folder: Path, name: str, data: bytes | str) -> Path:
@@ -107,17 +107,17 @@ def test_broken_element_fails_alone(tmp_path: Path, broken: str, expected: str) 
     """Later elements are read under their own numbers, even many long ones."""
     behind = [{"id": n, "text": "y" * 3000} for n in range(3, 60)]
     data = f'[{{"id": 1, "text": "x"}}, {broken}, {json.dumps(behind)[1:-1]}]'
-    found = read(put(tmp_path, "a.json", data))
-    assert found[:2] == [("a.json#1", "x"), ("a.json#2", expected)]
-    assert found[2:] == [(f"a.json#{n}", "y" * 3000) for n in range(3, 60)]
+    documents = read(put(tmp_path, "a.json", data))
+    assert documents[:2] == [("a.json#1", "x"), ("a.json#2", expected)]
+    assert documents[2:] == [(f"a.json#{n}", "y" * 3000) for n in range(3, 60)]
 
 
 def test_too_large_element_fails_alone(tmp_path: Path) -> None:
     """It may also be broken."""
     for large in ('{"text": "%s"}' % ("z" * 300_000), '{"text": "%s" "n": 1}' % ("z" * 300_000)):
         data = f'[{{"text": "x"}}, {large}, {{"text": "y"}}]'
-        found = read(put(tmp_path, "a.json", data), max_document_bytes=100_000)
-        assert found == [("a.json#1", "x"), ("a.json#2", "!document_too_large"), ("a.json#3", "y")]
+        documents = read(put(tmp_path, "a.json", data), max_document_bytes=100_000)
+        assert documents == [("a.json#1", "x"), ("a.json#2", "!document_too_large"), ("a.json#3", "y")]
 
 
 def test_records_field_names_a_list_in_an_object(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_text_field_may_be_a_nested_path(tmp_path: Path) -> None:
         assert read(path, text_field=field) == [("a.json", text)]
     config = InputConfig(uri=(InputSource(str(path)),), text_field="ps.t")
     (entry,) = load_entries(config, output=None, counts=ListingCounts())
-    found = decode(entry, entry.read(), text_field="ps.t")
-    assert found.metadata == {"a.b": "x", "a": {"b": "y", "c": {"d": ["p", "q"]}}, "ps": [{"n": 0}, {"n": 3}]}
+    decoded = decode(entry, entry.read(), text_field="ps.t")
+    assert decoded.metadata == {"a.b": "x", "a": {"b": "y", "c": {"d": ["p", "q"]}}, "ps": [{"n": 0}, {"n": 3}]}
     path = put(tmp_path, "b.jsonl", '{"meta": {"id": "k1"}, "text": "x"}')
     assert read(path, id_field="meta.id") == [("k1", "x")]
 
@@ -152,9 +152,9 @@ def test_nan_and_infinite_numbers_become_null(tmp_path: Path) -> None:
     path = put(tmp_path, "a.json", '{"text": "x", "a": NaN, "b": [-Infinity, 1e999], "c": 1,}')
     config = InputConfig(uri=(InputSource(str(path)),))
     (entry,) = load_entries(config, output=None, counts=ListingCounts())
-    found = decode(entry, entry.read(), text_field="text")
-    assert found.metadata == {"a": None, "b": [None, None], "c": 1}
-    assert found.notes == ("trailing_commas", "numbers_not_finite:3")
+    decoded = decode(entry, entry.read(), text_field="text")
+    assert decoded.metadata == {"a": None, "b": [None, None], "c": 1}
+    assert decoded.notes == ("trailing_commas", "numbers_not_finite:3")
 
 
 @pytest.mark.parametrize("size", [3, 3_000])
@@ -238,13 +238,13 @@ def test_damage_to_one_record_costs_one_record(
     separator, before, after = (",", "[", "]") if shape == "array" else ("\n", "", "")
     suffix = "json" if shape == "array" else "jsonl"
     path = put(tmp_path_factory.mktemp("a"), f"a.{suffix}", before + separator.join(dumped) + after)
-    found = [text for _, text in read(path)]
+    result = [text for _, text in read(path)]
     others = [text for at, text in enumerate(texts) if at != which]
-    if shape == "array" and which == 0 and len(found) == 1:
+    if shape == "array" and which == 0 and len(result) == 1:
         return  # the first element says how the others begin
-    assert len(found) >= len(texts)
-    assert [text for text in found if text in others][: len(others)] == others
-    assert any(text.startswith("!") for text in found) or len(found) == len(texts)
+    assert len(result) >= len(texts)
+    assert [text for text in result if text in others][: len(others)] == others
+    assert any(text.startswith("!") for text in result) or len(result) == len(texts)
 
 
 def test_hostile_arrays_take_linear_time(tmp_path: Path) -> None:
@@ -259,8 +259,8 @@ def test_hostile_arrays_take_linear_time(tmp_path: Path) -> None:
         '[{"a":"' + '\\"' * 500_000,
     ):
         started = time.process_time()
-        found = read(put(tmp_path, "a.json", data), max_document_bytes=200_000)
-        assert found
+        documents = read(put(tmp_path, "a.json", data), max_document_bytes=200_000)
+        assert documents
         assert time.process_time() - started < 8, data[:20]
 
 

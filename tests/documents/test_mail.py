@@ -92,9 +92,9 @@ def test_charset_labels_mean_their_mail_supersets() -> None:
 
 def test_raw_8_bit_headers_are_decoded() -> None:
     """UTF-8 and Latin-1 are decoded in the text and in the metadata."""
-    found = case("15_raw_utf8_headers.eml")
-    assert found.text.startswith("Subject: Größe der Übernahme\nFrom: Jürgen Müller <a@example.com>\n")
-    assert found.metadata == {
+    decoded = case("15_raw_utf8_headers.eml")
+    assert decoded.text.startswith("Subject: Größe der Übernahme\nFrom: Jürgen Müller <a@example.com>\n")
+    assert decoded.metadata == {
         "subject": "Größe der Übernahme", "from": "Jürgen Müller <a@example.com>", "date": "2025-03-03T10:00:00+01:00",
     }  # fmt: skip
     latin = decode_mail("Subject: Größe der Übernahme\n\nx".encode("latin-1"), "text")
@@ -126,12 +126,12 @@ def test_message_gives_all_its_text_parts() -> None:
         ("text/plain\r\nContent-Disposition: attachment; filename=a.txt", "attached"),
         ("application/pdf; name=b.pdf", "x"),
     )
-    found = decode_mail(data, "text")
-    assert found.text.startswith("Subject: Zürich news\nFrom: A B <a@example.org>\nDate: Mon, 06 May 2024")
-    assert found.text.index(PROFIT) < found.text.index("Grüße\nEnde")
-    assert "attached" not in found.text
-    assert found.notes == ("encoding:cp1252", "attachments_skipped:2")
-    assert found.metadata == {
+    decoded = decode_mail(data, "text")
+    assert decoded.text.startswith("Subject: Zürich news\nFrom: A B <a@example.org>\nDate: Mon, 06 May 2024")
+    assert decoded.text.index(PROFIT) < decoded.text.index("Grüße\nEnde")
+    assert "attached" not in decoded.text
+    assert decoded.notes == ("encoding:cp1252", "attachments_skipped:2")
+    assert decoded.metadata == {
         "subject": "Zürich news", "from": "A B <a@example.org>", "date": "2024-05-06T07:08:09+02:00",
     }  # fmt: skip
 
@@ -209,11 +209,11 @@ def test_flowed_lines_are_joined() -> None:
 )
 def test_encrypted_message_is_an_unsupported_format(header: str, name: str) -> None:
     """It is not empty: the message names the part that cannot be read."""
-    reason, told = problem(f"Subject: x\r\nContent-Type: {header}\r\n\r\nx".encode())
+    reason, message = problem(f"Subject: x\r\nContent-Type: {header}\r\n\r\nx".encode())
     assert reason == "unsupported_format"
-    assert name in told
-    reason, told = problem((CASES / "12_winmail_dat_only.eml").read_bytes())
-    assert (reason, "winmail.dat" in told) == ("unsupported_format", True)
+    assert name in message
+    reason, message = problem((CASES / "12_winmail_dat_only.eml").read_bytes())
+    assert (reason, "winmail.dat" in message) == ("unsupported_format", True)
 
 
 def test_file_without_headers_is_no_message() -> None:
@@ -301,15 +301,15 @@ def test_all_texts_except_unused_alternatives_appear_in_order(tree: tuple[MIMEPa
     whole["Content-Type"] = "multipart/mixed"
     whole.attach(part)
     try:
-        found = text_of(whole.as_bytes())
+        result = text_of(whole.as_bytes())
     except DocumentError as error:
         assert error.reason == "document_empty"
         assert not [word for word in words if word.startswith("word")]
         return
-    places = [found.find(word) for word in words]
+    places = [result.find(word) for word in words]
     assert -1 not in places
     assert places == sorted(places)
-    assert "lost" not in found
+    assert "lost" not in result
 
 
 # many messages in a file, and Outlook's
@@ -318,13 +318,13 @@ def test_all_texts_except_unused_alternatives_appear_in_order(tree: tuple[MIMEPa
 def messages(folder: Path, **more: object) -> list[tuple[str, str]]:
     """Return id and text, or reason, of each message of a folder."""
     config = InputConfig(uri=(InputSource(str(folder)),), **more)  # type: ignore[arg-type]
-    found = []
+    collected = []
     for entry in load_entries(config, output=None, counts=ListingCounts()):
         try:
-            found.append((entry.id, decode(entry, entry.read(), text_field="text").text))
+            collected.append((entry.id, decode(entry, entry.read(), text_field="text").text))
         except DocumentError as error:
-            found.append((entry.id, error.reason))
-    return found
+            collected.append((entry.id, error.reason))
+    return collected
 
 
 MAILBOX = (
@@ -368,10 +368,10 @@ def test_too_long_message_of_a_mailbox_fails_alone(tmp_path: Path) -> None:
 
 def test_outlook_message_is_read() -> None:
     """Its text follows its headers, as in other messages."""
-    found = decode_msg((CASES / "outlook.msg").read_bytes(), "text")
+    decoded = decode_msg((CASES / "outlook.msg").read_bytes(), "text")
     sender = '"peterpan@neverland.com" <peterpan@neverland.com>'
-    assert found.text == f"Subject: This is the subject\nFrom: {sender}\n\nThis is a message"
-    assert found.metadata == {"subject": "This is the subject", "from": sender}
+    assert decoded.text == f"Subject: This is the subject\nFrom: {sender}\n\nThis is a message"
+    assert decoded.metadata == {"subject": "This is the subject", "from": sender}
     for data in (b"", b"no message", (CASES / "outlook.msg").read_bytes()[:4000]):
         with pytest.raises(DocumentError) as error:
             decode_msg(data, "text")
@@ -387,8 +387,8 @@ def test_any_damage_to_an_outlook_message_gives_document_error_or_text(data: st.
         at = data.draw(st.integers(0, len(content) - 1))
         content[at : at + 4] = data.draw(st.binary(min_size=4, max_size=4))
     try:
-        found = decode_msg(bytes(content), "text")
+        decoded = decode_msg(bytes(content), "text")
     except DocumentError as error:
         assert error.reason in ("document_unreadable", "document_empty", "unsupported_format")
     else:
-        assert found.text.strip()
+        assert decoded.text.strip()

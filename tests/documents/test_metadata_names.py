@@ -30,8 +30,8 @@ def test_each_format_is_in_the_metadata_table() -> None:
 @pytest.mark.parametrize(("form", "data"), [("mail", MESSAGE), ("html", PAGE), ("text", b"x")])
 def test_decoder_fills_exactly_the_listed_names(form: str, data: bytes) -> None:
     """A document with all metadata has all names and no others."""
-    found = decode(Entry("id", "uri", None, len(data), form, lambda: data), data, text_field="text")
-    assert set(found.metadata) == set(FILLED[form])
+    decoded = decode(Entry("id", "uri", None, len(data), form, lambda: data), data, text_field="text")
+    assert set(decoded.metadata) == set(FILLED[form])
 
 
 def test_prompts_may_use_all_metadata_names() -> None:

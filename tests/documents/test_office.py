@@ -66,13 +66,13 @@ def test_word_document_gives_all_its_parts() -> None:
     file.sections[0].header.paragraphs[0].text = "Head"
     file.sections[0].footer.paragraphs[0].text = "Foot"
     file.add_comment(paragraph.runs, text="by how much?", author="Bob")
-    found = document(saved(file))
-    assert found.text.splitlines() == [
+    decoded = document(saved(file))
+    assert decoded.text.splitlines() == [
         *("Head", "Results", "Profit rose", "1. item", "2. item", "• item"),
         *("c0 c1\t\tc2", "c3\tc4\tc5", "Foot", "Comment by Bob: by how much?"),
     ]
-    assert found.metadata == {"title": "Annual report", "author": "Jane Doe", "date": "2026-11-28T10:00:00+00:00"}
-    assert found.notes == ("comments_added:1",)
+    assert decoded.metadata == {"title": "Annual report", "author": "Jane Doe", "date": "2026-11-28T10:00:00+00:00"}
+    assert decoded.notes == ("comments_added:1",)
 
 
 BOX = (
@@ -126,8 +126,8 @@ CHECK = (
 )  # fmt: skip
 def test_word_text_is_what_a_reader_sees(body: str, text: str, notes: tuple[str, ...]) -> None:
     """It has accepted changes, text boxes once, results of fields, form fields, symbols and formulas."""
-    found = document(word(body))
-    assert (found.text, found.notes) == (text, notes)
+    decoded = document(word(body))
+    assert (decoded.text, decoded.notes) == (text, notes)
 
 
 def test_word_table_is_read_by_rows() -> None:
@@ -224,9 +224,9 @@ def test_embedded_pages_are_read_and_files_counted() -> None:
         "other.rtf": ("aFChunk", "{}"),
         "o.bin": ("oleObject", "x"),
     }
-    found = document(word(body, beside))
-    assert found.text == "before\nfirst\ngrößer\nafter"
-    assert found.notes == ("attachments_skipped:2",)
+    decoded = document(word(body, beside))
+    assert decoded.text == "before\nfirst\ngrößer\nafter"
+    assert decoded.notes == ("attachments_skipped:2",)
 
 
 def test_diagrams_and_charts_are_read_in_place() -> None:
@@ -239,9 +239,9 @@ def test_diagrams_and_charts_are_read_in_place() -> None:
     body = p("a", "<w:drawing><dgm:relIds r:dm='d'/></w:drawing>") + p(
         "b", "<w:drawing><c:chart r:id='no'/></w:drawing>"
     )
-    found = document(word(body, {"d.xml": ("diagramData", data)}))
-    assert found.text == "a\nbox one\nbox two\nb"
-    assert found.notes == ("drawings_skipped:1",)
+    decoded = document(word(body, {"d.xml": ("diagramData", data)}))
+    assert decoded.text == "a\nbox one\nbox two\nb"
+    assert decoded.notes == ("drawings_skipped:1",)
 
 
 def test_strict_open_xml_document_is_read() -> None:
@@ -337,8 +337,8 @@ def deck() -> Any:
 
 def test_presentation_gives_its_slides_with_notes() -> None:
     """Shapes, tables, charts and groups are read; a hidden slide is read and noted."""
-    found = document(saved(deck()), "pptx")
-    assert found.text.splitlines() == [
+    decoded = document(saved(deck()), "pptx")
+    assert decoded.text.splitlines() == [
         *("Slide 1", "Title", "Body", "line", "broken", "x0\tx1", "x2\tx3"),
         *(
             "By region",
@@ -352,8 +352,8 @@ def test_presentation_gives_its_slides_with_notes() -> None:
             "Second",
         ),
     ]
-    assert found.metadata == {"title": "Deck", "author": "Jane", "date": "2026-11-28T10:00:00+00:00", "slides": 2}
-    assert found.notes == ("hidden_slides:1", "speaker_notes_added")
+    assert decoded.metadata == {"title": "Deck", "author": "Jane", "date": "2026-11-28T10:00:00+00:00", "slides": 2}
+    assert decoded.notes == ("hidden_slides:1", "speaker_notes_added")
 
 
 def test_slides_are_in_order_and_master_text_appears_once() -> None:
@@ -391,9 +391,13 @@ def test_comments_on_slides_are_read_with_their_authors() -> None:
         "ppt/c.xml": part("p:cmLst", "<p:cm authorId='0'><p:text>Old one</p:text></p:cm>"),
         "ppt/d.xml": part("pc:cmLst", f"<pc:cm authorId='{{B}}'>{reply}{body('Sure?')}</pc:cm>"),
     }
-    found = document(office(parts, "ppt/p.xml"), "pptx")
-    assert found.text.splitlines()[1:] == ["Comment by Ann: Old one", "Comment by Bob: Sure?!", "Comment by Bob: Yes!"]
-    assert found.notes == ("comments_added:3",)
+    decoded = document(office(parts, "ppt/p.xml"), "pptx")
+    assert decoded.text.splitlines()[1:] == [
+        "Comment by Ann: Old one",
+        "Comment by Bob: Sure?!",
+        "Comment by Bob: Yes!",
+    ]
+    assert decoded.notes == ("comments_added:3",)
 
 
 @_SETTINGS
@@ -407,13 +411,13 @@ def test_every_word_of_a_presentation_appears_once_and_in_order(slides: list[lis
     for number, words in enumerate(slides, 1):
         slide = file.slides.add_slide(file.slide_layouts[6])
         expected += ["Slide", str(number), *words, "Notes:", words[0]]
-        for each in words:
+        for item in words:
             kind = data.draw(st.sampled_from(["box", "group", "table"]))
             if kind == "table":
-                slide.shapes.add_table(1, 2, 0, 0, 9, 9).table.cell(0, 1).text = each
+                slide.shapes.add_table(1, 2, 0, 0, 9, 9).table.cell(0, 1).text = item
                 continue
             shapes = slide.shapes.add_group_shape().shapes.add_group_shape().shapes if kind == "group" else slide.shapes
-            shapes.add_textbox(0, 0, 9, 9).text_frame.text = each
+            shapes.add_textbox(0, 0, 9, 9).text_frame.text = item
         slide.notes_slide.notes_text_frame.text = words[0]
     assert decode_office(saved(file), "text").text.split() == expected
 
@@ -452,21 +456,21 @@ def test_workbook_gives_its_sheets_as_tables() -> None:
         secret.write(0, 0, 12)
         secret.very_hidden()
 
-    found = document(written(fill), "xlsx")
-    assert found.text.splitlines() == [
+    decoded = document(written(fill), "xlsx")
+    assert decoded.text.splitlines() == [
         *("Sheet: Data", "Name\tDate\tShare", "Acme\t2026-11-28\t12.5%", "\t\t12.5%", "merged", "rich text in lines"),
         *("TRUE", "Q&A", "box text", "B5: Comment by Ann: see note", "Sheet: Secret (hidden)", "12"),
     ]
-    assert found.metadata == {"title": "Book", "author": "Ann", "date": "2026-11-28T10:00:00+00:00", "sheets": 2}
-    assert found.notes == ("comments_added:1", "hidden_columns:2", "hidden_rows:1", "hidden_sheets:1")
+    assert decoded.metadata == {"title": "Book", "author": "Ann", "date": "2026-11-28T10:00:00+00:00", "sheets": 2}
+    assert decoded.notes == ("comments_added:1", "hidden_columns:2", "hidden_rows:1", "hidden_sheets:1")
 
 
 def test_uncomputed_formulas_are_shown_as_formulas() -> None:
     """A library writes no values for them; an empty result counts as computed."""
     file = openpyxl.Workbook()
     file.active.append([1, 2, "=A1+B1"])
-    found = document(saved(file), "xlsx")
-    assert (found.text, found.notes) == ("Sheet: Sheet\n1\t2\t=A1+B1", ("formulas_without_value:1",))
+    decoded = document(saved(file), "xlsx")
+    assert (decoded.text, decoded.notes) == ("Sheet: Sheet\n1\t2\t=A1+B1", ("formulas_without_value:1",))
 
 
 @pytest.mark.parametrize(

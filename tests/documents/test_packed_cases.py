@@ -141,8 +141,8 @@ def test_any_zip_is_read_back(
 ) -> None:
     """It may use every method and have bytes before and after the archive."""
     data = zip_of(*((f"{at}.txt", text, method) for at, (text, method) in enumerate(contents)))
-    found = texts(put(tmp_path_factory.mktemp("a"), "a.zip", before + data + after))
-    assert found == {f"a.zip!/{at}.txt": text for at, (text, _) in enumerate(contents)}
+    result = texts(put(tmp_path_factory.mktemp("a"), "a.zip", before + data + after))
+    assert result == {f"a.zip!/{at}.txt": text for at, (text, _) in enumerate(contents)}
 
 
 def test_bytes_after_a_zip_are_counted(tmp_path: Path) -> None:
@@ -178,13 +178,13 @@ def test_hard_link_gives_its_target_member(tmp_path: Path, suffix: str) -> None:
     pack = {"z2": bz2.compress, "xz": lzma.compress, "gz": gzip.compress, "st": zstandard.compress}
     data = pack.get(suffix[-2:], bytes)(out.getvalue())
     name = f"a.{suffix}"
-    found = {entry.id: entry for entry in listed(put(tmp_path, name, data))}
-    assert {id: found[id].read() for id in (f"{name}!/b.txt", f"{name}!/c.txt")} == {
+    result = {entry.id: entry for entry in listed(put(tmp_path, name, data))}
+    assert {id: result[id].read() for id in (f"{name}!/b.txt", f"{name}!/c.txt")} == {
         f"{name}!/b.txt": b"second",
         f"{name}!/c.txt": b"first",
     }
     with pytest.raises(DocumentError, match="not in the archive"):
-        found[f"{name}!/d.txt"].read()
+        result[f"{name}!/d.txt"].read()
 
 
 def test_rereading_by_hard_links_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

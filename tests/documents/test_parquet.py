@@ -71,10 +71,10 @@ def test_parquet_row_is_a_document(tmp_path: Path) -> None:
             "raw": [b"\xff\x00"] * count,
         }
     )
-    found = read(tmp_path / "a.parquet", saved(table, row_group_size=30))
-    assert [document.text for document in found] == [f"text {number}" for number in range(count)]
-    assert [document.id for document in found] == [f"a.parquet#{number}" for number in range(1, count + 1)]
-    assert found[7].metadata == {
+    documents = read(tmp_path / "a.parquet", saved(table, row_group_size=30))
+    assert [document.text for document in documents] == [f"text {number}" for number in range(count)]
+    assert [document.id for document in documents] == [f"a.parquet#{number}" for number in range(1, count + 1)]
+    assert documents[7].metadata == {
         "key": 7,
         "when": "2025-11-28T10:00:00.123456+00:00",
         "local": "2026-11-28T10:00:00",
@@ -87,14 +87,14 @@ def test_parquet_row_is_a_document(tmp_path: Path) -> None:
         "none": None,
         "more": {"x": 1, "at": "2026-01-02T00:00:00"},
     }
-    assert found[7].notes == ("numbers_not_finite:1",)
+    assert documents[7].notes == ("numbers_not_finite:1",)
 
 
 def test_parquet_fields_may_be_paths_and_bytes(tmp_path: Path) -> None:
     """Old writers do not mark a column as text; invalid UTF-8 is noted."""
     table = pa.table({"page": [{"body": "a"}, {"body": "b"}], "key": ["k1", "k2"]})
-    found = read(tmp_path / "a.parquet", saved(table), text_field="page.body", id_field="key")
-    assert [(document.id, document.text) for document in found] == [("k1", "a"), ("k2", "b")]
+    documents = read(tmp_path / "a.parquet", saved(table), text_field="page.body", id_field="key")
+    assert [(document.id, document.text) for document in documents] == [("k1", "a"), ("k2", "b")]
     data = ("größer " * 20).encode()
     (found_,) = read(tmp_path / "b.parquet", saved(pa.table({"text": [data[:-10] + b"\xff" + data[-9:]]})))
     assert found_.text.startswith("größer größer")
@@ -110,11 +110,11 @@ def test_parquet_without_the_text_column_fails_once(tmp_path: Path) -> None:
 
 def test_parquet_rows_without_text_fail_alone(tmp_path: Path) -> None:
     """Null and white space are no text; a long text is too large."""
-    found = entries(
+    listing = entries(
         tmp_path / "a.parquet", saved(pa.table({"text": ["a", None, " ", "b" * 5000]})), max_document_bytes=4000
     )
     reasons = []
-    for entry in found:
+    for entry in listing:
         try:
             reasons.append(decode(entry, entry.read(), text_field="text").text)
         except DocumentError as problem:
@@ -151,9 +151,9 @@ def test_damaged_parquet_gives_the_rows_before_the_damage(tmp_path: Path) -> Non
     broken = data[:cut] + bytes(2000) + data[cut + 2000 :]
     start = broken.index(b"text 300 ") - 4
     broken = broken[:start] + b"\xff" * 4 + broken[start + 4 :]
-    found = entries(tmp_path / "a.parquet", broken)
-    assert [entry.id for entry in found[:300]] == [f"a.parquet#{n}" for n in range(1, 301)]
-    assert (found[-1].id, reason(found[-1])[0]) == ("a.parquet", "document_unreadable")
+    listing = entries(tmp_path / "a.parquet", broken)
+    assert [entry.id for entry in listing[:300]] == [f"a.parquet#{n}" for n in range(1, 301)]
+    assert (listing[-1].id, reason(listing[-1])[0]) == ("a.parquet", "document_unreadable")
     for junk in (b"", b"PAR1", b"no parquet at all", data[:-100], b"PAR1" + struct.pack("<I", 2**31 - 1) + b"PAR1"):
         (entry,) = entries(tmp_path / "b.parquet", junk)
         assert reason(entry)[0] == "document_unreadable"
@@ -175,10 +175,10 @@ def test_small_parquet_of_millions_of_rows_is_bounded(tmp_path: Path) -> None:
     bomb = saved(table)
     assert len(bomb) < 2000
     limits = {"unpacked_bytes": 1_000_000}
-    found = entries(tmp_path / "a.parquet", bomb, limits=limits)
-    assert 1000 < len(found) < 3000
-    assert found[0].read() == b'{"text":"a"}'
-    assert reason(found[-1])[0] == "document_too_expensive"
+    listing = entries(tmp_path / "a.parquet", bomb, limits=limits)
+    assert 1000 < len(listing) < 3000
+    assert listing[0].read() == b'{"text":"a"}'
+    assert reason(listing[-1])[0] == "document_too_expensive"
 
 
 def test_helper_is_reused_for_several_parquet_files(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_every_parquet_value_is_read(data: st.DataObject, count: int, group: int
             [cell.replace(microsecond=0) if isinstance(cell, datetime) else cell for cell in cells], kind
         )
     file = io.BytesIO(saved(pa.table(columns), row_group_size=group, compression=packing))
-    found = [json.loads(row) for row, _ in rows(file, text_field="s", id_field=None)]
+    payload = [json.loads(row) for row, _ in rows(file, text_field="s", id_field=None)]
 
     def plain(value: Any) -> Any:
         if isinstance(value, timedelta):
@@ -231,7 +231,7 @@ def test_every_parquet_value_is_read(data: st.DataObject, count: int, group: int
         return value.isoformat() if isinstance(value, datetime) else value
 
     expected = [{name: plain(column[at].as_py()) for name, column in columns.items()} for at in range(count)]
-    assert found == expected
+    assert payload == expected
 
 
 def test_parquet_times_with_a_zone_are_in_utc() -> None:

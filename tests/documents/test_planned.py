@@ -33,15 +33,15 @@ ITEM = "<item><guid>g{0}</guid><title>T{0}</title><description>The text of item 
 
 def seen(entries: Iterator[Entry]) -> list[tuple[Any, ...]]:
     """Return each entry as a run uses it, with its bytes or its problem."""
-    found = []
+    collected = []
     for entry in entries:
         try:
             data: object = entry.read()
         except DocumentError as problem:
             data = (problem.reason, str(problem))
         notes = getattr(entry.read, "notes", ())
-        found.append((entry.id, entry.uri, entry.version, entry.size_bytes, entry.format, data, notes))
-    return found
+        collected.append((entry.id, entry.uri, entry.version, entry.size_bytes, entry.format, data, notes))
+    return collected
 
 
 def config_of(*folders: Path, **more: Any) -> InputConfig:
@@ -68,10 +68,10 @@ def listed(config: InputConfig) -> list[tuple[Any, ...]]:
 
 def read(config: InputConfig, rows: list[PlannedFile]) -> list[tuple[Any, ...]]:
     """Return the entries of all chunks of a plan, each row read on its own."""
-    found = []
+    collected = []
     for row in rows:
-        found += seen(PlannedInput(config, output=None, counts=ListingCounts()).entries([row]))
-    return found
+        collected += seen(PlannedInput(config, output=None, counts=ListingCounts()).entries([row]))
+    return collected
 
 
 def age(folder: Path) -> None:

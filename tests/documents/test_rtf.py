@@ -37,11 +37,11 @@ def with_rtf_body(packed: bytes) -> bytes:
 @pytest.mark.parametrize("compressed", [True, False])
 def test_message_with_only_an_rtf_body_is_read(compressed: bool) -> None:
     """The text follows the headers, as in other messages."""
-    found = decode_msg(
+    decoded = decode_msg(
         with_rtf_body(compress(rb"{\rtf1\ansicpg1251 \'cf\'f0\par next}", compressed=compressed)), "text"
     )
-    assert found.text.endswith("\n\nПр\nnext")
-    assert found.metadata["subject"] == "This is the subject"
+    assert decoded.text.endswith("\n\nПр\nnext")
+    assert decoded.metadata["subject"] == "This is the subject"
 
 
 PAGE = rb"""{\rtf1\ansi\ansicpg1252\fromhtml1 \fbidi \deff0{\fonttbl{\f0\fswiss Arial;}}
@@ -105,6 +105,6 @@ def test_wrong_picture_length_does_not_end_the_text() -> None:
 
 def test_invalid_rtf_bytes_are_noted() -> None:
     """They become U+FFFD and are counted, as in a plain text."""
-    found = decode_msg(with_rtf_body(compress(rb"{\rtf1\ansicpg1252 a\'81b}", compressed=False)), "text")
-    assert found.text.endswith("a\ufffdb")
-    assert found.notes == ("invalid_bytes:1",)
+    decoded = decode_msg(with_rtf_body(compress(rb"{\rtf1\ansicpg1252 a\'81b}", compressed=False)), "text")
+    assert decoded.text.endswith("a\ufffdb")
+    assert decoded.notes == ("invalid_bytes:1",)

@@ -32,9 +32,9 @@ def test_pickled_files_and_lines_are_read_the_same(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text", encoding="utf-8")
     (tmp_path / "b.md.gz").write_bytes(gzip.compress(b"packed") + b"junk")
     (tmp_path / "c.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n', encoding="utf-8")
-    found = entries(tmp_path)
-    assert set(found) == {"a.txt", "b.md.gz", "c.jsonl#1", "c.jsonl#2"}
-    for entry in found.values():
+    listing = entries(tmp_path)
+    assert set(listing) == {"a.txt", "b.md.gz", "c.jsonl#1", "c.jsonl#2"}
+    for entry in listing.values():
         sent = pickle.loads(pickle.dumps(entry))
         assert sent == entry
         here = entry.read()

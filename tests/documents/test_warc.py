@@ -48,13 +48,13 @@ def chunked(body: bytes, size: int = 100) -> bytes:
 
 def archive(folder: Path, *records: bytes, name: str = "a.warc") -> Path:
     """Return an archive; a compressed one has a gzip member for each record, as crawlers write it."""
-    packed = [gzip.compress(each) for each in records] if name.endswith(".gz") else records
+    packed = [gzip.compress(record) for record in records] if name.endswith(".gz") else records
     (folder / name).write_bytes(b"".join(packed))
     return folder / name
 
 
 def texts(found: Sequence[Document | str]) -> list[str]:
-    return [each if isinstance(each, str) else each.text for each in found]
+    return [document if isinstance(document, str) else document.text for document in found]
 
 
 def plain(number: int) -> bytes:
@@ -86,9 +86,9 @@ def test_each_text_response_is_a_document(tmp_path: Path, name: str) -> None:
         name=name,
     )
     counts = ListingCounts()
-    found = documents_of(path, counts)
-    documents = [each for each in found if isinstance(each, Document)]
-    assert len(documents) == len(found) == 5
+    decoded = documents_of(path, counts)
+    documents = [document for document in decoded if isinstance(document, Document)]
+    assert len(documents) == len(decoded) == 5
     assert PROFIT in documents[0].text
     assert "Imprint" not in documents[0].text
     assert documents[0].id == f"{name}#3"
@@ -96,7 +96,7 @@ def test_each_text_response_is_a_document(tmp_path: Path, name: str) -> None:
         "title": "Acme rises", "date": "2024-05-06", "site": "The Daily", "url": URL,
         "archived_at": "2026-11-28T10:15:00Z", "content_type": "text/html; charset=utf-8",
     }  # fmt: skip
-    assert [each.text for each in documents[1:4]] == ["Grüße", "A text extract.", "Item"]
+    assert [document.text for document in documents[1:4]] == ["Grüße", "A text extract.", "Item"]
     assert documents[1].notes == ("encoding:cp1252",)
     assert counts.ignored == {
         "(WARC warcinfo)": 1, "(WARC request)": 1, "(WARC image/png)": 1, "(HTTP 404)": 1, "(HTTP 301)": 1,
@@ -127,11 +127,11 @@ def test_unknown_content_encoding_fails_alone(tmp_path: Path) -> None:
         record(b"no http at all"),
         plain(6),
     )
-    found = texts(documents_of(path))
-    assert found[0] == "Text number 1."
-    assert found[1] == "a.warc#2: document_unreadable"
-    assert found[2:4] == ["Text as it stands.", "Text number 4."]
-    assert found[-1] == "Text number 6."
+    contents = texts(documents_of(path))
+    assert contents[0] == "Text number 1."
+    assert contents[1] == "a.warc#2: document_unreadable"
+    assert contents[2:4] == ["Text as it stands.", "Text number 4."]
+    assert contents[-1] == "Text number 6."
 
 
 def test_truncated_warc_record_is_noted(tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_truncated_warc_record_is_noted(tmp_path: Path) -> None:
     packed = response(gzip.compress(b"A text. " * 500)[:-9], "text/plain", Content_Encoding="gzip")
     named = record(response(b"A text.", "text/plain"), WARC_Truncated="length")
     read = documents_of(archive(tmp_path, named, record(packed)))
-    found = [each.notes for each in read if isinstance(each, Document)]
-    assert found == [("truncated:length",), ("truncated:content",)]
+    result = [document.notes for document in read if isinstance(document, Document)]
+    assert result == [("truncated:length",), ("truncated:content",)]
 
 
 def test_warc_without_its_extra_fails_with_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,22 +160,22 @@ def test_damaged_gzip_member_fails_alone(tmp_path: Path, at: int) -> None:
     members = [bytearray(gzip.compress(plain(n))) for n in range(1, 6)]
     members[2][at] ^= 0xFF
     (tmp_path / "a.warc.gz").write_bytes(b"".join(members))
-    found = texts(documents_of(tmp_path / "a.warc.gz"))
-    kept = [text for text in found if text.startswith("Text")]
-    failed = [text for text in found if "document_unreadable" in text]
+    contents = texts(documents_of(tmp_path / "a.warc.gz"))
+    kept = [text for text in contents if text.startswith("Text")]
+    failed = [text for text in contents if "document_unreadable" in text]
     assert {f"Text number {n}." for n in (1, 2, 4, 5)} <= set(kept)
     assert len(failed) == 1 or (at == 3 and not failed)  # the flags hold a bit that means nothing
-    assert len(found) == 5
+    assert len(contents) == 5
 
 
 @pytest.mark.parametrize("length", [5, 500, -3])
 def test_record_with_a_wrong_length_fails_alone(tmp_path: Path, length: int) -> None:
     """Reading continues at the next record."""
     broken = record(response(b"Text of the wrong length.", "text/plain"), length=length)
-    found = texts(documents_of(archive(tmp_path, plain(1), broken, *[plain(n) for n in range(3, 9)])))
-    assert found[0] == "Text number 1."
-    assert sum("document_unreadable" in text for text in found) == 1
-    assert found[-1] == "Text number 8."
+    contents = texts(documents_of(archive(tmp_path, plain(1), broken, *[plain(n) for n in range(3, 9)])))
+    assert contents[0] == "Text number 1."
+    assert sum("document_unreadable" in text for text in contents) == 1
+    assert contents[-1] == "Text number 8."
 
 
 @NAMES
@@ -212,10 +212,10 @@ def test_warc_decompression_bomb_fails_alone(tmp_path: Path, packer: Any) -> Non
     block = response(packer(bytes(50_000_000)), "text/plain", Content_Encoding=name)
     path = archive(tmp_path, record(block), plain(2))
     tracemalloc.start()
-    found = texts(documents_of(path, max_document_bytes=1_000_000))
+    contents = texts(documents_of(path, max_document_bytes=1_000_000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found == ["a.warc#1: document_too_large", "Text number 2."]
+    assert contents == ["a.warc#1: document_too_large", "Text number 2."]
     assert peak < 30_000_000
 
 
@@ -226,11 +226,11 @@ def test_too_long_record_is_skipped(tmp_path: Path) -> None:
     path = archive(tmp_path, video, text, plain(3))
     counts = ListingCounts()
     tracemalloc.start()
-    found = texts(documents_of(path, counts, max_document_bytes=1_000_000))
+    contents = texts(documents_of(path, counts, max_document_bytes=1_000_000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found[-1] == "Text number 3."
-    assert "a.warc#2: document_too_large" in found
+    assert contents[-1] == "Text number 3."
+    assert "a.warc#2: document_too_large" in contents
     assert peak < 3_000_000
 
 

@@ -78,12 +78,12 @@ def problem(data: bytes | str) -> tuple[str, str]:
 
 def test_nitf_gives_its_body_in_order() -> None:
     """It has headline, byline, dateline, paragraphs, captions and tables; a repeated lead paragraph appears once."""
-    found = document(NITF)
-    assert found.text == (
+    decoded = document(NITF)
+    assert decoded.text == (
         "Bank raises rates\nSecond line\nBy Anna B.\nFRANKFURT\nShort.\nThe bank raised\nCO2 at 5 euros.\nA caption.\n"
         "a\tb\nc\td\nContact: desk"
     )
-    assert found.metadata == {
+    assert decoded.metadata == {
         "title": "Bank raises rates", "author": "Anna B.", "dateline": "FRANKFURT", "guid": "x-1",
         "source": "The Daily", "published_at": "2026-11-28T10:15:00Z", "tags": ["rates", "Economy"],
     }  # fmt: skip
@@ -103,11 +103,11 @@ def test_nitf_gives_its_body_in_order() -> None:
 )
 def test_news_item_gives_its_headline_and_content(content: str) -> None:
     """Content is NITF, a page or text; repeated content is read once, and remote content is counted."""
-    found = document(NEWS_ITEM % (content + '<remoteContent href="a.jpg"/>'))
-    assert found.text == "By Anna B.\n\nFRANKFURT\n\nA summary.\n\nBank raises rates\nOne.\nTwo."
-    assert found.notes == ("attachments_skipped:1",)
-    assert found.metadata["source"] == "ACME"
-    assert {name: found.metadata[name] for name in ("title", "author", "guid", "language", "tags", "dateline")} == {
+    decoded = document(NEWS_ITEM % (content + '<remoteContent href="a.jpg"/>'))
+    assert decoded.text == "By Anna B.\n\nFRANKFURT\n\nA summary.\n\nBank raises rates\nOne.\nTwo."
+    assert decoded.notes == ("attachments_skipped:1",)
+    assert decoded.metadata["source"] == "ACME"
+    assert {name: decoded.metadata[name] for name in ("title", "author", "guid", "language", "tags", "dateline")} == {
         "title": "Bank raises rates", "author": "Anna B.", "guid": "urn:1", "language": "en", "tags": ["economy"],
         "dateline": "FRANKFURT",
     }  # fmt: skip
@@ -115,13 +115,13 @@ def test_news_item_gives_its_headline_and_content(content: str) -> None:
 
 def test_article_gives_title_abstract_and_sections() -> None:
     """Tables have tabs, a formula appears in one form, and references are counted."""
-    found = document(ARTICLE)
-    assert found.text == (
+    decoded = document(ARTICLE)
+    assert decoded.text == (
         "On E. coli\nA subtitle\n\nAn abstract.\n\nMethods\nSee [1], x2.\nTable 1\nCells.\na\tb\n1\t2\n"
         "Figure 1\nA figure.\n(1)\n$$E=mc^2$$\nWith y=3.\n\nThanks.\nAppendix.\n\nReview\n\nGood."
     )
-    assert found.notes == ("references_skipped:2",)
-    assert found.metadata == {
+    assert decoded.notes == ("references_skipped:2",)
+    assert decoded.metadata == {
         "title": "On E. coli", "author": "Marie Curie, The Group", "source": "Journal of Tests", "doi": "10.1/x",
         "published_at": "2026-11-05", "tags": ["bacteria"],
     }  # fmt: skip
@@ -161,9 +161,9 @@ def test_unknown_xml_gives_all_its_text_in_order(data: str, text: str) -> None:
 )
 def test_xml_encoding_is_declared_or_marked(text: str, encoding: str, notes: tuple[str, ...]) -> None:
     """UTF-8 under a wrong declaration is read as UTF-8."""
-    found = document(text.encode(encoding))
-    assert found.text == re.sub("<.*?>", "", text)
-    assert found.notes == notes
+    decoded = document(text.encode(encoding))
+    assert decoded.text == re.sub("<.*?>", "", text)
+    assert decoded.notes == notes
 
 
 def test_damaged_xml_is_noted_and_truncated_xml_fails() -> None:
@@ -300,9 +300,9 @@ def test_every_word_of_broken_xml_appears_once(junk: Sequence[str]) -> None:
     words = [f"word{n}" for n in range(len(junk) + 1)]
     body = "".join(f" {word} {piece} " for word, piece in zip(words, [*junk, ""], strict=True))
     try:
-        found = decode_xml(f"<doc>{body}</doc>".encode(), "text")
+        decoded = decode_xml(f"<doc>{body}</doc>".encode(), "text")
     except DocumentError:  # an attribute that is not closed takes the end tag with it
         assert '<q r="' in junk
         return
     if '<q r="' not in junk:
-        assert re.findall(r"word\d+", found.text) == words
+        assert re.findall(r"word\d+", decoded.text) == words

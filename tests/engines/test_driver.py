@@ -24,7 +24,7 @@ class Codes:
     """An engine without machines: each try of a chunk ends with its next exit code, the last one repeated."""
 
     def __init__(self, codes: Sequence[Sequence[int]]) -> None:
-        self.codes = [list(each) for each in codes]
+        self.codes = [list(code) for code in codes]
         self.running: list[int] = []
         self.most = 0
         self.tries = [0] * len(codes)

@@ -116,7 +116,7 @@ def written(place: Place) -> Counter[str]:
 
 def asked(place: Place) -> Counter[str]:
     """Return how many chats each document has had so far."""
-    return Counter(seen.document for seen in place.server.chats() if seen.document.endswith(".txt"))
+    return Counter(chat.document for chat in place.server.chats() if chat.document.endswith(".txt"))
 
 
 class Halves:

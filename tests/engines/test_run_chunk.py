@@ -43,7 +43,7 @@ def holder_of(place: Place) -> int:
 
 def sent(place: Place) -> int:
     """Return the number of requests with a document; those of the preflight do not count."""
-    return sum(seen.document.endswith(".txt") for seen in place.server.chats())
+    return sum(chat.document.endswith(".txt") for chat in place.server.chats())
 
 
 def is_running(pid: int) -> bool:

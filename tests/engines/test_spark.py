@@ -64,15 +64,15 @@ def ended(place: Place, process: subprocess.Popen[str]) -> str:
 
 def workers(place: Place) -> dict[int, int]:
     """Return the processes that run chunks of this place, each with its parent, a task's Python worker."""
-    found = {}
+    collected = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
             if b"--chunk" in words and (folder / "cwd").readlink() == place.folder:
-                found[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                collected[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:  # ended meanwhile
             continue
-    return found
+    return collected
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_killed_python_workers_lose_and_duplicate_no_record(place: Place) -> Non
             held.append(document)
             opened.wait(WAIT_S)
 
-    place.server.faults = lambda seen, _: hold(seen.document)
+    place.server.faults = lambda request, _: hold(request.document)
     process = submit(place, EXAMPLE, "pipeline.yaml")
     try:
         until(lambda: len(held) == 2 or process.poll() is not None, "two requests", pause_s=0.05)

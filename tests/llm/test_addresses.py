@@ -74,7 +74,7 @@ def test_each_address_of_a_name_is_a_replica() -> None:
         endpoints = {provider.ask(question(f"d{n}")).attempts[-1].model.endpoint for n in range(20)}
         assert endpoints == {f"http://127.0.0.1:{port}", f"http://127.0.0.2:{port}"}
         for server in servers:
-            assert {got.headers["host"] for got in server.got} == {f"models.test:{port}"}
+            assert {request.headers["host"] for request in server.got} == {f"models.test:{port}"}
 
 
 def test_name_is_one_replica_without_the_setting() -> None:
@@ -112,11 +112,11 @@ def test_failed_look_up_keeps_the_known_replicas() -> None:
     """A name server that is unavailable for a minute removes no replica."""
     service = Service("127.0.0.1", "127.0.0.2")
     provider = service.provider(8000)
-    known = list(provider.replicas)
+    replicas = list(provider.replicas)
     service.addresses = []
     service.clock.now += LOOK_UP_EVERY_S
     provider.recover(at_once)
-    assert provider.replicas == known
+    assert provider.replicas == replicas
 
 
 def test_missing_key_file_does_not_stop_the_look_up(tmp_path: Path) -> None:
@@ -125,12 +125,12 @@ def test_missing_key_file_does_not_stop_the_look_up(tmp_path: Path) -> None:
     key.write_text("secret")
     service = Service("127.0.0.1")
     provider = service.provider(8000, key_file=key)
-    known = list(provider.replicas)
+    replicas = list(provider.replicas)
     service.addresses = ["127.0.0.1", "127.0.0.2"]
     key.unlink()
     service.clock.now += LOOK_UP_EVERY_S
     provider.recover(at_once)
-    assert provider.replicas == known
+    assert provider.replicas == replicas
     key.write_text("secret")
     service.clock.now += LOOK_UP_EVERY_S
     provider.recover(at_once)

@@ -62,8 +62,8 @@ def asked(
 
 def sent(wire: responses.RequestsMock) -> dict[str, Any]:
     """Return the body of the only request."""
-    found: dict[str, Any] = json.loads(wire.calls[0].request.body)
-    return found
+    payload: dict[str, Any] = json.loads(wire.calls[0].request.body)
+    return payload
 
 
 def test_vllm_sends_an_openai_request(wire: responses.RequestsMock) -> None:
@@ -245,10 +245,10 @@ def test_health_check_logs_no_secret_of_the_url(caplog: pytest.LogCaptureFixture
         url = server.url.replace("//", "//robot:hunter2@")
         assert check_vllm_health(url, api_key="sk-secret") is True
     assert check_vllm_health(url, 1.0, api_key="sk-secret") is False
-    told = " ".join(str(vars(record)) for record in caplog.records if record.name.startswith("pipeline"))
-    assert "health check passed" in told
-    assert "health check failed" in told
-    assert [secret for secret in ("robot", "hunter2", "sk-secret") if secret in told] == []
+    records = " ".join(str(vars(record)) for record in caplog.records if record.name.startswith("pipeline"))
+    assert "health check passed" in records
+    assert "health check failed" in records
+    assert [secret for secret in ("robot", "hunter2", "sk-secret") if secret in records] == []
 
 
 def test_small_clients_share_the_endpoint() -> None:

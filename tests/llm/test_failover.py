@@ -15,8 +15,8 @@ from pipeline.llm.replica import at_once
 def test_first_provider_answers_while_available() -> None:
     """The fallback gets no request."""
     with FakeLLM() as first, FakeLLM() as second:
-        asked = failover_of((first.url,), second=second.url).ask(question("d"))
-        assert [attempt.model.provider for attempt in asked.attempts] == ["vllm"]
+        outcome = failover_of((first.url,), second=second.url).ask(question("d"))
+        assert [attempt.model.provider for attempt in outcome.attempts] == ["vllm"]
         assert second.chats() == []
 
 
@@ -24,12 +24,12 @@ def test_unavailable_provider_is_skipped() -> None:
     """Each attempt names its provider; later requests go to the fallback at once."""
     with FakeLLM() as second:
         failover = failover_of((refusing_url(),), second=second.url)
-        asked = failover.ask(question("a"))
-        assert [(attempt.model.provider, attempt.ok) for attempt in asked.attempts] == [
+        outcome = failover.ask(question("a"))
+        assert [(attempt.model.provider, attempt.ok) for attempt in outcome.attempts] == [
             ("vllm", False),
             ("ollama", True),
         ]
-        assert (asked.unavailable, failover.available) == (False, True)
+        assert (outcome.unavailable, failover.available) == (False, True)
         assert [attempt.model.provider for attempt in failover.ask(question("b")).attempts] == ["ollama"]
 
 
@@ -60,9 +60,9 @@ def test_each_switch_is_logged_with_old_and_new_provider(caplog: pytest.LogCaptu
         clock.now += 60
         for _ in range(3):
             failover.recover(at_once)
-    told = [vars(record) for record in caplog.records if record.message == "provider switched"]
+    records = [vars(record) for record in caplog.records if record.message == "provider switched"]
     keys = ("levelname", "old_provider", "new_provider", "old_model", "new_model", "variant")
-    assert [tuple(fields[key] for key in keys) for fields in told] == [
+    assert [tuple(fields[key] for key in keys) for fields in records] == [
         ("INFO", "vllm", "ollama", MODEL, "the-other", "default"),
         ("INFO", "ollama", "vllm", "the-other", MODEL, "default"),
     ]
@@ -71,48 +71,48 @@ def test_each_switch_is_logged_with_old_and_new_provider(caplog: pytest.LogCaptu
 def test_configuration_error_moves_to_the_fallback() -> None:
     """A refused key does not stop the run while another provider works."""
     with FakeLLM(api_key="right") as first, FakeLLM() as second:
-        asked = failover_of((first.url,), second=second.url, api_key="wrong").ask(question("d"))
-        assert [attempt.reason for attempt in asked.attempts] == ["unauthorized", None]
-        assert asked.attempts[-1].model.provider == "ollama"
+        outcome = failover_of((first.url,), second=second.url, api_key="wrong").ask(question("d"))
+        assert [attempt.reason for attempt in outcome.attempts] == ["unauthorized", None]
+        assert outcome.attempts[-1].model.provider == "ollama"
 
 
 @pytest.mark.parametrize(("fault", "requests"), [("context", 1), ("http_413", 2), ("http_400", 2)])
 def test_document_error_does_not_move_to_the_fallback(fault: str, requests: int) -> None:
     """The document would fail at every provider."""
     with FakeLLM(faults=only("bad", fault)) as first, FakeLLM() as second:
-        asked = failover_of((first.url,), second=second.url).ask(question("bad"))
-        assert (asked.unavailable, len(asked.attempts), second.chats()) == (False, requests, [])
+        outcome = failover_of((first.url,), second=second.url).ask(question("bad"))
+        assert (outcome.unavailable, len(outcome.attempts), second.chats()) == (False, requests, [])
 
 
 @pytest.mark.parametrize("fault", ["truncated", "invalid_json", "repetition"])
 def test_answer_error_does_not_move_to_the_fallback(fault: str) -> None:
     """The model has answered."""
     with FakeLLM(faults=only("bad", fault)) as first, FakeLLM() as second:
-        asked = failover_of((first.url,), second=second.url).ask(question("bad"))
-        assert (asked.unavailable, len(asked.attempts), second.chats()) == (False, 1, [])
+        outcome = failover_of((first.url,), second=second.url).ask(question("bad"))
+        assert (outcome.unavailable, len(outcome.attempts), second.chats()) == (False, 1, [])
 
 
 def test_failing_document_is_tried_at_each_provider() -> None:
     """Each provider gets at most `max_retries` + 1 requests."""
     with FakeLLM(faults=only("bad", "http_503")) as first, FakeLLM(faults=only("bad", "http_503")) as second:
-        asked = failover_of((first.url,), second=second.url, max_retries=2).ask(question("bad"))
-        assert (asked.unavailable, asked.losses) == (False, 0)
-        assert [attempt.model.provider for attempt in asked.attempts] == ["vllm"] * 3 + ["ollama"] * 3
+        outcome = failover_of((first.url,), second=second.url, max_retries=2).ask(question("bad"))
+        assert (outcome.unavailable, outcome.losses) == (False, 0)
+        assert [attempt.model.provider for attempt in outcome.attempts] == ["vllm"] * 3 + ["ollama"] * 3
         assert (asked_for(first, "bad"), asked_for(second, "bad")) == (3, 3)
 
 
 def test_document_that_killed_a_server_is_not_sent_to_the_fallback() -> None:
     """It must not take down the next provider as well."""
     with FakeLLM(faults=only("bad", "kill"), restart_s=30.0) as first, FakeLLM() as second:
-        asked = failover_of((first.url,), second=second.url).ask(question("bad"))
-        assert (asked.unavailable, asked.losses, second.chats()) == (True, 1, [])
+        outcome = failover_of((first.url,), second=second.url).ask(question("bad"))
+        assert (outcome.unavailable, outcome.losses, second.chats()) == (True, 1, [])
 
 
 def test_document_is_returned_if_all_providers_are_unavailable() -> None:
     """An outage is not the document's fault, and may end."""
     failover = failover_of((refusing_url(),), second=refusing_url())
-    asked = failover.ask(question("d"))
-    assert (asked.unavailable, asked.losses, failover.available) == (True, 0, False)
+    outcome = failover.ask(question("d"))
+    assert (outcome.unavailable, outcome.losses, failover.available) == (True, 0, False)
     assert failover.trouble is not None
     assert failover.trouble.dead_end is False
     assert failover.trouble.message.count("connection_error") == 2

@@ -232,7 +232,7 @@ def test_reload_key_reads_the_key_file_again() -> None:
         assert endpoint.reload_key() is True
         assert endpoint.reload_key() is False
         endpoint.get("/x", timeout_s=60)
-        assert [got.headers["authorization"] for got in server.got] == ["Bearer old", "Bearer new"]
+        assert [request.headers["authorization"] for request in server.got] == ["Bearer old", "Bearer new"]
 
 
 def test_secrets_are_in_no_repr_and_no_error() -> None:
@@ -255,8 +255,8 @@ def test_secret_repeated_in_an_error_is_masked(status: int) -> None:
             Endpoint(server.url, access).get("/x", timeout_s=60),
             Endpoint(server.url, access).post("/x", b"{}", timeout_s=60),
         ):
-            told = json.loads(answer.body)["error"]["message"]
-            assert told == "got Bearer *** and ***, team blue-team, model sk"
+            message = json.loads(answer.body)["error"]["message"]
+            assert message == "got Bearer *** and ***, team blue-team, model sk"
 
 
 def test_replaced_key_repeated_in_an_error_is_masked() -> None:
@@ -265,10 +265,10 @@ def test_replaced_key_repeated_in_an_error_is_masked() -> None:
     endpoint: Endpoint
 
     def refuse(line: Line) -> None:
-        got = line.read()
-        assert got is not None
+        request = line.read()
+        assert request is not None
         endpoint.reload_key()
-        line.send(reply(got.headers["authorization"], 401))
+        line.send(reply(request.headers["authorization"], 401))
 
     with RawServer(refuse) as server:
         endpoint = Endpoint(server.url, Access(read_key=lambda: next(keys)))
@@ -298,10 +298,10 @@ def test_configured_length_and_host_are_sent_once() -> None:
         access = Access(headers={"content-length": "7", "host": "models.example", "accept": "text/x"})
         Endpoint(server.url, access).post("/x", b"{}", timeout_s=60)
         Endpoint(server.url, access).get("/x", timeout_s=60)
-    posted, got = server.got
+    posted, request = server.got
     assert (posted.body, posted.headers["content-length"]) == (b"{}", "2")
     assert (posted.headers["host"], posted.headers["accept"]) == ("models.example", "text/x")
-    assert "content-length" not in got.headers
+    assert "content-length" not in request.headers
 
 
 def test_no_netrc_login_and_no_cookies_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +314,7 @@ def test_no_netrc_login_and_no_cookies_are_sent(tmp_path: Path, monkeypatch: pyt
             endpoint.post("/x", b"{}", timeout_s=60)
     names = {"host", "user-agent", "accept", "accept-encoding", "content-type", "content-length", "connection"}
     names |= {"x-request-id"}
-    assert [set(got.headers) - names for got in server.got] == [set(), set()]
+    assert [set(request.headers) - names for request in server.got] == [set(), set()]
 
 
 def test_proxy_environment_is_read_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +336,7 @@ def test_refusing_proxy_is_no_lost_server(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         with pytest.raises(CallFailedError) as caught:
             Endpoint("https://models.example").post("/x", b"{}", timeout_s=60)
-        assert [got.method for got in proxy.got] == ["CONNECT"]
+        assert [request.method for request in proxy.got] == ["CONNECT"]
     assert (caught.value.reason, caught.value.sent, caught.value.lost) == ("connection_error", False, False)
     assert "502" in caught.value.error
 
@@ -448,4 +448,4 @@ def test_bodies_of_concurrent_requests_do_not_mix() -> None:
         endpoint = Endpoint(server.url)
         sent = [b"%d" % number * (number % 7 + 1) for number in range(60)]
         list(threads.map(lambda body: endpoint.post("/x", body, timeout_s=60), sent))
-        assert sorted(got.body for got in server.got) == sorted(sent)
+        assert sorted(request.body for request in server.got) == sorted(sent)

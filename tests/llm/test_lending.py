@@ -81,7 +81,7 @@ def test_verify_without_request_agrees_with_verify(
         raise AssertionError("a request was sent")
 
     for chars, tokens in prompts:
-        found = quick.verify_without_request(PromptMeasurements(chars, tokens, chars, 100))
-        if found is not None:
+        result = quick.verify_without_request(PromptMeasurements(chars, tokens, chars, 100))
+        if result is not None:
             case = VerificationCase("x" * chars, tokens, chars, 100, refuse, refuse)
-            assert slow.verify(case, may_wait=lambda: False) == found
+            assert slow.verify(case, may_wait=lambda: False) == result

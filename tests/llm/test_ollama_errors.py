@@ -89,13 +89,13 @@ ERRORS: list[tuple[int, bytes, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "body", "reason", "told"), ERRORS, ids=lambda value: str(value)[:40])
-def test_error_reply_gives_the_expected_reason(status: int, body: bytes, reason: str, told: str) -> None:
+@pytest.mark.parametrize(("status", "body", "reason", "message"), ERRORS, ids=lambda value: str(value)[:40])
+def test_error_reply_gives_the_expected_reason(status: int, body: bytes, reason: str, message: str) -> None:
     """The error is the status; status, type and, failing those, the text decide the reason."""
     with answering(reply(body, status)) as server:
         attempt = client_of(server.url).call_llm({"system": "s", "user": "u"}, SCHEMA, "u")
     assert (attempt.error, attempt.reason, attempt.raw_text) == (f"http_{status}", reason, None)
-    assert told in attempt.message
+    assert message in attempt.message
     assert attempt.lost is (body == error(CRASHED))
 
 

@@ -85,11 +85,11 @@ def test_each_recorded_chat_has_an_expectation() -> None:
 @pytest.mark.parametrize("name", CHATS)
 def test_recorded_chat_gives_the_expected_attempt(name: str) -> None:
     """Error, reason, prompt tokens, text and message are compared."""
-    error, reason, tokens, begins, told = TABLE[name]
+    error, reason, tokens, begins, message = TABLE[name]
     attempt = replayed(name)
     assert (attempt.error, attempt.reason, attempt.prompt_tokens) == (error, reason, tokens)
     assert (attempt.raw_text or "").startswith(begins)
-    assert told in attempt.message
+    assert message in attempt.message
     by_ollama = RECORDINGS[name]["request"]["path"] == OPENAI and error != "http_404"
     assert attempt.server == ("ollama" if by_ollama else None)
 
@@ -99,9 +99,9 @@ def test_ollama_is_recognised_by_its_recorded_pages() -> None:
     pages = {path: reply(RECORDINGS[name]["response"]["body"]) for path, name in (("/v1/models", "v1_models"),)}
     with answering({**pages, OPENAI: reply(RECORDINGS["v1_chat_schema"]["response"]["body"])}) as server:
         client = VLLMClient(VLLMConfig(base_url=server.url, model="smollm2:135m", type="openai"))
-        found = examine(client, sample=PreflightSample({"user": ""}), full=True, canary=False)
-        assert (found.status, found.reason, found.dead_end) == ("misconfigured", "rejected_config", True)
-        assert "type: ollama" in found.message
+        preflight = examine(client, sample=PreflightSample({"user": ""}), full=True, canary=False)
+        assert (preflight.status, preflight.reason, preflight.dead_end) == ("misconfigured", "rejected_config", True)
+        assert "type: ollama" in preflight.message
 
 
 def asked_of_fake(server: FakeLLM, path: str, text: str, **more: Any) -> tuple[int, Any]:

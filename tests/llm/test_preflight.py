@@ -44,14 +44,14 @@ def test_good_server_passes_with_its_capabilities(kind: str) -> None:
     """These are model, models, context, version, size of the bare prompt, and schema enforcement."""
     with FakeLLM(("llama3.1:latest", "other:latest"), 4096) as server:
         client = client_of(kind, server.url, **({"num_ctx": 4096} if kind == "ollama" else {}))
-        found = look(client)
-        assert client.call_llm({"user": "u"}, None, "u").model.digest == found.digest
-    assert (found.status, found.reason, found.message, found.warnings) == ("ok", None, "", ())
-    assert (found.model, found.models) == ("llama3.1:latest", ("llama3.1:latest", "other:latest"))
-    assert (found.context_length, found.server) == (4096, "0.32.0" if kind == "vllm" else "0.32.9")
-    assert found.prompt_tokens == (len("You extract.\n<document></document>")) // 4
-    assert found.enforcement == "enforced"
-    assert (found.digest is not None) is (kind == "ollama")
+        preflight = look(client)
+        assert client.call_llm({"user": "u"}, None, "u").model.digest == preflight.digest
+    assert (preflight.status, preflight.reason, preflight.message, preflight.warnings) == ("ok", None, "", ())
+    assert (preflight.model, preflight.models) == ("llama3.1:latest", ("llama3.1:latest", "other:latest"))
+    assert (preflight.context_length, preflight.server) == (4096, "0.32.0" if kind == "vllm" else "0.32.9")
+    assert preflight.prompt_tokens == (len("You extract.\n<document></document>")) // 4
+    assert preflight.enforcement == "enforced"
+    assert (preflight.digest is not None) is (kind == "ollama")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,21 +59,21 @@ def test_agents_schema_is_sent_before_the_canary(kind: str) -> None:
     """vLLM selects its grammar back end by the first structured request."""
     with FakeLLM() as server:
         look(client_of(kind, server.url))
-        asked = [schema_sent(seen) for seen in server.chats() if seen.body["messages"]]
-    assert asked == [SCHEMA, canary_schema(SCHEMA)]
+        sent = [schema_sent(chat) for chat in server.chats() if chat.body["messages"]]
+    assert sent == [SCHEMA, canary_schema(SCHEMA)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_server_that_ignores_schemas_causes_a_warning(kind: str) -> None:
     """It is used all the same, because every answer is validated here."""
     with FakeLLM(enforce_schema=False) as server:
-        found = look(client_of(kind, server.url))
-    assert (found.status, found.enforcement) == ("ok", "not enforced")
-    assert "does not hold the model to the schema" in found.warnings[0]
+        preflight = look(client_of(kind, server.url))
+    assert (preflight.status, preflight.enforcement) == ("ok", "not enforced")
+    assert "does not hold the model to the schema" in preflight.warnings[0]
 
 
 @pytest.mark.parametrize(
-    ("said", "statement"),
+    ("message", "statement"),
     [
         ('{"canary":\n "kJ7-sulphur"}', "enforced"),
         ('{"canary":\n "kJ7-sulphur", "a": 1}', "enforced"),
@@ -90,28 +90,28 @@ def test_server_that_ignores_schemas_causes_a_warning(kind: str) -> None:
         ("", "not verified (the test was not answered: no content)"),
     ],
 )
-def test_canary_distinguishes_enforced_schemas(said: str, statement: str) -> None:
+def test_canary_distinguishes_enforced_schemas(message: str, statement: str) -> None:
     """A tiny model once generated only white space after the brace (vLLM 0.32.0), which prose does not begin with."""
-    with FakeLLM(answer=lambda prompt, _: said if "harbour" in prompt else '{"a": 1}') as server:
+    with FakeLLM(answer=lambda prompt, _: message if "harbour" in prompt else '{"a": 1}') as server:
         assert look(client_of("vllm", server.url)).enforcement == statement
 
 
 def test_enforcement_is_unknown_without_a_canary() -> None:
     """The canary is sent once per server and run; later preflights omit it."""
     with FakeLLM(enforce_schema=False) as server:
-        found = look(client_of("vllm", server.url), canary=False)
-        assert (found.status, found.enforcement, found.warnings, len(server.chats())) == ("ok", "", (), 1)
+        preflight = look(client_of("vllm", server.url), canary=False)
+        assert (preflight.status, preflight.enforcement, preflight.warnings, len(server.chats())) == ("ok", "", (), 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_missing_model_is_reported_with_the_available_ones(kind: str) -> None:
     """No completion was sent for it."""
     with FakeLLM(("llama3.1:latest", "mistral:7b")) as server:
-        found = look(client_of(kind, server.url, model="nosuch"))
+        preflight = look(client_of(kind, server.url, model="nosuch"))
         assert server.chats() == []
-    assert (found.status, found.reason) == ("misconfigured", "model_not_found")
-    assert found.message == "model 'nosuch' is not available; the server has 'llama3.1:latest', 'mistral:7b'"
-    assert found.models == ("llama3.1:latest", "mistral:7b")
+    assert (preflight.status, preflight.reason) == ("misconfigured", "model_not_found")
+    assert preflight.message == "model 'nosuch' is not available; the server has 'llama3.1:latest', 'mistral:7b'"
+    assert preflight.models == ("llama3.1:latest", "mistral:7b")
 
 
 @pytest.mark.parametrize("model", ["llama3.1", "llama3.1:latest"])
@@ -132,16 +132,16 @@ def test_ollama_tags_are_different_models() -> None:
 def test_wrong_key_is_a_configuration_error(kind: str, mode: str) -> None:
     """It is found before the first document, at every preflight setting."""
     with FakeLLM(api_key="right") as server:
-        found = look(client_of(kind, server.url, api_key="wrong", preflight=mode))
+        result = look(client_of(kind, server.url, api_key="wrong", preflight=mode))
         right = look(client_of(kind, server.url, api_key="right", preflight=mode))
-    assert (found.status, found.reason) == ("misconfigured", "unauthorized")
-    assert "wrong" not in repr(found)
+    assert (result.status, result.reason) == ("misconfigured", "unauthorized")
+    assert "wrong" not in repr(result)
     assert right.status == "ok"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({}, ": no key was sent (set `api_key`, or name its file in `api_key_file`)"),
         ({"api_key": "wrong"}, ": the server refuses the key"),
@@ -149,13 +149,13 @@ def test_wrong_key_is_a_configuration_error(kind: str, mode: str) -> None:
         ({"headers": {"X-Api-Key": "wrong"}}, ": the server refuses the key"),
     ],
 )
-def test_missing_key_is_distinguished_from_a_wrong_one(kind: str, settings: dict[str, Any], told: str) -> None:
+def test_missing_key_is_distinguished_from_a_wrong_one(kind: str, settings: dict[str, Any], message: str) -> None:
     """The message says whether the key was not sent or not accepted."""
     with FakeLLM(api_key="right") as server:
-        found = look(client_of(kind, server.url, **settings))
+        preflight = look(client_of(kind, server.url, **settings))
         user = look(client_of(kind, server.url.replace("//", "//robot:hunter2@")))
     assert user.message.endswith(": the server refuses the key")
-    assert found.message == ("/v1/models" if kind == "vllm" else "/api/tags") + " answers HTTP 401" + told
+    assert preflight.message == ("/v1/models" if kind == "vllm" else "/api/tags") + " answers HTTP 401" + message
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -163,8 +163,8 @@ def test_missing_key_is_distinguished_from_a_wrong_one(kind: str, settings: dict
 def test_wrong_url_is_a_configuration_error(kind: str, page: bytes) -> None:
     """A server answers there, but it is no model server."""
     with answering(page) as server:
-        found = look(client_of(kind, server.url))
-    assert (found.status, found.reason) == ("misconfigured", "not_found")
+        preflight = look(client_of(kind, server.url))
+    assert (preflight.status, preflight.reason) == ("misconfigured", "not_found")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -172,18 +172,18 @@ def test_redirect_is_reported_with_its_target(kind: str) -> None:
     """It is not followed, because the key would go along; the message shows http written for https."""
     page = reply(b"", 308, Location="https://robot:hunter2@gateway.example/v1?token=hunter2")
     with answering(page) as server:
-        found = look(client_of(kind, server.url))
+        preflight = look(client_of(kind, server.url))
         assert len(server.got) == 1
-    assert (found.status, found.reason) == ("misconfigured", "not_found")
-    assert "answers HTTP 308, a redirect to https://***@gateway.example/v1" in found.message
-    assert "hunter2" not in found.message
+    assert (preflight.status, preflight.reason) == ("misconfigured", "not_found")
+    assert "answers HTTP 308, a redirect to https://***@gateway.example/v1" in preflight.message
+    assert "hunter2" not in preflight.message
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_unreachable_server_is_no_configuration_error(kind: str) -> None:
     """Waiting may help."""
-    found = look(client_of(kind, refusing_url()))
-    assert (found.status, found.reason) == ("unreachable", "connection_error")
+    preflight = look(client_of(kind, refusing_url()))
+    assert (preflight.status, preflight.reason) == ("unreachable", "connection_error")
     with answering(reply({"error": "starting"}, 503)) as server:
         assert look(client_of(kind, server.url)).status == "unreachable"
 
@@ -201,8 +201,8 @@ def test_draining_server_is_unreachable() -> None:
     with FakeLLM() as server:
         server.draining = True
         for full in (True, False):
-            found = look(client_of("vllm", server.url), full=full)
-            assert (found.status, found.reason) == ("unreachable", "server_error")
+            preflight = look(client_of("vllm", server.url), full=full)
+            assert (preflight.status, preflight.reason) == ("unreachable", "server_error")
 
 
 def test_empty_model_means_the_only_served_model() -> None:
@@ -217,9 +217,9 @@ def test_empty_model_means_the_only_served_model() -> None:
 def test_empty_model_among_several_is_a_configuration_error() -> None:
     """The choice would be ambiguous."""
     with FakeLLM(("a", "b")) as server:
-        found = look(client_of("vllm", server.url, model=""))
-    assert (found.status, found.reason, found.models) == ("misconfigured", "model_not_found", ("a", "b"))
-    assert "'a', 'b'" in found.message
+        preflight = look(client_of("vllm", server.url, model=""))
+    assert (preflight.status, preflight.reason, preflight.models) == ("misconfigured", "model_not_found", ("a", "b"))
+    assert "'a', 'b'" in preflight.message
 
 
 ADVICE = {
@@ -235,11 +235,11 @@ def test_max_tokens_beyond_the_context_is_a_configuration_error(kind: str) -> No
     settings = {"num_ctx": 1000} if kind == "ollama" else {}
     with FakeLLM(context=1000) as server:
         fits = look(client_of(kind, server.url, max_tokens=1000 - tokens, **settings))
-        found = look(client_of(kind, server.url, max_tokens=1001 - tokens, **settings))
+        preflight = look(client_of(kind, server.url, max_tokens=1001 - tokens, **settings))
     assert fits.status == "ok"
-    assert (found.status, found.reason) == ("misconfigured", "rejected_config")
-    assert f"takes {tokens} tokens and max_tokens is {1001 - tokens}" in found.message
-    assert ADVICE[kind] in found.message
+    assert (preflight.status, preflight.reason) == ("misconfigured", "rejected_config")
+    assert f"takes {tokens} tokens and max_tokens is {1001 - tokens}" in preflight.message
+    assert ADVICE[kind] in preflight.message
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -247,19 +247,19 @@ def test_prompt_beyond_the_context_is_a_configuration_error(kind: str) -> None:
     """A prompt that overflows without a document would fail every document."""
     sample = PreflightSample({"system": "word " * 2000, "user": ""}, SCHEMA)
     with FakeLLM(context=1000) as server:
-        found = look(client_of(kind, server.url, max_tokens=10), sample=sample)
-    assert (found.status, found.reason) == ("misconfigured", "rejected_config")
-    assert "does not fit" in found.message
-    assert ADVICE[kind] in found.message
+        preflight = look(client_of(kind, server.url, max_tokens=10), sample=sample)
+    assert (preflight.status, preflight.reason) == ("misconfigured", "rejected_config")
+    assert "does not fit" in preflight.message
+    assert ADVICE[kind] in preflight.message
 
 
 def test_refused_schema_is_a_configuration_error() -> None:
     """The first structured request has the agent's own schema."""
     schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
     with FakeLLM() as server:
-        found = look(client_of("vllm", server.url), sample=PreflightSample(SAMPLE.prompts, schema))
-    assert (found.status, found.reason) == ("misconfigured", "rejected_config")
-    assert "uniqueItems" in found.message
+        preflight = look(client_of("vllm", server.url), sample=PreflightSample(SAMPLE.prompts, schema))
+    assert (preflight.status, preflight.reason) == ("misconfigured", "rejected_config")
+    assert "uniqueItems" in preflight.message
 
 
 @pytest.mark.parametrize(("thinking", "think"), [(True, False), (False, None)])
@@ -269,7 +269,7 @@ def test_think_false_is_sent_only_to_thinking_models(thinking: bool, think: bool
         client = client_of("ollama", server.url)
         assert look(client).think is think
         client.call_llm({"user": "u"}, SCHEMA, "u")
-        bodies = [seen.body for seen in server.chats() if seen.body["messages"]]
+        bodies = [chat.body for chat in server.chats() if chat.body["messages"]]
     assert [body.get("think", "absent") for body in bodies] == ["absent" if think is None else think] * 3
 
 
@@ -291,9 +291,9 @@ def test_gpt_oss_gets_the_lowest_thinking_level(family: str, think: object) -> N
 def test_cold_model_is_loaded_with_empty_messages_first() -> None:
     """The load has `load_timeout` and not `timeout`, because Ollama drops a load whose client leaves."""
     with FakeLLM(load_s=1.5) as server:
-        found = look(client_of("ollama", server.url, timeout=1.0, load_timeout=60.0))
+        preflight = look(client_of("ollama", server.url, timeout=1.0, load_timeout=60.0))
         first = server.chats()[0].body
-        assert (found.status, server.loads) == ("ok", 1)
+        assert (preflight.status, server.loads) == ("ok", 1)
     assert (first["messages"], first["keep_alive"], first["options"]) == ([], "10m", {"num_ctx": 8192})
 
 
@@ -302,16 +302,16 @@ def test_cold_model_is_loaded_with_preflight_off() -> None:
     with FakeLLM(load_s=1.5) as server:
         client = client_of("ollama", server.url, timeout=1.0, load_timeout=60.0, preflight="off")
         assert look(client).status == "ok"
-        assert [seen.path for seen in server.requests] == ["/api/chat"]
+        assert [request.path for request in server.requests] == ["/api/chat"]
 
 
 def test_clamped_num_ctx_is_reported_and_recorded() -> None:
     """Ollama silently limits the context to what the model was trained for."""
     with FakeLLM(context=2048) as server:
         client = client_of("ollama", server.url, num_ctx=8192)
-        found = look(client)
-        assert found.context_length == 2048
-        assert found.warnings == ("`ollama.num_ctx` is 8192, but the loaded model has a context of 2048 tokens",)
+        preflight = look(client)
+        assert preflight.context_length == 2048
+        assert preflight.warnings == ("`ollama.num_ctx` is 8192, but the loaded model has a context of 2048 tokens",)
         assert client.call_llm({"user": "u"}, None, "u").context_length == 2048
 
 
@@ -325,8 +325,8 @@ def test_context_of_another_loaded_model_is_ignored() -> None:
         "/api/version": reply({"version": "0.32.9"}),
     }
     with answering(pages) as server:
-        found = look(client_of("ollama", server.url), canary=False)
-    assert (found.status, found.context_length, found.warnings) == ("ok", 8192, ())
+        preflight = look(client_of("ollama", server.url), canary=False)
+    assert (preflight.status, preflight.context_length, preflight.warnings) == ("ok", 8192, ())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -353,8 +353,8 @@ def test_liveness_check_is_one_tiny_completion(kind: str) -> None:
     """It has a few tokens and no schema."""
     with FakeLLM() as server:
         assert look(client_of(kind, server.url), full=False) == Preflight("ok")
-        seen = server.requests
-        assert (len(seen), len(server.chats()), schema_sent(seen[0])) == (1, 1, None)
+        requests = server.requests
+        assert (len(requests), len(server.chats()), schema_sent(requests[0])) == (1, 1, None)
 
 
 @pytest.mark.parametrize("name", ["truncated", "empty_content", "context", "html_200"])
@@ -368,5 +368,5 @@ def test_unenforced_schema_keywords_are_reported() -> None:
     """They depend on the kind of server."""
     schema = {**SCHEMA, "properties": {"a": {"type": "integer", "multipleOf": 5}}}
     with FakeLLM() as server:
-        found = look(client_of("vllm", server.url), sample=PreflightSample(SAMPLE.prompts, schema))
-    assert found.unenforced == ("$.a: multipleOf",)
+        preflight = look(client_of("vllm", server.url), sample=PreflightSample(SAMPLE.prompts, schema))
+    assert preflight.unenforced == ("$.a: multipleOf",)

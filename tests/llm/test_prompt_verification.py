@@ -202,9 +202,9 @@ def test_contradicting_counts_reveal_two_servers() -> None:
     small, large = Server("tail", context=4096), Server("tail", context=1 << 40)
     verifier = PromptVerifier("s")
     cut, missing = case_of(small, article(rng, 9_000))
-    found = verifier.verify(cut)
-    assert found is not None
-    assert found.is_cut
+    result = verifier.verify(cut)
+    assert result is not None
+    assert result.is_cut
     assert missing > 0
     case, _ = case_of(large, article(rng, 9_000))
     seen = verifier.verify(case)

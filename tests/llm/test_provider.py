@@ -49,9 +49,9 @@ def test_dead_replica_is_marked_unavailable() -> None:
     with FakeLLM() as alive:
         dead = refusing_url()
         provider = provider_of(dead, alive.url)
-        asked = [provider.ask(question(f"d{n}")) for n in range(20)]
-        assert all(one.attempts[-1].ok for one in asked)
-        assert sum(len(one.attempts) - 1 for one in asked) == 1
+        outcome = [provider.ask(question(f"d{n}")) for n in range(20)]
+        assert all(one.attempts[-1].ok for one in outcome)
+        assert sum(len(one.attempts) - 1 for one in outcome) == 1
         assert [replica.state for replica in provider.replicas] == ["unavailable", "up"]
         assert provider.available
         assert provider.trouble is None
@@ -80,9 +80,9 @@ def test_pause_grows_with_probes_not_with_documents() -> None:
     (replica,) = provider.replicas
     replica.clients = {"default": Together(replica.client, 16)}
     with ThreadPoolExecutor(16) as threads:
-        asked = list(threads.map(lambda n: provider.ask(question(f"d{n}")), range(16)))
-    assert all(one.unavailable for one in asked)
-    assert sum(len(one.attempts) for one in asked) == 16
+        outcome = list(threads.map(lambda n: provider.ask(question(f"d{n}")), range(16)))
+    assert all(one.unavailable for one in outcome)
+    assert sum(len(one.attempts) for one in outcome) == 16
     assert replica.pause_s == 2 * FIRST_PAUSE_S
     pauses = []
     for _ in range(6):
@@ -148,8 +148,8 @@ def test_outage_returns_the_document_without_a_loss() -> None:
         provider = provider_of(a.url, b.url)
         a.down()
         b.down()
-        asked = provider.ask(question("d"))
-        assert (asked.unavailable, asked.losses) == (True, 0)
+        outcome = provider.ask(question("d"))
+        assert (outcome.unavailable, outcome.losses) == (True, 0)
         assert not provider.available
         assert provider.trouble is not None
         assert provider.ask(question("d")).attempts == ()
@@ -161,8 +161,8 @@ def test_draining_server_is_an_outage() -> None:
     with FakeLLM() as server:
         provider = provider_of(server.url, clock=clock)
         server.draining = True
-        asked = provider.ask(question("d"))
-        assert (asked.unavailable, asked.losses, provider.available) == (True, 0, False)
+        outcome = provider.ask(question("d"))
+        assert (outcome.unavailable, outcome.losses, provider.available) == (True, 0, False)
         server.draining = False
         clock.now += 60
         provider.recover(at_once)
@@ -185,8 +185,8 @@ def test_changed_key_is_read_again_after_a_401(tmp_path: Path) -> None:
         assert provider.ask(question("a")).attempts[-1].ok
         server.api_key = "new"
         file.write_text("new\n")
-        asked = provider.ask(question("b"))
-        assert (asked.unavailable, asked.attempts[-1].reason) == (True, "unauthorized")
+        outcome = provider.ask(question("b"))
+        assert (outcome.unavailable, outcome.attempts[-1].reason) == (True, "unauthorized")
         assert provider.ask(question("b")).attempts[-1].ok
 
 
@@ -202,8 +202,11 @@ def test_configuration_error_of_one_document_fails_only_it() -> None:
     """The preflight passes twice, so the document fails on its second request."""
     with FakeLLM(faults=only("bad", "http_404_model")) as server:
         provider = provider_of(server.url)
-        asked = provider.ask(question("bad"))
-        assert (asked.unavailable, [attempt.reason for attempt in asked.attempts]) == (False, ["model_not_found"] * 2)
+        outcome = provider.ask(question("bad"))
+        assert (outcome.unavailable, [attempt.reason for attempt in outcome.attempts]) == (
+            False,
+            ["model_not_found"] * 2,
+        )
         assert provider.ask(question("good")).attempts[-1].ok
 
 
@@ -214,7 +217,7 @@ def test_concurrent_liveness_checks_are_shared() -> None:
         provider = provider_of(server.url, sleep=lambda _: barrier.wait() and None, max_retries=1)
         server.draining = True
         list(threads.map(lambda n: provider.ask(question(f"d{n}")), range(12)))
-        tiny = [seen for seen in server.chats() if "[[doc:" not in seen.body["messages"][-1]["content"]]
+        tiny = [chat for chat in server.chats() if "[[doc:" not in chat.body["messages"][-1]["content"]]
         assert len(tiny) <= 3
 
 
@@ -230,12 +233,12 @@ def test_preflight_capabilities_reach_every_client() -> None:
 @pytest.mark.parametrize("fault", ["empty_content", "html_200", "huge"])
 def test_malformed_reply_needs_no_liveness_check(fault: str) -> None:
     """The document fails by itself; a tiny completion would be refused here."""
-    with FakeLLM(faults=lambda seen, _n: Fault(fault if seen.document == "bad" else "http_503")) as server:
+    with FakeLLM(faults=lambda request, _n: Fault(fault if request.document == "bad" else "http_503")) as server:
         provider = provider_of(server.url, max_retries=1)
-        asked = provider.ask(question("bad"))
-        assert (asked.unavailable, asked.losses, len(asked.attempts)) == (False, 0, 2)
+        outcome = provider.ask(question("bad"))
+        assert (outcome.unavailable, outcome.losses, len(outcome.attempts)) == (False, 0, 2)
         assert provider.available
-        assert [seen.document for seen in server.chats()] == ["bad"] * 2
+        assert [chat.document for chat in server.chats()] == ["bad"] * 2
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
@@ -244,9 +247,9 @@ def test_poisoned_document_costs_only_its_retries(retries: int) -> None:
     with FakeLLM(faults=only("bad", "http_503")) as server:
         provider = provider_of(server.url, max_retries=retries)
         for _ in range(2):
-            asked = provider.ask(question("bad"))
-            assert (asked.unavailable, asked.losses) == (False, 0)
-            assert [attempt.error for attempt in asked.attempts] == ["http_503"] * (retries + 1)
+            outcome = provider.ask(question("bad"))
+            assert (outcome.unavailable, outcome.losses) == (False, 0)
+            assert [attempt.error for attempt in outcome.attempts] == ["http_503"] * (retries + 1)
         assert asked_for(server, "bad") == 2 * (retries + 1)
         assert provider.ask(question("good")).attempts[-1].ok
         assert provider.available
@@ -255,8 +258,8 @@ def test_poisoned_document_costs_only_its_retries(retries: int) -> None:
 def test_timeout_is_retried_once() -> None:
     """It is two requests, whatever `max_retries` is."""
     with FakeLLM(faults=only("slow", "hang")) as server:
-        asked = provider_of(server.url, timeout=1.0).ask(question("slow"))
-        assert (asked.unavailable, [attempt.error for attempt in asked.attempts]) == (False, ["timeout"] * 2)
+        outcome = provider_of(server.url, timeout=1.0).ask(question("slow"))
+        assert (outcome.unavailable, [attempt.error for attempt in outcome.attempts]) == (False, ["timeout"] * 2)
         assert asked_for(server, "slow") == 2
 
 
@@ -276,8 +279,8 @@ def test_back_off_is_jittered_or_follows_retry_after() -> None:
 def test_stop_in_a_back_off_returns_the_document() -> None:
     """A shutdown is no failure of the document."""
     with FakeLLM(faults=only("bad", "http_500")) as server:
-        asked = provider_of(server.url, sleep=lambda _: True).ask(question("bad"))
-        assert (asked.unavailable, len(asked.attempts)) == (True, 1)
+        outcome = provider_of(server.url, sleep=lambda _: True).ask(question("bad"))
+        assert (outcome.unavailable, len(outcome.attempts)) == (True, 1)
 
 
 def test_full_queue_is_no_outage() -> None:
@@ -295,6 +298,6 @@ def test_full_queue_is_no_outage() -> None:
         provider.ask(question("first"))
         long = threads.submit(provider.ask, question("long"))
         assert arrived.wait(60)
-        asked = provider.ask(question("refused"))
-        assert (asked.unavailable, asked.losses, provider.available) == (True, 0, True)
+        outcome = provider.ask(question("refused"))
+        assert (outcome.unavailable, outcome.losses, provider.available) == (True, 0, True)
         assert long.result().attempts[-1].ok

@@ -33,10 +33,10 @@ def client() -> VLLMClient:
     """Return a client that has run a preflight."""
     kind: Any = os.environ.get("REAL_VLLM_TYPE", "vllm")
     client = VLLMClient(VLLMConfig(base_url=BASE_URL, type=kind, max_tokens=64))
-    found = examine(client, sample=PreflightSample(PROMPTS, SCHEMA), full=True, canary=True)
-    assert (found.status, found.enforcement) == ("ok", "enforced"), found.message
-    assert found.context_length
-    assert found.prompt_tokens
+    preflight = examine(client, sample=PreflightSample(PROMPTS, SCHEMA), full=True, canary=True)
+    assert (preflight.status, preflight.enforcement) == ("ok", "enforced"), preflight.message
+    assert preflight.context_length
+    assert preflight.prompt_tokens
     return client
 
 

@@ -100,8 +100,8 @@ def test_retry_after_accepts_seconds_or_a_date(value: str | None, seconds: float
 @given(st.text(max_size=40))
 def test_any_retry_after_value_is_parsed_without_error(value: str) -> None:
     """This holds for any header value."""
-    found = retry_after_s(value, now=lambda: NOW)
-    assert found is None or found >= 0
+    result = retry_after_s(value, now=lambda: NOW)
+    assert result is None or result >= 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

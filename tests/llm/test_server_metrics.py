@@ -31,9 +31,9 @@ vllm:num_preemptions_total{engine="0",model_name="m"} %s
 
 def reader(**settings: str) -> GaugeReader:
     """Return a reader of a server that `responses` stands in for."""
-    found = VLLMClient(VLLMConfig(base_url="http://vllm.test", model="m", **settings)).gauge_reader()  # type: ignore[arg-type]
-    assert found is not None
-    return found
+    result = VLLMClient(VLLMConfig(base_url="http://vllm.test", model="m", **settings)).gauge_reader()  # type: ignore[arg-type]
+    assert result is not None
+    return result
 
 
 def test_running_and_waiting_are_summed_over_engines() -> None:

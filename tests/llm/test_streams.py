@@ -50,12 +50,12 @@ def lines(*chunks: Any) -> bytes:
 def stream_of(kind: str, pieces: list[str], *, finish: str | None = "stop") -> bytes:
     """Return a stream of these pieces; with `finish` None it breaks off."""
     if kind == "ollama":
-        said = [{"message": {"role": "assistant", "content": piece}, "done": False} for piece in pieces]
+        text = [{"message": {"role": "assistant", "content": piece}, "done": False} for piece in pieces]
         last = [{"message": {"role": "assistant", "content": ""}, **DONE, "done_reason": finish}] if finish else []
-        return lines(*said, *last)
-    said = [{"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]} for piece in pieces]
+        return lines(*text, *last)
+    text = [{"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]} for piece in pieces]
     last = [{"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}, {"choices": [], "usage": USAGE}]
-    return events(*said, *(last if finish else []), done=finish is not None)
+    return events(*text, *(last if finish else []), done=finish is not None)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -66,8 +66,8 @@ def test_interim_responses_are_skipped(interim: bytes, apart: bool, way: str) ->
     """Every 1xx before the reply is skipped, even in a segment of its own, and the connection is kept."""
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            parts = [interim, echo(got)] if apart else [interim + echo(got)]
+        while (request := line.read()) is not None:
+            parts = [interim, echo(request)] if apart else [interim + echo(request)]
             for part in parts:
                 line.send(part)
 
@@ -88,8 +88,8 @@ def test_interim_responses_are_bounded(interim: bytes, way: str) -> None:
     """A server that sends only 1xx responses is a bad response before the deadline."""
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            line.send(interim + echo(got))
+        while (request := line.read()) is not None:
+            line.send(interim + echo(request))
 
     with RawServer(talk) as server:
         assert replies_in_turn(server, 2, way=way) == ["bad_response", "bad_response"]
@@ -119,14 +119,14 @@ def test_request_with_a_partial_reply_is_not_resent(begun: bytes, resets: bool, 
     """The server has received it, so this is not a connection closed while idle."""
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            if got.body == b"1":
+        while (request := line.read()) is not None:
+            if request.body == b"1":
                 line.send(begun)
                 if resets:
                     line.wait_until_read()  # or the reset overtakes the bytes
                     return line.reset()
                 return line.close()
-            line.send(echo(got))
+            line.send(echo(request))
         return None
 
     with RawServer(talk) as server:
@@ -148,8 +148,8 @@ def test_reply_with_ambiguous_framing_closes_its_connection(framing: bytes, way:
     """By RFC 9112, 6.1 it may hide another reply."""
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            text = b"to " + got.body
+        while (request := line.read()) is not None:
+            text = b"to " + request.body
             line.send(framing + b"%x\r\n%b\r\n0\r\n\r\n" % (len(text), text))
 
     with RawServer(talk) as server:
@@ -162,10 +162,10 @@ def test_late_reply_after_a_gateway_error_is_not_read(status: int, way: str) -> 
     """After any status but 200 the connection is closed."""
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            if got.body == b"1":
+        while (request := line.read()) is not None:
+            if request.body == b"1":
                 line.send(reply(b"gave up", status))
-            line.send(echo(got))
+            line.send(echo(request))
 
     with RawServer(talk) as server:
         assert replies_in_turn(server, way=way) == ["to 0", str(status), "to 2", "to 3"]
@@ -177,8 +177,8 @@ def test_doubled_reply_closes_the_connection(way: str) -> None:
     """On a new connection the first reply counts, the second is dropped, and the connection is not reused."""
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            line.send(echo(got) * 2)
+        while (request := line.read()) is not None:
+            line.send(echo(request) * 2)
 
     with RawServer(talk) as server:
         assert replies_in_turn(server, way=way) == ["to 0", "to 1", "to 2", "to 3"]
@@ -190,9 +190,11 @@ def test_reply_with_surplus_bytes_on_a_reused_connection_is_refused(way: str) ->
     late: list[bytes] = []
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            answer = b"".join([*late, echo(got)])
-            late[:] = [echo(got)] if got.body == b"1" else []  # before it is sent: another connection may be next
+        while (request := line.read()) is not None:
+            answer = b"".join([*late, echo(request)])
+            late[:] = (
+                [echo(request)] if request.body == b"1" else []
+            )  # before it is sent: another connection may be next
             line.send(answer)
 
     with RawServer(talk) as server:
@@ -204,9 +206,9 @@ def going_on(tail: bytes, read: threading.Event, sent: threading.Event, **how: A
     """Return a server that sends `tail` once its first reply was `read`, and then sets `sent`."""
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            line.send(echo(got))
-            if got.body == b"0":
+        while (request := line.read()) is not None:
+            line.send(echo(request))
+            if request.body == b"0":
                 read.wait(60)
                 line.send(tail)
                 sent.set()
@@ -261,7 +263,7 @@ def test_each_request_has_its_own_id() -> None:
     """X-Request-Id differs between requests, even for a resend."""
     with answering(reply(b"ok")) as server:
         replies_in_turn(server, 5)
-        ids = [got.headers["x-request-id"] for got in server.got]
+        ids = [received.headers["x-request-id"] for received in server.got]
     assert len(set(ids)) == 5
 
 
@@ -281,7 +283,7 @@ def test_configured_request_id_is_sent_unchanged() -> None:
     """`headers` may name the job; replies are then not checked by id."""
     with answering(reply(b"ok")) as server:
         replies_in_turn(server, 2, headers={"x-request-id": "night-job"})
-        assert [got.headers["x-request-id"] for got in server.got] == ["night-job"] * 2
+        assert [received.headers["x-request-id"] for received in server.got] == ["night-job"] * 2
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -290,9 +292,9 @@ def test_reply_with_another_requests_id_is_refused(streamed: bool) -> None:
     before: list[Got] = []
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            shown = before[-1] if len(before) == 1 else got
-            before.append(got)
+        while (received := line.read()) is not None:
+            shown = before[-1] if len(before) == 1 else received
+            before.append(received)
             answer = completion(shown, shown.headers["x-request-id"])
             line.send(stream(answer) if streamed else answer)
 
@@ -312,8 +314,8 @@ def test_foreign_reply_id_is_accepted(request_id: Any) -> None:
     """Most servers and gateways generate ids of their own."""
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            body = json.loads(completion(got, "x").partition(b"\r\n\r\n")[2])
+        while (request := line.read()) is not None:
+            body = json.loads(completion(request, "x").partition(b"\r\n\r\n")[2])
             line.send(reply(body | {"id": request_id}))
 
     with RawServer(talk) as server:
@@ -327,9 +329,9 @@ def test_reply_header_with_another_requests_id_is_refused() -> None:
     ids: list[str] = []
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            ids.append(got.headers["x-request-id"])
-            line.send(reply(b"to " + got.body, X_Request_Id=ids[0]))
+        while (received := line.read()) is not None:
+            ids.append(received.headers["x-request-id"])
+            line.send(reply(b"to " + received.body, X_Request_Id=ids[0]))
 
     with RawServer(talk) as server:
         assert replies_in_turn(server, 2) == ["to 0", "bad_response"]

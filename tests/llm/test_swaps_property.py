@@ -70,8 +70,8 @@ class Stage:
 
     def talk(self, line: Line) -> None:
         """Answer one connection's requests."""
-        while (got := line.read()) is not None:
-            right = self._answer(got)
+        while (request := line.read()) is not None:
+            right = self._answer(request)
             with self._lock:
                 play = self._left.pop(0) if self._left else Play()
                 stale = self._earlier[-1] if self._earlier else right

@@ -41,11 +41,11 @@ def test_think_is_sent_as_configured(think: Any) -> None:
     with FakeLLM(thinking=True) as server:
         client = OllamaClient(OllamaConfig(base_url=server.url, think=think))
         client.call_llm({"user": "u"}, None, "u")
-        found = examine(client, sample=PreflightSample({"user": "u"}), full=True, canary=False)
+        preflight = examine(client, sample=PreflightSample({"user": "u"}), full=True, canary=False)
         client.call_llm({"user": "u"}, None, "u")
-        assert found.think == think
-        asked = [seen.body["think"] for seen in server.chats() if seen.body["messages"]]
-    assert asked == [think] * 3
+        assert preflight.think == think
+        sent = [chat.body["think"] for chat in server.chats() if chat.body["messages"]]
+    assert sent == [think] * 3
 
 
 @pytest.mark.parametrize("think", ["never", 1, None, "true "])
@@ -64,7 +64,7 @@ def test_options_and_extra_fields_reach_ollama() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"options": {"num_ctx": 5}}, "options.num_ctx: got a field that may not be set here; set `ollama.num_ctx`"),
         ({"options": {"num_predict": 5}}, "options.num_predict"),
@@ -73,11 +73,11 @@ def test_options_and_extra_fields_reach_ollama() -> None:
         ({"extra_body": {"options": {}}}, "extra_body.options: got a field that may not be set here; set `options`"),
     ],
 )
-def test_field_with_its_own_setting_is_refused(settings: dict[str, Any], told: str) -> None:
+def test_field_with_its_own_setting_is_refused(settings: dict[str, Any], message: str) -> None:
     """Two places for one value could contradict each other."""
     with pytest.raises(ConfigError) as caught:
         OllamaConfig(**settings)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
 
 
 def test_null_removes_a_field() -> None:
@@ -158,7 +158,7 @@ def test_answers_from_reasoning_can_be_disabled(place: Place, provider: str, set
     """If enabled the answer is a result with a note; otherwise the document fails after one more request."""
     ollama = {"ollama.base_url": place.server.url, "ollama.model": "llama3.1", "ollama.retry_base_delay": 0.01}
     place.documents(1)
-    place.server.faults = lambda seen, _n: Fault("answer_in_reasoning") if seen.document == "d000.txt" else None
+    place.server.faults = lambda request, _n: Fault("answer_in_reasoning") if request.document == "d000.txt" else None
     place.configure({"answers.from_reasoning": setting, "provider": provider, **ollama})
     place.run(code=0 if setting else 1)
     assert place.failed() == ({} if setting else {"d000.txt": "empty_model_response"})
@@ -173,7 +173,7 @@ def test_request_fields_reach_the_server_in_a_run(place: Place) -> None:
     place.documents(2)
     place.configure(agent={"request": {"seed": 7}, "variants": {"b": {"request": {"seed": 8}, "weight": 1}}})
     place.run()
-    assert {seen.body["seed"] for seen in place.server.chats() if seen.document.endswith(".txt")} == {8}
+    assert {chat.body["seed"] for chat in place.server.chats() if chat.document.endswith(".txt")} == {8}
 
 
 def test_reserved_field_is_exit_2(place: Place) -> None:

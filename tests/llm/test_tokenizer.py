@@ -40,12 +40,12 @@ class Tokenizer:
 
     def ids(self, text: str, *, special: bool = True) -> list[int]:
         """Return the ids of a text."""
-        found: list[int] = []
+        collected: list[int] = []
         while text:
             token = next((each for each in self.special if special and text.startswith(each)), None)
-            found.append(1000 + self.special.index(token) if token else ord(text[0]))
+            collected.append(1000 + self.special.index(token) if token else ord(text[0]))
             text = text[len(token or text[0]) :]
-        return found
+        return collected
 
     def page(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Return the reply to /tokenize, of vLLM or of llama.cpp."""
@@ -116,8 +116,8 @@ def test_special_tokens_are_recognised_in_both_dialects(dialect: str) -> None:
     """vLLM returns one id; llama.cpp differs with `parse_special`, because ordinary text may be one id too."""
     tokenizer = Tokenizer(["<end_turn>", "[Tool]"], dialect)
     with serving(tokenizer) as client:
-        found = [client.is_special_token(text) for text in ("<end_turn>", "[Tool]", "<turn>", "x")]
-        assert found == [True, True, False, dialect == "vllm"]
+        result = [client.is_special_token(text) for text in ("<end_turn>", "[Tool]", "<turn>", "x")]
+        assert result == [True, True, False, dialect == "vllm"]
         assert client.overhead.spent.requests >= 4
         assert client.overhead.spent.prompt_tokens == 0
 
@@ -125,9 +125,9 @@ def test_special_tokens_are_recognised_in_both_dialects(dialect: str) -> None:
 @pytest.mark.parametrize("dialect", ["none", "broken"])
 def test_server_without_a_tokenizer_gets_at_most_two_requests(dialect: str) -> None:
     """If the page is missing or fails, known token shapes decide."""
-    known = SpecialTokens()
+    tokens = SpecialTokens()
     with serving(Tokenizer([], dialect)) as client:
-        assert known.among([f"<a{n}>" for n in range(50)], client.is_special_token) == frozenset()
+        assert tokens.among([f"<a{n}>" for n in range(50)], client.is_special_token) == frozenset()
         assert client.overhead.spent.requests == 2
 
 
@@ -137,9 +137,9 @@ def test_tokenizer_requests_are_bounded() -> None:
     assert len(candidates(text)) == MOST_CANDIDATES
     assert max(map(len, candidates(text))) <= 64
     asked: list[str] = []
-    known = SpecialTokens()
+    tokens = SpecialTokens()
     for n in range(1_000):
-        known.among([f"<t{n}>"], lambda text: bool(asked.append(text)))
+        tokens.among([f"<t{n}>"], lambda text: bool(asked.append(text)))
     assert len(asked) == MOST_TEXTS
 
 

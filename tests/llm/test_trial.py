@@ -52,9 +52,9 @@ def serving(answer: Answer) -> RawServer:
     server: RawServer
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            server.got.append(got)
-            line.send(page(got))
+        while (request := line.read()) is not None:
+            server.got.append(request)
+            line.send(page(request))
 
     def page(got: Got) -> bytes:
         if got.path == CHAT:
@@ -102,23 +102,23 @@ FAULTY: list[tuple[str, Answer, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "reason", "told"), [row[1:] for row in FAULTY], ids=[row[0] for row in FAULTY])
-def test_server_that_refuses_every_completion_fails_preflight(answer: Answer, reason: str, told: str) -> None:
+@pytest.mark.parametrize(("answer", "reason", "message"), [row[1:] for row in FAULTY], ids=[row[0] for row in FAULTY])
+def test_server_that_refuses_every_completion_fails_preflight(answer: Answer, reason: str, message: str) -> None:
     """It is a configuration error with the server's message and the setting to change."""
     with serving(answer) as server:
-        found = look(client_of("openai", server.url, model="m"))
+        result = look(client_of("openai", server.url, model="m"))
         warned = look(client_of("openai", server.url, model="m", preflight="warn"))
-    assert (found.status, found.reason) == ("misconfigured", reason)
-    assert told in found.message
-    assert warned.status != "ok" or found.message in warned.warnings
+    assert (result.status, result.reason) == ("misconfigured", reason)
+    assert message in result.message
+    assert warned.status != "ok" or result.message in warned.warnings
 
 
 @pytest.mark.parametrize(("status", "message"), [(500, "boom"), (503, "busy"), (429, "slow down")])
 def test_server_that_fails_without_a_schema_is_unavailable(status: int, message: str) -> None:
     """Failing with and without the schema is a temporary fault of the server."""
     with serving(lambda _: refused(message, status)) as server:
-        found = look(client_of("openai", server.url, model="m"))
-    assert (found.status, message in found.message) == ("unreachable", True)
+        preflight = look(client_of("openai", server.url, model="m"))
+    assert (preflight.status, message in preflight.message) == ("unreachable", True)
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ def test_thinking_model_gets_the_agents_max_tokens() -> None:
         return said(TEXT, reasoning="hm")
 
     with serving(answer) as server:
-        found = look(client_of("openai", server.url, model="m", max_tokens=500))
-        assert [got.json["max_tokens"] for got in server.got if got.path == CHAT] == [48, 500, 1, 1, 48]
-    assert (found.status, found.enforcement) == (
+        preflight = look(client_of("openai", server.url, model="m", max_tokens=500))
+        assert [request.json["max_tokens"] for request in server.got if request.path == CHAT] == [48, 500, 1, 1, 48]
+    assert (preflight.status, preflight.enforcement) == (
         "ok",
         "not verified (the model spent the 48 tokens of the test on thoughts)",
     )
@@ -192,9 +192,9 @@ def test_server_that_ignores_only_this_schema_is_detected(own: bool) -> None:
     """llama.cpp #19051 enforces other schemas."""
     with serving(drops(own)) as server:
         sample = PreflightSample(SAMPLE.prompts, PATTERN)
-        found = look(client_of("openai", server.url, model="m"), sample=sample)
+        preflight = look(client_of("openai", server.url, model="m"), sample=sample)
         assert look(client_of("openai", server.url, model="m")).enforcement == "enforced"
-    assert (found.status, found.enforcement, len(found.warnings)) == ("ok", "not enforced", 1)
+    assert (preflight.status, preflight.enforcement, len(preflight.warnings)) == ("ok", "not enforced", 1)
 
 
 @pytest.mark.parametrize(
@@ -218,39 +218,42 @@ def test_answer_to_the_agents_schema_is_checked_too(own: bytes, statement: str) 
 def test_schema_without_room_for_a_canary_is_not_verified(root: dict[str, Any]) -> None:
     """One more property would change its meaning."""
     with serving(obedient) as server:
-        found = look(
+        preflight = look(
             client_of("openai", server.url, model="m"), sample=PreflightSample(SAMPLE.prompts, {**SCHEMA, **root})
         )
-    assert found.enforcement.startswith("not verified (the schema's root")
+    assert preflight.enforcement.startswith("not verified (the schema's root")
     assert canary_schema({**SCHEMA, **root}) is None
 
 
 def test_refused_canary_leaves_enforcement_unverified() -> None:
     """The message says why."""
     with serving(lambda body: refused("odd", 500) if "canary" in json.dumps(body) else obedient(body)) as server:
-        found = look(client_of("openai", server.url, model="m"))
-    assert (found.status, found.enforcement) == ("ok", "not verified (the test was not answered: HTTP 500: odd)")
+        preflight = look(client_of("openai", server.url, model="m"))
+    assert (preflight.status, preflight.enforcement) == (
+        "ok",
+        "not verified (the test was not answered: HTTP 500: odd)",
+    )
 
 
 @pytest.mark.parametrize("text", ["{" + " \n" * 40, TEXT + "\n" * 90, '{"a": 1' + " " * 60])
 def test_white_space_flood_is_reported(text: str) -> None:
     """The warning names the server's setting."""
     with serving(lambda _: said(text, "length")) as server:
-        found = look(client_of("openai", server.url, model="m"))
-    assert found.status == "ok"
-    assert any("disable_any_whitespace" in warning for warning in found.warnings)
+        preflight = look(client_of("openai", server.url, model="m"))
+    assert preflight.status == "ok"
+    assert any("disable_any_whitespace" in warning for warning in preflight.warnings)
 
 
-@pytest.mark.parametrize(("answer", "told"), [(row[1], row[3]) for row in FAULTY], ids=[row[0] for row in FAULTY])
-def test_check_and_run_exit_with_2_at_once(place: Place, answer: Answer, told: str) -> None:
+@pytest.mark.parametrize(("answer", "message"), [(row[1], row[3]) for row in FAULTY], ids=[row[0] for row in FAULTY])
+def test_check_and_run_exit_with_2_at_once(place: Place, answer: Answer, message: str) -> None:
     """Both print the server's message and the setting to change, and no document fails."""
     place.documents(3)
     with serving(answer) as server:
         place.configure({"vllm.type": "openai", "vllm.base_url": server.url, "vllm.model": "m"})
         checked = place.call("check")
-        assert (checked.code, "FAILED" in checked.out, told in checked.out) == (2, True, True), checked.out
+        assert (checked.code, "FAILED" in checked.out, message in checked.out) == (2, True, True), checked.out
         ran = place.call("run")
-    assert (ran.code, told in ran.err + ran.out) == (2, True), ran.err
+    assert (ran.code, message in ran.err + ran.out) == (2, True), ran.err
     assert (place.lines("results.jsonl"), place.lines("errors.jsonl")) == ([], [])
 
 

@@ -21,8 +21,8 @@ def asked(answer: bytes, **settings: Any) -> ExtractionAttempt:
 
 def whole(content: Any = '{"a": 1}', finish: Any = "stop", **message: Any) -> dict[str, Any]:
     """Return a complete reply."""
-    said = {"role": "assistant", "content": content, **message}
-    return {"choices": [{"index": 0, "message": said, "finish_reason": finish}], "usage": {"completion_tokens": 9}}
+    text = {"role": "assistant", "content": content, **message}
+    return {"choices": [{"index": 0, "message": text, "finish_reason": finish}], "usage": {"completion_tokens": 9}}
 
 
 LOOP = "[" + " \n  " * 60
@@ -58,12 +58,12 @@ ANSWERS: list[tuple[Any, str | None, str | None, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "reason", "text", "told"), ANSWERS, ids=lambda value: str(value)[:60])
-def test_200_reply_is_an_answer_only_if_complete(body: Any, reason: str | None, text: str | None, told: str) -> None:
+@pytest.mark.parametrize(("body", "reason", "text", "message"), ANSWERS, ids=lambda value: str(value)[:60])
+def test_200_reply_is_an_answer_only_if_complete(body: Any, reason: str | None, text: str | None, message: str) -> None:
     """It must have ended by itself and have text; otherwise text and cause are kept in the attempt."""
     attempt = asked(reply(body))
     assert (attempt.error, attempt.reason, attempt.raw_text) == (reason, reason, text)
-    assert told in attempt.message
+    assert message in attempt.message
 
 
 def error(message: str, kind: str = "BadRequestError", param: str | None = None, **more: Any) -> dict[str, Any]:
@@ -103,12 +103,12 @@ ERRORS: list[tuple[int, Any, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "body", "reason", "told"), ERRORS, ids=lambda value: str(value)[:60])
-def test_error_reply_gives_the_expected_reason(status: int, body: Any, reason: str, told: str) -> None:
+@pytest.mark.parametrize(("status", "body", "reason", "message"), ERRORS, ids=lambda value: str(value)[:60])
+def test_error_reply_gives_the_expected_reason(status: int, body: Any, reason: str, message: str) -> None:
     """The error is the status; status, type, parameter and, failing those, the text decide the reason."""
     attempt = asked(reply(body, status))
     assert (attempt.error, attempt.reason, attempt.raw_text) == (f"http_{status}", reason, None)
-    assert told in attempt.message
+    assert message in attempt.message
 
 
 def test_counts_in_a_llama_cpp_error_are_used() -> None:

@@ -106,10 +106,10 @@ def test_each_recorded_chat_has_an_expectation() -> None:
 @pytest.mark.parametrize("name", CHATS)
 def test_recorded_chat_gives_the_expected_attempt(name: str) -> None:
     """Error, reason, text and message are compared."""
-    error, reason, begins, told = TABLE[name]
+    error, reason, begins, message = TABLE[name]
     attempt = replayed(name)
     assert (attempt.error, attempt.reason) == (error, reason)
-    assert told in attempt.message
+    assert message in attempt.message
     if begins is None:
         assert attempt.raw_text is None
     else:
@@ -149,7 +149,7 @@ def test_overflow_is_counted_by_the_tokenizer() -> None:
             "the prompt has 3000 tokens, the context 2048; HTTP 400: This model's maximum"
         )
         assert (attempt.error, attempt.reason, attempt.context_length) == ("http_400", "context_length", 2048)
-        assert [got.path for got in server.got] == [CHAT, "/tokenize"]
+        assert [request.path for request in server.got] == [CHAT, "/tokenize"]
         assert server.got[1].json == {
             "model": "smollm2",
             "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}],
@@ -175,8 +175,8 @@ def test_counting_an_overflow_respects_the_deadline() -> None:
     """The timeout covers both requests, and a hanging /tokenize is abandoned at its end."""
 
     def talk(line: Line) -> None:
-        while (got := line.read()) is not None:
-            line.ended.wait(1.2 if got.path == CHAT else None)
+        while (request := line.read()) is not None:
+            line.ended.wait(1.2 if request.path == CHAT else None)
             line.send(recorded("err_prompt_too_long"))
 
     def spent_s() -> float:
@@ -205,7 +205,7 @@ def paths_asked(kind: Any, name: str) -> list[str]:
     """Return the paths requested for a single call."""
     with answering({CHAT: recorded(name)}) as server:
         VLLMClient(VLLMConfig(base_url=server.url, model="m", type=kind)).call_llm({"user": "u"}, None, "u")
-        return [got.path for got in server.got]
+        return [request.path for request in server.got]
 
 
 def recorded_site(**changes: bytes) -> dict[str, bytes]:
@@ -218,12 +218,12 @@ def test_preflight_reads_the_recorded_pages() -> None:
     """Model, context and version are those of the recorded server; later attempts have its context."""
     with answering(recorded_site()) as server:
         client = VLLMClient(VLLMConfig(base_url=server.url))
-        found = examine(client, sample=PreflightSample({"system": "s", "user": ""}), full=True, canary=False)
-        assert (found.status, found.model, found.models) == ("ok", "smollm2", ("smollm2",))
-        assert (found.context_length, found.server, found.prompt_tokens) == (2048, "0.32.0", 40)
+        preflight = examine(client, sample=PreflightSample({"system": "s", "user": ""}), full=True, canary=False)
+        assert (preflight.status, preflight.model, preflight.models) == ("ok", "smollm2", ("smollm2",))
+        assert (preflight.context_length, preflight.server, preflight.prompt_tokens) == (2048, "0.32.0", 40)
         attempt = client.call_llm({"user": "u"}, None, "u")
         assert (attempt.context_length, attempt.model.name) == (2048, "smollm2")
-        assert [got.path for got in server.got] == ["/v1/models", "/version", CHAT, CHAT]
+        assert [request.path for request in server.got] == ["/v1/models", "/version", CHAT, CHAT]
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ class TestRowsOfATable:
         parts = [quoting(self.text, (0, 160), 0, 100, 126), quoting(self.text, (95, 252), 100, 126)]
         result = merge(self.rules, parts, text=self.text)
         assert (len(result.value["rows"]), result.absorbed) == (3, 2)
-        assert [(each["path"], each["start"], each["window"]) for each in result.evidence] == [
+        assert [(quote["path"], quote["start"], quote["window"]) for quote in result.evidence] == [
             ("/rows/0/q", 0, 1),
             ("/rows/1/q", 100, 1),
             ("/rows/2/q", 126, 1),
@@ -142,7 +142,7 @@ class TestRowsOfATable:
         """Its sentence is in the overlap as well."""
         parts = [quoting(self.text, (0, 160), 0, 126), quoting(self.text, (95, 252), 100, 126)]
         result = merge(self.rules, parts, text=self.text)
-        assert [(each["start"], each["window"]) for each in result.evidence] == [(0, 1), (126, 1), (100, 2)]
+        assert [(quote["start"], quote["window"]) for quote in result.evidence] == [(0, 1), (126, 1), (100, 2)]
         assert result.origins["/rows/2"] == (2, "/rows/0")
 
     def test_row_quoted_from_the_lead_belongs_to_the_first_window(self) -> None:

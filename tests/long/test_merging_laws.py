@@ -200,7 +200,7 @@ def test_merged_result_is_valid_and_accounts_for_every_item(case: tuple[Compiled
     result = outcome(compiled, parts)
     if isinstance(result, Merged):
         assert compiled.violation(result.value) is None
-        lost = sum(each.given - each.kept for each in result.dropped)
+        lost = sum(drop.given - drop.kept for drop in result.dropped)
         assert sum(listed(part.value) for part in parts) == listed(result.value) + result.absorbed + lost
     else:
         assert result[0] == "merge_failed"

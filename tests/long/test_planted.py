@@ -27,9 +27,9 @@ def part_of(text: str, span: Span, *, quotes: bool) -> Part:
     if not quotes:
         return Part(span.start, span.end, answer)
     rows = [(f"/{name}/{at}/quote", row) for name in ("payments", "fees") for at, row in enumerate(answer[name])]
-    found = find_quotes([row["quote"] for _, row in rows], text, spans=[(span.start, span.end)])
+    result = find_quotes([row["quote"] for _, row in rows], text, spans=[(span.start, span.end)])
     evidence = []
-    for (path, _), place in zip(rows, found, strict=True):
+    for (path, _), place in zip(rows, result, strict=True):
         assert place is not None
         evidence.append(Evidence(path=path, start=place.start, end=place.end, match=place.match, count=place.count))
     return Part(span.start, span.end, answer, evidence)

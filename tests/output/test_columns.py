@@ -33,8 +33,8 @@ SCHEMA: dict[str, Any] = {
 
 def test_column_type_follows_the_schema() -> None:
     """There are types for scalars, lists and objects; mixed and recursive schemas become JSON text."""
-    found = column_type(SCHEMA)
-    assert found == Struct(
+    result = column_type(SCHEMA)
+    assert result == Struct(
         {
             "supplier": "text",
             "currency": "text",

@@ -237,13 +237,13 @@ def files_of(config: OutputConfig) -> dict[str, list[str]]:
     if config.storage:
         store = store_of(config)
         read = [(part_of(key), store.get(key)) for key in keys(config, "results")]
-        found = [(part.shard.suffix, data) for part, data in read if part is not None]
+        result = [(part.shard.suffix, data) for part, data in read if part is not None]
     else:
-        found = [(suffix_in(path.name), path.read_bytes()) for path in Path(config.uri).glob("results*.jsonl")]
+        result = [(suffix_in(path.name), path.read_bytes()) for path in Path(config.uri).glob("results*.jsonl")]
     ids: dict[str, list[str]] = {}
-    for suffix, data in found:
+    for suffix, data in result:
         ids.setdefault(suffix, []).extend(json.loads(line)["id"] for line in data.splitlines())
-    return {suffix: sorted(each) for suffix, each in ids.items()}
+    return {suffix: sorted(item) for suffix, item in ids.items()}
 
 
 def fill_chunks(config: OutputConfig, *, whole: bool) -> None:

@@ -77,8 +77,8 @@ def test_output_that_becomes_read_only_is_exit_3(place: Place, server: FakeLLM) 
         ran = child.end()
     assert ran.code == 3, ran.err
     assert "Permission denied" in ran.err and "Traceback" not in ran.err
-    asked, done = place.asked(), place.done()
-    assert set(asked) == set(done)
+    sent, done = place.asked(), place.done()
+    assert set(sent) == set(done)
     place.run()
     assert place.done() == dict.fromkeys(names, 1)
     assert set(place.asked()) == set(names) - set(done)
@@ -122,9 +122,9 @@ def test_full_disk_loses_only_documents_in_flight(place: Place, how: str) -> Non
         ran = place.call("run", limits=no_larger_files if how == "limit" else None)
         assert ran.code == 3, ran.err
         assert "out/results.jsonl: a line of" in ran.err and "Traceback" not in ran.err
-        asked, done = place.asked(), place.done()
+        sent, done = place.asked(), place.done()
         assert 10 < len(done) < 100
-        assert len(set(asked) - set(done)) <= 4
+        assert len(set(sent) - set(done)) <= 4
         assert "STOPPED BEFORE THE END" in ran.out
         give_room()
         place.run()
@@ -344,7 +344,7 @@ def waits_for_fsync(events: list[tuple[str, float, int]]) -> list[float | None]:
     waits = []
     for at, (kind, when, size) in enumerate(events):
         if kind == "write":
-            synced = (then for what, then, covers in events[at:] if what == "fsync" and covers >= size)
+            synced = (then for event, then, covers in events[at:] if event == "fsync" and covers >= size)
             waits.append(next((then - when for then in synced), None))
     return waits
 

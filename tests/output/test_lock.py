@@ -204,7 +204,7 @@ def test_long_wait_logs_the_holder_every_minute(tmp_path: Path, caplog: pytest.L
     with holder(tmp_path, WHOLE), pytest.raises(TryLaterError, match=r"holder-run.*waited 18000 s"):
         acquire(tmp_path, "r", shard=WHOLE, lock_wait_s=hours, wait=wait, clock=lambda: now[0])
     assert hours <= now[0] < hours + 20
-    said = [record for record in caplog.records if record.getMessage() == "Waiting for the output"]
-    assert 299 <= len(said) <= 301
-    assert all("holder-run" in vars(record)["holder"] for record in said)
-    assert [vars(record)["waited_s"] for record in said[:3]] == [0, 60, 120]
+    records = [record for record in caplog.records if record.getMessage() == "Waiting for the output"]
+    assert 299 <= len(records) <= 301
+    assert all("holder-run" in vars(record)["holder"] for record in records)
+    assert [vars(record)["waited_s"] for record in records[:3]] == [0, 60, 120]

@@ -310,11 +310,11 @@ def test_records_since_a_run_come_first_and_are_complete(
         to_line(result(str(number), output="x" * size), Stamp(run, "r")) for number, (run, size) in enumerate(records)
     ]
     path.write_bytes(b"".join(lines))
-    found = [(int(key.id), key.run) for _, key in records_by_run(path, "results", since=since, near_bytes=500)]
-    assert sorted(found) == [(number, run) for number, (run, _) in enumerate(records)]
+    outcome = [(int(key.id), key.run) for _, key in records_by_run(path, "results", since=since, near_bytes=500)]
+    assert sorted(outcome) == [(number, run) for number, (run, _) in enumerate(records)]
     if not is_compacted and since:
         wanted = [number for number, (run, _) in enumerate(records) if run >= since]
-        place = [number for number, _ in found]
+        place = [number for number, _ in outcome]
         assert not wanted or place.index(wanted[-1]) <= len(wanted) + 2
 
 

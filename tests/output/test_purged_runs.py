@@ -37,8 +37,8 @@ def record(id: str, run: int, output: Any, *, at: str = TIMES[1]) -> dict[str, A
 def summary(run: int, records: list[dict[str, Any]], *, show_texts: bool = False) -> dict[str, Any]:
     """Return the run file of a run that wrote these records."""
     builder = ProfileBuilder(SCHEMA, random=Random(0).random, show_texts=show_texts)
-    for each in records:
-        builder.add(each["output"], variant="default", fingerprint="f")
+    for record in records:
+        builder.add(record["output"], variant="default", fingerprint="f")
     question = {"default": {"schema": SCHEMA}}
     profile = kept_profiles(builder.profiles())
     config = {"question": question}
@@ -47,7 +47,7 @@ def summary(run: int, records: list[dict[str, Any]], *, show_texts: bool = False
 
 def cleaned(runs: list[dict[str, Any]], records: list[dict[str, Any]], gone: Gone) -> list[dict[str, Any]]:
     """Return the run files after a purge."""
-    lines = [json.dumps(each).encode() for each in records]
+    lines = [json.dumps(record).encode() for record in records]
     changed = without_documents({str(run["run"]): run for run in runs}, lambda: lines, gone)
     return [changed.get(str(run["run"]), run) for run in runs]
 
@@ -75,9 +75,11 @@ def test_profile_after_a_purge_equals_one_without_the_document(
         return id.endswith(("0", "3")) and finished_at <= at
 
     def runs_of(some: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [summary(run, [each for each in some if each["run"] == run], show_texts=show_texts) for run in (1, 2)]
+        return [
+            summary(run, [record for record in some if record["run"] == run], show_texts=show_texts) for run in (1, 2)
+        ]
 
-    kept = [each for each in records if not gone(each["id"], each["finished_at"])]
+    kept = [record for record in records if not gone(record["id"], record["finished_at"])]
     assert cleaned(runs_of(records), records, gone) == runs_of(kept)
 
 

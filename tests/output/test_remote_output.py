@@ -72,7 +72,7 @@ def store_of(config: OutputConfig) -> RemoteStore:
 
 def keys(config: OutputConfig, folder: str = "") -> list[str]:
     """Return the keys of the store without the lock."""
-    return [found.key for found in store_of(config).list(folder) if not found.key.startswith(".lock")]
+    return [entry.key for entry in store_of(config).list(folder) if not entry.key.startswith(".lock")]
 
 
 def ids(config: OutputConfig, kind: str = "results") -> list[str]:
@@ -281,9 +281,9 @@ def test_long_wait_for_a_lease_logs_the_holder_and_slows_down(
             Output.open(config, agent="extractor", shard=None, lock_wait_s=600, run_id="x", wait=wait, clock=waiting)
     assert all(0.5 <= seconds <= 1 for seconds in polls[:10])
     assert all(5 <= seconds <= 10 for seconds in polls[11:-1])
-    said = [record for record in caplog.records if record.getMessage() == "Waiting for the output"]
-    assert 9 <= len(said) <= 11
-    assert all("run_id r" in vars(record)["holder"] for record in said)
+    records = [record for record in caplog.records if record.getMessage() == "Waiting for the output"]
+    assert 9 <= len(records) <= 11
+    assert all("run_id r" in vars(record)["holder"] for record in records)
 
 
 def test_second_writer_of_a_part_name_is_refused(config: OutputConfig) -> None:
@@ -314,7 +314,7 @@ def change_key(config: OutputConfig, **storage: object) -> OutputConfig:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda config: OutputConfig("s3://no-such-bucket/out", storage=config.storage), "no-such-bucket"),
         (lambda config: change_key(config, secret_access_key="wrong"), "refused"),
@@ -322,10 +322,10 @@ def change_key(config: OutputConfig, **storage: object) -> OutputConfig:
     ],
 )
 def test_wrong_storage_settings_are_a_configuration_error(
-    config: OutputConfig, make: Callable[[OutputConfig], OutputConfig], said: str
+    config: OutputConfig, make: Callable[[OutputConfig], OutputConfig], message: str
 ) -> None:
     """These are a missing bucket, a wrong key and a read-only key; the error names the setting, not the key."""
-    with pytest.raises(ConfigError, match=said) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         opened(make(config))
     assert "output.storage" in str(error.value)
     assert "secret" not in str(error.value)

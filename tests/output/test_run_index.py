@@ -146,10 +146,10 @@ def test_set_of_shards_reports_only_its_own_runs(tmp_path: Path) -> None:
     ended(tmp_path, summary(7))
     for index, of in ((0, 2), (1, 2), (0, 3)):
         ended(tmp_path, summary(index + 8, shard=f"{index}/{of}"), Shard(index, of))
-    found = seen(tmp_path, Shard(1, 2))
-    assert [run["shard"] for run in found.of_all_shards()] == ["0/2", "1/2"]
-    assert (found.highest_run, len(found.earlier()), len(found.history())) == (9, 2, 2)
-    assert found.finished_shards() >= {Shard(0, 2), Shard(1, 2)}
+    result = seen(tmp_path, Shard(1, 2))
+    assert [run["shard"] for run in result.of_all_shards()] == ["0/2", "1/2"]
+    assert (result.highest_run, len(result.earlier()), len(result.history())) == (9, 2, 2)
+    assert result.finished_shards() >= {Shard(0, 2), Shard(1, 2)}
 
 
 def test_documents_to_send_again_are_kept_until_they_are_sent(tmp_path: Path) -> None:
@@ -220,9 +220,9 @@ def test_old_run_files_are_merged_without_loss(tmp_path: Path) -> None:
     (tmp_path / "runs" / "r1.json").write_bytes(left)
     assert read_runs(backend) == before
     assert len(list((tmp_path / "runs").glob("*.json"))) == KEPT_FILES + 1
-    found = seen(tmp_path)
-    assert reported(found.of_all_shards(), earlier=EarlierRuns.of_index(found)).to_json() == report
-    assert len(found.ask_again()) == total
+    result = seen(tmp_path)
+    assert reported(result.of_all_shards(), earlier=EarlierRuns.of_index(result)).to_json() == report
+    assert len(result.ask_again()) == total
     ended(tmp_path, summary(total + 1))
     assert fold(backend) == 2
     assert [run["run"] for run in read_runs(backend)] == list(range(1, total + 2))

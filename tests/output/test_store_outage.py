@@ -41,7 +41,7 @@ class Away:
 
     def done(self) -> Counter[str]:
         """Return the number of result lines of each document."""
-        parts = [found.key for found in self.store.list("results")]
+        parts = [entry.key for entry in self.store.list("results")]
         return Counter(json.loads(line)["id"] for key in parts for line in self.store.get(key).splitlines())
 
 
@@ -150,15 +150,15 @@ def test_holder_cut_off_beyond_its_lease_writes_no_more(away: Away) -> None:
     place.wait_for(lambda: len(away.done()) >= 4, "four results in parts")
     away.proxy.fault = "reset"
     line_with(first, "The output is not available")
-    before = [found.key for found in away.store.list("results")]
+    before = [entry.key for entry in away.store.list("results")]
     place.configure({**away.settings, "output.storage": away.direct, "runner.lock_wait_s": 2 * LEASE_S})
     assert place.call("run").code == 0
-    after = {found.key: found.etag for found in away.store.list()}
+    after = {entry.key: entry.etag for entry in away.store.list()}
     away.proxy.fault = None
     ran = first.end()
     assert ran.code == 3, ran.err
     assert "lost to another run" in ran.err
-    assert {found.key: found.etag for found in away.store.list()} == after
+    assert {entry.key: entry.etag for entry in away.store.list()} == after
     assert {key for key in after if key.startswith("results/000001")} == set(before)
     assert away.done() == dict.fromkeys(names, 1)
 

@@ -30,7 +30,7 @@ class There:
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
         """Return all records of a kind, part by part."""
-        parts = [found.key for found in self.store.list(kind)]
+        parts = [entry.key for entry in self.store.list(kind)]
         return [json.loads(line) for key in parts for line in self.store.get(key).splitlines()]
 
     def done(self) -> Counter[str]:
@@ -171,10 +171,10 @@ def test_lasting_store_outage_exits_with_3(mortal: There) -> None:
     assert len(place.asked()) < 60
     mortal.server.start_again()
     safe = mortal.done()
-    told = re.search(r"60 found, (\d+) done, (\d+) left", ran.out)
-    assert told is not None, ran.out
+    match = re.search(r"60 found, (\d+) done, (\d+) left", ran.out)
+    assert match is not None, ran.out
     # of a part that was on its way nobody knows whether it has arrived
-    assert int(told[1]) <= len(safe)
+    assert int(match[1]) <= len(safe)
     place.server.latency_s = 0.0
     place.run("--set", "runner.lock_wait_s=60")
     assert sorted(place.asked()) == sorted(set(names) - set(safe))
@@ -227,10 +227,10 @@ def test_duckdb_reads_parts_directly(there: There, tmp_path: Path) -> None:
     place.run()
     place.change("d001.txt", "another text")
     place.run()
-    for found in there.store.list("results"):
-        path = tmp_path / found.key
+    for entry in there.store.list("results"):
+        path = tmp_path / entry.key
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(there.store.get(found.key))
+        path.write_bytes(there.store.get(entry.key))
     source = f"read_json('{tmp_path}/results/*.jsonl', format = 'newline_delimited', filename = true)"
     assert duckdb.sql(f"SELECT count(*) FROM {source}").fetchall() == [(5,)]
     last = f"SELECT id, run FROM {source} QUALIFY row_number() OVER (PARTITION BY id ORDER BY run DESC) = 1"
@@ -258,8 +258,8 @@ def test_errors_command_reads_a_remote_output(there: There) -> None:
     """`pipeline errors` groups failures and shows a document's history."""
     there.place.documents({"a.txt": "text", "b.txt": "[[fault:http_400]]"})
     there.place.run("--set", "runner.max_error_rate=1")
-    told = json.loads(there.place.call("errors", there.uri, "--json").out)
-    assert [(group["reason"], group["count"]) for group in told["groups"]] == [("rejected", 1)]
+    payload = json.loads(there.place.call("errors", there.uri, "--json").out)
+    assert [(group["reason"], group["count"]) for group in payload["groups"]] == [("rejected", 1)]
     assert "DONE a.txt" in there.place.call("errors", there.uri, "--show", "a.txt").out
 
 
@@ -275,5 +275,5 @@ def test_diff_uses_the_configured_storage_options(there: There) -> None:
     place.run("--output", "here")
     ran = place.call("diff", "here", there.uri, "--json")
     assert ran.code == 0, ran.err
-    found = json.loads(ran.out)
-    assert (found["documents"], found["identical"]) == ({"done_in_both": 3}, 3)
+    payload = json.loads(ran.out)
+    assert (payload["documents"], payload["identical"]) == ({"done_in_both": 3}, 3)

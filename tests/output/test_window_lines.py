@@ -73,8 +73,8 @@ def lines(config: OutputConfig) -> list[dict[str, object]]:
 def write(output: Output, *answers: WindowAnswer) -> None:
     """Write answers about windows."""
     assert output.windows is not None
-    for each in answers:
-        output.windows.write(each)
+    for answer in answers:
+        output.windows.write(answer)
 
 
 def test_window_answers_are_readable_beside_a_run(config: OutputConfig) -> None:
@@ -104,8 +104,8 @@ def test_window_answer_is_read_back_unchanged(config: OutputConfig) -> None:
     with begun(config) as output:
         assert output.stamp.run == 2
         assert output.windows is not None
-        found = output.windows.answered("a.pdf", sha256="s", text_sha256=TEXT, question=QUESTION)
-        assert found == [answer(), answer(start=90, end=200)]
+        result = output.windows.answered("a.pdf", sha256="s", text_sha256=TEXT, question=QUESTION)
+        assert result == [answer(), answer(start=90, end=200)]
         for other in ({"sha256": "t"}, {"text_sha256": "t"}, {"question": "q"}, {"run_id": "other"}):
             asked = {"sha256": "s", "text_sha256": TEXT, "question": QUESTION, **other}
             assert output.windows.places("a.pdf", **asked) == []

@@ -38,15 +38,15 @@ class Read(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
+        result = dict(attrs)
         self.tags.append(tag)
-        if self._inside or found.get("class") == "text":
+        if self._inside or result.get("class") == "text":
             self._inside += tag not in ("br", "meta")
-            self._open.append(found.get("id") or "")
-            if found.get("id"):
-                self.ids[str(found["id"])] = ""
+            self._open.append(result.get("id") or "")
+            if result.get("id"):
+                self.ids[str(result["id"])] = ""
         if tag == "a":
-            self.links.append(str(found.get("href")))
+            self.links.append(str(result.get("href")))
 
     def handle_endtag(self, tag: str) -> None:
         if self._inside:
@@ -107,12 +107,12 @@ def test_pieces_cover_the_text_with_their_marks(text: str, data: st.DataObject) 
     places = st.tuples(st.integers(0, len(text) - 1), st.integers(1, len(text)))
     spans = [(a, b) if a < b else (b - 1, a + 1) for a, b in data.draw(st.lists(places, max_size=6))]
     marks = [Mark(start, end, number) for number, (start, end) in enumerate(spans, start=1)]
-    found = list(pieces(0, len(text), marks))
-    assert "".join(text[each.start : each.end] for each in found) == text
-    for piece in found:
+    result = list(pieces(0, len(text), marks))
+    assert "".join(text[each.start : each.end] for each in result) == text
+    for piece in result:
         covering = {mark.number for mark in marks if mark.start <= piece.start and piece.end <= mark.end}
         assert set(piece.numbers) == covering
-    assert sorted(number for each in found for number in each.starting) == [mark.number for mark in marks]
+    assert sorted(number for each in result for number in each.starting) == [mark.number for mark in marks]
     read = Read(f"<div class=text>{''.join(marked_text(text, marks, pages=[0, len(text) // 2]))}</div>")
     assert read.text == text
     assert set(read.ids) == {f"e{mark.number}" for mark in marks}
@@ -148,9 +148,9 @@ def test_page_of_a_long_text_shows_only_the_context_of_marks() -> None:
 )
 def test_quotes_are_not_marked_in_another_text(document: Document | None, trouble: str, text: str) -> None:
     """The page then lists quotes and positions, and says why they are not marked."""
-    found = shown_document([record([(0, 3)], "One two", text_sha256="f" * 64)], document)
-    assert found.trouble == trouble
-    read = Read(evidence_page(found, {}))
+    result = shown_document([record([(0, 3)], "One two", text_sha256="f" * 64)], document)
+    assert result.trouble == trouble
+    read = Read(evidence_page(result, {}))
     assert trouble in read.all_text
     assert read.text == text
     assert (read.ids, read.links) == ({}, [])

@@ -36,9 +36,9 @@ def test_two_fingerprints_of_a_variant_are_mixed(runs: list[RunSummary], mixed: 
 
 def test_mixed_fingerprints_warning_counts_each() -> None:
     """The larger number comes first, and the warning has advice."""
-    (told,) = mixed_variants([run({"a" * 64: 59}), run({"b" * 64: 61})])
-    assert "variant default has results of 2 questions (61 of bbbbbbbbbbbb, 59 of aaaaaaaaaaaa)" in told
-    assert "run again" in told
+    (warning,) = mixed_variants([run({"a" * 64: 59}), run({"b" * 64: 61})])
+    assert "variant default has results of 2 questions (61 of bbbbbbbbbbbb, 59 of aaaaaaaaaaaa)" in warning
+    assert "run again" in warning
 
 
 def test_fingerprint_rows_have_this_run_and_the_whole_output() -> None:

@@ -172,9 +172,9 @@ def test_a_percentile_is_at_most_5_percent_too_high(latencies: list[float], shar
     latency = stats_of([result(latency_s=each) for each in latencies]).snapshot().total.latency
     ranked = sorted(latencies)
     true = next(each for at, each in enumerate(ranked, 1) if at >= share * len(ranked))
-    got = quantile_s(latency, share)
-    assert got is not None
-    assert true * 0.999 <= got <= min(true * 1.0501, max(latencies) * 1.000001)
+    estimate = quantile_s(latency, share)
+    assert estimate is not None
+    assert true * 0.999 <= estimate <= min(true * 1.0501, max(latencies) * 1.000001)
 
 
 def test_snapshot_of_a_large_run_is_small() -> None:
@@ -505,7 +505,7 @@ def test_report_is_rewritten_if_a_shard_ended_meanwhile() -> None:
         return OutputCounts(done=len(ended))
 
     report = write_newest(replace, runs=lambda: list(ended), counts=counts_now)
-    assert [each["missing_shards"] for each in written] == [[1, 2], [2], []]
+    assert [text["missing_shards"] for text in written] == [[1, 2], [2], []]
     assert report.to_json() == written[-1]
     assert counted == [1, 2, 3]
 
@@ -605,7 +605,7 @@ def test_value_list_is_cut_between_values(room: int, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "failures", "said", "unsaid"),
+    ("reason", "failures", "message", "unsaid"),
     [
         ("document_too_large", ["http_413"], "a proxy in front of it", "max_document_bytes"),
         ("document_too_large", [""], "max_document_bytes", "proxy"),
@@ -615,11 +615,11 @@ def test_value_list_is_cut_between_values(room: int, shown: str) -> None:
         ("output_truncated", ["", "max_tokens_clamped"], "where the server clamped", "left less room"),
     ],
 )
-def test_advice_depends_on_the_causes(reason: str, failures: list[str], said: str, unsaid: str) -> None:
+def test_advice_depends_on_the_causes(reason: str, failures: list[str], message: str, unsaid: str) -> None:
     """One reason may have several remedies; failures of several causes get all of them, also over shards."""
     runs = [
         summary(stats_of([replace(failure(reason=reason), error=cause or reason, notes=(cause,))]), shard=f"{at}/2")
         for at, cause in enumerate(failures)
     ]
     advice = build_report(runs).advice[reason]
-    assert (said in advice, unsaid in advice) == (True, False)
+    assert (message in advice, unsaid in advice) == (True, False)

@@ -133,7 +133,9 @@ def _names(schema: Mapping[str, Any]) -> list[str]:
     values = schema.get("enum", [schema["const"]] if "const" in schema else [])
     kind = schema.get("type", [])
     return (
-        [kind] if isinstance(kind, str) else [*kind, *({int: "integer", str: "string"}[type(each)] for each in values)]
+        [kind]
+        if isinstance(kind, str)
+        else [*kind, *({int: "integer", str: "string"}[type(value)] for value in values)]
     )
 
 

@@ -46,9 +46,9 @@ def test_kill_9_loses_no_acknowledged_judgement(tmp_path: Path) -> None:
             answered[name] = len(writer.stdout.read().split("\n")) - 1
             writer.wait()
         append_lines(path, [{"id": f"after-{round}"}])  # it mends what a killed one has begun
-        found = {line["id"] for line in gold_lines(path)}
+        result = {line["id"] for line in gold_lines(path)}
         for name, count in answered.items():
-            assert {f"{name}-{number}" for number in range(count)} <= found
+            assert {f"{name}-{number}" for number in range(count)} <= result
 
 
 @pytest.mark.parametrize(

@@ -213,9 +213,9 @@ def test_review_page_is_readable_and_accessible(page: Page, reviewed: Place, wid
     _, url = start(reviewed)
     show(page, url, width=width, dark=dark)
     assert page.value("document.documentElement.scrollWidth") <= width
-    found: list[Any] = page.value(CONTRASTS)
-    assert len(found) > 20
-    assert [each for each in found if each[1] < 4.5] == []
+    result: list[Any] = page.value(CONTRASTS)
+    assert len(result) > 20
+    assert [each for each in result if each[1] < 4.5] == []
     tree = page.call("Accessibility.getFullAXTree")["nodes"]
     roles = {"button", "textbox", "radio", "checkbox", "combobox", "searchbox"}
     controls = [node for node in tree if node.get("role", {}).get("value") in roles]

@@ -28,9 +28,9 @@ def started(place: Place, *arguments: str) -> tuple[Child, str]:
     """Return a running review, and the line about what it serves."""
     child = place.start("review", *arguments, "--no-open")
     assert child.process.stdout is not None
-    told = child.process.stdout.readline()
+    line = child.process.stdout.readline()
     assert child.process.stdout.readline().startswith("http://127.0.0.1:"), child.end().err
-    return child, told
+    return child, line
 
 
 def ids_of(found: list[choice.Candidate]) -> list[str]:
@@ -71,8 +71,8 @@ def test_review_ends_with_0_and_advice(reviewed: Place) -> None:
     """Ctrl-C is the usual end; changed or removed documents are listed and left out."""
     (reviewed.folder / "inbox" / "d00.txt").write_text("other")
     (reviewed.folder / "inbox" / "d01.txt").unlink()
-    child, told = started(reviewed, "out")
-    assert told.startswith("28 documents to judge, saved to gold.jsonl as ")
+    child, line = started(reviewed, "out")
+    assert line.startswith("28 documents to judge, saved to gold.jsonl as ")
     ran = child.end(2)
     assert ran.code == 0
     assert "0 documents judged; next: pipeline eval out --gold gold.jsonl" in ran.out
@@ -81,7 +81,7 @@ def test_review_ends_with_0_and_advice(reviewed: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["out", "--disputed"], "--disputed: got one output, need OTHER"),
         (["out", "--ids", "nobody"], "--ids: got 'nobody': out has no record of it"),
@@ -92,12 +92,12 @@ def test_review_ends_with_0_and_advice(reviewed: Place) -> None:
         (["out", "--import", "no.jsonl"], "--import: no.jsonl cannot be read"),
     ],
 )
-def test_invalid_review_usage_is_exit_2(reviewed: Place, arguments: list[str], told: str) -> None:
+def test_invalid_review_usage_is_exit_2(reviewed: Place, arguments: list[str], message: str) -> None:
     """The message says what is wrong."""
     (reviewed.folder / "empty").mkdir()
     ran = reviewed.call("review", *arguments, "--no-open")
     assert ran.code == 2, ran.out
-    assert told in ran.err
+    assert message in ran.err
 
 
 def test_review_of_a_fully_judged_sample_says_so(reviewed: Place) -> None:
@@ -154,19 +154,19 @@ def test_repeated_import_appends_only_new_lines(reviewed: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "message"),
     [
         ([{"id": "d00.txt", "gold": {"score": 1}}, {"id": "x", "gold": {}}], "1 of the documents of labels.jsonl are"),
         ([{"id": "d00.txt", "gold": {"score": "1"}}], "labels.jsonl:1: score"),
         ([{"gold": {}}], "labels.jsonl:1: got no id"),
     ],
 )
-def test_invalid_import_writes_no_line(reviewed: Place, lines: list[Any], told: str) -> None:
+def test_invalid_import_writes_no_line(reviewed: Place, lines: list[Any], message: str) -> None:
     """All lines are checked first."""
     write(reviewed.folder / "labels.jsonl", lines)
     ran = reviewed.call("review", "out", "--import", "labels.jsonl")
     assert ran.code == 2
-    assert told in ran.err
+    assert message in ran.err
     assert not (reviewed.folder / "gold.jsonl").exists()
 
 
@@ -175,8 +175,8 @@ def test_review_works_after_a_real_run(place: Place) -> None:
     place.documents({"a.txt": "One.", "b.txt": "Two."})
     place.run()
     place.configure({"input.uri": "elsewhere"})
-    child, told = started(place, "out", "--sample", "1")
-    assert told.startswith("1 document to judge")
+    child, line = started(place, "out", "--sample", "1")
+    assert line.startswith("1 document to judge")
     assert child.end(2).code == 0
 
 

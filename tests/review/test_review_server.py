@@ -155,7 +155,7 @@ def test_page_of_this_origin_may_save(serving: Serving) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "message"),
     [
         (400, b"{", "not JSON"),
         (400, b"[]", "not a JSON object"),
@@ -170,11 +170,11 @@ def test_page_of_this_origin_may_save(serving: Serving) -> None:
         (422, {"gold": {"company": "x"}, "note": "n" * 2001}, "at most 2000"),
     ],
 )
-def test_invalid_judgement_is_refused(serving: Serving, status: int, body: Any, told: str) -> None:
+def test_invalid_judgement_is_refused(serving: Serving, status: int, body: Any, message: str) -> None:
     """The message names the place and no value, and the file does not change."""
     found, reply, _ = serving.ask("POST", "/api/documents/0/judgement", body)
     assert found == status
-    assert told in reply["error"]
+    assert message in reply["error"]
     assert "SECRET" not in reply["error"]
     assert not serving.gold.exists()
 

@@ -16,10 +16,10 @@ def test_report_names_the_limit_and_its_reason(place: Place) -> None:
     """The JSON has the limit as a number and the summary explains it; a limit set by the user needs no explanation."""
     place.configure({"runner.concurrency": "auto"})
     place.documents(60)
-    told = place.run().out
-    found = place.last_run()["concurrency"]
-    assert found["limit"] >= 4
-    assert f"concurrency   {found['limit']} requests at a time: {found['reason']}" in told
+    output = place.run().out
+    result = place.last_run()["concurrency"]
+    assert result["limit"] >= 4
+    assert f"concurrency   {result['limit']} requests at a time: {result['reason']}" in output
     fixed = place.run("--redo", "all", "--concurrency", "3").out
     assert place.last_run()["concurrency"] == {"limit": 3, "reason": "set"}
     assert "at a time" not in fixed

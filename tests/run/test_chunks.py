@@ -57,9 +57,9 @@ def test_chunks_process_each_document_once(place: Place) -> None:
     """Chunks are chosen by flag or by the scheduler's index; the last report covers all; a plain run then skips all."""
     place.documents({**{f"d{n}.txt": f"Plain text {n}." for n in range(9)}, "no.png": "x"})
     write_lines(place, range(40))
-    told = plan(place, "--chunks", "4")
-    assert "Planned 4 chunks: 49 documents" in told
-    assert "PIPELINE_CHUNKS=4" in told
+    output = plan(place, "--chunks", "4")
+    assert "Planned 4 chunks: 49 documents" in output
+    assert "PIPELINE_CHUNKS=4" in output
     for index in range(3):
         place.run("--chunk", str(index))
         assert place.report()["missing_shards"] == list(range(index + 1, 4))
@@ -142,11 +142,11 @@ def test_new_plan_adds_chunks_for_new_files(place: Place) -> None:
     place.change("c.txt", "New.")
     (place.folder / "inbox" / "b.txt").unlink()
     write_lines(place, range(60))
-    told = plan(place)
-    assert "Planned 1 chunk: 21 documents" in told
-    assert "in 2 files" in told
-    assert "--chunk 3" in told
-    assert "run again 0, 1, 2" in told
+    output = plan(place)
+    assert "Planned 1 chunk: 21 documents" in output
+    assert "in 2 files" in output
+    assert "--chunk 3" in output
+    assert "run again 0, 1, 2" in output
     for index in range(4):
         place.run("--chunk", str(index))
     assert len(place.asked()) == 22
@@ -284,8 +284,8 @@ def test_a_parquet_file_in_a_bucket_is_divided_by_row_groups(
     planned = make_plan(app, chunks=3, chunk_bytes=None)
     assert (planned.head.chunks, planned.documents) == (3, 300)
     listings = [InputListing(app, open_chunk(app, index)) for index in range(3)]
-    found = [(entry.id, entry.read()) for listing in listings for entry in listing(ListingCounts())]
-    assert found == [(entry.id, entry.read()) for entry in InputListing(app)(ListingCounts())]
+    result = [(entry.id, entry.read()) for listing in listings for entry in listing(ListingCounts())]
+    assert result == [(entry.id, entry.read()) for entry in InputListing(app)(ListingCounts())]
 
 
 def test_second_of_two_concurrent_plans_is_refused(tmp_path: Path) -> None:

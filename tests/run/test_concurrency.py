@@ -63,9 +63,9 @@ def run(limit: Auto, seconds: float, *, slots: int, start: float = 0.0, latency_
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_auto_limit_reaches_95_percent_of_the_best_throughput(row: Row) -> None:
     """This is measured after 30 s on each server model, with a queue of at most a fifth of the slots."""
-    found = judged(row, seconds=90.0)
-    assert found.share >= 0.95
-    assert found.present <= max(1.2 * found.room, found.room + 1.0)
+    result = judged(row, seconds=90.0)
+    assert result.share >= 0.95
+    assert result.present <= max(1.2 * result.room, result.room + 1.0)
 
 
 def test_limit_starts_at_four_per_server() -> None:

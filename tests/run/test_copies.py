@@ -120,7 +120,7 @@ def test_copies_of_a_server_failure_are_sent_themselves(place: Place, times: str
     counts = place.last_run()["counts"]
     assert (counts["done"], counts["failed"], counts["left"]) == (2 + done, 3 - done, 0)
     assert adds_up(counts)
-    assert sum(seen.document.startswith("[[fault") for seen in place.server.chats()) >= requests
+    assert sum(chat.document.startswith("[[fault") for chat in place.server.chats()) >= requests
     assert all(line["attempts"] for line in place.lines("errors.jsonl"))
 
 

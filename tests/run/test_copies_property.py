@@ -88,7 +88,7 @@ class Case:
                     document_id += f"!/m{number}.txt"
                 text = getattr(doc, self.text_field) if is_row else doc.text
                 values = {"document": text, "title": doc.title if is_row else "", "id": document_id}
-                yield document_id, re.sub(r"\$(\w+)", lambda found, v=values: v[found[1]], self.template)[1:-1]
+                yield document_id, re.sub(r"\$(\w+)", lambda match, v=values: v[match[1]], self.template)[1:-1]
 
 
 DOCS = st.builds(
@@ -156,10 +156,10 @@ class World:
             ran = self.start([*case.arguments(), *shard], strike=case.strike)
             code = ran.code
             log = (ran.err + ran.out)[-3000:]
-            told = f"exit code {code}, {case}, {log}\n{json.dumps(self.lines(), indent=1)}"
-            assert "Traceback" not in log, told
-            assert code in (0, CODES.get(case.strike[1]) if case.strike else 0), told
-            self.check(case, before, told, whole=code == 0, sharded=case.shards > 1)
+            details = f"exit code {code}, {case}, {log}\n{json.dumps(self.lines(), indent=1)}"
+            assert "Traceback" not in log, details
+            assert code in (0, CODES.get(case.strike[1]) if case.strike else 0), details
+            self.check(case, before, details, whole=code == 0, sharded=case.shards > 1)
         if case.strike is None:
             known = {line["id"] for lines in self.lines().values() for line in lines}
             assert set(case.questions()) <= known, "a document has no line"
@@ -203,18 +203,18 @@ class World:
         known, pids, lock = threading.Event(), list[int](), threading.Lock()
 
         def fault(seen: Seen, _: int) -> Fault | None:
-            found = QUESTION.search(str(seen.body["messages"][-1]["content"]))
-            if found is None or not found[1].strip("|"):
+            match = QUESTION.search(str(seen.body["messages"][-1]["content"]))
+            if match is None or not match[1].strip("|"):
                 return None  # a probe
             with lock:
-                self.sent[found[1]] += 1
+                self.sent[match[1]] += 1
                 is_it = strike is not None and self.sent.total() == strike[0]
-                times = self.sent[found[1]]
+                times = self.sent[match[1]]
             if is_it and strike is not None and known.wait(10):
                 os.kill(pids[0], getattr(signal, strike[1]))
-            if "reject" in found[1]:
+            if "reject" in match[1]:
                 return Fault("http_400")
-            return Fault("http_500") if "broken" in found[1] or ("flaky" in found[1] and times == 1) else None
+            return Fault("http_500") if "broken" in match[1] or ("flaky" in match[1] and times == 1) else None
 
         self.server.faults = fault
         child = Place(self.folder, self.server).start("run", *arguments)
@@ -224,18 +224,18 @@ class World:
 
     def lines(self) -> dict[str, list[dict[str, Any]]]:
         """Return the records of the output, of all shards, in the order of their runs."""
-        found: dict[str, list[dict[str, Any]]] = {"results": [], "errors": []}
+        collected: dict[str, list[dict[str, Any]]] = {"results": [], "errors": []}
         for path in sorted((self.folder / "out").glob("*.jsonl")):
             kind = "results" if path.name.startswith("results") else "errors"
             if path.name != "accepted.jsonl":
-                found[kind] += whole_lines(path)[0]
-        return {kind: sorted(lines, key=lambda line: int(line["run"])) for kind, lines in found.items()}
+                collected[kind] += whole_lines(path)[0]
+        return {kind: sorted(lines, key=lambda line: int(line["run"])) for kind, lines in collected.items()}
 
 
 def answer(prompt: str, _schema: Mapping[str, Any] | None) -> str:
     """Return the document's part of the prompt."""
-    found = QUESTION.search(prompt)
-    return json.dumps({"summary": found[1] if found else ""})
+    match = QUESTION.search(prompt)
+    return json.dumps({"summary": match[1] if match else ""})
 
 
 @contextmanager

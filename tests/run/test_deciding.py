@@ -119,7 +119,7 @@ def test_overflow_head_retries_documents_that_were_too_long(place: Place) -> Non
         place.run()
         assert place.failed() == {"long.txt": "context_length"}
         assert "1 remains failed" in place.run().out
-        assert [seen.document for seen in narrow.chats()].count("long.txt") == 1
+        assert [chat.document for chat in narrow.chats()].count("long.txt") == 1
         place.configure({"vllm.base_url": narrow.url}, agent={"overflow": "head"})
         place.run()
         assert place.failed() == {}
@@ -134,7 +134,7 @@ def too_long(place: Place, *, servers: Sequence[FakeLLM], dialect: str = "vllm")
 
 def chats_about(server: FakeLLM, document: str = "long.txt") -> int:
     """Return how many requests of this server were about the document."""
-    return [seen.document for seen in server.chats()].count(document)
+    return [chat.document for chat in server.chats()].count(document)
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "ollama"])

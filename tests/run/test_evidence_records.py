@@ -49,7 +49,7 @@ def test_positions_refer_to_the_original_text(place: Place) -> None:
     record = results(place)["a.txt"]
     assert "special_tokens_broken" in record["notes"]
     assert record["text_sha256"] == hashlib.sha256(text.encode()).hexdigest()
-    assert [(each["path"], each["match"], each["count"]) for each in record["evidence"]] == [
+    assert [(quote["path"], quote["match"], quote["count"]) for quote in record["evidence"]] == [
         ("/evidence/0", "folded", 1), ("/evidence/1", "exact", 1), ("/evidence/3", "exact", 1),
     ]  # fmt: skip
     assert quoted(record, text) == [TEXT.split(" The")[0], "first two were unloaded before noon", "Three ships"]
@@ -83,7 +83,7 @@ def test_page_numbers_include_empty_pages(place: Place) -> None:
     (place.folder / "inbox" / "a.pdf").write_bytes(pdf([one, "", two]))
     (place.folder / "inbox" / "b.pdf").write_bytes(pdf(["", one, two]))
     place.run()
-    pages_of = {name: [each["page"] for each in record["evidence"]] for name, record in results(place).items()}
+    pages_of = {name: [quote["page"] for quote in record["evidence"]] for name, record in results(place).items()}
     assert pages_of == {"a.pdf": [3, 1], "b.pdf": [3, 2]}
     assert all(record["attempts"] == 1 for record in results(place).values())
 

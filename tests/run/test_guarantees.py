@@ -68,7 +68,7 @@ def test_second_of_two_simultaneous_runs_gives_way(place: Place, server: FakeLLM
         wait(ends, return_when=FIRST_COMPLETED)
         one_gave_way.set()
         ran = [end.result() for end in ends]
-    assert sorted(each.code for each in ran) == [0, 3], [each.err for each in ran]
+    assert sorted(outcome.code for outcome in ran) == [0, 3], [outcome.err for outcome in ran]
     loser = next(number for number in range(2) if ran[number].code == 3)
     assert f"rival-{1 - loser}" in ran[loser].err
     assert sorted(place.asked()) == names
@@ -149,9 +149,9 @@ def test_empty_valid_answers_are_reported(place: Place, server: FakeLLM) -> None
     assert "Warnings" not in place.run().out
     server.answer = lambda *_: json.dumps({"summary": "", "tickers": ["A"]})
     ran = place.run("--redo", "all")
-    told = " ".join(ran.out.split())
-    assert "summary is filled in 0 % of the results; in the run before it was 100 %" in told
-    assert "tickers has 1.0 items on average; in the run before it had 4.0" in told
+    output = " ".join(ran.out.split())
+    assert "summary is filled in 0 % of the results; in the run before it was 100 %" in output
+    assert "tickers has 1.0 items on average; in the run before it had 4.0" in output
     assert place.last_run()["stats"]["fields"]["summary"]["empty_share"] == 1.0
     assert place.report()["compared"]["fields"]["tickers"]["mean_items"] == 1.0
     assert "in the run before it was 100 %" in (place.folder / "out" / "report.html").read_text()
@@ -170,9 +170,9 @@ def test_key_is_in_no_process_list(place: Place, server: FakeLLM) -> None:
 
 def written(place: Place) -> list[bytes]:
     """Return the content of the output's files."""
-    found = [path.read_bytes() for path in (place.folder / "out").rglob("*") if path.is_file()]
-    assert len(found) > 3
-    return found
+    result = [path.read_bytes() for path in (place.folder / "out").rglob("*") if path.is_file()]
+    assert len(result) > 3
+    return result
 
 
 def test_key_in_a_request_field_is_in_no_file(place: Place) -> None:

@@ -15,23 +15,23 @@ from pipeline.llm.provider import LOSSES_BEFORE_ALONE, Provider
 def test_three_lost_servers_return_the_document_to_be_sent_alone() -> None:
     """Each time the connection broke during the request and no other request survived."""
     with FakeLLM(faults=only("bad", "reset")) as server:
-        asked = provider_of(server.url).ask(question("bad"))
-        assert (asked.unavailable, asked.losses, len(asked.attempts)) == (True, LOSSES_BEFORE_ALONE, 3)
+        outcome = provider_of(server.url).ask(question("bad"))
+        assert (outcome.unavailable, outcome.losses, len(outcome.attempts)) == (True, LOSSES_BEFORE_ALONE, 3)
 
 
 @pytest.mark.parametrize("before", [1, 2])
 def test_losses_of_earlier_requests_count(before: int) -> None:
     """A document keeps its loss count when it is returned."""
     with FakeLLM(faults=only("bad", "close")) as server:
-        asked = provider_of(server.url).ask(question("bad", losses=before))
-        assert (asked.unavailable, asked.losses) == (True, LOSSES_BEFORE_ALONE - before)
+        outcome = provider_of(server.url).ask(question("bad", losses=before))
+        assert (outcome.unavailable, outcome.losses) == (True, LOSSES_BEFORE_ALONE - before)
 
 
 def test_one_loss_while_alone_fails_the_document() -> None:
     """No other request was in flight, so this document is the cause."""
     with FakeLLM(faults=only("bad", "reset")) as server:
-        asked = provider_of(server.url).ask(question("bad", alone=True))
-        assert (asked.unavailable, asked.losses, asked_for(server, "bad")) == (True, 1, 1)
+        outcome = provider_of(server.url).ask(question("bad", alone=True))
+        assert (outcome.unavailable, outcome.losses, asked_for(server, "bad")) == (True, 1, 1)
 
 
 def test_failure_that_others_survive_is_not_a_lost_server() -> None:
@@ -40,9 +40,9 @@ def test_failure_that_others_survive_is_not_a_lost_server() -> None:
         provider = provider_of(server.url, sleep=good.wait_for)
         good.ask(provider)
         # asked once in the other's company: after that a loss is its own
-        asked = provider.ask(question("bad", losses=2))
-        assert asked.attempts[0].lost
-        assert len(asked.attempts) > 1
+        outcome = provider.ask(question("bad", losses=2))
+        assert outcome.attempts[0].lost
+        assert len(outcome.attempts) > 1
 
 
 def test_success_on_another_replica_does_not_clear_a_loss() -> None:
@@ -53,8 +53,8 @@ def test_success_on_another_replica_does_not_clear_a_loss() -> None:
         provider.replicas[0].in_flight = 1
         good.ask(provider)
         provider.replicas[0].in_flight = 0
-        asked = provider.ask(question("bad"))
-        assert (asked.unavailable, asked.losses, provider.available) == (True, 2, False)
+        outcome = provider.ask(question("bad"))
+        assert (outcome.unavailable, outcome.losses, provider.available) == (True, 2, False)
 
 
 class Bystander:
@@ -98,8 +98,8 @@ def test_killed_server_is_a_loss_and_an_outage(retries: int) -> None:
     """The document is returned with its loss, even with few retries left, or it would kill servers for ever."""
     with FakeLLM(faults=only("bad", "kill"), restart_s=30.0) as server:
         provider = provider_of(server.url, max_retries=retries)
-        asked = provider.ask(question("bad"))
-        assert (asked.unavailable, asked.losses) == (True, 1)
+        outcome = provider.ask(question("bad"))
+        assert (outcome.unavailable, outcome.losses) == (True, 1)
         assert not provider.available
 
 
@@ -108,8 +108,8 @@ def test_server_death_on_a_reused_connection_is_a_loss() -> None:
     with FakeLLM(faults=only("bad", "kill"), restart_s=30.0) as server:
         provider = provider_of(server.url)
         assert provider.ask(question("good")).attempts[-1].ok
-        asked = provider.ask(question("bad"))
-        assert (asked.unavailable, asked.losses, provider.available) == (True, 1, False)
+        outcome = provider.ask(question("bad"))
+        assert (outcome.unavailable, outcome.losses, provider.available) == (True, 1, False)
 
 
 def dying(*, afterwards: bytes) -> RawServer:
@@ -117,8 +117,8 @@ def dying(*, afterwards: bytes) -> RawServer:
     last_words = reply({"error": {"message": "EngineCore encountered an issue. See stack trace", "code": 500}}, 500)
 
     def talk(line: object) -> None:
-        while (got := line.read()) is not None:  # type: ignore[attr-defined]
-            line.send(last_words if b"[[doc:" in got.body else afterwards)  # type: ignore[attr-defined]
+        while (request := line.read()) is not None:  # type: ignore[attr-defined]
+            line.send(last_words if b"[[doc:" in request.body else afterwards)  # type: ignore[attr-defined]
 
     return RawServer(talk)
 
@@ -126,8 +126,8 @@ def dying(*, afterwards: bytes) -> RawServer:
 def test_500_from_a_dying_vllm_engine_is_a_loss() -> None:
     """vLLM answers 500 to the requests in progress and exits: that counts like a closed connection."""
     with dying(afterwards=reply({"error": "EngineDeadError"}, 500)) as server:
-        asked = provider_of(server.url).ask(question("bad"))
-        assert (asked.unavailable, asked.losses) == (True, 1)
+        outcome = provider_of(server.url).ask(question("bad"))
+        assert (outcome.unavailable, outcome.losses) == (True, 1)
 
 
 def test_500_from_a_surviving_engine_is_a_server_error() -> None:
@@ -135,20 +135,20 @@ def test_500_from_a_surviving_engine_is_a_server_error() -> None:
     message = {"role": "assistant", "content": "ok"}
     alive = reply({"choices": [{"message": message, "finish_reason": "stop"}]})
     with dying(afterwards=alive) as server:
-        asked = provider_of(server.url).ask(question("bad"))
-        assert (asked.unavailable, asked.losses, len(asked.attempts)) == (False, 0, 4)
+        outcome = provider_of(server.url).ask(question("bad"))
+        assert (outcome.unavailable, outcome.losses, len(outcome.attempts)) == (False, 0, 4)
 
 
 @pytest.mark.parametrize("retries", [0, 3])
 def test_hanging_server_is_a_loss(retries: int) -> None:
     """A tiny completion hangs as well; without a loss the document would hang servers for ever."""
     with FakeLLM(faults=lambda _seen, _n: Fault("hang")) as server:
-        asked = provider_of(server.url, max_retries=retries, timeout=0.3).ask(question("bad"))
-        assert (asked.unavailable, asked.losses, len(asked.attempts)) == (True, 1, 1)
+        outcome = provider_of(server.url, max_retries=retries, timeout=0.3).ask(question("bad"))
+        assert (outcome.unavailable, outcome.losses, len(outcome.attempts)) == (True, 1, 1)
 
 
 def test_timeout_of_a_responsive_server_is_no_loss() -> None:
     """The tiny completion succeeds, so the document itself takes too long and the retries decide."""
     with FakeLLM(faults=only("bad", "hang")) as server:
-        asked = provider_of(server.url, timeout=1.0).ask(question("bad"))
-        assert (asked.unavailable, asked.losses, len(asked.attempts)) == (False, 0, 2)
+        outcome = provider_of(server.url, timeout=1.0).ask(question("bad"))
+        assert (outcome.unavailable, outcome.losses, len(outcome.attempts)) == (False, 0, 2)

@@ -67,12 +67,12 @@ class Scrape:
 
     def get(self, name: str, **labels: str) -> float | None:
         """Return the sum of the samples with this name and these labels, or None without any."""
-        found = [
+        collected = [
             sample.value
             for sample in self.samples
             if sample.name == name and all(sample.labels.get(key, "") == value for key, value in labels.items())
         ]
-        return sum(found) if found else None
+        return sum(collected) if collected else None
 
     def names(self) -> set[str]:
         return {sample.name for sample in self.samples}
@@ -131,8 +131,8 @@ def port_of(child: Child) -> int:
     """Return the metrics port that a run with a JSON log reports."""
     assert child.process.stderr is not None
     for line in child.process.stderr:
-        if (said := json.loads(line))["message"] == "Serving metrics":
-            return int(said["port"])
+        if (event := json.loads(line))["message"] == "Serving metrics":
+            return int(event["port"])
     raise AssertionError("no port in the log")
 
 

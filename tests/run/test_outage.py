@@ -78,8 +78,8 @@ def test_run_waits_for_a_server_that_starts_late(place: Place, server: FakeLLM) 
     server.down()
     child = place.start("run")
     assert child.process.stderr is not None
-    told = next(line for line in child.process.stderr if "waiting up to" in line)
-    assert f"waiting up to 10 s for provider vllm ({server.url}): connection_error" in told
+    warning = next(line for line in child.process.stderr if "waiting up to" in line)
+    assert f"waiting up to 10 s for provider vllm ({server.url}): connection_error" in warning
     server.up()
     ran = child.end()
     assert ran.code == 0, ran.err
@@ -95,7 +95,7 @@ def test_only_the_poisoned_document_fails(place: Place, server: FakeLLM) -> None
     assert place.failed() == {"d005.txt": "server_error"}
     (error,) = place.lines("errors.jsonl")
     assert (error["attempts"], error["error"]) == (4, "http_500")
-    assert [seen.document for seen in server.chats()].count("d005.txt") == 4
+    assert [chat.document for chat in server.chats()].count("d005.txt") == 4
     assert sorted(place.done()) == [name for name in names if name != "d005.txt"]
 
 
@@ -116,7 +116,7 @@ def test_document_that_kills_its_server_fails_alone(place: Place, server: FakeLL
     place.run(*LENIENT)
     assert place.failed() == {"d004.txt": "connection_error"}
     assert sorted(place.done()) == [name for name in names if name != "d004.txt"]
-    assert [seen.document for seen in server.chats()].count(
+    assert [chat.document for chat in server.chats()].count(
         "d004.txt"
     ) <= 8  # four, each perhaps resent on a fresh connection
 
@@ -167,7 +167,7 @@ def test_fallback_is_used_at_the_start_with_a_warning(place: Place, server: Fake
         place.configure({**fallback, "runner.startup_wait_s": 1})
         server.down()
         ran = place.run()
-        asked_at = min(seen.at for seen in second.requests)
+        asked_at = min(request.at for request in second.requests)
     assert "taking the fallback ollama" in ran.err
     assert 0.8 < asked_at - _started_at(ran.err) < 60.0
     assert {line["model"]["provider"] for line in place.lines("results.jsonl")} == {"ollama"}
@@ -195,7 +195,7 @@ def test_run_returns_to_the_first_provider_after_its_recovery(place: Place, serv
         server.requests.clear()
         server.up()
         place.wait_for(
-            lambda: len([seen for seen in server.chats() if seen.document.endswith(".txt")]) > 4,
+            lambda: len([chat for chat in server.chats() if chat.document.endswith(".txt")]) > 4,
             "documents at the first",
         )
         ran = child.end()
@@ -219,14 +219,14 @@ def test_fallback_gets_no_request_before_it_is_needed(place: Place, server: Fake
         assert second.requests == []
         server.down()
         assert child.end().code == 0
-        asked = [seen.body for seen in second.chats() if seen.document.endswith(".txt")]
-    assert asked
-    assert all(body["think"] is False for body in asked)
+        sent = [chat.body for chat in second.chats() if chat.document.endswith(".txt")]
+    assert sent
+    assert all(body["think"] is False for body in sent)
     assert place.failed() == {}
 
 
 def _refuse(name: str, server: FakeLLM) -> None:
-    server.faults = lambda seen, _n: Fault("http_500") if seen.document == name else None
+    server.faults = lambda request, _n: Fault("http_500") if request.document == name else None
 
 
 def test_document_failing_at_the_first_provider_goes_to_the_fallback(place: Place, server: FakeLLM) -> None:
@@ -236,9 +236,9 @@ def test_document_failing_at_the_first_provider_goes_to_the_fallback(place: Plac
     with FakeLLM(("small-one",), thinking=True) as second:
         place.configure({"fallback": ["ollama"], "ollama.base_url": second.url, "ollama.model": "small-one"})
         assert place.run().code == 0
-        asked = [seen for seen in second.chats() if seen.document.endswith(".txt")]
+        sent = [chat for chat in second.chats() if chat.document.endswith(".txt")]
     assert place.failed() == {}
-    assert [(seen.document, seen.body["think"]) for seen in asked] == [("d003.txt", False)]
+    assert [(chat.document, chat.body["think"]) for chat in sent] == [("d003.txt", False)]
     (one,) = (line for line in place.lines("results.jsonl") if line["model"]["provider"] == "ollama")
     assert (one["id"], one["attempts"]) == ("d003.txt", 5)
 
@@ -292,7 +292,7 @@ def test_rotated_key_file_is_read_again_during_a_run(place: Place, server: FakeL
 
 
 def _refused(server: FakeLLM) -> int:
-    return sum(seen.headers.get("authorization") != f"Bearer {server.api_key}" for seen in server.requests[-20:])
+    return sum(request.headers.get("authorization") != f"Bearer {server.api_key}" for request in server.requests[-20:])
 
 
 @pytest.mark.parametrize("how", ["key", "model"])
@@ -376,7 +376,7 @@ def test_hanging_replica_delays_neither_start_nor_recovery(place: Place, server:
         place.configure({"provider": "ollama", "ollama.base_url": [hanging.url, server.url]})
         child = place.start("run")
         place.wait_for_results(8)
-        assert [seen.body["messages"] for seen in hanging.chats()] == [[]]
+        assert [chat.body["messages"] for chat in hanging.chats()] == [[]]
         server.down()
         gate.open()
         back = threading.Timer(1.5, server.up)

@@ -41,8 +41,8 @@ def ask(place: Place, server: FakeLLM, dialect: str, **agent: Any) -> None:
 
 def sent(server: FakeLLM) -> list[str]:
     """Return the document text in each request for it."""
-    chats = [seen for seen in server.chats() if seen.document == "long.txt"]
-    return [str(seen.body["messages"][-1]["content"]).removesuffix("\n") for seen in chats]
+    chats = [chat for chat in server.chats() if chat.document == "long.txt"]
+    return [str(chat.body["messages"][-1]["content"]).removesuffix("\n") for chat in chats]
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "ollama"])
@@ -117,7 +117,7 @@ def test_a_reask_is_never_cut(
     (error,) = place.lines("errors.jsonl")
     assert (error["reason"], error["attempts"]) == (reason, 2)
     assert "document_truncated" not in error["notes"]
-    assert [seen.document for seen in narrow.chats()].count("a.txt") == 2
+    assert [chat.document for chat in narrow.chats()].count("a.txt") == 2
 
 
 def attempt(reason: str = "context_length", **more: Any) -> ExtractionAttempt:

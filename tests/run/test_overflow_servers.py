@@ -28,8 +28,8 @@ def page(got: Got) -> bytes:
 
 
 def talk(line: Line) -> None:
-    while (got := line.read()) is not None:
-        line.send(page(got))
+    while (request := line.read()) is not None:
+        line.send(page(request))
 
 
 def test_overflow_recognises_each_servers_wording(place: Place) -> None:

@@ -22,9 +22,9 @@ def test_empty_placeholder_is_reported_after_100_documents(caplog: pytest.LogCap
     for _ in range(99):
         watch.add("default", {"author": "Anna", "subject": "S"})
     watch.close()
-    (told,) = warnings_of(caplog)
-    assert "$source of the user prompt was empty in the first 100 documents" in told
-    assert "have values: $author, $subject (" in told
+    (warning,) = warnings_of(caplog)
+    assert "$source of the user prompt was empty in the first 100 documents" in warning
+    assert "have values: $author, $subject (" in warning
 
 
 def test_empty_placeholder_of_a_short_run_is_reported_at_its_end(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,13 +21,13 @@ def last_line(err: str) -> dict[str, Any]:
     return json_log(err)[-1]
 
 
-@pytest.mark.parametrize(("code", "told"), [(1, "report"), (2, "fix it"), (3, "tries left"), (143, "tries left")])
-def test_each_exit_code_has_advice_for_the_job(code: int, told: str) -> None:
+@pytest.mark.parametrize(("code", "message"), [(1, "report"), (2, "fix it"), (3, "tries left"), (143, "tries left")])
+def test_each_exit_code_has_advice_for_the_job(code: int, message: str) -> None:
     """The advice has the command that restarts the Job and the one that shows its logs."""
-    found = advice(code, {**POD, **UPGRADE})
-    assert found is not None
-    assert told in found[0]
-    assert found[1] == {"resume": UPGRADE["PIPELINE_RESUME_COMMAND"], "logs": LOGS}
+    hint = advice(code, {**POD, **UPGRADE})
+    assert hint is not None
+    assert message in hint[0]
+    assert hint[1] == {"resume": UPGRADE["PIPELINE_RESUME_COMMAND"], "logs": LOGS}
 
 
 def test_no_advice_outside_a_pod_or_after_success() -> None:

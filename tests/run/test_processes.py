@@ -22,7 +22,7 @@ FAULTS = ("", "[[fault:http_500*1]]", "[[fault:http_400]]", "[[fault:invalid_jso
 
 def workers_of(pid: int) -> list[int]:
     """Return the PIDs of a run's worker processes."""
-    found = []
+    collected = []
     for folder in Path("/proc").iterdir():
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
@@ -30,8 +30,8 @@ def workers_of(pid: int) -> list[int]:
         except (OSError, ValueError, IndexError):
             continue
         if is_worker:
-            found.append(int(folder.name))
-    return found
+            collected.append(int(folder.name))
+    return collected
 
 
 def is_gone(pid: int) -> bool:
@@ -71,9 +71,9 @@ def test_two_processes_write_the_records_of_one(place: Place, second_server: Fak
     """Attempts, notes and reasons are equal for answers, retries, refusals, re-asks and lost connections."""
     texts = {f"d{n:03}.txt": f"A text, number {n}. {FAULTS[n % len(FAULTS)]}" for n in range(40)}
     place.documents({**texts, "empty.txt": "", "same-1.txt": "twice"})
-    found = [records_of(place, server, processes) for processes, server in ((1, place.server), (2, second_server))]
-    assert found[0] == found[1]
-    assert Counter(line.get("reason") for line in found[0])["rejected"] == 8
+    result = [records_of(place, server, processes) for processes, server in ((1, place.server), (2, second_server))]
+    assert result[0] == result[1]
+    assert Counter(line.get("reason") for line in result[0])["rejected"] == 8
 
 
 def records_of(place: Place, server: FakeLLM, processes: int) -> list[dict[str, Any]]:
@@ -83,8 +83,8 @@ def records_of(place: Place, server: FakeLLM, processes: int) -> list[dict[str, 
     place.run()
     folder = place.folder / f"out{processes}"
     lines = [outcome_of(line) for name in ("results.jsonl", "errors.jsonl") for line in _lines(folder / name)]
-    asked = Counter(seen.document for seen in server.chats())
-    return [{**line, "asked": asked[line["id"]]} for line in sorted(lines, key=lambda line: str(line["id"]))]
+    sent = Counter(chat.document for chat in server.chats())
+    return [{**line, "asked": sent[line["id"]]} for line in sorted(lines, key=lambda line: str(line["id"]))]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -121,8 +121,8 @@ def test_killed_worker_process_loses_and_duplicates_no_record(place: Place) -> N
     assert ran.code == 0, ran.err
     assert len(place.done()) == 60
     assert set(place.done().values()) == {1}
-    asked = place.asked()
-    assert len(asked) - len(set(asked)) <= 2 * 8
+    sent = place.asked()
+    assert len(sent) - len(set(sent)) <= 2 * 8
 
 
 @pytest.mark.slow

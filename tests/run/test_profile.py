@@ -58,8 +58,8 @@ def test_summary_has_three_lines_about_the_values(drifting: Place) -> None:
     page = (drifting.folder / "out" / "report.html").read_text("utf-8")
     assert "Values of the results" in page and "currency (moved)" in page and "Hidden Ltd" not in page
     assert "supplier  filled 100 %  1 distinct; (text) 100 %" in drifting.call("results", "out", "--profile").out
-    found = json.loads(drifting.call("results", "out", "--profile", "--format", "jsonl").out)
-    assert found["documents"] == 120 and found["fields"]["currency"]["values"][0]["value"] == "USD"
+    payload = json.loads(drifting.call("results", "out", "--profile", "--format", "jsonl").out)
+    assert payload["documents"] == 120 and payload["fields"]["currency"]["values"][0]["value"] == "USD"
     shown = drifting.call("report", "out", "--profile-values")
     assert shown.code == 0 and "supplier Hidden Ltd 100 %" in shown.out
 

@@ -77,7 +77,7 @@ def test_unusable_token_counts_are_noted_in_every_record(place: Place, counts: s
         ran = place.run()
     notes = [line["notes"] for line in place.lines("results.jsonl")]
     assert len(notes) == 20
-    assert all("prompt_length_unverified" in each for each in notes)
+    assert all("prompt_length_unverified" in note for note in notes)
     assert ran.err.count("cannot verify that prompts are read whole") == 1
     assert "context_length" in ran.err
 
@@ -225,9 +225,9 @@ def test_check_warns_about_unusable_token_counts(place: Place, counts: str, why:
     with CuttingLLM("tail", counts=counts) as server:
         configure(place, server)
         ran = place.call("check")
-        told = next(line for line in ran.out.splitlines() if "prompt_length_unverified" in line)
-        assert why in told
-        assert "context_length" in told
+        warning = next(line for line in ran.out.splitlines() if "prompt_length_unverified" in line)
+        assert why in warning
+        assert "context_length" in warning
         assert server.answers == 0
         configure(place, server, **{"vllm.context_length": 4096})
         assert "prompt_length_unverified" not in place.call("check").out
@@ -238,8 +238,8 @@ def test_check_detects_counts_without_cached_tokens(place: Place) -> None:
     with CuttingLLM("tail", counts="uncached") as server:
         configure(place, server)
         for _ in range(2):
-            told = place.call("check").out
-            assert "long prompts: prompt_length_unverified: its counts leave out cached tokens; set the" in told
+            output = place.call("check").out
+            assert "long prompts: prompt_length_unverified: its counts leave out cached tokens; set the" in output
         configure(place, server, **{"vllm.context_length": 4096})
         assert "prompt_length_unverified" not in place.call("check").out
 
@@ -249,8 +249,8 @@ def test_check_detects_whether_ollama_refuses_long_prompts(place: Place, way: st
     """One request larger than the context shows it, without generating tokens."""
     with CuttingLLM(way, ollama=True) as server:
         ollama_at(place, server)
-        found = "refused by the server; no verification needed" if way == "refuse" else "not verified yet"
-        assert f"long prompts: {found}" in place.call("check").out
+        result = "refused by the server; no verification needed" if way == "refuse" else "not verified yet"
+        assert f"long prompts: {result}" in place.call("check").out
 
 
 @pytest.mark.parametrize("way", ["refuse", "half"])
@@ -316,7 +316,7 @@ def test_tokenizer_request_counts_as_overhead(place: Place) -> None:
     before = place.last_run()["overhead"]["requests"]
     place.documents({"long.txt": "word " * 20_000})
     place.run()
-    tokenized = [seen for seen in place.server.requests if seen.path == "/tokenize"]
+    tokenized = [request for request in place.server.requests if request.path == "/tokenize"]
     assert tokenized
     assert place.last_run()["overhead"]["requests"] == before + len(tokenized)
 

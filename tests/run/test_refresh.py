@@ -147,7 +147,7 @@ def test_refused_configuration_is_checked_and_reported_once(place: Place, other:
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "no-such-model"})
     place.wait_for(lambda: len(other.requests) == 1, "a look at the other server")
     place.wait_for_results(30)
-    assert [seen.path for seen in other.requests] == ["/v1/models"]
+    assert [request.path for request in other.requests] == ["/v1/models"]
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "another-wrong-model"})
     place.wait_for(lambda: len(other.requests) == 2, "another look at it")
     log = finish(child, place)
@@ -191,7 +191,7 @@ def test_canary_is_sent_once_per_server_and_run(place: Place) -> None:
     log = finish(child, place)
     assert "server is back" in log
     assert "configuration taken over" in log
-    assert sum("harbour" in str(seen.body) for seen in place.server.chats()) == 1
+    assert sum("harbour" in str(chat.body) for chat in place.server.chats()) == 1
 
 
 def test_key_file_is_reread_at_each_refresh(place: Place) -> None:
@@ -203,7 +203,7 @@ def test_key_file_is_reread_at_each_refresh(place: Place) -> None:
     sent: set[str] = set()
 
     def is_sent() -> bool:
-        sent.update(seen.headers["authorization"] for seen in place.server.chats())
+        sent.update(chat.headers["authorization"] for chat in place.server.chats())
         return "Bearer new" in sent
 
     place.wait_for(is_sent, "a request with the new key")
@@ -225,7 +225,7 @@ def test_changed_run_settings_do_not_switch_the_provider(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"agent": "extractor"}, "agent cannot change in a run"),
         ({"variant": "terse"}, "variant cannot change in a run"),
@@ -235,7 +235,7 @@ def test_changed_run_settings_do_not_switch_the_provider(place: Place) -> None:
         ({"vllm.max_tokens": 77}, "vllm.max_tokens cannot change in a run"),
     ],
 )
-def test_fixed_setting_is_reported_once(place: Place, settings: dict[str, object], said: str) -> None:
+def test_fixed_setting_is_reported_once(place: Place, settings: dict[str, object], message: str) -> None:
     """All records have the same agent, variant and fingerprint, whatever the file contains meanwhile."""
     place.server.latency_s = 0.1
     place.documents(60)
@@ -246,7 +246,7 @@ def test_fixed_setting_is_reported_once(place: Place, settings: dict[str, object
     place.configure({**QUICK, **settings}, agent=variants)
     place.wait_for_results(20)
     log = finish(child, place)
-    assert log.count(said) == 1
+    assert log.count(message) == 1
     assert "provider switched" not in log
     lines = place.lines("results.jsonl")
     assert {(line["agent"], line["variant"]) for line in lines} == {("small", "default")}
@@ -277,7 +277,7 @@ def test_refresh_all_applies_a_changed_prompt(place: Place) -> None:
     """Each record has the fingerprint of its own prompt, so the next run redoes the earlier ones."""
     child = start(place, {"runner.refresh": "all"})
     place.configure({**QUICK, "runner.refresh": "all"}, agent={"system_prompt": "Another prompt.\n"})
-    place.wait_for(lambda: any("Another" in str(seen.body) for seen in place.server.chats()), "the other prompt")
+    place.wait_for(lambda: any("Another" in str(chat.body) for chat in place.server.chats()), "the other prompt")
     finish(child, place)
     prints = [line["fingerprint"] for line in place.lines("results.jsonl")]
     assert len(set(prints)) == 2

@@ -17,10 +17,10 @@ COUNTS = {"done": 0, "failed": 0, "skipped": 0, "left": 0}
 
 
 def remaining(failed: int, *, documents: int, tried: bool = False, accepted: bool = False) -> RemainingFailures:
-    found = RemainingFailures()
+    result = RemainingFailures()
     for number in range(failed):
-        found = found.with_one("rejected", document_id=f"d{number}", tried=tried, accepted=accepted)
-    return found.of(documents)
+        result = result.with_one("rejected", document_id=f"d{number}", tried=tried, accepted=accepted)
+    return result.of(documents)
 
 
 def code_of(*, end: StopReason | None = None, remains: RemainingFailures | None = None, **given: Any) -> int:

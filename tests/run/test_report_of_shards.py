@@ -76,7 +76,7 @@ def test_report_of_a_running_set_counts_finished_shards(place: Place) -> None:
     """While a shard holds its lock, `pipeline report` does not call the others missing."""
     place.documents(6)
     place.run("--shard", "0/3")
-    place.server.faults = lambda seen, _n: Fault("hang") if seen.document.endswith(".txt") else None
+    place.server.faults = lambda request, _n: Fault("hang") if request.document.endswith(".txt") else None
     process = place.start("run", "--shard", "1/3").process
     place.asked()
     place.wait_for(lambda: bool(place.asked()), "a document in flight")

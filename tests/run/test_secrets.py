@@ -132,8 +132,8 @@ def test_secrets_repeated_by_a_server_are_in_no_output(place: Place, where: str,
             place.call("report", "out"),
         ]
     assert (place.folder / "out" / "report.json").exists()
-    said = "\n".join(each.out + each.err for each in ran).encode()
-    assert leaks(said) == [], said.decode()
+    output = "\n".join(outcome.out + outcome.err for outcome in ran).encode()
+    assert leaks(output) == [], output.decode()
     assert leaks(everything_below(place.folder / "out")) == []
     assert leaks(metrics.read_bytes() if metrics.exists() else b"") == []
 

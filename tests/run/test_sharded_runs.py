@@ -152,9 +152,9 @@ def test_dry_run_reports_files_that_every_shard_reads(place: Place) -> None:
     with zipfile.ZipFile(inbox / "other.zip", "w") as archive:
         archive.writestr("a.txt", "A text.")
         archive.writestr("b.txt", "Another text.")
-    told = place.run("--dry-run", "--shard", "1/3").out
-    assert "Shard 1/3: its share of 7 documents in 5 files." in told
-    assert "Of these files 2 hold many documents and no list of them: every shard reads them" in told
+    output = place.run("--dry-run", "--shard", "1/3").out
+    assert "Shard 1/3: its share of 7 documents in 5 files." in output
+    assert "Of these files 2 hold many documents and no list of them: every shard reads them" in output
     assert "Shard" not in place.run("--dry-run").out
 
 

@@ -138,8 +138,8 @@ def test_check_reports_parallel_requests(shared: Place) -> None:
     assert "requests side by side: 4 or more" in shared.call("check").out
     with FakeLLM(latency_s=0.2, slots=1) as server:
         shared.configure({**_settings(shared), "ollama.base_url": server.url})
-        told = shared.call("check").out
-    assert "requests side by side: 1 (the others wait in the server's queue; OLLAMA_NUM_PARALLEL" in told
+        output = shared.call("check").out
+    assert "requests side by side: 1 (the others wait in the server's queue; OLLAMA_NUM_PARALLEL" in output
 
 
 def test_num_ctx_auto_uses_the_loaded_context(shared: Place) -> None:

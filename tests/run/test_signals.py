@@ -27,8 +27,8 @@ def test_signal_lets_requests_in_flight_finish(place: Place, server: FakeLLM, nu
     gate.open()
     ran = child.end()
     assert ran.code == code
-    asked = place.asked()
-    assert sorted(place.done()) == sorted(asked)
+    sent = place.asked()
+    assert sorted(place.done()) == sorted(sent)
     counts = place.last_run()["counts"]
     assert counts["found"] == counts["done"] + counts["left"]
     assert place.last_run()["exit_code"] == code
@@ -40,11 +40,11 @@ def test_second_interrupt_exits_at_once(place: Place, server: FakeLLM) -> None:
     """A second Ctrl-C does not wait for a hanging request, and finished records are kept."""
     place.documents(4)
     place.configure({"runner.grace_s": 600, "vllm.timeout": 600})
-    server.faults = lambda seen, _n: Fault("hang") if seen.document in ("d002.txt", "d003.txt") else None
+    server.faults = lambda request, _n: Fault("hang") if request.document in ("d002.txt", "d003.txt") else None
     child = place.start("run")
     place.wait_for_results(2)
     place.wait_for(
-        lambda: len({seen.document for seen in server.chats()} & {"d002.txt", "d003.txt"}) == 2, "hanging requests"
+        lambda: len({chat.document for chat in server.chats()} & {"d002.txt", "d003.txt"}) == 2, "hanging requests"
     )
     child.process.send_signal(signal.SIGINT)
     line_with(child, "stopping")
@@ -59,10 +59,10 @@ def test_hanging_request_delays_the_end_by_at_most_the_grace(place: Place, serve
     """After SIGTERM the run waits `grace_s` and then ends."""
     place.documents(2)
     place.configure({"runner.grace_s": 1, "vllm.timeout": 600})
-    server.faults = lambda seen, _n: Fault("hang") if seen.document == "d001.txt" else None
+    server.faults = lambda request, _n: Fault("hang") if request.document == "d001.txt" else None
     child = place.start("run")
     place.wait_for_results(1)
-    place.wait_for(lambda: any(seen.document == "d001.txt" for seen in server.chats()), "the hanging request")
+    place.wait_for(lambda: any(chat.document == "d001.txt" for chat in server.chats()), "the hanging request")
     begun = time.monotonic()
     assert child.end(signal.SIGTERM).code == 143
     assert 0.5 < time.monotonic() - begun < LONG_S

@@ -12,8 +12,8 @@ TOKEN, BROKEN = "<end_of_utterance>", "< end_of_utterance>"
 
 def prompts(place: Place) -> list[str]:
     """Return the last message of each chat that had a document."""
-    chats = [seen for seen in place.server.requests if seen.path == "/v1/chat/completions"]
-    texts = [str(seen.body["messages"][-1]["content"]) for seen in chats]
+    chats = [request for request in place.server.requests if request.path == "/v1/chat/completions"]
+    texts = [str(chat.body["messages"][-1]["content"]) for chat in chats]
     return [text for text in texts if "[[doc:" in text]
 
 
@@ -27,8 +27,8 @@ def test_special_token_of_the_tokenizer_is_broken_up(place: Place) -> None:
     assert len(prompts(place)) == 20
     assert not [prompt for prompt in prompts(place) if TOKEN in prompt]
     assert all(prompt.count(BROKEN) == 2 and "<not_one>" in prompt and "[sic]" in prompt for prompt in prompts(place))
-    asked = [seen.body["prompt"] for seen in place.server.requests if seen.path == "/tokenize"]
-    assert sorted(asked) == ["<end_of_utterance>", "<not_one>", "[sic]"]
+    sent = [request.body["prompt"] for request in place.server.requests if request.path == "/tokenize"]
+    assert sorted(sent) == ["<end_of_utterance>", "<not_one>", "[sic]"]
     for line in place.lines("results.jsonl"):
         assert (line["notes"], line["attempts"]) == (["special_tokens_broken"], 1)
         assert line["metadata"]["title"] == TOKEN

@@ -59,8 +59,8 @@ def items(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def expected(document: Planted) -> list[dict[str, Any]]:
     """Return the payments that a record must have, each once."""
-    found = {item["id"]: {name: item[name] for name in ("id", "payer", "amount")} for item in document.payments}
-    return list(found.values())
+    result = {item["id"]: {name: item[name] for name in ("id", "payer", "amount")} for item in document.payments}
+    return list(result.values())
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -272,7 +272,7 @@ def test_more_long_documents_than_may_be_open_are_done(
     """Some are read a second time; no window is sent twice, and the limit of requests holds."""
     documents = {f"long{number:02}.txt": planted(seed=number, payments=8, chars=20_000) for number in range(24)}
     shorts = {f"short{number:02}.txt": f"Short text {number}." for number in range(20)}
-    place.documents({name: each.text for name, each in documents.items()} | shorts)
+    place.documents({name: item.text for name, item in documents.items()} | shorts)
     prepared(place, narrow, settings={"runner.concurrency": 2})
     assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
     for name, document in documents.items():
@@ -343,7 +343,7 @@ def test_split_does_not_change_records_of_short_documents(
         prepared(place, narrow, overflow=overflow)
         assert run(place, monkeypatch, "--redo", "all") == 0
         records.append(place.lines("results.jsonl")[-1])
-        bodies = [seen.body for seen in narrow.chats() if seen.document == "short.txt"]
+        bodies = [chat.body for chat in narrow.chats() if chat.document == "short.txt"]
     assert list(records[0]) == list(records[1])
     assert records[0]["fingerprint"] == records[1]["fingerprint"]
     assert bodies[0] == bodies[1]
@@ -358,13 +358,13 @@ def test_lead_precedes_every_window_but_the_first(
     place.documents({"long.txt": document.text})
     prepared(place, narrow, split={"lead_chars": 60})
     assert run(place, monkeypatch) == 0
-    prompts = [str(seen.body["messages"][-1]["content"]) for seen in narrow.chats() if seen.document == "long.txt"]
+    prompts = [str(chat.body["messages"][-1]["content"]) for chat in narrow.chats() if chat.document == "long.txt"]
     led = [prompt for prompt in prompts if "[How the document begins:]\n[[doc:long.txt]] TITLE" in prompt]
     assert len(led) == len(prompts) - 1 > 3
     narrow.requests.clear()
     prepared(place, narrow, user_prompt="Begins: $lead\nText: $document\n", split={"lead_chars": 60})
     run(place, monkeypatch)
-    prompts = [str(seen.body["messages"][-1]["content"]) for seen in narrow.chats() if seen.document == "long.txt"]
+    prompts = [str(chat.body["messages"][-1]["content"]) for chat in narrow.chats() if chat.document == "long.txt"]
     assert all(PART not in prompt for prompt in prompts)
     assert sum(prompt.startswith("Begins: [[doc:long.txt]] TITLE") for prompt in prompts) == len(prompts) - 1
 

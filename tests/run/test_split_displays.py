@@ -26,7 +26,7 @@ def windows_metric(place: Place) -> dict[str, float]:
     """Return the windows by outcome from the text file of the metrics."""
     families = text_string_to_metric_families((place.folder / "m.prom").read_text(encoding="utf-8"))
     samples = [sample for family in families for sample in family.samples]
-    return {each.labels["outcome"]: each.value for each in samples if each.name == "pipeline_windows_total"}
+    return {sample.labels["outcome"]: sample.value for sample in samples if sample.name == "pipeline_windows_total"}
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -143,8 +143,8 @@ def test_errors_show_names_failed_and_answered_windows(
     place_text = f"{window['n']} of {window['of']}, characters {window['start']:,} to {window['end']:,}"
     assert f"failed window {place_text}" in shown
     assert f"answered {len(lines)} windows: characters 0 to " in shown
-    _, found = call(monkeypatch, capsys, place, "errors", "out", "--show", "long.txt", "--json")
-    (record,) = json.loads(found)["records"]
+    _, result = call(monkeypatch, capsys, place, "errors", "out", "--show", "long.txt", "--json")
+    (record,) = json.loads(result)["records"]
     assert record["answered_windows"] == sorted([line["start"], line["end"]] for line in lines)
     assert place.lines("windows.jsonl") == lines
 
@@ -189,9 +189,9 @@ def test_try_sends_a_single_window(
     assert main(["try", "long.txt", "--window", "99", "--config", "pipeline.yaml"]) == 2
     assert main(["try", "short.txt", "--window", "1", "--config", "pipeline.yaml"]) == 2
     assert len(parts) == 1
-    told = capsys.readouterr().err
-    assert "--window: got 99, need a number from 1 to " in told
-    assert "--window: got 1, but short.txt was sent whole" in told
+    output = capsys.readouterr().err
+    assert "--window: got 99, need a number from 1 to " in output
+    assert "--window: got 1, but short.txt was sent whole" in output
 
 
 def differ_in_titles(server: FakeLLM) -> None:

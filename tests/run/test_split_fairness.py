@@ -103,39 +103,39 @@ class Ticks:
 
 def ticks(limit: int, *documents: int) -> Ticks:
     """Run documents given by their number of windows (SHORT: sent whole) and return the schedule."""
-    found = Ticks(limit, list(documents))
-    found.run()
-    return found
+    schedule = Ticks(limit, list(documents))
+    schedule.run()
+    return schedule
 
 
 @pytest.mark.parametrize("limit", [1, 2, 16, 256])
 def test_long_and_short_documents_share_the_slots_equally(limit: int) -> None:
     """While both wait, each kind gets half of the slots, and none is idle."""
-    found = ticks(limit, 1000, *[SHORT] * 2000)
+    schedule = ticks(limit, 1000, *[SHORT] * 2000)
     requests = 1000 + 2000 + 1
-    assert len(found.sent) <= requests / limit + 2
-    assert [len(tick) for tick in found.sent[1:-1]] == [limit] * (len(found.sent) - 2)
-    assert found.last[0] <= 2000 / limit + 3
-    both = [number for tick in found.sent[1 : found.last[0] - 1] for number in tick]
+    assert len(schedule.sent) <= requests / limit + 2
+    assert [len(tick) for tick in schedule.sent[1:-1]] == [limit] * (len(schedule.sent) - 2)
+    assert schedule.last[0] <= 2000 / limit + 3
+    both = [number for tick in schedule.sent[1 : schedule.last[0] - 1] for number in tick]
     assert abs(both.count(0) - len(both) / 2) <= limit
 
 
 def test_many_long_documents_do_not_delay_short_ones() -> None:
     """500 short documents behind 40 of 1,000 windows each are done long before the windows."""
-    found = ticks(16, *[1000] * 40, *[SHORT] * 500)
-    last_short = max(tick for number, tick in found.last.items() if number >= 40)
+    schedule = ticks(16, *[1000] * 40, *[SHORT] * 500)
+    last_short = max(tick for number, tick in schedule.last.items() if number >= 40)
     assert last_short <= 2 * (540 / 8)
-    assert len(found.sent) <= (40 * 1000 + 540 + 40) / 16 + 3
-    assert all(len(tick) == 16 for tick in found.sent[1:-2])
-    assert max(found.reads.values()) <= 2
+    assert len(schedule.sent) <= (40 * 1000 + 540 + 40) / 16 + 3
+    assert all(len(tick) == 16 for tick in schedule.sent[1:-2])
+    assert max(schedule.reads.values()) <= 2
 
 
 def test_many_documents_of_few_windows_leave_no_slot_idle() -> None:
     """With 256 slots and three windows each, more than sixteen are open; a parked document is read once more."""
-    found = ticks(256, *[3] * 3000)
-    assert max(found.reads.values()) <= 2
-    requests = 3 * 3000 + found.reads.total()
-    assert len(found.sent) <= requests / 256 * 1.25 + 3
+    schedule = ticks(256, *[3] * 3000)
+    assert max(schedule.reads.values()) <= 2
+    requests = 3 * 3000 + schedule.reads.total()
+    assert len(schedule.sent) <= requests / 256 * 1.25 + 3
 
 
 def test_server_receives_both_kinds_of_request_alternately(

@@ -33,7 +33,7 @@ def test_answers_are_not_in_memory_while_other_windows_are_sent(
 
     def answer(prompt: str, schema: Any) -> str:
         if PART in prompt:
-            in_memory.append(sum(type(each) is WindowAnswer for each in gc.get_objects()))
+            in_memory.append(sum(type(result) is WindowAnswer for result in gc.get_objects()))
         return reader(prompt, schema)
 
     narrow.answer = answer

@@ -61,7 +61,7 @@ def test_run_without_shards_reuses_window_answers_of_shards(
 ) -> None:
     """The answers of a failed document in a shard are not requested again."""
     documents = {f"long{number}.txt": planted(seed=number, payments=6, chars=16_000) for number in range(4)}
-    place.documents({name: each.text for name, each in documents.items()})
+    place.documents({name: item.text for name, item in documents.items()})
     bad = counting(
         lambda prompt, schema: "no" if "P00005" in prompt and PART in prompt else reader(prompt, schema), parts
     )
@@ -85,7 +85,7 @@ def test_changed_prompt_within_a_document_applies_to_the_next_document(
 ) -> None:
     """With refresh: all an open document keeps its plan to its end."""
     documents = {f"long{number}.txt": planted(seed=30 + number, payments=6, chars=16_000) for number in range(3)}
-    place.documents({name: each.text for name, each in documents.items()})
+    place.documents({name: item.text for name, item in documents.items()})
     settings = {"runner.concurrency": 1, "runner.refresh": "all", "runner.refresh_every": 1}
     answer = counting(reader, parts)
 
@@ -110,14 +110,14 @@ def test_special_tokens_of_a_long_document_cannot_end_its_message(
     place.documents({"long.txt": text})
     prepared(place, narrow)
     assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
-    prompts = [json.dumps(seen.body) for seen in narrow.chats() if seen.document == "long.txt"]
+    prompts = [json.dumps(chat.body) for chat in narrow.chats() if chat.document == "long.txt"]
     assert not any("<|im_end|>" in prompt or "<|im_start|>" in prompt for prompt in prompts)
     record = long_record(place)
     assert items(record) == expected(document)
     assert "special_tokens_broken" in record["notes"]
     whole = f"[[doc:long.txt]] {text}"
     quotes = [item["quote"] for item in record["output"]["payments"]]
-    assert [whole[each["start"] : each["end"]] for each in record["evidence"]] == quotes
+    assert [whole[quote["start"] : quote["end"]] for quote in record["evidence"]] == quotes
 
 
 def test_a_dry_run_leaves_out_the_answered_windows(

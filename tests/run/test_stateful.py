@@ -142,25 +142,25 @@ class World(RuleBasedStateMachine):
         due, number = wanted[: flags.limit], 1 + self.highest_run()
         ran = self.start(flags, strike)
         code = ran.code
-        asked = {seen.document for seen in self.server.chats() if seen.document in NAMES}
+        sent = {chat.document for chat in self.server.chats() if chat.document in NAMES}
         must_ask = {name for name in due if self.docs[name].kind not in UNASKED}
         new = [line for lines in self.lines().values() for line in lines if line["run"] >= number]
         recorded = [line["id"] for line in new]
-        told = f"exit code {code}, {flags}, {strike}\n{(ran.err + ran.out)[-3000:]}"
-        assert {(line["run"], line["run_id"]) for line in new} <= {(number, flags.run_id)}, told
-        assert len(recorded) == len(set(recorded)), told
-        assert "Traceback" not in told
+        details = f"exit code {code}, {flags}, {strike}\n{(ran.err + ran.out)[-3000:]}"
+        assert {(line["run"], line["run_id"]) for line in new} <= {(number, flags.run_id)}, details
+        assert len(recorded) == len(set(recorded)), details
+        assert "Traceback" not in details
         if code == 0:
-            assert (sorted(recorded), asked) == (sorted(due), must_ask), told
+            assert (sorted(recorded), sent) == (sorted(due), must_ask), details
         else:
-            assert strike is not None and code == CODES[strike[1]], told
-            assert set(recorded) <= set(due) and asked <= must_ask, told
-            assert len(asked - set(recorded)) <= CONCURRENCY, told
+            assert strike is not None and code == CODES[strike[1]], details
+            assert set(recorded) <= set(due) and sent <= must_ask, details
+            assert len(sent - set(recorded)) <= CONCURRENCY, details
             # what would be tried again is left for the next run, and a refusal that no other answer has confirmed yet
-            unsettled = {self.docs[name].reason for name in asked - set(recorded)}
-            assert code == -9 or unsettled <= {"server_error", "rejected"}, told
+            unsettled = {self.docs[name].reason for name in sent - set(recorded)}
+            assert code == -9 or unsettled <= {"server_error", "rejected"}, details
         for line in new:
-            assert self.questions.setdefault(line["fingerprint"], question) == question, told
+            assert self.questions.setdefault(line["fingerprint"], question) == question, details
             self.model.note(line["id"], self.docs[line["id"]], question=question, flags=flags)
         self.is_tidy = code != -signal.SIGKILL
         if code == 0 and flags.limit is None:
@@ -220,17 +220,17 @@ class World(RuleBasedStateMachine):
 
     def lines(self) -> dict[str, list[dict[str, Any]]]:
         """Return the records of the output."""
-        found = {}
+        collected = {}
         for kind in ("results", "errors"):
-            found[kind], is_broken = whole_lines(self.folder / "out" / f"{kind}.jsonl")
+            collected[kind], is_broken = whole_lines(self.folder / "out" / f"{kind}.jsonl")
             assert not (is_broken and self.is_tidy), f"{kind}.jsonl holds a broken line"
-        return found
+        return collected
 
     def highest_run(self) -> int:
         """Return the highest run number in the output."""
         runs = [json.loads(path.read_text()) for path in (self.folder / "out" / "runs").glob("*.json")]
         lines = self.lines()
-        return max((each["run"] for each in [*runs, *lines["results"], *lines["errors"]]), default=0)
+        return max((record["run"] for record in [*runs, *lines["results"], *lines["errors"]]), default=0)
 
     def check_counts(self, wanted: list[str], flags: Flags) -> None:
         """Check that the report of a finished run has the right counts of the run and of the output."""

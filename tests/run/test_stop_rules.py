@@ -101,7 +101,7 @@ def test_outage_timer_logs_each_change_of_cause(caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("seen", "ends_at"),
+    ("observed", "ends_at"),
     [
         ([(OUTAGE, 0), (OUTAGE, 60), (OUTAGE, 61)], 61),
         ([(OUTAGE, 0), (None, 50), (OUTAGE, 70), (OUTAGE, 130)], None),
@@ -113,11 +113,11 @@ def test_outage_timer_logs_each_change_of_cause(caplog: pytest.LogCaptureFixture
     ],
 )
 def test_outage_and_configuration_error_have_separate_limits(
-    seen: list[tuple[Trouble | None, float]], ends_at: int
+    observed: list[tuple[Trouble | None, float]], ends_at: int
 ) -> None:
     """A configuration error after an outage gets its whole grace; alternating between both extends neither."""
     patience = OutageTimer(RunnerConfig(max_outage_s=60, config_grace_s=10))
-    ends = [(now, end) for trouble, now in seen if (end := patience.watch(trouble, now)) is not None]
+    ends = [(now, end) for trouble, now in observed if (end := patience.watch(trouble, now)) is not None]
     assert (ends[0][0] if ends else None) == ends_at
     assert all(end.exit_code == EXIT_LATER for _, end in ends)
 

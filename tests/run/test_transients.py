@@ -79,13 +79,13 @@ def test_refused_document_gets_exactly_two_requests(place: Place, server: FakeLL
     names = place.documents(40)
     bad = [names[5], names[6], names[30]]
     server.latency_s = 0.02
-    server.faults = lambda seen, _n: Fault(kind) if seen.document in bad else None
+    server.faults = lambda request, _n: Fault(kind) if request.document in bad else None
     place.run(*LENIENT)
     wanted = {"http_413": "document_too_large", "http_404_url": "not_found", "http_403": "unauthorized"}
     assert place.failed() == dict.fromkeys(bad, wanted.get(kind, "rejected"))
-    asked = Counter(place.asked())
-    assert [asked[name] for name in bad] == [2, 2, 2]
-    assert sum(asked.values()) == 40 + 3
+    sent = Counter(place.asked())
+    assert [sent[name] for name in bad] == [2, 2, 2]
+    assert sum(sent.values()) == 40 + 3
     for line in place.lines("errors.jsonl"):
         assert (line["attempts"], len(line["history"])) == (2, 2)
 
@@ -94,7 +94,7 @@ def test_refused_document_gets_exactly_two_requests(place: Place, server: FakeLL
 def test_refusal_of_all_documents_fails_them(place: Place, server: FakeLLM, concurrency: str) -> None:
     """The tiny completions succeed: each document fails on its second request, and the failure guard ends the run."""
     place.documents(8)
-    server.faults = lambda seen, _n: Fault("http_422") if seen.document.endswith(".txt") else None
+    server.faults = lambda request, _n: Fault("http_422") if request.document.endswith(".txt") else None
     place.run("--concurrency", concurrency, code=1)
     assert set(place.failed().values()) == {"rejected"}
     assert len(place.failed()) == 8
@@ -107,7 +107,7 @@ def test_refused_document_in_an_outage_gets_at_most_two_requests(place: Place, s
     bad = names[20:26]
     server.latency_s = 0.03
     breakage = Breakage("http_400", start=20, seconds=1.5)
-    server.faults = lambda seen, n: breakage(seen, n) or (Fault("http_400") if seen.document in bad else None)
+    server.faults = lambda request, n: breakage(request, n) or (Fault("http_400") if request.document in bad else None)
     place.run(*LENIENT, "--concurrency", "4")
     assert place.failed() == dict.fromkeys(bad, "rejected")
     assert sorted(place.done()) == [name for name in names if name not in bad]
@@ -122,7 +122,7 @@ def test_fallback_answers_while_the_first_provider_refuses_all(place: Place, ser
     with FakeLLM(("small-one",), latency_s=0.03) as second:
         place.configure({"fallback": ["ollama"], "ollama.base_url": second.url, "ollama.model": "small-one"})
         place.run("--concurrency", "4")
-        assert len({seen.document for seen in second.chats() if seen.document.endswith(".txt")}) > 5
+        assert len({chat.document for chat in second.chats() if chat.document.endswith(".txt")}) > 5
     assert breakage.struck
     assert place.failed() == {}
     assert place.done() == dict.fromkeys(names, 1)

@@ -20,7 +20,7 @@ def weighted(a: float = 3, b: float = 1, **own: Any) -> dict[str, Any]:
 
 def system_of(seen: Seen) -> str:
     """Return the system prompt of a chat."""
-    return str(next((each["content"] for each in seen.body["messages"] if each["role"] == "system"), ""))
+    return str(next((message["content"] for message in seen.body["messages"] if message["role"] == "system"), ""))
 
 
 @pytest.mark.parametrize("kind", ["vllm", "ollama"])
@@ -33,13 +33,13 @@ def test_each_variant_has_a_preflight_with_its_prompt_and_schema(place: Place, s
     ran = place.call("check")
     assert ran.code == 0, ran.err
     schemas = [
-        seen.body.get("format") or seen.body.get("response_format", {}).get("json_schema", {}).get("schema")
-        for seen in server.chats()
-        if system_of(seen) in (AGENT["system_prompt"], TERSE)
+        chat.body.get("format") or chat.body.get("response_format", {}).get("json_schema", {}).get("schema")
+        for chat in server.chats()
+        if system_of(chat) in (AGENT["system_prompt"], TERSE)
     ]
     assert [set(schema["properties"]) for schema in schemas] == [{"summary"}] * 2
     page = "/v1/models" if kind == "vllm" else "/api/tags"
-    assert [seen.path for seen in server.requests].count(page) == 1
+    assert [request.path for request in server.requests].count(page) == 1
     assert f"OK      provider {kind} at {server.url}, variant a: model llama3.1" in ran.out
     assert f"OK      provider {kind} at {server.url}, variant b: model llama3.1" in ran.out
 
@@ -64,8 +64,8 @@ def test_unreachable_server_is_checked_once_for_all_variants(place: Place) -> No
     place.configure({"vllm.base_url": refusing_url()}, agent=weighted())
     ran = place.call("check")
     assert ran.code == 3
-    (told,) = [line for line in ran.out.splitlines() if "FAILED" in line]
-    assert ", variant a: connection_error" in told
+    (warning,) = [line for line in ran.out.splitlines() if "FAILED" in line]
+    assert ", variant a: connection_error" in warning
 
 
 def test_variant_with_its_own_model_uses_that_model(place: Place) -> None:
@@ -86,8 +86,8 @@ def test_documents_keep_the_variant_chosen_by_weight(place: Place, server: FakeL
     given = {line["id"]: line["variant"] for line in place.lines("results.jsonl")}
     assert sorted(given) == names
     assert 30 <= sum(variant == "b" for variant in given.values()) <= 70
-    asked = {seen.document: system_of(seen) for seen in server.chats() if seen.document in given}
-    assert {name: prompt == TERSE for name, prompt in asked.items()} == {n: v == "b" for n, v in given.items()}
+    sent = {chat.document: system_of(chat) for chat in server.chats() if chat.document in given}
+    assert {name: prompt == TERSE for name, prompt in sent.items()} == {n: v == "b" for n, v in given.items()}
     for path in (place.folder / "out").rglob("*"):
         if path.is_file():
             path.unlink()
@@ -100,7 +100,7 @@ def test_documents_of_one_variant_are_sent_consecutively(place: Place, server: F
     place.configure(agent=weighted(1, 1))
     place.documents(200)
     place.run("--concurrency", "1")
-    prompts = [system_of(seen) for seen in server.chats() if seen.document.endswith(".txt")]
+    prompts = [system_of(chat) for chat in server.chats() if chat.document.endswith(".txt")]
     changes = sum(one != other for one, other in pairwise(prompts))
     assert len(prompts) == 200
     assert len(set(prompts)) == 2

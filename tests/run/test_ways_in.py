@@ -53,15 +53,17 @@ def test_all_input_formats_give_the_same_results(
         store.put(name, data)
     for form in ("zip", "tar.zst"):
         (place.folder / f"all.{form}").write_bytes(packed(form, documents))
-    found = {}
+    collected = {}
     for at, uri in enumerate(("inbox", "all.zip", "all.tar.zst", f"s3://{bucket}")):
         for output in (f"out{at}", f"s3://{bucket}-out{at}"):
             place.run("--input", uri, "--output", output)
             lines = _lines(place, output)
             assert len(lines) == COUNT
-            found[uri, output] = {line["id"].rpartition("!/")[2]: tuple(line[key] for key in SAME) for line in lines}
-    known = found["inbox", "out0"]
-    assert all(each == known for each in found.values())
+            collected[uri, output] = {
+                line["id"].rpartition("!/")[2]: tuple(line[key] for key in SAME) for line in lines
+            }
+    known = collected["inbox", "out0"]
+    assert all(value == known for value in collected.values())
     texts = {name: data for name, data in documents.items() if name.endswith((".txt", ".json"))}
     rows = [{"id": name, "text": json.loads(data)["text"] if name.endswith("json") else data.decode()}
             for name, data in texts.items()]  # fmt: skip

@@ -77,16 +77,16 @@ def test_corrupt_bytes_lose_only_the_answers_they_hit(data: st.DataObject) -> No
         begins = [0, *ends[:-1]]
         hit = [begin < start + size and start < end for begin, end in zip(begins, ends, strict=True)]
         with begun(config) as output:
-            found = known(output)
+            outcome = known(output)
             whole_lines = [span for span, is_hit in zip(SPANS, hit, strict=True) if not is_hit]
             # a lost LF joins two lines, and both are lost; that of the last line is not missed
-            assert set(found) <= set(SPANS)
+            assert set(outcome) <= set(SPANS)
             joined = {n for n, end in enumerate(ends) if start < end <= start + size and start <= end - 1}
             lost_with = {SPANS[n + 1] for n in joined if n + 1 < len(SPANS)}
-            assert set(whole_lines) - lost_with <= set(found)
+            assert set(whole_lines) - lost_with <= set(outcome)
             output.write(result("other"))
             output.finish()
-        assert len(lines(config)) == len(found)
+        assert len(lines(config)) == len(outcome)
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])

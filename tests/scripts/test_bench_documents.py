@@ -17,8 +17,8 @@ def test_encoding_guesses_reach_the_claimed_accuracy() -> None:
     root = Path(django.__file__).parent
     texts = {language: bench_encodings.sentences(language, root=root) for language in bench_encodings.ENCODINGS}
     assert len(texts) >= 30
-    found = bench_encodings.measure(bench_encodings.DETECTORS["ours"](), texts, sizes=[200, 1000], count=2)
-    total = sum(found.values(), Counter[str]())
+    result = bench_encodings.measure(bench_encodings.DETECTORS["ours"](), texts, sizes=[200, 1000], count=2)
+    total = sum(result.values(), Counter[str]())
     assert total["wrong"] <= bench_encodings.MAX_WRONG * sum(total.values())
     assert total["refused"] == 0
 

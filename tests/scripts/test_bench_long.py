@@ -21,14 +21,14 @@ def test_planted_server_lists_only_whole_facts_of_its_part(dialect: str) -> None
             wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
             body = {"model": "planted", "messages": [message], "max_tokens": 500, "response_format": wanted}
             reply = requests.post(f"{server.url}/v1/chat/completions", json=body, timeout=30).json()
-            said = reply["choices"][0]["message"]["content"]
+            text = reply["choices"][0]["message"]["content"]
         else:
             body = {"model": "planted", "messages": [message], "format": schema, "stream": False}
             reply = requests.post(f"{server.url}/api/chat", json=body, timeout=30).json()
-            said = reply["message"]["content"]
-    assert second in said
-    assert first not in said
-    assert third[:20] not in said
+            text = reply["message"]["content"]
+    assert second in text
+    assert first not in text
+    assert third[:20] not in text
 
 
 def test_amount_may_be_a_number_or_a_string() -> None:
@@ -43,5 +43,5 @@ def test_table_shows_recall_of_each_overflow_setting() -> None:
     rows = {row[1]: dict(zip(HEAD, row, strict=True)) for row in fake_rows([60_000], 1)}
     assert rows["one-shot"]["failed"] == "1 of 1"
     assert 0 < float(rows["head"]["recall"]) < 1
-    found = {name: rows["split"][name] for name in ("failed", "recall", "precision", "doubled")}
-    assert found == {"failed": "0 of 1", "recall": "1.00", "precision": "1.00", "doubled": "0"}
+    result = {name: rows["split"][name] for name in ("failed", "recall", "precision", "doubled")}
+    assert result == {"failed": "0 of 1", "recall": "1.00", "precision": "1.00", "doubled": "0"}

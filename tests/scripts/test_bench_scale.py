@@ -19,16 +19,16 @@ def test_formula_reproduces_the_measurement() -> None:
     """With one file and one part it gives the requests of that run."""
     fleet = Fleet(1000, 1)
     assert (fleet.files, fleet.parts) == (1, 1)
-    found = Law.of(COST).requests(fleet, reads_all=True, own_files=1)
-    assert found == {"LIST": 9, "GET": 2, "PUT": 3}
+    counts = Law.of(COST).requests(fleet, reads_all=True, own_files=1)
+    assert counts == {"LIST": 9, "GET": 2, "PUT": 3}
 
 
 def test_requests_grow_with_files_and_parts() -> None:
     """Every shard lists every file, and the parts of all shards."""
     fleet = Fleet(100_000_000, 1000)
-    found = Law.of(COST).requests(fleet, reads_all=True, own_files=10)
-    assert found["GET"] == fleet.files + 1 == 10_001
-    assert found["LIST"] == 5 + 2 * pages(fleet.files) + 2 * pages(fleet.parts)
+    counts = Law.of(COST).requests(fleet, reads_all=True, own_files=10)
+    assert counts["GET"] == fleet.files + 1 == 10_001
+    assert counts["LIST"] == 5 + 2 * pages(fleet.files) + 2 * pages(fleet.parts)
     assert Law.of(COST).requests(fleet, reads_all=False, own_files=10)["GET"] == 11
 
 

@@ -15,8 +15,8 @@ def test_summary_reports_records_and_grade(place: Place, capsys: pytest.CaptureF
     place.documents({"a.txt": "A text.", "b.txt": "A text, too.", "bad.txt": "[[fault:http_400]]"})
     place.run("--set", "runner.max_error_rate=1")
     gold = [
-        json.dumps({"id": each["id"], "sha256": each["sha256"], "gold": each["output"]})
-        for each in place.lines("results.jsonl")
+        json.dumps({"id": line["id"], "sha256": line["sha256"], "gold": line["output"]})
+        for line in place.lines("results.jsonl")
     ]
     (place.folder / "gold.jsonl").write_text("\n".join(gold) + "\n", encoding="utf-8")
     assert place.call("eval", "--gold", "gold.jsonl").code == 0

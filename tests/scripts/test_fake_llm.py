@@ -72,15 +72,15 @@ def test_reply_has_the_recorded_shape(recorded: FakeLLM, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in ANSWERED if name.startswith(("err", "schema_auto"))])
 def test_error_has_the_recorded_wording(recorded: FakeLLM, name: str) -> None:
     """The message begins like the real one, and has the same type and parameter."""
-    got, wanted = replay(recorded, name).json(), RECORDINGS[name]["response"]["body"]
+    actual, wanted = replay(recorded, name).json(), RECORDINGS[name]["response"]["body"]
     if "error" not in wanted:
-        assert set(got) == set(wanted)
+        assert set(actual) == set(wanted)
         return
-    got, wanted = got["error"], wanted["error"]
-    assert (got["type"], got["code"]) == (wanted["type"], wanted["code"])
+    actual, wanted = actual["error"], wanted["error"]
+    assert (actual["type"], actual["code"]) == (wanted["type"], wanted["code"])
     if not wanted["message"].startswith("19 validation errors"):
-        assert got["param"] == wanted["param"]
-        assert got["message"][:60] == wanted["message"][:60]
+        assert actual["param"] == wanted["param"]
+        assert actual["message"][:60] == wanted["message"][:60]
 
 
 @pytest.mark.parametrize(("fault", "name"), [("http_503", "queue_full_503"), ("http_500", "engine_died_in_flight_500")])
@@ -116,8 +116,8 @@ def test_stopped_repetition_has_the_recorded_fields(recorded: FakeLLM) -> None:
     answer = replay(recorded, "repetition_detection")
     same_shape(answer, "repetition_detection")
     wanted = RECORDINGS["repetition_detection"]["response"]["body"]["choices"][0]
-    got = answer.json()["choices"][0]
-    assert (got["finish_reason"], got["stop_reason"]) == (wanted["finish_reason"], wanted["stop_reason"])
+    actual = answer.json()["choices"][0]
+    assert (actual["finish_reason"], actual["stop_reason"]) == (wanted["finish_reason"], wanted["stop_reason"])
 
 
 def test_stream_events_are_as_recorded(recorded: FakeLLM) -> None:
@@ -127,8 +127,8 @@ def test_stream_events_are_as_recorded(recorded: FakeLLM) -> None:
     assert answer.headers["content-type"] == wanted["headers"]["content-type"]
     got_events, wanted_events = answer.text.split("\n\n"), wanted["body"].split("\n\n")
     assert got_events[-2:] == wanted_events[-2:] == ["data: [DONE]", ""]
-    got, real = (json.loads(events[-3][6:]) for events in (got_events, wanted_events))
-    assert (set(got), got["choices"], set(got["usage"]) >= {"prompt_tokens"}) == (set(real), [], True)
+    actual, real = (json.loads(events[-3][6:]) for events in (got_events, wanted_events))
+    assert (set(actual), actual["choices"], set(actual["usage"]) >= {"prompt_tokens"}) == (set(real), [], True)
     parts = [json.loads(event[6:])["choices"][0] for event in got_events[:-3]]
     assert parts[0]["delta"] == {"role": "assistant", "content": ""}
     assert parts[-1]["finish_reason"] == "length"

@@ -42,7 +42,7 @@ def test_counted_marker_affects_only_its_document(server: FakeLLM, path: str) ->
     codes = [ask(server, path, text + more).status_code for more in ("", " again", " and again")]
     assert codes == [500, 500, 200]
     assert ask(server, path, "[[doc:d2]] text").status_code == 200
-    assert [(seen.document, seen.n) for seen in server.chats()] == [("d1", 1), ("d1", 2), ("d1", 3), ("d2", 1)]
+    assert [(chat.document, chat.n) for chat in server.chats()] == [("d1", 1), ("d1", 2), ("d1", 3), ("d2", 1)]
 
 
 def test_unknown_marker_is_reported(server: FakeLLM) -> None:
@@ -57,7 +57,7 @@ def test_unknown_marker_is_reported(server: FakeLLM) -> None:
 def test_faults_may_be_a_function(server: FakeLLM) -> None:
     """It receives the request and how often its document was sent."""
     seen_by: list[tuple[Seen, int]] = []
-    server.faults = lambda seen, n: seen_by.append((seen, n)) or (Fault("http_429") if n == 1 else None)
+    server.faults = lambda request, n: seen_by.append((request, n)) or (Fault("http_429") if n == 1 else None)
     answers = [ask(server, CHATS[1], "text") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [429, 200]
     assert answers[0].headers["retry-after"] == "1"
@@ -150,8 +150,8 @@ def test_faults_with_wrong_json(server: FakeLLM, path: str) -> None:
 def test_lone_surrogate_fault_ends_the_longest_string(server: FakeLLM, path: str) -> None:
     """Only this character cannot be written as UTF-8; shape and keys are right."""
     server.answer = saying('{"vendor": "a \\"long\\" name \\u00e9", "total": 1}')
-    said = json.loads(content_of(ask(server, path, "[[fault:surrogate]]")))
-    assert said == {"vendor": 'a "long" name \ud83d', "total": 1}
+    payload = json.loads(content_of(ask(server, path, "[[fault:surrogate]]")))
+    assert payload == {"vendor": 'a "long" name \ud83d', "total": 1}
 
 
 def test_faults_without_content(server: FakeLLM) -> None:

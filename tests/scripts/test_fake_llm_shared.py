@@ -47,9 +47,9 @@ def test_unloading_the_model_ends_the_wait() -> None:
         server.keep(2048, 60)
         waiting = pool.submit(requests.post, server.url + CHATS[0], json=_body(4096), timeout=60)
         unload = {"model": "llama3.1", "keep_alive": 0}
-        said = requests.post(server.url + "/api/generate", json=unload, timeout=60).json()
-        assert list(said) == list(RECORDED["unload"])
-        assert said["done_reason"] == RECORDED["unload"]["done_reason"]
+        payload = requests.post(server.url + "/api/generate", json=unload, timeout=60).json()
+        assert list(payload) == list(RECORDED["unload"])
+        assert payload["done_reason"] == RECORDED["unload"]["done_reason"]
         assert waiting.result().status_code == 200
         assert _ps(server)["models"][0]["context_length"] == 4096
 

@@ -50,8 +50,8 @@ def test_hang_fault_sends_no_byte(server: FakeLLM) -> None:
 
 def test_drip_fault_outlasts_a_read_timeout(server: FakeLLM) -> None:
     """A byte arrives again and again, and the header or the body never ends."""
-    server.faults = lambda seen, _: Fault(
-        "drip_header" if "header" in json.dumps(seen.body) else "drip_body", seconds=0.01
+    server.faults = lambda request, _: Fault(
+        "drip_header" if "header" in json.dumps(request.body) else "drip_body", seconds=0.01
     )
     for text in ("header", "body"):
         with connected(server, text) as sock:

@@ -27,9 +27,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def test_every_requirement_has_a_lowest_version() -> None:
     """This covers each line of install_requires, and the extras that `all` names."""
-    found = floors("all")
+    lowest = floors("all")
     assert {"requests", "urllib3", "pyyaml", "jsonschema", "pypdfium2", "trafilatura", "pyarrow", "json-repair"} <= set(
-        found
+        lowest
     )
     assert "pypdfium2" not in floors()
 

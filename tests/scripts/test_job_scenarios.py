@@ -111,8 +111,8 @@ def test_waiting_for_the_lock_needs_no_retry(trial: Trial) -> None:
     status = waited(trial.job(), trouble=release)
     assert faults_of(trial, ids, status) == []
     assert [code for _, code, _ in status.ends] == [0] * 4
-    said = [line for line in logs(trial) if line["message"] == "Waiting for the output"]
-    assert said and all("nightly-run" in line["holder"] for line in said)
+    lines = [line for line in logs(trial) if line["message"] == "Waiting for the output"]
+    assert lines and all("nightly-run" in line["holder"] for line in lines)
 
 
 def test_pod_waits_for_a_rotated_key(trial: Trial, keyed: FakeLLM) -> None:

@@ -20,8 +20,8 @@ def test_torture_loses_and_duplicates_no_document() -> None:
     ran = subprocess.run(
         [sys.executable, str(SCRIPT), *asked], capture_output=True, text=True, timeout=400, check=False
     )
-    told = ran.stdout[-6000:] + ran.stderr[-2000:]
+    details = ran.stdout[-6000:] + ran.stderr[-2000:]
     table = {name.strip(): int(count) for name, count in re.findall(r"^  (\S.*?) +(\d+)$", ran.stdout, re.MULTILINE)}
-    assert {name: table.get(name) for name in ZEROS} == dict.fromkeys(ZEROS, 0), told
-    assert (ran.returncode, table["documents"]) == (0, 200), told
-    assert table["faults met"] > 100 and any(name.startswith("kills by") for name in table), told
+    assert {name: table.get(name) for name in ZEROS} == dict.fromkeys(ZEROS, 0), details
+    assert (ran.returncode, table["documents"]) == (0, 200), details
+    assert table["faults met"] > 100 and any(name.startswith("kills by") for name in table), details

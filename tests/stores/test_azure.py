@@ -39,7 +39,7 @@ def test_azure_supports_the_operations_of_an_output(endpoint: str) -> None:
     with pytest.raises(StaleVersionError):
         store.replace("b", b"3", etag=etag)
     store.put("large", (b"x" * (1 << 20) for _ in range(12)))
-    assert [(found.key, found.size_bytes) for found in store.list()] == [("a", 1), ("b", 1), ("large", 12 << 20)]
+    assert [(entry.key, entry.size_bytes) for entry in store.list()] == [("a", 1), ("b", 1), ("large", 12 << 20)]
     store.delete("a", "b", "large", "nothing")
     assert list(store.list()) == []
 

@@ -33,10 +33,10 @@ def opened(server: S3Server, uri: str, **more: Any) -> RemoteStore:
 def test_objects_are_read_back_unchanged(store: RemoteStore) -> None:
     """After a put, find, get and list return the key, size, ETag and bytes."""
     etag = store.put("a/b.txt", b"hello")
-    found = store.find("a/b.txt")
-    assert found is not None
-    assert (found.key, found.size_bytes, found.etag) == ("a/b.txt", 5, etag)
-    assert list(store.list()) == [found]
+    stored = store.find("a/b.txt")
+    assert stored is not None
+    assert (stored.key, stored.size_bytes, stored.etag) == ("a/b.txt", 5, etag)
+    assert list(store.list()) == [stored]
     assert store.get_with_etag("a/b.txt") == (b"hello", etag)
 
 
@@ -44,7 +44,7 @@ def test_objects_are_read_back_unchanged(store: RemoteStore) -> None:
 def test_key_is_taken_literally(store: RemoteStore, key: str) -> None:
     """Characters that a URL would encode or decode are part of the name."""
     store.put(key, key.encode())
-    assert [found.key for found in store.list()] == [key]
+    assert [entry.key for entry in store.list()] == [key]
     assert store.get(key) == key.encode()
 
 
@@ -58,7 +58,7 @@ def test_listing_has_all_pages(s3: S3Server, bucket: str) -> None:
         listed = store.list("d")
         assert next(listed).key == keys[0]
         assert tap.count("GET") < 4
-        assert [found.key for found in listed] == keys[1:]
+        assert [entry.key for entry in listed] == keys[1:]
         assert tap.count("GET") >= 5
 
 
@@ -67,7 +67,7 @@ def test_prefix_means_a_folder(s3: S3Server, bucket: str) -> None:
     whole = opened(s3, f"s3://{bucket}")
     for key in ("in/a.txt", "inbox/b.txt"):
         whole.put(key, b"x")
-    assert [found.key for found in opened(s3, f"s3://{bucket}/in/").list()] == ["a.txt"]
+    assert [entry.key for entry in opened(s3, f"s3://{bucket}/in/").list()] == ["a.txt"]
 
 
 def test_missing_objects_and_buckets_are_reported(store: RemoteStore, s3: S3Server) -> None:
@@ -130,9 +130,9 @@ def test_object_is_streamed_from_any_offset(store: RemoteStore) -> None:
     """The bytes are right across the borders of the fetched ranges."""
     data = bytes(range(256)) * 40_000
     store.put("big", data)
-    found = store.find("big")
-    assert found is not None
-    with store.open_object(found) as stream:
+    stored = store.find("big")
+    assert stored is not None
+    with store.open_object(stored) as stream:
         assert stream.read(10) == data[:10]
         stream.seek(-1000, 2)
         assert stream.read() == data[-1000:]
@@ -145,9 +145,9 @@ def test_object_is_streamed_from_any_offset(store: RemoteStore) -> None:
 def test_stream_never_mixes_two_versions(store: RemoteStore) -> None:
     """An object replaced while it is read is an error."""
     store.put("big", b"a" * (9 << 20))
-    found = store.find("big")
-    assert found is not None
-    with store.open_object(found) as stream:
+    stored = store.find("big")
+    assert stored is not None
+    with store.open_object(stored) as stream:
         stream.read(10)
         store.put("big", b"b" * (9 << 20))
         with pytest.raises(StaleVersionError):
@@ -328,7 +328,7 @@ def test_unusable_profile_is_refused(name: str, says: str, profiles: Callable[[s
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (
             'Server returned 404: <?xml version="1.0"?>\n<Error><Code>NoSuchBucket</Code><Message>It is not there'
@@ -338,6 +338,6 @@ def test_unusable_profile_is_refused(name: str, says: str, profiles: Callable[[s
         ("GET http://h/b?X-Amz-Signature=abc in 2 ms: <html>no</html>", "GET http://h/b?… in 2 ms: <html>no</html>"),
     ],
 )
-def test_store_errors_become_one_readable_line(text: str, told: str) -> None:
+def test_store_errors_become_one_readable_line(text: str, message: str) -> None:
     """Code and message of the XML are used, and other text stays as it is."""
-    assert error_text(OSError(text)) == told
+    assert error_text(OSError(text)) == message

@@ -281,18 +281,18 @@ def test_race_for_a_name_never_leads_outside(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE) as swapper:
         assert swapper.stdout is not None
         swapper.stdout.readline()
-        seen: set[bytes] = set()
+        contents: set[bytes] = set()
         until, tries = time.monotonic() + 30, 0
-        while time.monotonic() < until and (tries < 3000 or not {b"x", b"ELOOP"} <= seen):
+        while time.monotonic() < until and (tries < 3000 or not {b"x", b"ELOOP"} <= contents):
             tries += 1
             try:
                 with open_newest(file) as stream:
-                    seen.add(stream.read())
+                    contents.add(stream.read())
             except OSError as cause:
-                seen.add(errno.errorcode[cause.errno or 0].encode())
+                contents.add(errno.errorcode[cause.errno or 0].encode())
         swapper.kill()
-    assert seen <= {b"x", b"ELOOP", b"ENOENT", b"ENOTDIR"}
-    assert {b"x", b"ELOOP"} <= seen
+    assert contents <= {b"x", b"ELOOP", b"ENOENT", b"ENOTDIR"}
+    assert {b"x", b"ELOOP"} <= contents
 
 
 def test_missing_root_is_try_later(tmp_path: Path) -> None:
@@ -358,8 +358,8 @@ def test_non_utf8_name_is_listed_and_opened(tmp_path: Path) -> None:
 def test_find_returns_only_regular_files(tmp_path: Path) -> None:
     """The path of a folder, or a missing path, gives None."""
     fill(tmp_path, "a.txt")
-    found = find_file(tmp_path / "a.txt")
-    assert found is not None and found.relative == "a.txt"
+    stored = find_file(tmp_path / "a.txt")
+    assert stored is not None and stored.relative == "a.txt"
     assert find_file(tmp_path) is None
     assert find_file(tmp_path / "b.txt") is None
     assert find_file(tmp_path / "a.txt" / "b") is None

@@ -75,10 +75,10 @@ def test_documents_with_many_values_are_needed_in_smaller_number() -> None:
 
 def test_interval_of_a_small_sample_is_widened() -> None:
     """Two added documents widen it."""
-    found = estimates([(2, 0, 0), (1, 1, 0), (0, 1, 1), (3, 0, 1), (1, 0, 0)])
-    assert _rounded(found["f1"]) == (0.7778, 0.365, 0.9219)
-    assert _rounded(found["precision"]) == (0.7778, 0.3509, 0.9375)
-    assert _rounded(found["recall"]) == (0.7778, 0.3731, 0.9315)
+    intervals = estimates([(2, 0, 0), (1, 1, 0), (0, 1, 1), (3, 0, 1), (1, 0, 0)])
+    assert _rounded(intervals["f1"]) == (0.7778, 0.365, 0.9219)
+    assert _rounded(intervals["precision"]) == (0.7778, 0.3509, 0.9375)
+    assert _rounded(intervals["recall"]) == (0.7778, 0.3731, 0.9315)
 
 
 @pytest.mark.parametrize(
@@ -98,17 +98,26 @@ def test_f1_interval(documents: list[Triple], expected: tuple[float | None, ...]
 
 def test_two_differing_documents_are_too_few() -> None:
     """The paired difference of ten documents proves nothing."""
-    found = change([(WRONG, RIGHT)] * 2 + [(RIGHT, RIGHT)] * 8, "f1")
-    assert (round(found.value or 0, 4), found.low, round(found.high or 0, 4), found.differing) == (0.2, 0, 0.5, 2)
-    assert verdict_of(found, min_documents=1) == "too_few"
+    difference = change([(WRONG, RIGHT)] * 2 + [(RIGHT, RIGHT)] * 8, "f1")
+    assert (round(difference.value or 0, 4), difference.low, round(difference.high or 0, 4), difference.differing) == (
+        0.2,
+        0,
+        0.5,
+        2,
+    )
+    assert verdict_of(difference, min_documents=1) == "too_few"
 
 
 def test_eight_improved_documents_of_forty_are_better() -> None:
     """The verdict needs the configured minimum of documents."""
-    found = change([(WRONG, WRONG)] * 2 + [(WRONG, RIGHT)] * 8 + [(RIGHT, RIGHT)] * 30, "f1")
-    assert [round(number or 0, 4) for number in (found.value, found.low, found.high)] == [0.2, 0.075, 0.325]
-    assert (found.differing, verdict_of(found, min_documents=30)) == (8, "better")
-    assert verdict_of(found, min_documents=41) == "too_few"
+    difference = change([(WRONG, WRONG)] * 2 + [(WRONG, RIGHT)] * 8 + [(RIGHT, RIGHT)] * 30, "f1")
+    assert [round(number or 0, 4) for number in (difference.value, difference.low, difference.high)] == [
+        0.2,
+        0.075,
+        0.325,
+    ]
+    assert (difference.differing, verdict_of(difference, min_documents=30)) == (8, "better")
+    assert verdict_of(difference, min_documents=41) == "too_few"
     worse = change([(RIGHT, WRONG)] * 8 + [(RIGHT, RIGHT)] * 32, "f1")
     assert verdict_of(worse, min_documents=30) == "worse"
 

@@ -15,10 +15,10 @@ from pipeline.values.value_profile import EMPTY, merged
 def test_shift_to_usd_is_marked_first() -> None:
     """Other fields are not marked."""
     rng = random.Random(7)
-    found = drift(run_of(rng, 400, drifts_from=200), run_of(rng, 400))
-    assert (found.moves[0].field, found.moves[0].value) == ("currency", '"USD"')
-    assert 0.65 < found.moves[0].share < 0.85 and found.moves[0].share_before < 0.6
-    assert {move.field for move in found.moves} == {"currency"}
+    report = drift(run_of(rng, 400, drifts_from=200), run_of(rng, 400))
+    assert (report.moves[0].field, report.moves[0].value) == ("currency", '"USD"')
+    assert 0.65 < report.moves[0].share < 0.85 and report.moves[0].share_before < 0.6
+    assert {move.field for move in report.moves} == {"currency"}
 
 
 def test_runs_without_drift_are_rarely_marked() -> None:
@@ -34,8 +34,8 @@ def test_drop_in_filled_share_is_marked() -> None:
     for _ in range(50):
         full.add({"supplier": "Acme"}, variant="v", fingerprint="f")
         empty.add({"supplier": None}, variant="v", fingerprint="f")
-    found = drift(*(merged(each.profiles().values()) for each in (empty, full)))
-    assert found.moves[0].is_filled and (found.moves[0].share, found.moves[0].share_before) == (0, 1)
+    report = drift(*(merged(each.profiles().values()) for each in (empty, full)))
+    assert report.moves[0].is_filled and (report.moves[0].share, report.moves[0].share_before) == (0, 1)
 
 
 def test_small_significant_move_is_not_marked() -> None:

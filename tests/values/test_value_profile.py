@@ -41,7 +41,7 @@ def profile_of(outputs: Iterable[Any], *, show_texts: bool = False, schema: Any 
 
 def test_profile_of_each_kind_of_field() -> None:
     """Shares are of documents; numbers and dates have ranges, texts and lists have lengths."""
-    found = profile_of(
+    result = profile_of(
         [
             {
                 "currency": "USD",
@@ -56,8 +56,8 @@ def test_profile_of_each_kind_of_field() -> None:
             {"currency": None, "supplier": "Acme", "amount": 4, "signed": "2025-06-30"},
         ]
     )
-    assert found.documents == 3
-    fields = found.fields
+    assert result.documents == 3
+    fields = result.fields
     assert (fields["currency"].filled, fields["currency"].values) == (2, {'"USD"': 2})
     assert (fields["supplier"].filled, fields["supplier"].distinct) == (2, 1)
     assert (fields["paid"].filled, fields["paid"].values) == (1, {"true": 1})
@@ -90,11 +90,11 @@ def test_recursive_schema_is_followed_to_a_limit() -> None:
     node = {"type": "object", "properties": {name: {"$ref": "#/$defs/node"} for name in "abcdef"}}
 
     def paths(nodes: tuple[FieldNode, ...]) -> list[str]:
-        return [path for each in nodes for path in (each.path, *paths(each.children))]
+        return [path for node in nodes for path in (node.path, *paths(node.children))]
 
-    found = paths(fields_of({"$defs": {"node": node}, "$ref": "#/$defs/node"}))
-    assert found[0] == "a" and len(found) == 40
-    assert {"a", "b", "c", "d", "e", "f"} <= set(found)
+    fields = paths(fields_of({"$defs": {"node": node}, "$ref": "#/$defs/node"}))
+    assert fields[0] == "a" and len(fields) == 40
+    assert {"a", "b", "c", "d", "e", "f"} <= set(fields)
 
 
 @settings(deadline=None, max_examples=60)
@@ -145,8 +145,8 @@ def test_distinct_values_are_estimated(count: int) -> None:
     for number in range(count):
         halves[number % 2].add(f"value {number}")
         halves[0].add(f"value {number}")
-    found = distinct_count(merged_hashes(half.hashes for half in halves))
-    assert found == count if count < 48 else count / 1.6 < found < count * 1.6
+    result = distinct_count(merged_hashes(half.hashes for half in halves))
+    assert result == count if count < 48 else count / 1.6 < result < count * 1.6
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -157,9 +157,9 @@ def test_distinct_estimate_never_exceeds_the_count(seed: int) -> None:
         {"amount": rng.random(), "supplier": f"s{rng.random()}", "signed": f"2026-01-{n % 28 + 1:02}"}
         for n in range(114)
     ]
-    found = profile_of(outputs).fields
-    assert 50 < found["amount"].distinct <= 114 and 50 < found["supplier"].distinct <= 114
-    assert found["signed"].distinct == 28
+    fields = profile_of(outputs).fields
+    assert 50 < fields["amount"].distinct <= 114 and 50 < fields["supplier"].distinct <= 114
+    assert fields["signed"].distinct == 28
 
 
 def test_median_is_estimated_from_a_sample() -> None:
@@ -170,9 +170,9 @@ def test_median_is_estimated_from_a_sample() -> None:
         for number in range(begin, begin + 50_000):
             spread.add(number)
         parts.append(spread.range())
-    found = merged_ranges(parts)
-    assert found is not None and (found.least, found.greatest, found.count) == (0, 99_999, 100_000)
-    assert 40_000 < found.median < 60_000
+    result = merged_ranges(parts)
+    assert result is not None and (result.least, result.greatest, result.count) == (0, 99_999, 100_000)
+    assert 40_000 < result.median < 60_000
 
 
 @pytest.mark.slow
@@ -197,4 +197,4 @@ def test_profile_memory_is_bounded() -> None:
     assert peak < 20e6
     profiles = builder.profiles()
     assert len(profiles) == MAX_VARIANTS + 1
-    assert sum(each.documents for each in profiles.values()) == 12_000
+    assert sum(value.documents for value in profiles.values()) == 12_000
