@@ -41,15 +41,21 @@ class WindowAnswer:
     finished_at: str
 
 
+_NAMES = tuple(each.name for each in fields(WindowAnswer))
+
+
 def to_window_line(answer: WindowAnswer, stamp: Stamp) -> bytes:
     """Return the answer as one line of UTF-8 JSON with its LF; ValueError on NaN or Infinity."""
-    record = {"v": WINDOW_VERSION, **asdict(answer), **asdict(stamp)}
+    # asdict() of the whole would copy the output, value by value
+    record = {"v": WINDOW_VERSION, **{name: getattr(answer, name) for name in _NAMES}}
+    record |= {"model": None if answer.model is None else asdict(answer.model), "usage": asdict(answer.usage)}
+    record |= asdict(stamp)
     return (json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode("utf-8")
 
 
 def window_answer_of(record: Mapping[str, Any]) -> WindowAnswer:
     """Return the answer that a parsed line holds."""
-    values = {each.name: record[each.name] for each in fields(WindowAnswer)}
+    values = {name: record[name] for name in _NAMES}
     model = None if values["model"] is None else ModelMetadata(**values["model"])
     return WindowAnswer(
         **{**values, "model": model, "usage": Usage(**values["usage"]), "notes": tuple(values["notes"])}

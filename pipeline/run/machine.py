@@ -5,8 +5,11 @@ It must not change anything outside this process.
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
 import resource
+from contextlib import suppress
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +19,24 @@ RESERVED_FILES = 72
 
 FILES_PER_DOCUMENT = 2
 """The connection of a document, and its file while it is read."""
+
+
+MALLOC_ARENAS = 2
+_M_ARENA_MAX = -8
+"""The parameter of glibc's mallopt(3)."""
+
+
+def limit_arenas() -> bool:
+    """Limit the pools from which malloc serves threads; return False where it cannot be done, or the user has done it.
+
+    By default glibc has eight for each core, and each keeps the memory that large documents have freed in its threads:
+    with 70 documents of 2.5 MB and 32 in flight, 237 MB instead of 143 MB.
+    """
+    if os.environ.get("MALLOC_ARENA_MAX"):
+        return False
+    with suppress(OSError, AttributeError):  # other C libraries have no mallopt
+        return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, MALLOC_ARENAS))
+    return False
 
 
 def raise_open_files() -> None:

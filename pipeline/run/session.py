@@ -63,6 +63,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     """
     app = load()
     machine.raise_open_files()
+    machine.limit_arenas()
     chunk, shard, shard_from = _share(app, options, environ)
     listing = InputListing(app, chunk)
     run_id = options.run_id or _new_run_id()

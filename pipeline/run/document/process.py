@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -139,6 +140,25 @@ def _steps(
     alone: bool,
     now: Callable[[], str],
 ) -> Outcome | Copied | Cut:
+    split = state.query.split
+    with nullcontext() if split is None else split.turn(state.entry.size_bytes):
+        document = _prepared(state, plan, copies=copies, earlier=earlier)
+    if not isinstance(document, Document):
+        return document
+    try:
+        return _ask(state, plan, document=document, alone=alone, now=now)
+    except DocumentError as problem:
+        state.stage = problem.stage
+        refusal = failure_of(state, plan, reason=problem.reason, message=str(problem), now=now)
+        if (cut := cut_after(state, plan, document=document, refusal=refusal)) is not None:
+            return cut
+        raise
+
+
+def _prepared(
+    state: DocumentState, plan: ExtractionPlan, *, copies: Questions | None, earlier: EarlierAnswers | None
+) -> Document | Outcome | Copied | Cut:
+    """Return the document to send whole, or the outcome of one for which no request is needed."""
     entry = state.entry
     query = state.query
     data = entry.read()
@@ -148,23 +168,13 @@ def _steps(
     if entry.duplicate_of is not None:
         raise DocumentError("duplicate_id", f"another document of this run has the id {entry.duplicate_of!r} already")
     document = documents.decode(entry, data, text_field=plan.text_field, limits=plan.limits, sha256=state.sha256)
-    del data  # as large as the text, and of no use while the requests are in flight
     state.notes = document.notes
     state.stage = "prompt"
     question = state.question_sha256 = question_sha256(document, query.resolved.user_prompt)
     if (copy := copy_of(entry, document, query, question=question, copies=copies)) is not None:
         return copy
     state.tokens = state.client.special_tokens(candidates_in(document), variant=query.resolved.variant)
-    if (cut := cut_before(state, plan, document=document, earlier=earlier)) is not None:
-        return cut
-    try:
-        return _ask(state, plan, document=document, alone=alone, now=now)
-    except DocumentError as problem:
-        state.stage = problem.stage
-        refusal = failure_of(state, plan, reason=problem.reason, message=str(problem), now=now)
-        if (cut := cut_after(state, plan, document=document, refusal=refusal)) is not None:
-            return cut
-        raise
+    return cut_before(state, plan, document=document, earlier=earlier) or document
 
 
 def _ask(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
 from pipeline.agents.fingerprints import digest_of, split_question, window_question
@@ -20,12 +22,18 @@ if TYPE_CHECKING:
     from pipeline.run.plan import VariantQuery
 
 
+LARGE_BYTES = 1 << 20
+LARGE_AT_ONCE = 2
+"""Reading and cutting takes about four times a document's size and one core; more at once would only take memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class SplitQuery:
     """How one variant's long documents are cut and sent.
 
     `fingerprint`: of a document merged from windows. `question`: the digest of the question of every window.
-    `schema`: of a window's answer. `sizer`: the knowledge of the servers' tokens in this run.
+    `schema`: of a window's answer. `sizer`: the knowledge of the servers' tokens in this run. `turns`: of the threads
+    that read and cut large documents.
     """
 
     settings: SplitConfig
@@ -33,6 +41,11 @@ class SplitQuery:
     question: str
     schema: CompiledSchema
     sizer: Sizer = field(compare=False)
+    turns: Semaphore = field(default_factory=lambda: Semaphore(LARGE_AT_ONCE), compare=False)
+
+    def turn(self, size_bytes: int) -> AbstractContextManager[object]:
+        """Return what to hold while a document of this size is read and cut; it blocks for a large one."""
+        return self.turns if size_bytes >= LARGE_BYTES else nullcontext()
 
 
 def _sizer(settings: SplitConfig) -> Sizer:

@@ -26,7 +26,7 @@ from pipeline.llm.lending import ClientSettings, LentClients
 from pipeline.llm.overhead import Overhead
 from pipeline.llm.replica import Client
 from pipeline.logs import TALKATIVE, fields_of
-from pipeline.run.machine import raise_open_files
+from pipeline.run.machine import limit_arenas, raise_open_files
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.runner import start_thread
 from pipeline.run.workers.first_request import first_request
@@ -201,6 +201,7 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)  # a library that prints must not break a message
     raise_open_files()
+    limit_arenas()
     worker: _WorkerProcess | None = None
     while True:
         try:
