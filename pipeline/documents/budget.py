@@ -14,7 +14,7 @@ from pipeline.config.limits import FREE_UNPACKED_BYTES, InputLimits
 from pipeline.errors import DocumentError
 
 CHARS_A_COLUMN = 100
-"""Characters of a column's name on average: every record holds all names, so that long ones cost most."""
+"""Most characters of a column's name on average: every record repeats all names."""
 
 
 class UnpackedBudget:

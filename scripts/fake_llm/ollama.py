@@ -1,6 +1,6 @@
 """The Ollama dialect of the fake server, modelled on version 0.32.9.
 
-It parses requests and renders answers; time, slots and faults are the server's.
+It parses requests and renders answers; the server handles time, slots and faults.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Ollama's OpenAI protocol, /v1, as recorded from version 0.33.0-rc2, which truncates long prompts without an error.
 
-It parses requests and renders answers; time, slots and faults are the server's.
+It parses requests and renders answers; the server handles time, slots and faults.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Simulate the Job controller of Kubernetes on one machine: the pods of an Indexed Job, restarted by its policy.
 
-It is no cluster: it schedules nothing, pulls no image and calls no API server. It does what the manifest
-defines: `parallelism` pods at a time, the lowest indexes first; an exit code or a disruption is
-matched with podFailurePolicy, rule by rule; any other one counts against backoffLimitPerIndex; a pod is replaced when
-it has ended (podReplacementPolicy Failed, which a policy implies), never before; more than maxFailedIndexes end the Job
-at once, and indexes that have not begun never run. A pod that is deleted counts as one failure (exit 143), an evicted
-one does not, and one that ends because the Job was suspended counts neither. The back-off between two pods of an index
-grows twofold from `backoff_s` (the real one from 10 s).
+It is no cluster: it schedules nothing, pulls no image and calls no API server. It follows the manifest:
+
+- At most `parallelism` pods run at a time, the lowest indexes first.
+- The rules of podFailurePolicy apply to an exit code or a disruption in order. Any other failure counts against
+  backoffLimitPerIndex. More than maxFailedIndexes end the Job at once; indexes that have not begun then never run.
+- A pod is replaced only after it has ended (podReplacementPolicy Failed, which a policy implies).
+- A deleted pod counts as one failure (exit 143). An evicted pod, and one of a suspended Job, do not count.
+- The back-off between two pods of an index doubles from `backoff_s` (in a cluster: from 10 s).
 """
 
 from __future__ import annotations

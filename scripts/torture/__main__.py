@@ -130,9 +130,9 @@ def main() -> int:
 
 
 def one_round(total: Total, options: argparse.Namespace, *, seed: int, root: Path) -> None:
-    """Add the campaigns of one seed to the total, half of the documents and the time for each dialect.
+    """Run a campaign per dialect and add it to the total; documents and time are divided among the dialects.
 
-    With both places, the input alternates by round and dialect, the output by pairs of rounds and dialect.
+    With both places, the input alternates every round, the output every two rounds; the dialects take opposite places.
     """
     dialects = DIALECTS[options.dialect]
     share = len(dialects)

@@ -28,7 +28,7 @@ _LINE_BYTES = 1 << 16
 _HEADER_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 16
 _SPARE_BYTES = 1 << 20
-"""Bytes of HTTP headers and of the sizes of chunks that do not count as content."""
+"""Most bytes of HTTP headers and chunk sizes, in addition to the limit of the content."""
 
 _READ = ("response", "resource", "conversion")
 _NO_TEXTS = frozenset({"text/css", "text/javascript", "text/ecmascript", "text/x-javascript", "text/event-stream"})

@@ -66,7 +66,7 @@ def header(message: Message, name: str) -> str:
 
 
 def _from_bytes(raw: str) -> str:
-    """Return the header with its raw bytes, which are parsed as surrogates, as text."""
+    """Decode the raw bytes of a header, which the parser returns as surrogates."""
     if raw.isascii():
         return raw
     return _text(raw.encode("utf-8", "surrogateescape"), None)
@@ -86,7 +86,7 @@ def _decoded(value: str) -> str:
 def _piece(piece: bytes | str, charset: str | None) -> str:
     if isinstance(piece, str):
         return piece
-    # without a charset these are the plain words between encoded ones, which the library escapes
+    # no charset: the plain words between encoded ones, which the library escapes
     return _text(piece, charset) if charset else piece.decode("raw-unicode-escape")
 
 

@@ -1,4 +1,4 @@
-"""The rows of a Parquet file as JSON objects, read batch by batch and only the columns that records can hold.
+"""The rows of a Parquet file as JSON objects, read batch by batch, without columns that a record cannot contain.
 
 It runs in a helper process. It must not hold more than a batch, and the page of each column that it comes from.
 """
@@ -31,7 +31,7 @@ def rows(
     """Yield each row as canonical JSON by column names, with notes; DocumentError when the file is broken.
 
     `part`: only the row groups of this range of rows, from 0. Binary columns and lists of floating-point
-    numbers are left out, except those that the two fields name.
+    numbers are left out, except the columns of the two fields.
     """
     import pyarrow
     import pyarrow.parquet
@@ -47,7 +47,7 @@ def rows(
         for group in _groups(parquet, part):  # one by one: a batch with rows of a damaged one would lose others
             for batch in parquet.iter_batches(_BATCH_ROWS, [group], columns, use_threads=False):
                 yield from _records(batch, pyarrow)
-    except MemoryError:  # some of the library's own are of both kinds
+    except MemoryError:  # some of the library's exceptions have both base classes
         raise
     except (pyarrow.ArrowException, *MISHAPS) as cause:
         raise DocumentError("document_unreadable", f"the Parquet file is broken: {type(cause).__name__}") from cause
@@ -63,7 +63,7 @@ def _groups(parquet: Any, part: Sequence[int] | None) -> Iterator[int]:
 
 
 def group_places(file: BinaryIO, **_: object) -> Iterator[tuple[bytes, tuple[str, ...]]]:
-    """Yield, for each row group and the end, the bytes before it and the number of its first row, as a JSON array."""
+    """Yield a JSON array for each row group and the end: the bytes before it, and the number of its first row."""
     import pyarrow
     import pyarrow.parquet
 
@@ -160,7 +160,7 @@ def _moment(ticks: int, kind: Any) -> str | int:
 
 
 def _plain(value: Any, notes: Counter[str]) -> Any:
-    """Return a value as JSON has it."""
+    """Return a value in a type that JSON supports."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):

@@ -41,7 +41,7 @@ class Accepted:
 class DetectedLimits:
     """The limits of a server, in the order in which they were detected.
 
-    `verified`: ids of documents that were verified by their halves. Only documents with counts near a limit are.
+    `verified`: ids of the documents that were verified by their halves, as their counts are near a limit.
     """
 
     def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc)) -> None:
