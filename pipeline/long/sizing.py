@@ -194,7 +194,7 @@ class Sizer:
             ratios.append(len(sample.encode("utf-8", "surrogatepass")) / tokens)
         else:
             if ratios:
-                return max(min(ratios), LEAST_RATIO)
+                return min(max(min(ratios), LEAST_RATIO), MOST_RATIO)
         with self._lock:
             known_ratios = sorted(self._ratios.get(endpoint, ()))
         return known_ratios[len(known_ratios) // 10] if len(known_ratios) >= RATIOS_NEEDED else USUAL_BYTES_PER_TOKEN

@@ -87,13 +87,15 @@ def cut(
 def divide(text: str, span: Span, overlap_bytes: int, *, page_starts: Sequence[int] = ()) -> tuple[Span, Span] | None:
     """Return two halves of a window that share an overlap; None when one would be shorter than LEAST_WINDOW_CHARS.
 
-    They meet at the best boundary in the middle half of the window.
+    They meet at the best boundary in the middle half of the window. The overlap is at most half of the first one, as
+    else the second could be the whole window again, and dividing would never end.
     """
     boundaries = _Boundaries(text, page_starts)
     start, end = span
     quarter = (end - start) // 4
     middle = boundaries.nearest(start + quarter, end - quarter, (start + end) // 2)
     shared = len(text[start:middle].encode("utf-8", "surrogatepass")[-overlap_bytes:].decode("utf-8", "ignore"))
+    shared = min(shared, (middle - start) // 2)
     second = boundaries.first(middle - shared, middle - shared // 2) if overlap_bytes else middle
     if min(middle - start, end - second) < LEAST_WINDOW_CHARS:
         return None

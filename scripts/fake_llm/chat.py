@@ -32,10 +32,14 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Properties of the simulated server; `context` in tokens."""
+    """Properties of the simulated server; `context` in tokens.
+
+    `tokenizer`: the factor by which the counts of /tokenize are wrong; 0: there is no such page.
+    """
 
     models: tuple[str, ...]
     context: int
+    tokenizer: float = 1.0
     thinking: bool = False
     truncates: bool = False
     started: int = 0

@@ -86,6 +86,7 @@ class FakeLLM:
         thinking: bool = False,
         thinks_without_content: bool = False,
         truncates: bool = False,
+        tokenizer: float = 1.0,
         enforce_schema: bool = True,
         dialects: Iterable[str] = ("ollama", "vllm"),
         restart_s: float = 1.0,
@@ -93,7 +94,7 @@ class FakeLLM:
         keep_requests: bool = True,
         log: TextIO | None = None,
     ) -> None:
-        settings = Settings(tuple(models), context, thinking=thinking, truncates=truncates, started=int(time.time()))
+        settings = Settings(tuple(models), context, tokenizer, thinking, truncates, int(time.time()))
         self._ollama = Ollama(settings)
         vllm = VLLM(settings, lambda: self._slots.gauges)
         spoken: dict[str, Dialect] = {"ollama": self._ollama, "ollama_v1": OllamaV1(settings), "vllm": vllm}

@@ -47,6 +47,8 @@ class VLLM:
         }
         if request.path in pages and request.method == "GET":
             return pages[request.path]()
+        if request.path == "/tokenize" and not self._settings.tokenizer:
+            return self.url_not_found()
         if request.path == "/tokenize" and request.method == "POST":
             return self._tokenize(request.body)
         if request.path in (*pages, CHAT, "/tokenize"):
@@ -137,7 +139,7 @@ class VLLM:
             text = texts(fields["messages"])[0] if "messages" in fields else str(fields.get("prompt", ""))
         except Refusal as refusal:
             return refusal.reply
-        count = count_tokens(text)
+        count = max(1, round(count_tokens(text) * self._settings.tokenizer))
         if "messages" not in fields:
             count = 1 if text in SPECIAL_TOKENS else max(2, count)
         reply = {

@@ -159,6 +159,22 @@ def test_impossible_window_arguments_are_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("overlap", [0, 200, 800, 20_000])
+@pytest.mark.parametrize("piece", ["Nothing was paid. ", "港" * 9 + " ", "x"])
+def test_dividing_again_and_again_ends(piece: str, overlap: int) -> None:
+    """Also with an overlap that is longer than a half: each half is at most seven eighths of its window."""
+    text = (piece * 2000)[:20_000]
+    window = Span(0, len(text))
+    for _ in range(60):
+        halves = divide(text, window, overlap)
+        if halves is None:
+            return
+        own = [Span(start - window.start, end - window.start) for start, end in halves]
+        assert covers(own, window.end - window.start)
+        window = max(halves, key=lambda half: half.end - half.start)
+    pytest.fail("the larger half is as large as its window")
+
+
 @pytest.mark.parametrize("piece", ["word ", "x", "\n", " ", ". ", ".", "\"'", "\u0301", "é\n", "#", "\u200d", "。"])
 def test_cutting_takes_linear_time(piece: str) -> None:
     """No search of a boundary repeats the text of the previous one, whatever the ten megabytes repeat."""

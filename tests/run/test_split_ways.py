@@ -144,3 +144,19 @@ def test_a_dry_run_leaves_out_the_answered_windows(
     path = place.folder / "inbox" / "long.txt"
     path.write_text(f"{path.read_text()} One more sentence.")
     assert "are answered" not in shown()
+
+
+def test_redo_all_asks_every_window_again(
+    place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers of a run with another id are not reused."""
+    place.documents({"long.txt": planted(seed=66, payments=30, chars=24_000).text})
+    narrow.answer = bad_at("Payment P00029:")
+    prepared(place, narrow)
+    run(place, monkeypatch)
+    assert len(place.lines("windows.jsonl")) > 5
+    narrow.answer = counting(reader, parts)
+    assert run(place, monkeypatch, "--redo", "all") == 0
+    record = long_record(place)
+    assert record["windows"]["reused"] == 0
+    assert len(parts) == len(record["windows"]["rows"])

@@ -1,0 +1,57 @@
+"""Window sizes by each source of bytes per token, also by wrong ones: nothing is lost, and refusals put it right."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import Place
+from fake_llm import FakeLLM
+from fake_llm.planted import PART, counting, planted, reader
+from test_split import CONTEXT, expected, items, long_record, prepared, run
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "ollama"])
+@pytest.mark.parametrize("tokenizer", [0, 1 / 3, 1, 3])
+@pytest.mark.parametrize("earlier", [0, 8])
+def test_nothing_is_lost_by_any_calibration(
+    place: Place, monkeypatch: pytest.MonkeyPatch, dialect: str, tokenizer: float, earlier: int
+) -> None:
+    """By the tokenizer, by the counts of `earlier` prompts, by the usual ratio, and by one that is wrong by three."""
+    document = planted(seed=81, payments=40, chars=30_000, repeats=[3, 30])
+    shorts = {f"a{number}.txt": f"Nothing was paid on day {number}. " * 20 for number in range(earlier)}
+    place.documents({**shorts, "long.txt": document.text})
+    parts: list[str] = []
+    with FakeLLM(("llama3.1",), CONTEXT, answer=counting(reader, parts), tokenizer=tokenizer) as server:
+        prepared(place, server, dialect=dialect, settings={"runner.concurrency": 1})
+        assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
+    assert items(long_record(place)) == expected(document)
+    assert len(parts) == len(set(parts))
+
+
+def test_server_without_a_tokenizer_is_calibrated_by_its_counts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After five prompts windows are as large as the counts allow; before, three bytes count as a token."""
+    document = planted(seed=82, payments=20, chars=40_000, kinds="prose")
+    shorts = {f"a{number}.txt": f"Nothing was paid on day {number}. " * 20 for number in range(8)}
+    windows = []
+    for earlier in ({}, shorts):
+        place.documents({**earlier, "long.txt": document.text})
+        with FakeLLM(("llama3.1",), CONTEXT, answer=reader, tokenizer=0) as server:
+            prepared(place, server, settings={"runner.concurrency": 1})
+            assert run(place, monkeypatch, "--redo", "all") == 0, place.lines("errors.jsonl")
+        windows.append(len(place.lines("results.jsonl")[-1]["windows"]["rows"]))
+    assert windows[1] < windows[0]
+
+
+def test_preflight_sends_the_schema_of_windows(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that refuses it is found before the first document."""
+    place.documents({"short.txt": "Nothing was paid."})
+    with FakeLLM(("llama3.1",), CONTEXT, answer=reader) as server:
+        prepared(place, server)
+        assert run(place, monkeypatch) == 0
+        document = "short.txt"
+        schemas = [json.dumps(seen.body) for seen in server.chats() if seen.document != document]
+        asked = [json.dumps(seen.body) for seen in server.chats() if seen.document == document]
+    assert any('"title": {"type": ["string", "null"]' in schema for schema in schemas)
+    assert asked
+    assert not any('"title": {"type": ["string", "null"]' in body or PART in body for body in asked)
