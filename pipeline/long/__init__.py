@@ -1,4 +1,4 @@
-"""Places in long texts, as pure functions: where a quote occurs in a document.
+"""Pure functions about places in long texts, such as the occurrences of a quote in a document.
 
 It must not read configuration, files or a schema; everything but `errors`, `records` and `config` may import it.
 """

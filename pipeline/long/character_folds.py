@@ -1,4 +1,4 @@
-"""Tables of characters for folding: which single character another one becomes, and which ones form a cluster.
+"""Tables of characters for folding: the replacement of each character, and the characters that form clusters.
 
 The tables of all characters are made once for each process, when the first text that is not ASCII is folded (50 ms).
 """
@@ -23,7 +23,7 @@ WHITE_SPACE = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\
     map(chr, range(0x2000, 0x200B))
 )
 REMOVED = "\u00ad\u200b\u2060\ufeff"
-"""Characters of no width that a reader does not see: soft hyphen, zero-width space, word joiner, byte order mark."""
+"""Characters of no width that are invisible: soft hyphen, zero-width space, word joiner, byte order mark."""
 
 MARKS: Mapping[int, str] = {
     **{ord(char): "'" for char in _SINGLE_MARKS},

@@ -1,4 +1,4 @@
-"""Choose one of the values that several windows gave for one place, by the rules of `x-merge` for single values."""
+"""Choose one of several windows' values for one place, by the rules of `x-merge` for single values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Around(NamedTuple):
     outer: Around | None
 
 
-class Given(NamedTuple):
+class Candidate(NamedTuple):
     """A value and its place in the answer of one window; `part`: the number of the window, from 0."""
 
     value: Any
@@ -31,27 +31,27 @@ CONFLICTING = frozenset({"first", "last", "longest", "shortest", "majority", "be
 """Rules under which two different values are a conflict that the record shows."""
 
 
-def choose(rule: Rule, values: Sequence[Given]) -> Given:
+def choose(rule: Rule, values: Sequence[Candidate]) -> Candidate:
     """Return the value that the rule chooses from values in document order; the first of equally good ones."""
     if rule.how == "best" and rule.by is not None:
         by = rule.by
-        return max(values, key=lambda given: _rank(given, by))
+        return max(values, key=lambda candidate: _rank(candidate, by))
     return _CHOICES.get(rule.how, _first)(values)
 
 
-def summed(values: Sequence[Given]) -> int | float:
+def summed(values: Sequence[Candidate]) -> int | float:
     """Return the sum, exact in decimal; an integer of integers."""
-    numbers: list[int | float] = [given.value for given in values]
+    numbers: list[int | float] = [candidate.value for candidate in values]
     if all(isinstance(number, int) for number in numbers):
         return sum(numbers)
     return float(sum(Decimal(repr(number)) for number in numbers))
 
 
-def joined_texts(values: Sequence[Given]) -> str:
+def joined_texts(values: Sequence[Candidate]) -> str:
     """Return the different texts with a blank line between them."""
     texts: dict[Hashable, str] = {}
-    for given in values:
-        texts.setdefault(value_key(given.value), given.value)
+    for candidate in values:
+        texts.setdefault(value_key(candidate.value), candidate.value)
     return "\n\n".join(texts.values())
 
 
@@ -64,9 +64,9 @@ def cut_text(text: str, most: int) -> str:
     return text[:at].rstrip() or text[:most]
 
 
-def _rank(given: Given, by: By) -> tuple[bool, float]:
+def _rank(candidate: Candidate, by: By) -> tuple[bool, float]:
     """Return the number that a value ranks by; a value without one ranks last."""
-    around = Around(given.value, None) if by.levels < 0 else given.around
+    around = Around(candidate.value, None) if by.levels < 0 else candidate.around
     for _ in range(by.levels):
         around = around.outer if around is not None else None
     number = around.properties.get(by.name) if around is not None else None
@@ -75,25 +75,25 @@ def _rank(given: Given, by: By) -> tuple[bool, float]:
     return (False, 0)
 
 
-def _first(values: Sequence[Given]) -> Given:
+def _first(values: Sequence[Candidate]) -> Candidate:
     return values[0]
 
 
-def _last(values: Sequence[Given]) -> Given:
+def _last(values: Sequence[Candidate]) -> Candidate:
     return values[-1]
 
 
-def _majority(values: Sequence[Given]) -> Given:
-    keys = [value_key(given.value) for given in values]
+def _majority(values: Sequence[Candidate]) -> Candidate:
+    keys = [value_key(candidate.value) for candidate in values]
     counts = Counter(keys)
     return values[max(range(len(values)), key=lambda number: counts[keys[number]])]
 
 
-def _length(given: Given) -> int:
-    return len(given.value)
+def _length(candidate: Candidate) -> int:
+    return len(candidate.value)
 
 
-_CHOICES: Mapping[str, Callable[[Sequence[Given]], Given]] = {
+_CHOICES: Mapping[str, Callable[[Sequence[Candidate]], Candidate]] = {
     "last": _last,
     "longest": lambda values: max(values, key=_length),
     "shortest": lambda values: min(values, key=_length),

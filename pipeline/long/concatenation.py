@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
-from pipeline.long.choosing import Given
+from pipeline.long.choosing import Candidate
 from pipeline.long.item_keys import ItemKeys
 from pipeline.long.list_overlap import Listed, shared_size
 from pipeline.long.merge_rules import Rule
@@ -18,20 +18,20 @@ from pipeline.long.windows import Span
 
 
 def concatenated(
-    rule: Rule, lists: Mapping[int, Sequence[Given]], *, keys: ItemKeys, spans: Sequence[Span], text: str
-) -> list[Given]:
+    rule: Rule, lists: Mapping[int, Sequence[Candidate]], *, keys: ItemKeys, spans: Sequence[Span], text: str
+) -> list[Candidate]:
     """Return the items of all windows, in document order, each once. `lists`: the items of each window with items."""
-    kept: list[Given] = []
+    result: list[Candidate] = []
     known_items = _Known(rule, keys)
     for part in sorted(lists):
         items = lists[part]
-        repeated = {at for at, item in enumerate(items) if part and known_items.is_of_lead(item, spans[part], kept)}
+        repeated = {at for at, item in enumerate(items) if part and known_items.is_of_lead(item, spans[part], result)}
         before = lists.get(part - 1, ())
         if before and spans[part].start < spans[part - 1].end:
             pair = (spans[part - 1], spans[part])
             repeated.update(_repeated(rule, before, items, keys=keys, spans=pair, text=text))
-        kept += [item for at, item in enumerate(items) if at not in repeated]
-    return kept
+        result += [item for at, item in enumerate(items) if at not in repeated]
+    return result
 
 
 class _Known:
@@ -43,23 +43,29 @@ class _Known:
         self._count = 0
         self._places: dict[Hashable, list[dict[str, Span]]] = {}
 
-    def is_of_lead(self, item: Given, window: Span, kept: Sequence[Given]) -> bool:
-        """Return True for an item whose quotes are all before its window, and that another window has given."""
+    def is_of_lead(self, item: Candidate, window: Span, result: Sequence[Candidate]) -> bool:
+        """Return True for an item that another window has, and whose quotes are all before its own window."""
         quotes = self._keys.quotes(item)
         if not quotes or any(place.end > window.start for place in quotes.values()):
             return False
-        for earlier in kept[self._count :]:
+        for earlier in result[self._count :]:
             key = self._keys.of(self._rule, earlier)
             self._places.setdefault(key, []).append(self._keys.quotes(earlier))
-        self._count = len(kept)
+        self._count = len(result)
         candidates = self._places.get(self._keys.of(self._rule, item), ())
-        return any(_at_same_places(quotes, others) for others in candidates)
+        return any(_at_same_places(quotes, places) for places in candidates)
 
 
 def _repeated(
-    rule: Rule, before: Sequence[Given], items: Sequence[Given], *, keys: ItemKeys, spans: tuple[Span, Span], text: str
+    rule: Rule,
+    before: Sequence[Candidate],
+    items: Sequence[Candidate],
+    *,
+    keys: ItemKeys,
+    spans: tuple[Span, Span],
+    text: str,
 ) -> Iterator[int]:
-    """Yield the numbers of the items that the previous window has given as well. `spans`: of the two windows."""
+    """Yield the numbers of the items that the previous window has as well. `spans`: of the two windows."""
     shared = Span(spans[1].start, spans[0].end)
     placed_before, bare_before = _by_quotes(before, keys)
     placed, bare = _by_quotes(items, keys)
@@ -70,7 +76,7 @@ def _repeated(
     for number, quotes in placed:
         if all(shared.start <= place.start and place.end <= shared.end for place in quotes.values()):
             candidates = unpaired.get(keys.of(rule, items[number]), [])
-            pair = next((at for at, others in enumerate(candidates) if _at_same_places(quotes, others)), None)
+            pair = next((at for at, places in enumerate(candidates) if _at_same_places(quotes, places)), None)
             if pair is not None:
                 del candidates[pair]
                 yield number
@@ -83,15 +89,15 @@ def _repeated(
     yield from bare[:size]
 
 
-def _by_quotes(items: Sequence[Given], keys: ItemKeys) -> tuple[list[tuple[int, dict[str, Span]]], list[int]]:
+def _by_quotes(items: Sequence[Candidate], keys: ItemKeys) -> tuple[list[tuple[int, dict[str, Span]]], list[int]]:
     """Return the numbers of the items whose quotes have places, with these places, and those of the other items."""
     quotes = [keys.quotes(item) for item in items]
     placed = [(number, places) for number, places in enumerate(quotes) if places]
     return placed, [number for number, places in enumerate(quotes) if not places]
 
 
-def _at_same_places(quotes: Mapping[str, Span], others: Mapping[str, Span]) -> bool:
+def _at_same_places(first: Mapping[str, Span], second: Mapping[str, Span]) -> bool:
     """Return True when two items have quotes in common that overlap: one more full stop is not another place."""
-    common = quotes.keys() & others.keys()
-    overlap = (quotes[path].start < others[path].end and others[path].start < quotes[path].end for path in common)
+    common = first.keys() & second.keys()
+    overlap = (first[path].start < second[path].end and second[path].start < first[path].end for path in common)
     return bool(common) and all(overlap)

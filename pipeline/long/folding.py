@@ -1,4 +1,4 @@
-"""A text without the differences that do not matter in a quote, in which each character still knows its place.
+"""A text without the differences that are irrelevant in a quote; each character keeps its original position.
 
 Folding: NFKC, white space as one space, characters of no width left out, quotation marks as `'` or `"`, dashes as `-`.
 Case is kept. A hyphen at a line end is read in the three ways of `LineEnd`. Time is linear in the text.
@@ -25,7 +25,7 @@ _HYPHENS = "-\u2010\u2011\u00ad"
 
 
 class LineEnd(Enum):
-    """What becomes of a hyphen between letters at a line end (`inter-⏎national`, `long-⏎term`)."""
+    """The treatment of a hyphen between letters at a line end (`inter-⏎national`, `long-⏎term`)."""
 
     REMOVED = "international"
     KEPT = "long-term"
@@ -33,7 +33,7 @@ class LineEnd(Enum):
 
 
 class FoldedText:
-    """The folded form of a text. `hyphens`: how many hyphens at a line end it holds."""
+    """The folded form of a text. `hyphens`: its number of hyphens at line ends."""
 
     def __init__(self, text: str, line_end: LineEnd) -> None:
         self.hyphens = 0
@@ -103,7 +103,7 @@ class FoldedText:
         return begin, end + self._shift(last)
 
     def _shift(self, piece: int) -> int:
-        """Return how far behind their folded places the characters after a piece are."""
+        """Return the offset of the characters after a piece from their folded places."""
         return self._ends[piece] - self._folded_ends[piece] if piece >= 0 else 0
 
 

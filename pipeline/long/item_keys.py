@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from pipeline.evidence import Evidence, json_pointer
-from pipeline.long.choosing import Given
+from pipeline.long.choosing import Candidate
 from pipeline.long.merge_rules import Rule
 from pipeline.long.same_values import is_nothing, value_key
 from pipeline.long.windows import Span
@@ -33,43 +33,43 @@ class ItemKeys:
     def _quotes(self) -> list[dict[str, Span]]:
         return [{quote["path"]: Span(quote["start"], quote["end"]) for quote in part} for part in self._evidence]
 
-    def of(self, rule: Rule, item: Given) -> ItemKey:
+    def of(self, rule: Rule, item: Candidate) -> ItemKey:
         """Return the key of an item of a list."""
         items = rule.items
         assert items is not None
         if rule.key and isinstance(item.value, dict):
-            named = [(items.of_property(name), item.value.get(name)) for name in rule.key]
-            if not any(is_nothing(value) or value_key(value) in own.empty for own, value in named):
-                return ItemKey(True, tuple(value_key(value, exact=rule.exact_key) for _, value in named))
-        own_key = _said(items, item.value, exact=rule.exact_key)
+            properties = [(items.of_property(name), item.value.get(name)) for name in rule.key]
+            if not any(is_nothing(value) or value_key(value) in own.empty for own, value in properties):
+                return ItemKey(True, tuple(value_key(value, exact=rule.exact_key) for _, value in properties))
+        own_key = _value_key(items, item.value, exact=rule.exact_key)
         return ItemKey(False, value_key(item.value, exact=rule.exact_key) if own_key is None else own_key)
 
-    def quotes(self, item: Given) -> dict[str, Span]:
+    def quotes(self, item: Candidate) -> dict[str, Span]:
         """Return the places of the quotes in an item, by their places in it."""
-        known = self._quotes[item.part]
-        return dict(_quotes_in(item.value, json_pointer(item.place), "", known)) if known else {}
+        places = self._quotes[item.part]
+        return dict(_quotes_in(item.value, json_pointer(item.place), "", places)) if places else {}
 
 
-def _said(rule: Rule, value: Any, *, exact: bool) -> Hashable | None:
+def _value_key(rule: Rule, value: Any, *, exact: bool) -> Hashable | None:
     """Return a key built from all leaves of a value except quotes and empty values; None without such leaves."""
     if isinstance(value, dict):
-        keys = [(name, _said(rule.of_property(name), item, exact=exact)) for name, item in value.items()]
+        keys = [(name, _value_key(rule.of_property(name), item, exact=exact)) for name, item in value.items()]
         leaves = sorted((name, key) for name, key in keys if key is not None)
         return ("object", *leaves) if leaves else None
     if isinstance(value, list):
-        items = [_said(rule.items, item, exact=exact) for item in value] if rule.items else [value_key(value)]
+        items = [_value_key(rule.items, item, exact=exact) for item in value] if rule.items else [value_key(value)]
         leaves_of_list = [key for key in items if key is not None]
         return ("array", *leaves_of_list) if leaves_of_list else None
     return None if rule.is_quote or is_nothing(value) else value_key(value, exact=exact)
 
 
-def _quotes_in(value: Any, pointer: str, within: str, known: dict[str, Span]) -> list[tuple[str, Span]]:
+def _quotes_in(value: Any, pointer: str, within: str, places: dict[str, Span]) -> list[tuple[str, Span]]:
     if isinstance(value, str):
-        return [(within, known[pointer])] if pointer in known else []
+        return [(within, places[pointer])] if pointer in places else []
     if isinstance(value, dict):
         steps = [(json_pointer([name]), item) for name, item in value.items()]
     elif isinstance(value, list):
         steps = [(f"/{number}", item) for number, item in enumerate(value)]
     else:
         return []
-    return [quote for step, item in steps for quote in _quotes_in(item, pointer + step, within + step, known)]
+    return [quote for step, item in steps for quote in _quotes_in(item, pointer + step, within + step, places)]

@@ -1,4 +1,4 @@
-"""How many items without quotes two windows both gave: the end of one list that is the beginning of the next.
+"""The number of items without quotes in two windows' answers: the end of one list equals the beginning of the next.
 
     before  … a b c c │        the largest end of one list that equals a beginning of the other,
     after       │ b c c d …    such that no item occurs more often in it than in the text that both windows show
@@ -20,7 +20,7 @@ from pipeline.long.folding import folded
 from pipeline.long.windows import Span
 
 _MOST_CUT_CHARS = 200
-"""The length of a cut sentence that is looked at: rows and sentences with facts are shorter."""
+"""The longest cut sentence that is searched: rows and sentences with facts are shorter."""
 _NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*")
 _LINE_END = re.compile(r"(?<!-)\n")
 _SENTENCE_END = re.compile(r"[\u3002\uff01\uff1f\u2026]|[.!?][\"'\u201d\u2019)\]]*(?=\s|$)")
@@ -89,7 +89,7 @@ class _SharedText:
         return next((needle for needle in map(_plain, texts) if self.mentions(needle)), "")
 
     def has_cut_mention(self, size: int) -> bool:
-        """Return True when one of the mentions of this many repeated items is cut, so that one window cannot give it.
+        """Return True when one of the mentions of this many repeated items is cut, so that one window cannot have it.
 
         The first one by the beginning of the later window, or the last one by the end of the earlier one.
         """
@@ -106,7 +106,7 @@ class _SharedText:
     def _is_cut(
         self, key: Hashable, item: Any, needles: Sequence[str], part: str, *, window: Span, border: int
     ) -> bool:
-        """Return True for a mention in a cut sentence that its window has given no item for, and that is counted."""
+        """Return True for a counted mention in a cut sentence for which its window has no item."""
         needle = self.needle(item)
         if needle not in part or needles.count(needle) < self.mentions(needle):
             return False
@@ -115,8 +115,8 @@ class _SharedText:
         if _is_at_line_end(self._text, border) and all(map(_count_in(part), _leaves(item))):
             # either a whole row of a table, or a sentence that the border cuts where a page ends
             return list(own.keys).count(key) < _full_mentions(text, item)
-        given = sum(any(needle in _plain(leaf) for leaf in _texts(each)) for each in own.values)
-        return given < _plain(text).count(needle)
+        matches = sum(any(needle in _plain(leaf) for leaf in _texts(value)) for value in own.values)
+        return matches < _plain(text).count(needle)
 
     @cached_property
     def _head(self) -> str:
@@ -140,9 +140,9 @@ class _SharedText:
 
 
 def _is_at_sentence_end(text: str, at: int) -> bool:
-    """Return True when a sentence ends before this place, or nothing is before it."""
+    """Return True when a sentence ends before this place, or the text begins there."""
     bare = text[max(0, at - _MOST_CUT_CHARS) : at].rstrip()
-    return not bare or any(found.end() == len(bare) for found in _SENTENCE_END.finditer(bare))
+    return not bare or any(end.end() == len(bare) for end in _SENTENCE_END.finditer(bare))
 
 
 def _is_at_line_end(text: str, at: int) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pipeline.evidence import Evidence, json_pointer
-from pipeline.long.choosing import Given
+from pipeline.long.choosing import Candidate
 from pipeline.long.windows import Span
 
 MOST_CONFLICTS = 50
@@ -17,17 +17,17 @@ MOST_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A value as one window gave it. `others`: the first of each different value, which `rule` passed over."""
+class ChosenValue:
+    """The value of one window. `others`: the first of each different value, which `rule` passed over."""
 
-    given: Given
+    given: Candidate
     rule: str = ""
-    others: Sequence[Given] = ()
+    others: Sequence[Candidate] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A value that was built from those of several windows. `given`: the length of a text before it was cut."""
+class MergedValue:
+    """A value built from several windows' values. `given`: the length of a text before it was cut."""
 
     value: Any
     given: int | None = None
@@ -48,7 +48,7 @@ class Items:
     given: int | None = None
 
 
-Node = Taken | Made | Fields | Items
+Node = ChosenValue | MergedValue | Fields | Items
 
 
 class Answered(Protocol):
@@ -69,7 +69,7 @@ class Answered(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Two different values for one place: (window, value) of the taken one, and of up to 3 others."""
+    """Two different values for one place: (window, value) of the chosen one, and of up to 3 others."""
 
     path: str
     rule: str
@@ -112,20 +112,20 @@ class Merged:
                 {
                     "path": conflict.path,
                     "rule": conflict.rule,
-                    "taken": _shown(conflict.taken),
-                    "others": [_shown(other) for other in conflict.others],
+                    "taken": _conflict_json(conflict.taken),
+                    "others": [_conflict_json(value) for value in conflict.others],
                 }
                 for conflict in self.conflicts
             ],
             "conflicts_total": self.conflicts_total,
-            "dropped": [{"path": each.path, "given": each.given, "kept": each.kept} for each in self.dropped],
+            "dropped": [{"path": item.path, "given": item.given, "kept": item.kept} for item in self.dropped],
             "absorbed": self.absorbed,
             "unkeyed": self.unkeyed,
         }
 
 
 def merged_from(root: Node, parts: Sequence[Answered], *, absorbed: int, unkeyed: int) -> Merged:
-    """Return the merged answer that the node of the root describes."""
+    """Return the merged answer of the root node."""
     merged = Merged({}, tuple(Span(part.start, part.end) for part in parts), absorbed=absorbed, unkeyed=unkeyed)
     merged.value = _value(root, "", merged)
     merged.evidence = _evidence(merged, parts)
@@ -134,12 +134,12 @@ def merged_from(root: Node, parts: Sequence[Answered], *, absorbed: int, unkeyed
 
 def _value(node: Node, pointer: str, merged: Merged) -> Any:
     """Return the value of a node, and add its origins, conflicts and cuts to `merged`."""
-    if isinstance(node, Taken):
+    if isinstance(node, ChosenValue):
         merged.origins[pointer] = (node.given.part + 1, json_pointer(node.given.place))
         if node.others:
             _add_conflict(node, pointer, merged)
         return node.given.value
-    if isinstance(node, Made):
+    if isinstance(node, MergedValue):
         if node.given is not None:
             merged.dropped.append(Dropped(pointer, node.given, len(node.value)))
         return node.value
@@ -150,11 +150,11 @@ def _value(node: Node, pointer: str, merged: Merged) -> Any:
     return [_value(inner, f"{pointer}/{number}", merged) for number, inner in enumerate(node.nodes)]
 
 
-def _add_conflict(node: Taken, pointer: str, merged: Merged) -> None:
+def _add_conflict(node: ChosenValue, pointer: str, merged: Merged) -> None:
     merged.conflicts_total += 1
     if len(merged.conflicts) < MOST_CONFLICTS:
-        others = tuple((given.part + 1, given.value) for given in node.others[:MOST_OTHERS])
-        merged.conflicts.append(Conflict(pointer, node.rule, (node.given.part + 1, node.given.value), others))
+        other_values = tuple((candidate.part + 1, candidate.value) for candidate in node.others[:MOST_OTHERS])
+        merged.conflicts.append(Conflict(pointer, node.rule, (node.given.part + 1, node.given.value), other_values))
 
 
 def _evidence(merged: Merged, parts: Sequence[Answered]) -> tuple[Evidence, ...]:
@@ -173,8 +173,8 @@ def _evidence(merged: Merged, parts: Sequence[Answered]) -> tuple[Evidence, ...]
     return tuple(quote for _, quote in sorted(quotes, key=lambda ordered: ordered[0]))
 
 
-def _shown(value: tuple[int, Any]) -> dict[str, Any]:
+def _conflict_json(value: tuple[int, Any]) -> dict[str, Any]:
     """Return a window's value as the record shows it; a long one is shortened to a text."""
-    window, shown = value
-    text = shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
-    return {"window": window, "value": shown if len(text) <= MOST_CHARS else text[: MOST_CHARS - 1] + "…"}
+    window, content = value
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    return {"window": window, "value": content if len(text) <= MOST_CHARS else text[: MOST_CHARS - 1] + "…"}

@@ -6,7 +6,7 @@ The order in which answers arrive does not matter, and no model is called. A win
 Each place of the schema has its rule (merge_rules.py); the result there is a node (merged_nodes.py), from which the
 value, its evidence and its conflicts are read at the end.
 
-    parts ─▶ Given values of a place ─▶ Taken | Made | Fields | Items ─▶ Merged
+    parts ─▶ Candidate values of a place ─▶ ChosenValue | MergedValue | Fields | Items ─▶ Merged
 
 The values of the parts are shared with the result and must not be changed.
 """
@@ -19,11 +19,11 @@ from typing import Any
 
 from pipeline.errors import DocumentError
 from pipeline.evidence import Evidence
-from pipeline.long.choosing import CONFLICTING, Around, Given, choose, cut_text, joined_texts, summed
+from pipeline.long.choosing import CONFLICTING, Around, Candidate, choose, cut_text, joined_texts, summed
 from pipeline.long.concatenation import concatenated
 from pipeline.long.item_keys import ItemKey, ItemKeys
 from pipeline.long.merge_rules import CONCAT, FIELDS, FIRST, NO_DEFAULT, UNION, MergeRules, Place, Rule
-from pipeline.long.merged_nodes import Fields, Items, Made, Merged, Node, Taken, merged_from
+from pipeline.long.merged_nodes import ChosenValue, Fields, Items, Merged, MergedValue, Node, merged_from
 from pipeline.long.same_values import is_nothing, value_key
 from pipeline.long.windows import Span
 
@@ -64,7 +64,7 @@ def merge(rules: MergeRules, parts: Sequence[Part], *, text: str) -> Merged:
 def _outermost(parts: Sequence[Part]) -> list[Part]:
     """Return the parts that are not within another one, sorted."""
     outermost: list[Part] = []
-    for part in sorted(parts, key=lambda each: (each.start, -each.end)):
+    for part in sorted(parts, key=lambda span: (span.start, -span.end)):
         if not outermost or part.end > outermost[-1].end:
             outermost.append(part)
     return outermost
@@ -87,32 +87,32 @@ class _Merger:
 
     def root(self) -> Node:
         """Return the node of the whole answer."""
-        answers = [Given(part.value, at, ()) for at, part in enumerate(self._parts) if part.value is not None]
+        answers = [Candidate(part.value, at, ()) for at, part in enumerate(self._parts) if part.value is not None]
         if not answers:
             raise _failure("none of the windows has an answer")
         return self._fields(self._rules.root, answers, ())
 
-    def _merged(self, rule: Rule, values: Sequence[Given], place: Place, *, is_required: bool) -> Node | None:
-        """Return the node of the values that the windows gave for one place; None when it is left out."""
-        counting = [given for given in values if not _is_empty(rule, given.value)]
+    def _merged(self, rule: Rule, values: Sequence[Candidate], place: Place, *, is_required: bool) -> Node | None:
+        """Return the node of the windows' values for one place; None when it is omitted."""
+        counting = [candidate for candidate in values if not _is_empty(rule, candidate.value)]
         if not counting:
             return self._nothing(rule, values, place, is_required=is_required)
         kind = _KINDS.get(rule.how)
-        if kind is not None and not all(isinstance(given.value, kind) for given in counting):
+        if kind is not None and not all(isinstance(candidate.value, kind) for candidate in counting):
             return self._single(FIRST, counting, place)  # a schema without a type accepts other values, too
         if kind is dict:
             return self._whole_or_fields(rule, counting, place)
         return self._single(rule, counting, place) if kind is None else self._list(rule, counting, place)
 
-    def _nothing(self, rule: Rule, values: Sequence[Given], place: Place, *, is_required: bool) -> Node | None:
-        """Return the node of a place for which no window gave anything that counts."""
-        given = next((each for each in values if each.value is not None), None)
-        if given is not None:
-            return Taken(given)
+    def _nothing(self, rule: Rule, values: Sequence[Candidate], place: Place, *, is_required: bool) -> Node | None:
+        """Return the node of a place without a value in any window."""
+        filled = next((candidate for candidate in values if candidate.value is not None), None)
+        if filled is not None:
+            return ChosenValue(filled)
         if rule.nullable:
-            return Taken(values[0])
+            return ChosenValue(values[0])
         if rule.default is not NO_DEFAULT:
-            return Made(rule.default)
+            return MergedValue(rule.default)
         if not is_required:
             return None
         at = self._rules.describe(place)
@@ -120,53 +120,53 @@ class _Merger:
         complaint = f"none of the {windows} windows gave a value" if windows > 1 else "the only window gave no value"
         raise _failure(f"{at}: {complaint}, the schema needs one: allow null or give a default")
 
-    def _whole_or_fields(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
+    def _whole_or_fields(self, rule: Rule, values: Sequence[Candidate], place: Place) -> Node:
         try:
             return self._fields(rule, values, place)
         except DocumentError:
             # windows were asked for the parts of an object that may be null as a whole, and gave none
-            if rule.nullable and all(is_nothing(given.value) for given in values):
-                return Made(None)
+            if rule.nullable and all(is_nothing(candidate.value) for candidate in values):
+                return MergedValue(None)
             raise
 
-    def _fields(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
+    def _fields(self, rule: Rule, values: Sequence[Candidate], place: Place) -> Node:
         """Return the node of an object, each of its properties by its own rule."""
-        by_name: dict[str, list[Given]] = {}
-        for given in values:
-            around = Around(given.value, given.around)
-            for name, value in given.value.items():
-                by_name.setdefault(name, []).append(Given(value, given.part, (*given.place, name), around))
+        by_name: dict[str, list[Candidate]] = {}
+        for candidate in values:
+            around = Around(candidate.value, candidate.around)
+            for name, value in candidate.value.items():
+                by_name.setdefault(name, []).append(Candidate(value, candidate.part, (*candidate.place, name), around))
         merged = {}
-        for name, named in by_name.items():
-            node = self._merged(rule.of_property(name), named, (*place, name), is_required=name in rule.required)
+        for name, candidates in by_name.items():
+            node = self._merged(rule.of_property(name), candidates, (*place, name), is_required=name in rule.required)
             if node is not None:
                 merged[name] = node
         return Fields(merged)
 
-    def _single(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
+    def _single(self, rule: Rule, values: Sequence[Candidate], place: Place) -> Node:
         if rule.how == "sum":
-            return Made(summed(values))
+            return MergedValue(summed(values))
         if rule.how == "join":
             return self._joined(rule, values, place)
         chosen = choose(rule, values)
         if rule.is_quote or (rule.how not in CONFLICTING and rule.how != "same"):
-            return Taken(chosen)
-        others = _others(chosen, values)
-        if others and rule.how == "same":
-            first, second = sorted((chosen.part + 1, others[0].part + 1))
+            return ChosenValue(chosen)
+        other_values = _others(chosen, values)
+        if other_values and rule.how == "same":
+            first, second = sorted((chosen.part + 1, other_values[0].part + 1))
             raise _failure(f"{self._rules.describe(place)}: windows {first} and {second} differ (x-merge: same)")
-        return Taken(chosen, rule.how, others)
+        return ChosenValue(chosen, rule.how, other_values)
 
-    def _joined(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
+    def _joined(self, rule: Rule, values: Sequence[Candidate], place: Place) -> Node:
         text = joined_texts(values)
         if rule.most is None or len(text) <= rule.most:
-            return Made(text)
+            return MergedValue(text)
         if rule.cuts:
-            return Made(cut_text(text, rule.most), given=len(text))
+            return MergedValue(cut_text(text, rule.most), given=len(text))
         complaint = f"{len(text)} characters after joining {len(self._parts)} windows, the schema allows {rule.most}"
         raise _failure(f"{self._rules.describe(place)}: {complaint}: raise maxLength, or set x-over: cut")
 
-    def _list(self, rule: Rule, values: Sequence[Given], place: Place) -> Node:
+    def _list(self, rule: Rule, values: Sequence[Candidate], place: Place) -> Node:
         nodes = self._union(rule, values, place) if rule.how == UNION else self._concat(rule, values)
         if rule.most is None or len(nodes) <= rule.most:
             return Items([node for node, _ in nodes])
@@ -177,41 +177,41 @@ class _Merger:
         best = sorted(range(len(nodes)), key=lambda at: -nodes[at][1])[: rule.most]
         return Items([nodes[at][0] for at in sorted(best)], given=len(nodes))
 
-    def _union(self, rule: Rule, values: Sequence[Given], place: Place) -> list[tuple[Node, int]]:
+    def _union(self, rule: Rule, values: Sequence[Candidate], place: Place) -> list[tuple[Node, int]]:
         """Return the nodes of the different items, each with the number of windows that gave it."""
         items = rule.items
         assert items is not None
-        groups: dict[ItemKey, list[Given]] = {}
-        for given in _items(values):
-            groups.setdefault(self._keys.of(rule, given), []).append(given)
+        groups: dict[ItemKey, list[Candidate]] = {}
+        for item in _items(values):
+            groups.setdefault(self._keys.of(rule, item), []).append(item)
         nodes: list[tuple[Node, int]] = []
         for key, group in groups.items():
             self.absorbed += len(group) - 1
             self.unkeyed += bool(rule.key) and not key.is_key
-            node: Node | None = Taken(group[0])
+            node: Node | None = ChosenValue(group[0])
             if key.is_key and len(group) > 1:
                 node = self._merged(items, group, (*place, len(nodes)), is_required=True)
             assert node is not None
-            nodes.append((node, len({given.part for given in group})))
+            nodes.append((node, len({item.part for item in group})))
         return nodes
 
-    def _concat(self, rule: Rule, values: Sequence[Given]) -> list[tuple[Node, int]]:
-        """Return the nodes of all items but those that two windows saw in the text that they share."""
-        lists: dict[int, list[Given]] = {}
-        for given in _items(values):
-            lists.setdefault(given.part, []).append(given)
+    def _concat(self, rule: Rule, values: Sequence[Candidate]) -> list[tuple[Node, int]]:
+        """Return the nodes of all items except repetitions from the text that two windows share."""
+        lists: dict[int, list[Candidate]] = {}
+        for item in _items(values):
+            lists.setdefault(item.part, []).append(item)
         spans = [Span(part.start, part.end) for part in self._parts]
-        kept = concatenated(rule, lists, keys=self._keys, spans=spans, text=self._text)
+        result = concatenated(rule, lists, keys=self._keys, spans=spans, text=self._text)
         if rule.unique:
-            kept = list({value_key(given.value, exact=True): given for given in reversed(kept)}.values())[::-1]
-        self.absorbed += sum(map(len, lists.values())) - len(kept)
+            result = list({value_key(item.value, exact=True): item for item in reversed(result)}.values())[::-1]
+        self.absorbed += sum(map(len, lists.values())) - len(result)
         if rule.key:
-            self.unkeyed += sum(not self._keys.of(rule, given).is_key for given in kept)
-        return [(Taken(given), 1) for given in kept]
+            self.unkeyed += sum(not self._keys.of(rule, item).is_key for item in result)
+        return [(ChosenValue(item), 1) for item in result]
 
 
 def _is_empty(rule: Rule, value: Any) -> bool:
-    """Return True for a value that counts as nothing while another window gave something."""
+    """Return True for a value that counts as empty when another window has one."""
     if isinstance(value, dict):
         nothing = not value if rule.how == FIELDS else is_nothing(value)
     else:
@@ -219,19 +219,19 @@ def _is_empty(rule: Rule, value: Any) -> bool:
     return nothing or bool(rule.empty and value_key(value) in rule.empty)
 
 
-def _items(lists: Sequence[Given]) -> list[Given]:
+def _items(lists: Sequence[Candidate]) -> list[Candidate]:
     return [
-        Given(item, given.part, (*given.place, number), given.around)
-        for given in lists
-        for number, item in enumerate(given.value)
+        Candidate(item, candidate.part, (*candidate.place, number), candidate.around)
+        for candidate in lists
+        for number, item in enumerate(candidate.value)
     ]
 
 
-def _others(taken: Given, values: Sequence[Given]) -> list[Given]:
-    """Return the first of each value that differs from the taken one."""
-    key = value_key(taken.value)
-    others: dict[Hashable, Given] = {}
-    for given in values:
-        others.setdefault(value_key(given.value), given)
-    others.pop(key, None)
-    return list(others.values())
+def _others(chosen: Candidate, values: Sequence[Candidate]) -> list[Candidate]:
+    """Return the first of each value that differs from the chosen one."""
+    key = value_key(chosen.value)
+    by_key: dict[Hashable, Candidate] = {}
+    for candidate in values:
+        by_key.setdefault(value_key(candidate.value), candidate)
+    by_key.pop(key, None)
+    return list(by_key.values())

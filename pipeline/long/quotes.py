@@ -1,4 +1,4 @@
-"""The places of quotes in a document's text; never a similar passage, only one that is the quote.
+"""The places of quotes in a document's text; an exact passage, never a similar one.
 
     places = find_quotes(["landed in Rotterdam", …], document.text)
     for place in places:                      # in the order of the quotes; None: not in the text
@@ -31,7 +31,7 @@ MatchKind = Literal["exact", "folded", "edges"]
 Span = tuple[int, int]
 
 GAP = "\ud800"
-"""Between two parts of a text that are searched together; half a character, which no quote holds."""
+"""Between two parts of a text that are searched together; half a character, which occurs in no quote."""
 _LEAST_WORDS = 3
 _LEAST_LETTERS = 12
 _UNSEEN = f"{WHITE_SPACE} {REMOVED}"
@@ -41,7 +41,7 @@ _MOST_DIVIDED = 1000
 
 @dataclass(frozen=True, slots=True)
 class QuotePlace:
-    """text[start:end] is the quote, as `match` says; `count`: how often it occurs in what was searched."""
+    """text[start:end] is the quote, as `match` says; `count`: its number of occurrences in the searched text."""
 
     start: int
     end: int
@@ -71,7 +71,7 @@ def find_quotes(
 
 
 def is_blank(quote: str) -> bool:
-    """Return True for a quote of nothing that a reader sees: it has no place, and claims nothing."""
+    """Return True for a quote without visible characters: it has no place and proves nothing."""
     return not quote.strip(_UNSEEN)
 
 
@@ -81,7 +81,7 @@ def joined(text: str, spans: Sequence[Span]) -> str:
 
 
 class _Parts:
-    """The searched parts of a text. Folded forms are made when they are needed, and kept."""
+    """The searched parts of a text. Folded forms are built on demand and cached."""
 
     def __init__(self, text: str, spans: Sequence[Span], shown: str) -> None:
         self._spans = spans
@@ -104,7 +104,7 @@ class _Parts:
         return []
 
     def _in_text(self, place: QuotePlace) -> QuotePlace:
-        """Return a place in the joined parts as one in the whole text."""
+        """Convert a place in the joined parts to one in the whole text."""
         before = 0
         for start, end in self._spans:
             if place.start < before + end - start:
@@ -114,7 +114,7 @@ class _Parts:
         raise AssertionError("a place lies in one of the parts")
 
     def _unbroken(self, place: QuotePlace) -> QuotePlace:
-        """Return a place in what was shown as one in the joined parts."""
+        """Convert a place in the shown text to one in the joined parts."""
         if self._inserted is None:
             assert self._shown is not None
             self._inserted = _inserted_spaces(self._seen.text, self._shown.text)
@@ -144,7 +144,7 @@ class _Searched:
         return [replace(place, match="exact") if place.start in starts else place for place in folded_places]
 
     def exact(self, quote: str, number: int) -> list[QuotePlace]:
-        """Return the places of the quote as it stands."""
+        """Return the exact places of the quote."""
         starts: list[int] = []
         at = self.text.find(quote)
         while at >= 0 and len(starts) < number:
@@ -154,7 +154,7 @@ class _Searched:
         return [QuotePlace(start, start + len(quote), "exact", count) for start in starts]
 
     def folded(self, quote: str, number: int) -> list[QuotePlace]:
-        """Return the places of what folds to the same as the quote."""
+        """Return the places of passages with the same folded form as the quote."""
         for line_end in LineEnd:
             if places := self._of_folded(folded(quote, line_end), line_end, "folded", number):
                 return places
@@ -219,15 +219,15 @@ def _is_edge(char: str) -> bool:
     return char.isspace() or unicodedata.category(char).startswith("P")
 
 
-def _inserted_spaces(text: str, shown: str) -> list[int]:
-    """Return the places of the spaces in `shown` that are not in the text.
+def _inserted_spaces(text: str, shown_text: str) -> list[int]:
+    """Return the places of the spaces in `shown_text` that are not in the text.
 
     Each stands within a special token, where the text has no white space: the text never has a space there.
     """
     inserted: list[int] = []
-    at = shown.find(" ")
+    at = shown_text.find(" ")
     while at >= 0:
         if text[at - len(inserted) : at - len(inserted) + 1] != " ":
             inserted.append(at)
-        at = shown.find(" ", at + 1)
+        at = shown_text.find(" ", at + 1)
     return inserted

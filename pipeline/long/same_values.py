@@ -1,4 +1,4 @@
-"""Whether two values of answers are the same: texts without differences of form, numbers by value.
+"""Equality of two values of answers: texts without differences of form, numbers by value.
 
 It must not know a schema.
 """
@@ -52,7 +52,7 @@ def folded_text(text: str) -> str:
 
 
 def is_nothing(value: Any) -> bool:
-    """Return True for null, a blank text, an empty list, and an object of nothing but such values."""
+    """Return True for null, a blank text, an empty list, and an object of such values only."""
     if isinstance(value, str):
         return not value.strip()
     if isinstance(value, dict):

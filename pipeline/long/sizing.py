@@ -1,4 +1,4 @@
-"""How large a window of a document may be: the tokens that its text may take, as bytes of UTF-8.
+"""The size of a document's windows: the tokens of their text, converted to bytes of UTF-8.
 
     room = context_length - max_tokens - prompt - reserve for a re-ask - lead and lines before a window
     window = nine tenths of the room, or `window_tokens` if that is less
@@ -34,7 +34,7 @@ REASK_TOKENS = 750
 SHARE_OF_ROOM = 0.9
 LEAST_USUAL_TOKENS = 1000
 WINDOW_PER_ANSWER = 8
-"""Recall falls with length, and an answer can list only so much: a window has at most this many times `max_tokens`."""
+"""Recall falls with length, and an answer lists few items: a window has at most this many times `max_tokens`."""
 UNKNOWN_CONTEXT_TOKENS = 3000
 LEAST_ROOM = 256
 WHOLE_BELOW = 0.8
@@ -63,8 +63,8 @@ class Room:
     @property
     def tokens(self) -> int | None:
         """The tokens of a window's text, which is in the prompt `copies` times; None: the context is unknown."""
-        whole = self.whole_tokens
-        return None if whole is None else whole - self.before_tokens
+        prompt_room = self.whole_tokens
+        return None if prompt_room is None else prompt_room - self.before_tokens
 
     @property
     def before_tokens(self) -> int:
@@ -157,7 +157,7 @@ class Sizer:
         most = room.whole_tokens
         if (self._window_tokens or math.inf) < tokens or (most is not None and tokens >= CUT_FROM * most):
             return Sizing(True, size)
-        exact = None if most is None else self._counted(text, endpoint, count)
+        exact = None if most is None else self._token_count(text, endpoint, count)
         return Sizing(exact is not None and exact > (room.most_tokens or 0), size)
 
     def size(self, room: Room, bytes_per_token: float) -> WindowSize | None:
@@ -188,7 +188,7 @@ class Sizer:
         """Return the bytes per token of a document, rather too few than too many."""
         ratios = []
         for sample in samples(text):
-            tokens = self._counted(sample, endpoint, count)
+            tokens = self._token_count(sample, endpoint, count)
             if tokens is None:
                 break
             ratios.append(len(sample.encode("utf-8", "surrogatepass")) / tokens)
@@ -204,7 +204,7 @@ class Sizer:
         fits = most is not None and tokens < WHOLE_BELOW * most
         return fits and tokens <= (self._window_tokens or math.inf)
 
-    def _counted(self, text: str, endpoint: str, count: Count | None) -> int | None:
+    def _token_count(self, text: str, endpoint: str, count: Count | None) -> int | None:
         """Return the tokens of a text; None, without a request, for an endpoint that failed to report them twice."""
         if count is None or self._failures.get(endpoint, 0) >= MOST_FAILURES:
             return None
@@ -251,7 +251,7 @@ def size_text(room: Room, size: WindowSize, *, lead_chars: int) -> str:
 
 
 def _bound(room: Room, size: WindowSize) -> str:
-    """Return which of the bounds decides the size."""
+    """Return the bound that decides the size."""
     if size.tokens == int(SHARE_OF_ROOM * (room.tokens or 0)):
         return ", nine tenths"
     usual = max(LEAST_USUAL_TOKENS, WINDOW_PER_ANSWER * room.max_tokens)

@@ -1,4 +1,4 @@
-"""Where a long text is cut: windows of about one size that end at good boundaries and overlap; pure functions.
+"""The division of a long text: windows of about one size that end at good boundaries and overlap; pure functions.
 
     spans = cut(text, budget_bytes=16_000, overlap_bytes=800)
     text[spans[0].start : spans[0].end]
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 MOST_WINDOWS = 10_000
 LEAST_WINDOW_CHARS = 400
-"""A window is not divided into halves of fewer characters: what fails so small does not fail for its length."""
+"""A window is not divided into halves of fewer characters: so short a window does not fail for its length."""
 LEAST_BUDGET_BYTES = 64
 """Below this a single cluster of characters may not fit."""
 
@@ -103,7 +103,7 @@ def divide(text: str, span: Span, overlap_bytes: int, *, page_starts: Sequence[i
 
 
 def covers(spans: Iterable[Span], chars: int) -> bool:
-    """Return True when the spans together are all of a text of so many characters."""
+    """Return True when the spans cover a text of this many characters."""
     furthest = 0
     for start, end in sorted(spans):
         if start > furthest:
@@ -115,14 +115,14 @@ def covers(spans: Iterable[Span], chars: int) -> bool:
 def _outermost(spans: Iterable[Span]) -> list[Span]:
     """Return the spans that are not within another one, sorted."""
     outermost: list[Span] = []
-    for span in sorted(spans, key=lambda each: (each.start, -each.end)):
+    for span in sorted(spans, key=lambda candidate: (candidate.start, -candidate.end)):
         if not outermost or span.end > outermost[-1].end:
             outermost.append(Span(*span))
     return outermost
 
 
 def _gaps(spans: Sequence[Span], chars: int) -> list[Span]:
-    """Return what sorted spans leave uncovered of a text of so many characters."""
+    """Return the gaps that sorted spans leave in a text of this many characters."""
     starts = (*(span.start for span in spans), chars)
     ends = (0, *(span.end for span in spans))
     return [Span(end, start) for end, start in zip(ends, starts, strict=True) if end < start]
@@ -135,22 +135,22 @@ class _Sizes:
         self._text = text
         self._is_ascii = text.isascii()
         pieces = () if self._is_ascii else (text[at : at + _STRIDE] for at in range(0, len(text), _STRIDE))
-        self._known = [0, *accumulate(_size(piece) for piece in pieces)]
+        self._cumulative = [0, *accumulate(_size(piece) for piece in pieces)]
 
     def bytes_before(self, char: int) -> int:
         """Return the bytes of text[:char]."""
         if self._is_ascii:
             return char
         block = char // _STRIDE
-        return self._known[block] + _size(self._text[block * _STRIDE : char])
+        return self._cumulative[block] + _size(self._text[block * _STRIDE : char])
 
     def char_at(self, offset: int) -> int:
         """Return the last character that begins at this byte or before it; len(text) from the end on."""
         if self._is_ascii:
             return min(offset, len(self._text))
-        block = bisect_right(self._known, offset) - 1
+        block = bisect_right(self._cumulative, offset) - 1
         data = self._text[block * _STRIDE : (block + 1) * _STRIDE].encode("utf-8", "surrogatepass")
-        return block * _STRIDE + _characters(data[: offset - self._known[block]])
+        return block * _STRIDE + _characters(data[: offset - self._cumulative[block]])
 
 
 def _size(text: str) -> int:
@@ -158,7 +158,7 @@ def _size(text: str) -> int:
 
 
 def _characters(data: bytes) -> int:
-    """Return the number of characters that these bytes hold whole; the last one may be cut off."""
+    """Return the number of complete characters in these bytes; the last one may be cut off."""
     for missing in range(min(len(data), 4)):
         try:
             return len(data[: len(data) - missing].decode("utf-8", "surrogatepass"))
@@ -255,20 +255,20 @@ class _Cutter:
         return Span(self.overlapping(-1, gap.start), self._boundaries.last(gap.end, min(end, self._chars)))
 
     def overlapping(self, start: int, end: int) -> int:
-        """Return where the window begins that follows one from `start` to `end`."""
+        """Return the start of the window after one from `start` to `end`."""
         before = self._sizes.bytes_before(end)
         low = max(self._sizes.char_at(max(before - self._overlap, 0)), start + 1)
         high = max(self._sizes.char_at(max(before - self._overlap // 2, 0)), low)
         return self._boundaries.first(low, high)
 
     def _end(self, start: int, last_end: int, part_end: int, part_end_bytes: int) -> int:
-        """Return the end of the window that begins at `start`; it lies behind the end of the last one."""
+        """Return the end of the window that begins at `start`; it is after the end of the previous one."""
         first = self._sizes.bytes_before(start)
-        rest = part_end_bytes - first
-        count = -(-rest // self._budget)
+        remaining_bytes = part_end_bytes - first
+        count = -(-remaining_bytes // self._budget)
         if count == 1:
             return part_end
-        aim = rest / count
+        aim = remaining_bytes / count
         high = self._sizes.char_at(first + min(int(_MOST_SHARE * aim), self._budget))
         low = self._sizes.char_at(first + int(_LEAST_SHARE * aim))
         return self._boundaries.last(max(low, last_end + 1), high)
