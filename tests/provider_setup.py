@@ -72,7 +72,7 @@ def question(name: str, text: str = "", *, losses: int = 0, alone: bool = False)
     return ExtractionRequest("default", {"system": "s", "user": document}, SCHEMA, document, losses=losses, alone=alone)
 
 
-def asked_for(server: FakeLLM, name: str) -> int:
+def request_count(server: FakeLLM, name: str) -> int:
     """Return how many requests the server received for this document."""
     return sum(chat.document == name for chat in server.chats())
 

@@ -30,7 +30,7 @@ def of(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, **more}
 
 
-def said(schema: dict[str, Any], value: Any) -> tuple[str, str]:
+def violation_of(schema: dict[str, Any], value: Any) -> tuple[str, str]:
     """Return place and message of the violation."""
     violation = compile_schema(schema, where="test").violation(value)
     assert violation is not None
@@ -204,7 +204,7 @@ def test_x_quote_is_removed_for_servers() -> None:
 )
 def test_violation_message_has_expectation_and_type(rule: Any, value: Any, message: str) -> None:
     """It has the schema's own words and the type of the value."""
-    assert said(of({"list": {"type": "array", "items": rule}}), {"list": [value]}) == (
+    assert violation_of(of({"list": {"type": "array", "items": rule}}), {"list": [value]}) == (
         "$.list[0]",
         f"expected {message}",
     )
@@ -212,17 +212,17 @@ def test_violation_message_has_expectation_and_type(rule: Any, value: Any, messa
 
 def test_false_schema_accepts_no_value() -> None:
     """The message must not need a keyword."""
-    assert said(of({"a": False}), {"a": 1})[1] == "expected no value at this place"
+    assert violation_of(of({"a": False}), {"a": 1})[1] == "expected no value at this place"
 
 
 def test_violation_names_its_place() -> None:
     """Known names are written out and quoted if necessary; names from the model become a star."""
     number = {"type": "number"}
-    assert said(of({"companies": {"items": of({"impact_score": number})}}), {"companies": [{"impact_score": ""}]})[
-        0
-    ] == ("$.companies[0].impact_score")
-    assert said(of({"odd name": number}), {"odd name": ""})[0] == '$["odd name"]'
-    assert said(of({}, additionalProperties=number), {"a secret": ""})[0] == "$.*"
+    assert violation_of(
+        of({"companies": {"items": of({"impact_score": number})}}), {"companies": [{"impact_score": ""}]}
+    )[0] == ("$.companies[0].impact_score")
+    assert violation_of(of({"odd name": number}), {"odd name": ""})[0] == '$["odd name"]'
+    assert violation_of(of({}, additionalProperties=number), {"a secret": ""})[0] == "$.*"
 
 
 @settings(deadline=None)
@@ -247,13 +247,15 @@ def test_integer_may_have_a_decimal_point() -> None:
 
 def test_schema_without_a_type_means_an_object() -> None:
     """A schema that has only properties accepts no other type."""
-    assert said({"properties": {}}, 5)[1] == "expected an object, got an integer"
+    assert violation_of({"properties": {}}, 5)[1] == "expected an object, got an integer"
 
 
 @pytest.mark.parametrize("exponent", [400, 5000])
 def test_huge_number_does_not_raise(exponent: int) -> None:
     """Numbers beyond a float's range pass or are a violation."""
-    assert said(of({"a": {"type": "integer", "multipleOf": 0.3, "maximum": 5}}), {"a": 10**exponent})[0].startswith("$")
+    assert violation_of(of({"a": {"type": "integer", "multipleOf": 0.3, "maximum": 5}}), {"a": 10**exponent})[
+        0
+    ].startswith("$")
 
 
 def test_deep_nesting_is_a_violation() -> None:
@@ -261,7 +263,7 @@ def test_deep_nesting_is_a_violation() -> None:
     value: dict[str, Any] = {}
     for _ in range(5000):
         value = {"a": value}
-    path, message = said(of({"a": {"$ref": "#"}}), value)
+    path, message = violation_of(of({"a": {"$ref": "#"}}), value)
     assert path == "$"
     assert "nested too deeply" in message
 

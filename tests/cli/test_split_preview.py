@@ -27,7 +27,7 @@ def prepared(place: Place, server: FakeLLM, *, provider: str = "vllm", **split: 
     )
 
 
-def said(
+def run_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *words: str
 ) -> tuple[str, str]:
     """Run a command in this process; return its stdout without line breaks, and its stderr."""
@@ -40,7 +40,7 @@ def said(
 
 def windows_of_a_run(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> int:
     """Run, and return the number of answered windows."""
-    said(monkeypatch, capsys, place.folder, "run", "--quiet")
+    run_command(monkeypatch, capsys, place.folder, "run", "--quiet")
     windows: int = place.report()["long_documents"]["windows"]
     return windows
 
@@ -51,7 +51,7 @@ def test_check_predicts_windows_and_requests(
     """The parts add up to the context, and the run has exactly these windows."""
     with FakeLLM(("llama3.1",), 2400) as server:
         prepared(place, server)
-        shown, _ = said(monkeypatch, capsys, place.folder, "check")
+        shown, _ = run_command(monkeypatch, capsys, place.folder, "check")
         size = re.search(r"split: windows of about (\d+) tokens \(context 2,400 − answer 400 − prompt (\d+)", shown)
         assert size is not None, shown
         assert "− re-ask 750 − lead 161, nine tenths), overlap 4" in shown
@@ -67,7 +67,7 @@ def test_check_without_split_omits_windows(
 ) -> None:
     """The agent of a new project has no `overflow: split`."""
     place.documents(1)
-    assert "split:" not in said(monkeypatch, capsys, place.folder, "check")[0]
+    assert "split:" not in run_command(monkeypatch, capsys, place.folder, "check")[0]
 
 
 @pytest.mark.parametrize("provider", ["vllm", "ollama"])
@@ -77,7 +77,7 @@ def test_dry_run_estimates_windows(
     """The number is close to that of the run, without a model call; the time is based on windows."""
     with FakeLLM(("llama3.1",), 2400) as server:
         prepared(place, server, provider=provider)
-        shown, _ = said(monkeypatch, capsys, place.folder, "run", "--dry-run")
+        shown, _ = run_command(monkeypatch, capsys, place.folder, "run", "--dry-run")
         pattern = (
             r"overflow: split: about 2 of 6 documents would be cut into about (\d+) windows: about (\d+) requests\."
         )
@@ -87,7 +87,7 @@ def test_dry_run_estimates_windows(
         assert place.asked() == []
         windows = windows_of_a_run(place, monkeypatch, capsys)
         assert abs(int(counted[1]) - windows) <= max(2, windows // 4)
-        again, _ = said(monkeypatch, capsys, place.folder, "run", "--dry-run", "--redo", "all")
+        again, _ = run_command(monkeypatch, capsys, place.folder, "run", "--dry-run", "--redo", "all")
         assert "documents and windows a second of run 1" in again
 
 
@@ -97,7 +97,7 @@ def test_dry_run_counts_the_prompt_tokens_of_each_window(
     """The estimate includes lead and overlap, and is close to the later use."""
     with FakeLLM(("llama3.1",), 2400) as server:
         prepared(place, server)
-        shown, _ = said(monkeypatch, capsys, place.folder, "run", "--dry-run")
+        shown, _ = run_command(monkeypatch, capsys, place.folder, "run", "--dry-run")
         expected = re.search(r"about ([\d,]+) prompt tokens", shown)
         assert expected is not None
         windows_of_a_run(place, monkeypatch, capsys)
@@ -116,7 +116,7 @@ def test_a_document_of_too_many_windows_fails_before_any_request(
     with FakeLLM(("llama3.1",), 2400) as server:
         prepared(place, server, window_tokens=256, overlap_tokens=64)
         place.documents({"endless.txt": "Nothing was paid. " * 500_000})
-        shown, _ = said(monkeypatch, capsys, place.folder, "check")
+        shown, _ = run_command(monkeypatch, capsys, place.folder, "check")
         assert "1 of the 7 read cannot be used" in shown
         assert message in shown
         place.asked()
@@ -133,8 +133,8 @@ def test_dry_run_reports_an_unknown_context(
     with FakeLLM(("llama3.1",), 2400) as server:
         prepared(place, server)
     unknown = "the context of the server is unknown, so documents that do not fit are not counted as cut"
-    shown, _ = said(monkeypatch, capsys, place.folder, "run", "--dry-run")
+    shown, _ = run_command(monkeypatch, capsys, place.folder, "run", "--dry-run")
     assert f"overflow: split: {unknown}." in shown
     prepared(place, server, window_tokens=1000)
-    shown, _ = said(monkeypatch, capsys, place.folder, "run", "--dry-run")
+    shown, _ = run_command(monkeypatch, capsys, place.folder, "run", "--dry-run")
     assert f"{unknown}; about 2 of 6 documents would be cut into about " in shown

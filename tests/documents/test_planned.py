@@ -31,7 +31,7 @@ FEED = """<rss version="2.0"><channel><title>N</title>{}</channel></rss>"""
 ITEM = "<item><guid>g{0}</guid><title>T{0}</title><description>The text of item {0}.</description></item>"
 
 
-def seen(entries: Iterator[Entry]) -> list[tuple[Any, ...]]:
+def contents_of(entries: Iterator[Entry]) -> list[tuple[Any, ...]]:
     """Return each entry as a run uses it, with its bytes or its problem."""
     collected = []
     for entry in entries:
@@ -63,14 +63,14 @@ def planned(config: InputConfig, part_bytes: int) -> list[PlannedFile]:
 
 def listed(config: InputConfig) -> list[tuple[Any, ...]]:
     """Return the entries of a run without a plan."""
-    return seen(load_entries(config, output=None, counts=ListingCounts()))
+    return contents_of(load_entries(config, output=None, counts=ListingCounts()))
 
 
 def read(config: InputConfig, rows: list[PlannedFile]) -> list[tuple[Any, ...]]:
     """Return the entries of all chunks of a plan, each row read on its own."""
     collected = []
     for row in rows:
-        collected += seen(PlannedInput(config, output=None, counts=ListingCounts()).entries([row]))
+        collected += contents_of(PlannedInput(config, output=None, counts=ListingCounts()).entries([row]))
     return collected
 
 

@@ -114,7 +114,7 @@ def written(place: Place) -> Counter[str]:
     return Counter(json.loads(line)["id"] for line in lines if line.endswith("\n"))
 
 
-def asked(place: Place) -> Counter[str]:
+def chat_counts(place: Place) -> Counter[str]:
     """Return how many chats each document has had so far."""
     return Counter(chat.document for chat in place.server.chats() if chat.document.endswith(".txt"))
 
@@ -141,10 +141,10 @@ class Halves:
 
         def is_busy() -> bool:
             assert child.process.poll() is None, child.process.communicate()[1]
-            return (sum(written(self._place).values()), len(asked(self._place))) == (half, 2 * half)
+            return (sum(written(self._place).values()), len(chat_counts(self._place))) == (half, 2 * half)
 
         until(is_busy, f"{half} records and {half} requests in flight", pause_s=0.1)
-        return set(asked(self._place)) - set(written(self._place))
+        return set(chat_counts(self._place)) - set(written(self._place))
 
     def open(self) -> None:
         """Answer everything from now on."""
@@ -153,7 +153,7 @@ class Halves:
     def check(self, in_flight: set[str]) -> None:
         """Nothing is lost, nothing is doubled, and only what was in flight at the kill was sent again."""
         assert written(self._place) == Counter(self.ids)
-        chats = asked(self._place)
+        chats = chat_counts(self._place)
         assert set(chats) == set(self.ids)
         assert {document for document, count in chats.items() if count > 1} <= in_flight
         assert max(chats.values()) <= 2

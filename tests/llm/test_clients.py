@@ -52,7 +52,7 @@ def _wire() -> Iterator[responses.RequestsMock]:
         yield mock
 
 
-def asked(
+def attempt_of(
     wire: responses.RequestsMock, kind: str, *, schema: Any = SCHEMA, settings: Any = None, **answer: Any
 ) -> ExtractionAttempt:
     """Return the attempt for a single reply."""
@@ -68,7 +68,7 @@ def sent(wire: responses.RequestsMock) -> dict[str, Any]:
 
 def test_vllm_sends_an_openai_request(wire: responses.RequestsMock) -> None:
     """It has messages, sampling settings and the schema as `response_format`."""
-    asked(wire, "vllm", json=body_of("vllm", "{}"), settings={"temperature": 0.25, "max_tokens": 77})
+    attempt_of(wire, "vllm", json=body_of("vllm", "{}"), settings={"temperature": 0.25, "max_tokens": 77})
     assert sent(wire) == {
         "model": "m",
         "messages": [{"role": "system", "content": "You extract."}, {"role": "user", "content": "The document."}],
@@ -85,7 +85,7 @@ def test_vllm_sends_an_openai_request(wire: responses.RequestsMock) -> None:
 def test_ollama_sends_its_own_request(wire: responses.RequestsMock) -> None:
     """It always has `truncate: false` and `num_ctx`, and the schema as `format`."""
     settings = {"temperature": 0.25, "max_tokens": 77, "num_ctx": 4096, "keep_alive": "5m"}
-    asked(wire, "ollama", json=body_of("ollama", "{}"), settings=settings)
+    attempt_of(wire, "ollama", json=body_of("ollama", "{}"), settings=settings)
     assert sent(wire) == {
         "model": "m",
         "messages": [{"role": "system", "content": "You extract."}, {"role": "user", "content": "The document."}],
@@ -99,20 +99,20 @@ def test_ollama_sends_its_own_request(wire: responses.RequestsMock) -> None:
 
 def test_request_without_a_schema_is_unconstrained(wire: responses.RequestsMock) -> None:
     """Without a schema the request has no format field."""
-    asked(wire, "vllm", json=body_of("vllm", "hello"), schema=None)
+    attempt_of(wire, "vllm", json=body_of("vllm", "hello"), schema=None)
     assert "response_format" not in sent(wire)
 
 
 def test_extra_body_overrides_and_adds_fields(wire: responses.RequestsMock) -> None:
     """`extra_body` takes precedence over the client's own fields."""
-    asked(wire, "vllm", json=body_of("vllm", "{}"), settings={"extra_body": {"temperature": 1.5, "seed": 7}})
+    attempt_of(wire, "vllm", json=body_of("vllm", "{}"), settings={"extra_body": {"temperature": 1.5, "seed": 7}})
     assert (sent(wire)["temperature"], sent(wire)["seed"]) == (1.5, 7)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_complete_reply_gives_text_and_counts(wire: responses.RequestsMock, kind: str) -> None:
     """The attempt has no error."""
-    attempt = asked(wire, kind, json=body_of(kind, '{"a": 1}'))
+    attempt = attempt_of(wire, kind, json=body_of(kind, '{"a": 1}'))
     assert (attempt.ok, attempt.raw_text, attempt.error, attempt.reason) == (True, '{"a": 1}', None, None)
     assert (attempt.prompt_tokens, attempt.completion_tokens) == (40, 5)
     assert (attempt.model.provider, attempt.model.name, attempt.model.endpoint) == (
@@ -130,13 +130,13 @@ def test_complete_reply_gives_text_and_counts(wire: responses.RequestsMock, kind
 @pytest.mark.parametrize("empty", ["", None, "  \n "])
 def test_empty_answer_is_empty_model_response(wire: responses.RequestsMock, kind: str, empty: str | None) -> None:
     """The same applies to null and white space."""
-    attempt = asked(wire, kind, json=body_of(kind, empty))
+    attempt = attempt_of(wire, kind, json=body_of(kind, empty))
     assert (attempt.error, attempt.reason, attempt.retryable) == ("empty_model_response", "empty_model_response", True)
 
 
 def test_empty_choices_are_empty_model_response(wire: responses.RequestsMock) -> None:
     """The reply has an empty list `choices`."""
-    attempt = asked(wire, "vllm", json={"choices": [], "usage": {"prompt_tokens": 3}})
+    attempt = attempt_of(wire, "vllm", json={"choices": [], "usage": {"prompt_tokens": 3}})
     assert (attempt.error, attempt.prompt_tokens) == ("empty_model_response", 3)
 
 
@@ -144,14 +144,14 @@ def test_empty_choices_are_empty_model_response(wire: responses.RequestsMock) ->
 @pytest.mark.parametrize("raised", [requests.ReadTimeout("slow"), requests.Timeout("slow")])
 def test_request_timeout_is_retryable(wire: responses.RequestsMock, kind: str, raised: Exception) -> None:
     """Its reason is `timeout`."""
-    attempt = asked(wire, kind, body=raised)
+    attempt = attempt_of(wire, kind, body=raised)
     assert (attempt.error, attempt.reason, attempt.retryable) == ("timeout", "timeout", True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_connection_error_has_its_details(wire: responses.RequestsMock, kind: str) -> None:
     """The text begins with `connection_error: ` and continues with the cause."""
-    attempt = asked(wire, kind, body=requests.ConnectionError("no route to host"))
+    attempt = attempt_of(wire, kind, body=requests.ConnectionError("no route to host"))
     assert (attempt.error, attempt.reason) == ("connection_error: no route to host", "connection_error")
     assert attempt.retryable
 
@@ -165,7 +165,7 @@ def test_http_status_is_the_error(
     wire: responses.RequestsMock, kind: str, status: int, reason: str, retryable: bool
 ) -> None:
     """The error is `http_{code}`; a 500 may be retried, a 400 may not."""
-    attempt = asked(wire, kind, status=status, json={"error": "because"})
+    attempt = attempt_of(wire, kind, status=status, json={"error": "because"})
     assert (attempt.error, attempt.reason, attempt.retryable) == (f"http_{status}", reason, retryable)
     assert attempt.message == f"HTTP {status}: because"
 
@@ -178,7 +178,7 @@ def test_client_returns_the_answer_text_unrepaired(
     wire: responses.RequestsMock, kind: str, text: str, repaired: bool
 ) -> None:
     """Removing fences and repairing commas is the task of the answers module."""
-    attempt = asked(wire, kind, json=body_of(kind, text))
+    attempt = attempt_of(wire, kind, json=body_of(kind, text))
     assert attempt.raw_text == text
     answer = parse(attempt.raw_text or "")
     assert (answer.value, answer.repaired) == ({"a": 1}, repaired)
@@ -187,7 +187,7 @@ def test_client_returns_the_answer_text_unrepaired(
 @pytest.mark.parametrize("kind", KINDS)
 def test_key_is_sent_but_not_shown(wire: responses.RequestsMock, kind: str) -> None:
     """The request header has it, and no attempt does."""
-    attempt = asked(wire, kind, status=401, json={"error": "Unauthorized"}, settings={"api_key": "sk-secret"})
+    attempt = attempt_of(wire, kind, status=401, json={"error": "Unauthorized"}, settings={"api_key": "sk-secret"})
     assert wire.calls[0].request.headers["Authorization"] == "Bearer sk-secret"
     assert (attempt.reason, attempt.retryable) == ("unauthorized", False)
     assert "sk-secret" not in repr(attempt)

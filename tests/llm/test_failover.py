@@ -6,7 +6,7 @@ import logging
 
 import pytest
 from fake_llm import FakeLLM
-from provider_setup import MODEL, Clock, asked_for, failover_of, only, question
+from provider_setup import MODEL, Clock, failover_of, only, question, request_count
 from raw_server import refusing_url
 
 from pipeline.llm.replica import at_once
@@ -98,7 +98,7 @@ def test_failing_document_is_tried_at_each_provider() -> None:
         outcome = failover_of((first.url,), second=second.url, max_retries=2).ask(question("bad"))
         assert (outcome.unavailable, outcome.losses) == (False, 0)
         assert [attempt.model.provider for attempt in outcome.attempts] == ["vllm"] * 3 + ["ollama"] * 3
-        assert (asked_for(first, "bad"), asked_for(second, "bad")) == (3, 3)
+        assert (request_count(first, "bad"), request_count(second, "bad")) == (3, 3)
 
 
 def test_document_that_killed_a_server_is_not_sent_to_the_fallback() -> None:

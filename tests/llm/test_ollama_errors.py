@@ -103,7 +103,7 @@ def client_of(url: str, **settings: Any) -> OllamaClient:
     return OllamaClient(OllamaConfig(base_url=url, **{"timeout": 60.0, **settings}))
 
 
-def said(body: Any, **settings: Any) -> ExtractionAttempt:
+def attempt_of(body: Any, **settings: Any) -> ExtractionAttempt:
     """Return the attempt for a 200 with this body."""
     with answering(reply(body)) as server:
         return client_of(server.url, **settings).call_llm({"system": "s", "user": "u"}, SCHEMA, "u")
@@ -147,14 +147,14 @@ SILENT: list[tuple[Any, str | None, str | None]] = [
 @pytest.mark.parametrize(("body", "reason", "text"), SILENT, ids=lambda value: str(value)[:50])
 def test_200_reply_is_an_answer_only_if_complete(body: Any, reason: str | None, text: str | None) -> None:
     """It must be done, have ended by itself and have text; incomplete text is kept in the attempt."""
-    attempt = said(body)
+    attempt = attempt_of(body)
     assert (attempt.error, attempt.reason, attempt.raw_text) == (reason, reason, text)
 
 
 def test_answer_with_only_thinking_is_explained() -> None:
     """The message says what the tokens were used for."""
-    assert "only thinking" in said(whole(message=THOUGHT)).message
-    assert "all of them thought" in said(whole(None, done_reason="length", message=THOUGHT)).message
+    assert "only thinking" in attempt_of(whole(message=THOUGHT)).message
+    assert "all of them thought" in attempt_of(whole(None, done_reason="length", message=THOUGHT)).message
 
 
 FAULTS = {

@@ -30,7 +30,7 @@ SCHEMA = {
 TEXT = '{"a": 1}'
 
 
-def asked(answer: bytes, *, schema: Any = SCHEMA, **settings: Any) -> ExtractionAttempt:
+def attempt_of(answer: bytes, *, schema: Any = SCHEMA, **settings: Any) -> ExtractionAttempt:
     """Return the attempt of the OpenAI client for this reply."""
     with answering({"/v1/chat/completions": answer}) as server:
         config = VLLMConfig(
@@ -44,13 +44,13 @@ def asked(answer: bytes, *, schema: Any = SCHEMA, **settings: Any) -> Extraction
         return VLLMClient(config).call_llm({"system": "s", "user": "u"}, schema, "u")
 
 
-def asked_ollama(answer: bytes, *, schema: Any = SCHEMA) -> ExtractionAttempt:
+def ollama_attempt_of(answer: bytes, *, schema: Any = SCHEMA) -> ExtractionAttempt:
     """Return the attempt of the Ollama client for this reply."""
     with answering({"/api/chat": answer}) as server:
         return OllamaClient(OllamaConfig(base_url=server.url, timeout=60.0)).call_llm({"user": "u"}, schema, "u")
 
 
-def said(content: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:
+def completion(content: Any, finish: Any = "stop", **message: Any) -> dict[str, Any]:
     """Return a completion of the OpenAI protocol."""
     return {
         "choices": [
@@ -85,7 +85,7 @@ TOO_LONG = json.loads((Path(__file__).parents[1] / "data" / "prompts_too_long.js
 @pytest.mark.parametrize("row", TOO_LONG, ids=[row["server"] for row in TOO_LONG])
 def test_each_wording_of_a_too_long_prompt_is_context_length(row: dict[str, Any]) -> None:
     """Whichever server words it, its counts tell how much of the document fits."""
-    attempt = asked(reply(row["body"], row["status"]))
+    attempt = attempt_of(reply(row["body"], row["status"]))
     assert attempt.reason == "context_length"
     if row["status"] != 200:
         assert (attempt.needed_tokens, attempt.context_length) == (row["needed"], row["limit"])
@@ -165,15 +165,15 @@ def test_any_error_body_gives_a_message(body: bytes) -> None:
 @pytest.mark.parametrize(("status", "reason"), [(403, "rejected"), (404, "not_found"), (502, "server_error")])
 def test_html_error_page_is_attributed_to_a_proxy(status: int, reason: str) -> None:
     """A firewall's 403 page does not mean that the key is wrong."""
-    attempt = asked(reply(b"<html><title>Forbidden by policy</title></html>", status))
+    attempt = attempt_of(reply(b"<html><title>Forbidden by policy</title></html>", status))
     assert (attempt.reason, "Forbidden by policy" in attempt.message) == (reason, True)
-    assert asked(reply(nested("bad key"), 403)).reason == "unauthorized"
+    assert attempt_of(reply(nested("bad key"), 403)).reason == "unauthorized"
 
 
 @pytest.mark.parametrize("finish", [*NATURAL, *DOUBTFUL, "STOP", "END_TURN", None])
 def test_each_name_of_a_natural_end_is_accepted(finish: str | None) -> None:
     """A complete object with such a finish reason is an answer."""
-    attempt = asked(reply(said(TEXT, finish)))
+    attempt = attempt_of(reply(completion(TEXT, finish)))
     assert (attempt.error, attempt.raw_text) == (None, TEXT)
 
 
@@ -181,23 +181,23 @@ def test_each_name_of_a_natural_end_is_accepted(finish: str | None) -> None:
 @pytest.mark.parametrize("text", ['{"a": ', '{"a": 1', "Let me call a tool", '[{"a": 1}'])
 def test_unclear_finish_reason_needs_a_whole_object(finish: str | None, text: str) -> None:
     """Without a statement that it ended, the answer may be incomplete."""
-    attempt = asked(reply(said(text, finish)))
+    attempt = attempt_of(reply(completion(text, finish)))
     assert (attempt.reason, "incomplete" in attempt.message) == ("bad_response", True)
 
 
 @pytest.mark.parametrize("finish", [*CUT, "MAX_TOKENS"])
 def test_each_name_of_a_truncated_end_is_refused(finish: str) -> None:
     """No truncated answer becomes a result."""
-    assert asked(reply(said(TEXT, finish))).reason == "output_truncated"
+    assert attempt_of(reply(completion(TEXT, finish))).reason == "output_truncated"
 
 
 def test_missing_finish_reason_equals_null() -> None:
     """Gateways that rebuild replies omit the key."""
-    body = said(TEXT)
+    body = completion(TEXT)
     del body["choices"][0]["finish_reason"]
-    assert asked(reply(body)).ok
-    assert asked_ollama(reply({"message": {"content": TEXT}, "done": True})).ok
-    assert asked_ollama(reply({"message": {"content": TEXT[:-1]}, "done": True})).reason == "bad_response"
+    assert attempt_of(reply(body)).ok
+    assert ollama_attempt_of(reply({"message": {"content": TEXT}, "done": True})).ok
+    assert ollama_attempt_of(reply({"message": {"content": TEXT[:-1]}, "done": True})).reason == "bad_response"
 
 
 def test_answer_may_be_text_parts_or_a_tool_call() -> None:
@@ -206,17 +206,17 @@ def test_answer_may_be_text_parts_or_a_tool_call() -> None:
         {"type": "thinking", "thinking": [{"type": "text", "text": '{"a": 9}'}]},
         {"type": "text", "text": '{"a"'},
     ]
-    assert asked(reply(said([*parts, {"type": "text", "text": ": 1}"}]))).raw_text == TEXT
+    assert attempt_of(reply(completion([*parts, {"type": "text", "text": ": 1}"}]))).raw_text == TEXT
     call = {"type": "function", "function": {"name": "extraction", "arguments": TEXT}}
-    attempt = asked(reply(said(None, "tool_calls", tool_calls=[call])))
+    attempt = attempt_of(reply(completion(None, "tool_calls", tool_calls=[call])))
     assert (attempt.raw_text, attempt.notes) == (TEXT, ("answer_in_tool_call",))
-    assert asked(reply(said(None, "tool_calls", tool_calls=[call, call]))).reason == "empty_model_response"
-    assert asked(reply(said(TEXT, "tool_calls", tool_calls=[]))).raw_text == TEXT
+    assert attempt_of(reply(completion(None, "tool_calls", tool_calls=[call, call]))).reason == "empty_model_response"
+    assert attempt_of(reply(completion(TEXT, "tool_calls", tool_calls=[]))).raw_text == TEXT
 
 
 def test_201_reply_is_an_answer() -> None:
     """Some gateways report a completion as created."""
-    assert asked(reply(said(TEXT), 201)).raw_text == TEXT
+    assert attempt_of(reply(completion(TEXT), 201)).raw_text == TEXT
 
 
 def events(*chunks: Any) -> bytes:
@@ -233,9 +233,9 @@ def test_unrequested_stream_is_joined() -> None:
         events(first, last) + b"data: [DONE]\n\n",
         b": ping\n\n" + events(first, last),
     ):
-        assert asked(reply(body)).raw_text == TEXT
-        assert asked(reply(body), stream=True).raw_text == TEXT
-    assert asked(reply(events(first))).reason == "bad_response"
+        assert attempt_of(reply(body)).raw_text == TEXT
+        assert attempt_of(reply(body), stream=True).raw_text == TEXT
+    assert attempt_of(reply(events(first))).reason == "bad_response"
 
 
 PADDING = [
@@ -251,7 +251,7 @@ PADDING = [
 @pytest.mark.parametrize("finish", ["length", "repetition"])
 def test_whole_object_before_white_space_is_an_answer(padding: str, finish: str) -> None:
     """The model was done and then generated only white space."""
-    attempt = asked(reply(said(TEXT + padding, finish)))
+    attempt = attempt_of(reply(completion(TEXT + padding, finish)))
     assert (attempt.error, attempt.raw_text, attempt.notes) == (
         None,
         TEXT,
@@ -262,7 +262,7 @@ def test_whole_object_before_white_space_is_an_answer(padding: str, finish: str)
         "done": True,
         "done_reason": "length",
     }
-    assert asked_ollama(reply(whole)).notes == ("trailing_whitespace",)
+    assert ollama_attempt_of(reply(whole)).notes == ("trailing_whitespace",)
 
 
 @settings(max_examples=40, deadline=None)
@@ -277,8 +277,8 @@ def test_truncated_object_before_white_space_is_refused(
     """Only a whole object may precede the white space."""
     text = json.dumps(value)
     cut = text[: data.draw(st.integers(1, len(text) - 1))]
-    assert asked(reply(said(text + "\n" * spaces, "length"))).raw_text == text
-    assert asked(reply(said(cut + "\n" * spaces, "length"))).reason in (
+    assert attempt_of(reply(completion(text + "\n" * spaces, "length"))).raw_text == text
+    assert attempt_of(reply(completion(cut + "\n" * spaces, "length"))).reason in (
         "output_truncated",
         "generation_loop",
     )
@@ -287,7 +287,7 @@ def test_truncated_object_before_white_space_is_refused(
 @pytest.mark.parametrize("text", ["{" + " \n" * 60 + '"a": 1', '{"a": 1, "b": "' + "x" * 50 + " " * 90])
 def test_white_space_flood_names_the_grammar_setting(text: str) -> None:
     """vLLM can forbid white space in its grammar."""
-    attempt = asked(reply(said(text, "length")))
+    attempt = attempt_of(reply(completion(text, "length")))
     assert not attempt.ok
     assert "disable_any_whitespace" in attempt.message
 
@@ -305,7 +305,7 @@ def test_white_space_flood_names_the_grammar_setting(text: str) -> None:
 )
 def test_answer_in_the_reasoning_is_accepted(field: str, content: Any, thoughts: str) -> None:
     """A server that puts the whole answer into the reasoning loses no document."""
-    attempt = asked(reply(said(content, **{field: thoughts})))
+    attempt = attempt_of(reply(completion(content, **{field: thoughts})))
     assert (attempt.error, attempt.raw_text, attempt.notes) == (
         None,
         TEXT,
@@ -328,14 +328,14 @@ def test_answer_in_the_reasoning_is_accepted(field: str, content: Any, thoughts:
 )
 def test_draft_in_the_reasoning_is_no_answer(thoughts: str) -> None:
     """An object among other thoughts is a draft, and an object that breaks the schema is no answer."""
-    attempt = asked(reply(said(None, reasoning_content=thoughts)))
+    attempt = attempt_of(reply(completion(None, reasoning_content=thoughts)))
     assert (attempt.reason, attempt.thought) == ("empty_model_response", True)
     assert "enable_thinking: false" in attempt.message
 
 
 def test_truncated_reasoning_is_no_answer() -> None:
     """An object at the end of truncated thoughts may be a draft; the advice names the settings."""
-    attempt = asked(reply(said(None, "length", reasoning_content=TEXT)))
+    attempt = attempt_of(reply(completion(None, "length", reasoning_content=TEXT)))
     assert (attempt.reason, attempt.thought) == ("output_truncated", True)
     assert "thinking_token_budget" in attempt.message
     thinking = {
@@ -343,7 +343,7 @@ def test_truncated_reasoning_is_no_answer() -> None:
         "done": True,
         "done_reason": "length",
     }
-    assert "ollama.think" in asked_ollama(reply(thinking)).message
+    assert "ollama.think" in ollama_attempt_of(reply(thinking)).message
 
 
 def test_ollama_thinking_counts_as_reasoning() -> None:
@@ -353,16 +353,16 @@ def test_ollama_thinking_counts_as_reasoning() -> None:
         "done": True,
         "done_reason": "stop",
     }
-    assert asked_ollama(reply(thinking)).notes == ("answer_in_reasoning",)
+    assert ollama_attempt_of(reply(thinking)).notes == ("answer_in_reasoning",)
 
 
 def test_empty_answer_stopped_for_length_is_context_length() -> None:
     """LMDeploy replies this way to a prompt that leaves no room (LMDeploy #1589)."""
     body = {
-        **said("", "length"),
+        **completion("", "length"),
         "usage": {"prompt_tokens": 5000, "completion_tokens": 0},
     }
-    assert asked(reply(body)).reason == "context_length"
+    assert attempt_of(reply(body)).reason == "context_length"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fake_llm import FakeLLM, Fault, Seen
-from provider_setup import MODEL, Clock, asked_for, only, provider_of, question
+from provider_setup import MODEL, Clock, only, provider_of, question, request_count
 from raw_server import RawServer, refusing_url
 from timing import until
 
@@ -250,7 +250,7 @@ def test_poisoned_document_costs_only_its_retries(retries: int) -> None:
             outcome = provider.ask(question("bad"))
             assert (outcome.unavailable, outcome.losses) == (False, 0)
             assert [attempt.error for attempt in outcome.attempts] == ["http_503"] * (retries + 1)
-        assert asked_for(server, "bad") == 2 * (retries + 1)
+        assert request_count(server, "bad") == 2 * (retries + 1)
         assert provider.ask(question("good")).attempts[-1].ok
         assert provider.available
 
@@ -260,7 +260,7 @@ def test_timeout_is_retried_once() -> None:
     with FakeLLM(faults=only("slow", "hang")) as server:
         outcome = provider_of(server.url, timeout=1.0).ask(question("slow"))
         assert (outcome.unavailable, [attempt.error for attempt in outcome.attempts]) == (False, ["timeout"] * 2)
-        assert asked_for(server, "slow") == 2
+        assert request_count(server, "slow") == 2
 
 
 def test_back_off_is_jittered_or_follows_retry_after() -> None:

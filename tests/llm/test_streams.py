@@ -30,7 +30,7 @@ def client_of(kind: str, url: str) -> VLLMClient | OllamaClient:
     return OllamaClient(OllamaConfig(base_url=url, stream=True, timeout=60.0))
 
 
-def asked(kind: str, wire: bytes) -> ExtractionAttempt:
+def attempt_of(kind: str, wire: bytes) -> ExtractionAttempt:
     """Return the attempt of a client that requested a stream and received these bytes."""
     with answering(wire) as server:
         return client_of(kind, server.url).call_llm({"user": "u"}, None, "u")
@@ -62,7 +62,7 @@ def stream_of(kind: str, pieces: list[str], *, finish: str | None = "stop") -> b
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 61, 4096])
 def test_network_segments_do_not_change_the_answer(kind: str, size: int) -> None:
     """Chunks that split lines and characters give the same text and counts."""
-    attempt = asked(kind, chunked(stream_of(kind, list(TEXT)), size))
+    attempt = attempt_of(kind, chunked(stream_of(kind, list(TEXT)), size))
     assert (attempt.error, attempt.raw_text) == (None, TEXT)
     assert (attempt.prompt_tokens, attempt.completion_tokens) == (40, 9)
 
@@ -91,14 +91,14 @@ def test_streamed_answer_equals_the_unstreamed_one(kind: str) -> None:
 )
 def test_stream_follows_the_rules_of_whole_replies(kind: str, wire: Any, reason: str, text: str | None) -> None:
     """A reply that is refused as a whole is refused as a stream."""
-    attempt = asked(kind, chunked(wire(kind)))
+    attempt = attempt_of(kind, chunked(wire(kind)))
     assert (attempt.error, attempt.reason, attempt.raw_text) == (reason, reason, text)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_incomplete_stream_is_refused(kind: str) -> None:
     """It needs `[DONE]` or `done: true`, however complete the text looks."""
-    attempt = asked(kind, chunked(stream_of(kind, ['{"a": 1}'], finish=None)))
+    attempt = attempt_of(kind, chunked(stream_of(kind, ['{"a": 1}'], finish=None)))
     assert attempt.reason == "bad_response"
     assert "incomplete" in attempt.message
 
@@ -125,7 +125,7 @@ def test_connection_broken_within_a_stream_is_a_loss(kind: str) -> None:
 def test_error_within_a_stream_is_a_failure(kind: str, error: Any, reason: str) -> None:
     """A 200 that continues with an error gives a failure with the server's message."""
     begun = stream_of(kind, ["{"], finish=None)
-    attempt = asked(kind, chunked(begun + (events if kind == "vllm" else lines)({"error": error})))
+    attempt = attempt_of(kind, chunked(begun + (events if kind == "vllm" else lines)({"error": error})))
     assert (attempt.error, attempt.reason) == (reason, reason)
     assert "error in mid-stream: " + (error if isinstance(error, str) else error["message"]) == attempt.message
     assert attempt.lost is ("EngineCore" in attempt.message)
@@ -142,7 +142,7 @@ def test_error_within_a_stream_of_the_fake_server(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_error_before_the_stream_is_a_status(kind: str) -> None:
     """A refused request has a plain error body."""
-    attempt = asked(kind, reply({"error": "too busy"}, 503))
+    attempt = attempt_of(kind, reply({"error": "too busy"}, 503))
     assert (attempt.error, attempt.reason) == ("http_503", "overloaded")
 
 
@@ -153,7 +153,7 @@ def test_unstreamed_reply_to_a_stream_request_is_accepted(kind: str) -> None:
     body = (
         {"choices": [{"message": message, "finish_reason": "stop"}]} if kind == "vllm" else {"message": message, **DONE}
     )
-    attempt = asked(kind, reply(body))
+    attempt = attempt_of(kind, reply(body))
     assert (attempt.error, attempt.raw_text) == (None, "{}")
 
 
@@ -172,11 +172,11 @@ def test_reasoning_in_a_stream_is_separated() -> None:
     """A chain of thought is no answer, under any of its names."""
     for name in ("reasoning", "reasoning_content"):
         chunk = {"choices": [{"delta": {name: "hm"}, "finish_reason": "stop"}]}
-        attempt = asked("vllm", chunked(events(chunk)))
+        attempt = attempt_of("vllm", chunked(events(chunk)))
         assert attempt.reason == "empty_model_response"
         assert attempt.message.startswith("only reasoning, no content: turn thinking off")
     thinking = {"message": {"thinking": "hm", "content": ""}, **DONE}
-    assert asked("ollama", chunked(lines(thinking))).message.startswith("only thinking, no content")
+    assert attempt_of("ollama", chunked(lines(thinking))).message.startswith("only thinking, no content")
 
 
 @given(pieces=st.lists(st.text(max_size=8), max_size=8))

@@ -20,7 +20,7 @@ TEXT = '{"a": 1}'
 Answer = Callable[[dict[str, Any]], bytes]
 
 
-def said(content: Any, finish: Any = "stop", **message: Any) -> bytes:
+def completion(content: Any, finish: Any = "stop", **message: Any) -> bytes:
     """Return a completion."""
     choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
     return reply({"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 9}})
@@ -44,7 +44,7 @@ def filled(schema: Any) -> str:
 def obedient(body: dict[str, Any]) -> bytes:
     """Return the reply of a good server."""
     schema = schema_of(body)
-    return said(filled(schema) if schema else "ok")
+    return completion(filled(schema) if schema else "ok")
 
 
 def serving(answer: Answer) -> RawServer:
@@ -67,7 +67,7 @@ def serving(answer: Answer) -> RawServer:
 
 def crash(message: str = "") -> Answer:
     """Return the answers of a server that replies 500 to each schema."""
-    return lambda body: refused(message, 500) if schema_of(body) else said("ok")
+    return lambda body: refused(message, 500) if schema_of(body) else completion("ok")
 
 
 # what the server says → reason, what a person reads
@@ -85,17 +85,27 @@ FAULTY: list[tuple[str, Answer, str, str]] = [
         "max_completion_tokens: N",
     ),
     ("422", lambda _: reply({"detail": [{"loc": ["body", "x"], "msg": "no"}]}, 422), "rejected", "body.x: no"),
-    ("finish", lambda _: said(TEXT, "content_filter"), "bad_response", "finish_reason is 'content_filter'"),
-    ("only thoughts", lambda _: said(None, reasoning_content="hm"), "empty_model_response", "enable_thinking: false"),
-    ("cut thoughts", lambda _: said(None, "length", reasoning="hm"), "output_truncated", "docs/thinking-models.md"),
-    ("thoughts", lambda _: said("<think>I see", "length"), "output_truncated", "only thinks within its answer"),
-    ("says nothing", lambda _: said(""), "empty_model_response", "no content"),
+    ("finish", lambda _: completion(TEXT, "content_filter"), "bad_response", "finish_reason is 'content_filter'"),
+    (
+        "only thoughts",
+        lambda _: completion(None, reasoning_content="hm"),
+        "empty_model_response",
+        "enable_thinking: false",
+    ),
+    (
+        "cut thoughts",
+        lambda _: completion(None, "length", reasoning="hm"),
+        "output_truncated",
+        "docs/thinking-models.md",
+    ),
+    ("thoughts", lambda _: completion("<think>I see", "length"), "output_truncated", "only thinks within its answer"),
+    ("says nothing", lambda _: completion(""), "empty_model_response", "no content"),
     ("page", lambda _: reply(b"<html>Sign in"), "bad_response", "not a JSON object"),
     ("schema 500", crash(), "rejected_config", "refuses the agent's schema, and completes the same request without it"),
     ("schema 500 text", crash("EOF"), "rejected_config", "simplify the schema"),
     (
         "schema 400",
-        lambda body: refused("no such thing") if schema_of(body) else said("ok"),
+        lambda body: refused("no such thing") if schema_of(body) else completion("ok"),
         "rejected_config",
         "refuses the agent's schema",
     ),
@@ -139,7 +149,7 @@ def test_check_reports_the_servers_message(place: Place, refusal: bytes, code: i
     assert (ran.code, "FAILED" in ran.out, message in ran.out) == (code, True, True), ran.out
 
 
-@pytest.mark.parametrize("bad", [refused("", 500), said("", "stop"), said(TEXT, "odd"), reply(b"<html>")])
+@pytest.mark.parametrize("bad", [refused("", 500), completion("", "stop"), completion(TEXT, "odd"), reply(b"<html>")])
 def test_one_bad_answer_does_not_fail_preflight(bad: bytes) -> None:
     """A server whose next answer is right passes."""
     left = [bad]
@@ -152,8 +162,8 @@ def test_thinking_model_gets_the_agents_max_tokens() -> None:
 
     def answer(body: dict[str, Any]) -> bytes:
         if body["max_tokens"] < 500:
-            return said(None, "length", reasoning="hm")
-        return said(TEXT, reasoning="hm")
+            return completion(None, "length", reasoning="hm")
+        return completion(TEXT, reasoning="hm")
 
     with serving(answer) as server:
         preflight = look(client_of("openai", server.url, model="m", max_tokens=500))
@@ -166,7 +176,7 @@ def test_thinking_model_gets_the_agents_max_tokens() -> None:
 
 def test_answer_in_the_reasoning_passes_preflight() -> None:
     """It passes unless the configuration refuses such answers."""
-    with serving(lambda _: said(None, reasoning_content=TEXT)) as server:
+    with serving(lambda _: completion(None, reasoning_content=TEXT)) as server:
         client = client_of("openai", server.url, model="m")
         assert look(client).status == "ok"
         client.from_reasoning = False
@@ -179,7 +189,7 @@ def drops(own: bool) -> Answer:
     def answer(body: dict[str, Any]) -> bytes:
         schema = schema_of(body)
         dropped = schema == PATTERN if own else "pattern" in json.dumps(schema)
-        return said("A harbour shelters ships.") if dropped else obedient(body)
+        return completion("A harbour shelters ships.") if dropped else obedient(body)
 
     return answer
 
@@ -200,12 +210,12 @@ def test_server_that_ignores_only_this_schema_is_detected(own: bool) -> None:
 @pytest.mark.parametrize(
     ("own", "statement"),
     [
-        (said(TEXT), "enforced"),
-        (said('{"a"', "length"), "enforced"),
-        (said('{"a": "x"}'), "not enforced"),
-        (said('{"b": 1', "length"), "not enforced"),
-        (said("Here it is: " + TEXT), "not enforced"),
-        (said("```json\n" + TEXT + "\n```"), "not enforced"),
+        (completion(TEXT), "enforced"),
+        (completion('{"a"', "length"), "enforced"),
+        (completion('{"a": "x"}'), "not enforced"),
+        (completion('{"b": 1', "length"), "not enforced"),
+        (completion("Here it is: " + TEXT), "not enforced"),
+        (completion("```json\n" + TEXT + "\n```"), "not enforced"),
     ],
 )
 def test_answer_to_the_agents_schema_is_checked_too(own: bytes, statement: str) -> None:
@@ -238,7 +248,7 @@ def test_refused_canary_leaves_enforcement_unverified() -> None:
 @pytest.mark.parametrize("text", ["{" + " \n" * 40, TEXT + "\n" * 90, '{"a": 1' + " " * 60])
 def test_white_space_flood_is_reported(text: str) -> None:
     """The warning names the server's setting."""
-    with serving(lambda _: said(text, "length")) as server:
+    with serving(lambda _: completion(text, "length")) as server:
         preflight = look(client_of("openai", server.url, model="m"))
     assert preflight.status == "ok"
     assert any("disable_any_whitespace" in warning for warning in preflight.warnings)

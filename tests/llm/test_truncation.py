@@ -91,7 +91,7 @@ def test_cached_counts_do_not_spoil_the_usual_cost() -> None:
     assert judge.is_cut(40_000, 4098) is True
 
 
-def asked(count: int, *, chars: int, num_ctx: int = 8192) -> ExtractionAttempt:
+def attempt_of(count: int, *, chars: int, num_ctx: int = 8192) -> ExtractionAttempt:
     """Return the attempt for a document of this length that the server says cost `count` tokens."""
     message = {"role": "assistant", "content": "{}"}
     body = {"message": message, "done": True, "done_reason": "stop", "prompt_eval_count": count, "eval_count": 2}
@@ -102,12 +102,12 @@ def asked(count: int, *, chars: int, num_ctx: int = 8192) -> ExtractionAttempt:
 
 def test_truncated_prompt_gives_no_result() -> None:
     """A valid answer to half a document fails, with the numbers in the message."""
-    attempt = asked(4098, chars=60_000)
+    attempt = attempt_of(4098, chars=60_000)
     assert (attempt.error, attempt.reason, attempt.raw_text) == ("prompt_truncated", "prompt_truncated", "{}")
     assert "the server read 4098 tokens of a prompt of 60001 bytes" in attempt.message
     assert "`ollama.num_ctx` is 8192" in attempt.message
-    assert asked(4098, chars=20_000).ok
-    assert asked(4097, chars=60_000).ok
+    assert attempt_of(4098, chars=20_000).ok
+    assert attempt_of(4097, chars=60_000).ok
 
 
 def test_document_alone_may_exceed_its_count() -> None:

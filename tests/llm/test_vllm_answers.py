@@ -12,7 +12,7 @@ from pipeline.llm.vllm import VLLMClient
 from pipeline.records import ExtractionAttempt
 
 
-def asked(answer: bytes, **settings: Any) -> ExtractionAttempt:
+def attempt_of(answer: bytes, **settings: Any) -> ExtractionAttempt:
     """Return the attempt for this reply."""
     with answering({"/v1/chat/completions": answer}) as server:
         config = VLLMConfig(base_url=server.url, model="m", **{"timeout": 60.0, "max_tokens": 9, **settings})
@@ -61,7 +61,7 @@ ANSWERS: list[tuple[Any, str | None, str | None, str]] = [
 @pytest.mark.parametrize(("body", "reason", "text", "message"), ANSWERS, ids=lambda value: str(value)[:60])
 def test_200_reply_is_an_answer_only_if_complete(body: Any, reason: str | None, text: str | None, message: str) -> None:
     """It must have ended by itself and have text; otherwise text and cause are kept in the attempt."""
-    attempt = asked(reply(body))
+    attempt = attempt_of(reply(body))
     assert (attempt.error, attempt.reason, attempt.raw_text) == (reason, reason, text)
     assert message in attempt.message
 
@@ -106,7 +106,7 @@ ERRORS: list[tuple[int, Any, str, str]] = [
 @pytest.mark.parametrize(("status", "body", "reason", "message"), ERRORS, ids=lambda value: str(value)[:60])
 def test_error_reply_gives_the_expected_reason(status: int, body: Any, reason: str, message: str) -> None:
     """The error is the status; status, type, parameter and, failing those, the text decide the reason."""
-    attempt = asked(reply(body, status))
+    attempt = attempt_of(reply(body, status))
     assert (attempt.error, attempt.reason, attempt.raw_text) == (f"http_{status}", reason, None)
     assert message in attempt.message
 
@@ -114,12 +114,12 @@ def test_error_reply_gives_the_expected_reason(status: int, body: Any, reason: s
 def test_counts_in_a_llama_cpp_error_are_used() -> None:
     """They are the prompt's length and the room for it, so a cut needs no second attempt."""
     body = error(LLAMA, "exceed_context_size_error", n_prompt_tokens=3031, n_ctx=1024)
-    attempt = asked(reply(body, 400), type="openai")
+    attempt = attempt_of(reply(body, 400), type="openai")
     assert (attempt.reason, attempt.needed_tokens, attempt.context_length) == ("context_length", 3031, 1024)
-    assert asked(reply(error("see type", "exceed_context_size_error"), 400)).reason == "context_length"
+    assert attempt_of(reply(error("see type", "exceed_context_size_error"), 400)).reason == "context_length"
 
 
 @pytest.mark.parametrize(("status", "lost"), [(500, True), (503, False)])
 def test_engine_error_needs_status_500(status: int, lost: bool) -> None:
     """A gateway that repeats the message with another status is not a lost server."""
-    assert asked(reply(error("EngineCore encountered an issue."), status)).lost is lost
+    assert attempt_of(reply(error("EngineCore encountered an issue."), status)).lost is lost

@@ -63,7 +63,7 @@ def model(runs: list[tuple[int, list[Step]]]) -> dict[str, tuple[int, str, str, 
     return last
 
 
-def said(index: Index, id: str) -> tuple[int, str | None, str, bool] | None:
+def entry_of(index: Index, id: str) -> tuple[int, str | None, str, bool] | None:
     """Return the entry of the index in the form of the model."""
     known = index.known(id)
     if known is None:
@@ -83,7 +83,7 @@ def test_index_of_any_lines_equals_the_model(runs: list[list[Step]], order: Any)
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), numbered)
         index = scan(OutputConfig(str(folder)))
-    assert {id: said(index, id) for id in expected} == expected
+    assert {id: entry_of(index, id) for id in expected} == expected
     failed = {id: last for id, last in expected.items() if last[2]}
     assert {id for id, _ in index.failed()} == set(failed)
     assert {id for id, _ in index.failed(["timeout"])} == {id for id, last in failed.items() if last[2] == "timeout"}
@@ -105,7 +105,7 @@ def test_recorded_outcomes_equal_an_index_of_their_lines(runs: list[list[Step]])
         for step in steps:
             index.record(key_of_outcome(record(step), Stamp(run, f"run-{run}")))
     expected = model(numbered)
-    assert {id: said(index, id) for id in expected} == expected
+    assert {id: entry_of(index, id) for id in expected} == expected
     index.close()
 
 
@@ -113,14 +113,14 @@ def test_result_wins_over_an_error_of_the_same_run(tmp_path: Path) -> None:
     """Within a run the error counts as the earlier line."""
     write(tmp_path, [(1, [("a", "s", "", ""), ("a", "s", "timeout", "")])])
     index = scan(OutputConfig(str(tmp_path)))
-    assert said(index, "a") == (1, "s", "", False)
+    assert entry_of(index, "a") == (1, "s", "", False)
     assert (index.counts()["done"], index.failed_count()) == (1, 0)
 
 
 def test_later_line_of_the_same_run_and_file_wins(tmp_path: Path) -> None:
     """The position in the file decides."""
     write(tmp_path, [(1, [("a", "old", "", ""), ("a", "new", "", "")])])
-    assert said(scan(OutputConfig(str(tmp_path))), "a") == (1, "new", "", False)
+    assert entry_of(scan(OutputConfig(str(tmp_path))), "a") == (1, "new", "", False)
 
 
 def test_index_has_all_fields_needed_to_skip(tmp_path: Path) -> None:

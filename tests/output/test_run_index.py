@@ -90,7 +90,7 @@ def ended(folder: Path, run: dict[str, Any], shard: Shard = WHOLE) -> RunIndex:
     return index
 
 
-def seen(folder: Path, shard: Shard = WHOLE) -> RunIndex:
+def index_of(folder: Path, shard: Shard = WHOLE) -> RunIndex:
     """Return the index as a further run reads it."""
     return RunIndex(LocalBackend(folder, shard=shard), shard)
 
@@ -146,7 +146,7 @@ def test_set_of_shards_reports_only_its_own_runs(tmp_path: Path) -> None:
     ended(tmp_path, summary(7))
     for index, of in ((0, 2), (1, 2), (0, 3)):
         ended(tmp_path, summary(index + 8, shard=f"{index}/{of}"), Shard(index, of))
-    result = seen(tmp_path, Shard(1, 2))
+    result = index_of(tmp_path, Shard(1, 2))
     assert [run["shard"] for run in result.of_all_shards()] == ["0/2", "1/2"]
     assert (result.highest_run, len(result.earlier()), len(result.history())) == (9, 2, 2)
     assert result.finished_shards() >= {Shard(0, 2), Shard(1, 2)}
@@ -155,10 +155,10 @@ def test_set_of_shards_reports_only_its_own_runs(tmp_path: Path) -> None:
 def test_documents_to_send_again_are_kept_until_they_are_sent(tmp_path: Path) -> None:
     """They survive later runs and come from every shard; the file name shows which entries have any."""
     ended(tmp_path, summary(1, ask_again=["a", "b"]))
-    assert seen(tmp_path, Shard(0, 2)).ask_again() == {"a": 1, "b": 1}
+    assert index_of(tmp_path, Shard(0, 2)).ask_again() == {"a": 1, "b": 1}
     backend = LocalBackend(tmp_path, shard=WHOLE)
     RunIndex(backend, WHOLE).write(backend, summary(2), is_current=lambda document_id, _: document_id == "a")
-    assert seen(tmp_path).ask_again() == {"a": 1}
+    assert index_of(tmp_path).ask_again() == {"a": 1}
     RunIndex(backend, WHOLE).write(backend, summary(3), is_current=lambda *_: False)
     assert entries(tmp_path) == ["complete", "run.00000003.json"]
 
@@ -170,16 +170,16 @@ def test_runs_of_an_earlier_version_are_read_until_their_shards_have_entries(tmp
     for run in old:
         index, of = map(int, run["shard"].split("/"))
         (tmp_path / "runs" / f"{run['run_id']}{Shard(index, of).suffix}.json").write_text(json.dumps(run))
-    before = seen(tmp_path, Shard(0, 2))
+    before = index_of(tmp_path, Shard(0, 2))
     assert (before.highest_run, before.ask_again()) == (3, {"x": 1})
     assert {"model": "q"} in before.questions() and before.answered() == {"q", "f"}
     ended(tmp_path, summary(4, shard="0/2"), Shard(0, 2))
     assert entries(tmp_path) == ["run-00000-of-00002.00000004.again.json"]
-    between = seen(tmp_path, Shard(1, 2))
+    between = index_of(tmp_path, Shard(1, 2))
     assert [run["run"] for run in between.of_all_shards()] == [2, 3, 4]
     ended(tmp_path, summary(5, shard="1/2"), Shard(1, 2))
     assert "complete" in entries(tmp_path)
-    assert [run["run"] for run in seen(tmp_path, Shard(0, 2)).of_all_shards()] == [3, 4, 2, 5]
+    assert [run["run"] for run in index_of(tmp_path, Shard(0, 2)).of_all_shards()] == [3, 4, 2, 5]
 
 
 @pytest.mark.parametrize("shard", [WHOLE, Shard(1, 2)])
@@ -188,13 +188,13 @@ def test_run_without_an_entry_is_found_at_the_next_start(tmp_path: Path, shard: 
     ended(tmp_path, summary(1, shard=shard.label), shard)
     late = summary(2, shard=shard.label, ask_again=["x"])
     (tmp_path / "runs" / f"late{shard.suffix}.json").write_text(json.dumps(late))
-    index = seen(tmp_path, shard)
+    index = index_of(tmp_path, shard)
     index.check(2)
     assert (index.highest_run, index.ask_again(), len(index.of_this_shard())) == (2, {"x": 2}, 2)
     backend = LocalBackend(tmp_path, shard=shard)
     index.write(backend, summary(3, shard=shard.label), **ALL)
-    assert [run["run"] for run in seen(tmp_path, shard).of_this_shard()] == [2, 3]
-    assert seen(tmp_path, shard).history()[0]["run"] == 1
+    assert [run["run"] for run in index_of(tmp_path, shard).of_this_shard()] == [2, 3]
+    assert index_of(tmp_path, shard).history()[0]["run"] == 1
 
 
 def test_damaged_entry_is_skipped(tmp_path: Path) -> None:
@@ -202,9 +202,9 @@ def test_damaged_entry_is_skipped(tmp_path: Path) -> None:
     ended(tmp_path, summary(5))
     (tmp_path / ".runs" / "run.00000005.json").write_text('{"v"')
     (tmp_path / ".runs" / "notes.txt").write_text("mine")
-    assert (seen(tmp_path).recent(), seen(tmp_path).highest_run) == ([], 5)
+    assert (index_of(tmp_path).recent(), index_of(tmp_path).highest_run) == ([], 5)
     fold(LocalBackend(tmp_path, shard=WHOLE))
-    assert [run["run"] for run in seen(tmp_path).recent()] == [5]
+    assert [run["run"] for run in index_of(tmp_path).recent()] == [5]
 
 
 def test_old_run_files_are_merged_without_loss(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_old_run_files_are_merged_without_loss(tmp_path: Path) -> None:
     (tmp_path / "runs" / "r1.json").write_bytes(left)
     assert read_runs(backend) == before
     assert len(list((tmp_path / "runs").glob("*.json"))) == KEPT_FILES + 1
-    result = seen(tmp_path)
+    result = index_of(tmp_path)
     assert reported(result.of_all_shards(), earlier=EarlierRuns.of_index(result)).to_json() == report
     assert len(result.ask_again()) == total
     ended(tmp_path, summary(total + 1))
@@ -239,7 +239,7 @@ def test_purge_removes_a_document_from_merged_runs_and_the_index(tmp_path: Path)
     fold(backend)
     texts = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert not any("secret" in text for text in texts)
-    assert set(seen(tmp_path).ask_again()) == {f"d{number}" for number in range(1, KEPT_FILES + 4)}
+    assert set(index_of(tmp_path).ask_again()) == {f"d{number}" for number in range(1, KEPT_FILES + 4)}
     assert len(read_runs(backend)) == KEPT_FILES + 3
 
 
@@ -252,7 +252,7 @@ def test_purge_leaves_no_document_id_in_the_output(place: Place) -> None:
     assert place.call("purge", "out", "--ids", "ids").code == 0
     files = [path for path in (place.folder / "out").rglob("*") if path.is_file()]
     assert [path.name for path in files if b"secret-name" in path.read_bytes()] == []
-    assert [row["run"] for row in seen(place.folder / "out").history()] == [1, 2]
+    assert [row["run"] for row in index_of(place.folder / "out").history()] == [1, 2]
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def upgraded(place: Place, written_by: str) -> None:
     shutil.copytree(OLD / written_by, place.folder / "out")
 
 
-def asked_again(place: Place, *arguments: str) -> list[str]:
+def sent_again(place: Place, *arguments: str) -> list[str]:
     """Return the done documents that a run would send again."""
     place.run(*LENIENT, *arguments)
     return [name for name in place.asked() if name != "bad.txt"]
@@ -35,29 +35,29 @@ def test_upgrade_sends_no_document_again(place: Place) -> None:
     """With the same configuration all documents are skipped, even if only the records have the context size."""
     upgraded(place, "ollama")
     place.configure({**OLLAMA, "ollama.num_ctx": 4096, "ollama.base_url": place.server.url})
-    assert asked_again(place) == []
+    assert sent_again(place) == []
     place.configure({**OLLAMA, "ollama.num_ctx": 8000, "ollama.base_url": place.server.url})
-    assert asked_again(place, "--set", "runner.max_redo=0") == []
+    assert sent_again(place, "--set", "runner.max_redo=0") == []
 
 
 def test_switch_of_provider_with_the_same_model_sends_nothing(place: Place) -> None:
     """After a switch from Ollama to vLLM the existing records stay current."""
     upgraded(place, "ollama")
-    assert asked_again(place, "--set", "runner.max_redo=0") == []
+    assert sent_again(place, "--set", "runner.max_redo=0") == []
 
 
 def test_model_id_equates_two_names_of_a_model(place: Place) -> None:
     """`model_id` gives the name that the records have."""
     upgraded(place, "ollama")
     place.configure({"vllm.model": "", "vllm.model_id": "llama3.1"})
-    assert asked_again(place) == []
+    assert sent_again(place) == []
 
 
 def test_former_formula_included_extra_body(place: Place) -> None:
     """The vLLM records were made with a seed in `extra_body`, which is now part of the fingerprint."""
     upgraded(place, "vllm")
     place.configure({"vllm.extra_body": {"seed": 7}})
-    assert asked_again(place) == []
+    assert sent_again(place) == []
 
 
 @pytest.mark.parametrize("change", [{"vllm.temperature": 0.5}, {"vllm.model": "", "vllm.model_id": "other"}])
@@ -65,7 +65,7 @@ def test_changed_request_is_sent_again_after_an_upgrade(place: Place, change: di
     """Two requests that differ never get equal fingerprints by the former formula."""
     upgraded(place, "ollama")
     place.configure(change)
-    assert sorted(asked_again(place)) == ["a.txt", "b.txt"]
+    assert sorted(sent_again(place)) == ["a.txt", "b.txt"]
 
 
 def test_max_redo_counts_documents_of_the_former_formula(place: Place) -> None:

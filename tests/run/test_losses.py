@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from fake_llm import FakeLLM, Fault, Seen
-from provider_setup import asked_for, only, provider_of, question
+from provider_setup import only, provider_of, question, request_count
 from raw_server import RawServer, reply
 
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE, Provider
@@ -31,7 +31,7 @@ def test_one_loss_while_alone_fails_the_document() -> None:
     """No other request was in flight, so this document is the cause."""
     with FakeLLM(faults=only("bad", "reset")) as server:
         outcome = provider_of(server.url).ask(question("bad", alone=True))
-        assert (outcome.unavailable, outcome.losses, asked_for(server, "bad")) == (True, 1, 1)
+        assert (outcome.unavailable, outcome.losses, request_count(server, "bad")) == (True, 1, 1)
 
 
 def test_failure_that_others_survive_is_not_a_lost_server() -> None:
