@@ -31,7 +31,9 @@ class Evidence(_Place, total=False):
 
 def json_pointer(steps: Iterable[str | int]) -> str:
     """Return the JSON Pointer (RFC 6901) of a place in an answer."""
-    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps)
+    return "".join(
+        [f"/{step}" if type(step) is int else f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps]
+    )
 
 
 def page_starts(text: str, pages: Sequence[int]) -> Sequence[int]:
