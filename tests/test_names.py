@@ -57,7 +57,7 @@ def test_package_exports_exactly_the_public_names() -> None:
 
 
 def test_import_of_the_package_is_lazy() -> None:
-    """A command that needs no client does not load one."""
+    """A command that needs no client does not load the client modules."""
     code = "import sys, pipeline; print([name for name in sys.modules if name.startswith(('pipeline.', 'requests'))])"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.strip() == "[]"

@@ -194,7 +194,7 @@ def test_any_text_survives_streaming(pieces: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_last_event_ends_an_open_stream(kind: str) -> None:
-    """The answer is returned at once, and the connection is not reused; bytes may split the last event."""
+    """The server keeps the stream open: the answer is returned at once, and the connection is not reused."""
     wire = stream_of(kind, [TEXT])
     header = b"text/event-stream" if kind == "vllm" else b"application/x-ndjson"
     head = b"HTTP/1.1 200 OK\r\nContent-Type: " + header + b"\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -142,8 +142,8 @@ def test_redo_all_resumes_after_a_kill_with_the_same_run_id(place: Place) -> Non
     assert place.done() == dict.fromkeys(names, 2)
 
 
-def test_failure_is_retried_in_retry_runs_runs(place: Place) -> None:
-    """`retry_runs` counts the runs after the first failure that try the same document again."""
+def test_retry_runs_limits_how_often_a_failure_is_retried(place: Place) -> None:
+    """It counts the runs after the first failure that try the same document again."""
     place.documents({"a.txt": "[[fault:wrong_type]]", "b.txt": "text"})
     arguments = (*LENIENT, "--set", "runner.retry_runs=2")
     for runs in (1, 2, 3, 3):

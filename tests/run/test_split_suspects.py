@@ -16,7 +16,7 @@ from pipeline.run.windows.open_documents import MOST_OPEN, MOST_PARKED, OpenDocu
 
 
 def test_suspect_document_and_window_do_not_deadlock() -> None:
-    """The document is sent first."""
+    """Both must be sent alone while no request is in flight; the document goes first."""
     backlog = Backlog(lambda _: "")
     backlog.postpone(cast(Any, SimpleNamespace(id="short.txt", losses=LOSSES_BEFORE_ALONE)))
     output = SimpleNamespace(is_full=False)

@@ -111,7 +111,7 @@ def test_deleted_or_emptied_file_loses_only_its_answers(tmp_path: Path, damage: 
 
 
 def test_answer_is_synced_within_a_second(tmp_path: Path) -> None:
-    """It is synced like a record; a second sync has no work."""
+    """It is synced like a record; a second call has no unsynced line."""
     clock = Clock()
     files = LocalWindows(tmp_path, None, shard=Shard(), clock=clock, under_gate=lambda _change, _path: None)
     files.append(to_window_line(answer(), Stamp(1, "r")))

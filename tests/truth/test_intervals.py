@@ -66,7 +66,7 @@ def test_measured_number_of_needed_documents_is_accurate(kinds: list[Triple], ti
         assert (low >= bound) is passes
 
 
-def test_documents_with_many_values_are_needed_in_smaller_number() -> None:
+def test_many_values_per_document_need_fewer_documents() -> None:
     """Wilson's interval counts each document only as right or wrong."""
     measured = estimates([(17, 3, 3), (18, 2, 2), (16, 4, 4), (16, 4, 4)] * 10)["f1"]
     assert (documents_needed_as_measured(measured, 0.82) or 0) < (documents_needed(measured.value or 0, 0.82) or 0) / 5
