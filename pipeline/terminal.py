@@ -32,7 +32,7 @@ _PLAIN = "\x1b[0m"
 _JOINED = re.compile(r"(?<=\d) (?=(?:s|ms|min|h|%|MB|GB|kB)\b|%)|(?<=exit) (?=\d+\))")
 """Spaces at which no line ends: between a number and its unit, and in `(exit 1)`."""
 _FIXED_SPACE = "\x00"
-"""Stands for such a space while a text is wrapped: no text that is shown holds it."""
+"""The replacement of such a space during wrapping: it occurs in no displayed text."""
 
 
 def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -23,7 +23,7 @@ _OWN_VARIABLES = ("PIPELINE_CONFIG", "PIPELINE_SHARDS", "PIPELINE_CHUNKS")
 
 
 def add_engine_flags(command: argparse.ArgumentParser) -> None:
-    """Add the flags that hand out the chunks of a plan to a cluster."""
+    """Add the flags for running the chunks of a plan on a cluster."""
     add = command.add_argument_group("on a cluster").add_argument
     add("--engine", choices=("ray",), help="plan the input, and run its chunks as tasks of this engine")
     add(
@@ -80,7 +80,7 @@ def run_on_engine(arguments: argparse.Namespace, *, file: ConfigFile | None, env
 
 
 def _own_flags(arguments: argparse.Namespace) -> list[str]:
-    """Return the flags that make the command one of an engine, as they were typed."""
+    """Return the engine flags of the command as the user typed them."""
     words: list[str] = []
     for name in ("engine", "address", "slots", "concurrency"):
         if (value := getattr(arguments, name)) is not None:

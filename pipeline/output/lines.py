@@ -1,4 +1,4 @@
-"""Files of JSON lines: reading, and the repair of the damage of a crash. line_file.py appends to them.
+"""Files of JSON lines: reading, and repair after a crash. line_file.py appends to them.
 
 It must not know the meaning of a record: any JSON object is a valid line here.
 """

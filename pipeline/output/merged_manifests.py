@@ -3,7 +3,7 @@
     manifests/merged/000000-00003-of-00016.jsonl    the manifests of results of one shard, one after the other
 
 1. A manifest begins with a line that names its part and the part's size. The manifest of a part that is gone, or has
-   another size, is ignored; a part without a manifest here is read by its own. So these objects are a cache.
+   another size, is ignored; for a part without one here, its own manifest is read. So these objects are a cache.
 2. A run whose start has read MERGED_FROM small parts one by one adds their manifests (at most MOST_AT_ONCE) to the last
    object of its shard, and begins another one when that is full. Only the holder of the shard's lock writes them.
 3. Compacting and purging remove them all first: they hold ids.

@@ -30,7 +30,7 @@ Change = Callable[[Path], object]
 
 
 class LocalWindows:
-    """The WindowFiles (window_lines.py) of a folder. `under_gate(change, path)`: changes a file of another count."""
+    """The WindowFiles (window_lines.py) of a folder. `under_gate(change, path)` changes one of another count."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class LocalWindows:
         ]
 
     def _change(self, own: Change, other: Change, path: Path) -> None:
-        """Change a file: this shard's, or that of a run without shards, by `own`; others by `other`, under the gate."""
+        """Change a file by `own` if no other run can write to it, else by `other` under the gate."""
         if self._shard.count == 0 or path == self._path:
             own(path)
         else:

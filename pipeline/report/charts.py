@@ -60,7 +60,7 @@ class BarChart:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A point with its interval, in the units of the chart; `tone`: of the newest, or of an earlier one."""
+    """A point with its interval, in the units of the chart; `tone` distinguishes the newest from earlier ones."""
 
     x: str
     y: str
@@ -145,7 +145,7 @@ class Placed:
 
 
 def point_chart(title: str, placed: Sequence[Placed], *, over: str) -> PointChart:
-    """Return a chart with a point and its interval for each; the last one is the newest."""
+    """Return a chart with one point and interval per value; the last one is the newest."""
     right = max((point.x for point in placed), default=0.0) * 1.1 or 1.0
     points = [
         Point(

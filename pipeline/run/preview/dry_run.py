@@ -101,7 +101,7 @@ def _refusal(change: PromptChange, app: AppConfig, rules: SelectionRules) -> lis
 
 
 def _kind(entry: Entry) -> str:
-    """Return the reason to process an entry: new, changed, failed before, another prompt; or that it can be skipped."""
+    """Return the reason to process an entry (new, changed, failed before, another prompt), or skip."""
     known = entry.known
     if known is None:
         return "new"
