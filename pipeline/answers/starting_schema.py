@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_NO_FREE_TEXT = {"enum", "const", "format"}
 _ROOM = 3
 _SHORTEST = 100
 _ITEMS = 20
@@ -75,3 +76,31 @@ def schema_of_class(schema: Any) -> Any:
     if "properties" in clean:
         clean.setdefault("additionalProperties", False)
     return clean
+
+
+def text_fields(schema: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the parts of a drafted schema that describe free texts, by the dotted path of the field, also in lists."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    _add_texts(found, schema, schema, path="", inside=())
+    return found
+
+
+def _add_texts(
+    found: dict[str, list[dict[str, Any]]], node: Any, root: Mapping[str, Any], *, path: str, inside: tuple[str, ...]
+) -> None:
+    """Add the texts of a part at `path`; `inside`: the references that led to it, as a class may refer to itself."""
+    if not isinstance(node, dict):
+        return
+    kinds = node.get("type")
+    if path and "string" in (kinds if isinstance(kinds, list) else [kinds]) and not node.keys() & _NO_FREE_TEXT:
+        nodes = found.setdefault(path, [])
+        if not any(node is each for each in nodes):
+            nodes.append(node)
+    reference = node.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#/$defs/") and reference not in inside:
+        target = root.get("$defs", {}).get(reference.removeprefix("#/$defs/"))
+        _add_texts(found, target, root, path=path, inside=(*inside, reference))
+    for each in (node.get("items"), *node.get("anyOf", ())):
+        _add_texts(found, each, root, path=path, inside=inside)
+    for name, each in node.get("properties", {}).items():
+        _add_texts(found, each, root, path=f"{path}.{name}" if path else name, inside=inside)

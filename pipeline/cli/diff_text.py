@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.logs import visible
-from pipeline.terminal import BOLD, cut, grouped, paragraph, plural, tinted
+from pipeline.terminal import BOLD, cut, grouped, paragraph, percent_text, plural, tinted
 
 State = tuple[str | None, str | None]
 """The states of a document before and now; None: it has no record."""
@@ -74,11 +74,13 @@ def diff_lines(comparison: Mapping[str, Any], *, colour: bool, width: int) -> It
         if number := comparison["documents"].get(state_key(label)):
             yield f"{grouped(number):>12}  {label}"
     if (valid := comparison["done_share"])["before"] is not None:
-        yield f"{'':>12}  valid results: {valid['before']:.1%} before, {valid['after']:.1%} now, of those in both"
+        before = percent_text(valid["before"], 1)
+        now = percent_text(valid["after"], 1)
+        yield f"{'':>12}  valid results: {before} before, {now} now, of those in both"
     if not comparison["compared"]:
         return
     share = comparison["identical"] / comparison["compared"]
-    yield f"{grouped(comparison['identical']):>12}  the same result ({share:.1%} of those done in both)"
+    yield f"{grouped(comparison['identical']):>12}  the same result ({percent_text(share, 1)} of those done in both)"
     yield ""
     longest = max(len("field"), *(len(visible(name)) for name in comparison["fields"]))
     column = max(len("field"), min(44, width - _NUMBER_COLUMNS, longest))

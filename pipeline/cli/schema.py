@@ -6,23 +6,36 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.answers.starting_schema import schema_of_class, schema_of_records
+from pipeline.answers.starting_schema import schema_of_class, schema_of_records, text_fields
+from pipeline.config.constraints import nearest_hint
 from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.errors import EXIT_OK, ConfigError
+from pipeline.logs import visible
 from pipeline.terminal import write_out
 
 EXAMPLES = """examples:
   pipeline schema > config.schema.json
   pipeline schema --from-example record.json > agents/my_agent.schema.json
+  pipeline schema --from-example record.json --quote evidence > agents/my_agent.schema.json
   pipeline schema --from-pydantic my_models:Invoice > agents/invoice.schema.json"""
+
+_QUOTE_HINT = (
+    "Texts of this schema: {}. `--quote FIELD` marks those that must occur word for word in the document"
+    " (x-quote, docs/evidence.md).\n"
+)
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags of this command."""
+    command.add_argument(
+        "--quote",
+        metavar="FIELD,...",
+        help="with --from-example or --from-pydantic: texts that must occur word for word in the document (x-quote)",
+    )
     add = command.add_mutually_exclusive_group().add_argument
     add("--agent", action="store_true", help="the schema of an agent file instead")
     add(
@@ -34,9 +47,29 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  # noqa: ARG001
-    """Print the schema and return 0; ConfigError for an unusable example or class."""
-    write_out(json.dumps(_chosen_schema(arguments), indent=2, ensure_ascii=False))
+    """Print the schema and return 0; ConfigError for an example or a class that gives none."""
+    is_start = bool(arguments.from_example or arguments.from_pydantic)
+    if arguments.quote and not is_start:
+        raise ConfigError("--quote: need --from-example or --from-pydantic")
+    schema = _chosen_schema(arguments)
+    if is_start:
+        texts = text_fields(schema)
+        if arguments.quote:
+            _mark_quotes(texts, arguments.quote)
+        elif texts:
+            sys.stderr.write(_QUOTE_HINT.format(visible(", ".join(texts))))
+    write_out(json.dumps(schema, indent=2, ensure_ascii=False))
     return EXIT_OK
+
+
+def _mark_quotes(texts: Mapping[str, Sequence[dict[str, Any]]], fields: str) -> None:
+    """Add x-quote to the named texts; ConfigError for a name that is not one of them."""
+    for name in (field.strip() for field in fields.split(",")):
+        if name not in texts:
+            known = ", ".join(texts) or "a field that is a text"
+            raise ConfigError(f"--quote: got {name!r}, need one of {known}{nearest_hint(name, texts)}")
+        for node in texts[name]:
+            node["x-quote"] = True
 
 
 def _chosen_schema(arguments: argparse.Namespace) -> Any:
@@ -85,7 +118,18 @@ def _class_schema(name: str) -> Any:
         library = getattr(cause, "name", None) == "pydantic"
         advice = "; install pydantic in the environment of this command" if library else ""
         raise ConfigError(f"--from-pydantic: {name} cannot be imported: {cause}{advice}") from cause
+    except Exception as cause:  # the module is the user's own program
+        raise ConfigError(f"--from-pydantic: {name} cannot be imported: {_in_short(cause)}") from cause
     make = getattr(model_class, "model_json_schema", None)
     if make is None:
         raise ConfigError(f"--from-pydantic: got {name}, which has no model_json_schema(), need a pydantic model")
-    return schema_of_class(make())
+    try:
+        schema = make()
+    except Exception as cause:  # pydantic's errors, which this program cannot import
+        raise ConfigError(f"--from-pydantic: {name} gives no schema: {_in_short(cause)}") from cause
+    return schema_of_class(schema)
+
+
+def _in_short(cause: Exception) -> str:
+    """Return the class and the first line of an error."""
+    return f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"

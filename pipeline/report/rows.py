@@ -20,6 +20,7 @@ POSITION = "_position"
 STATUS = "_status"
 REASON = "_reason"
 PROMPT = "_prompt"
+NOTES = "_notes"
 _CONDITION = re.compile(r"\s*(!?)([^\s=!<>~]+)\s*(?:(!=|<=|>=|=|<|>|~)(.*))?", re.DOTALL)
 
 OWN_VALUES: Mapping[str, Callable[[Record], Any]] = {
@@ -38,7 +39,7 @@ OWN_VALUES: Mapping[str, Callable[[Record], Any]] = {
     "_latency_s": lambda record: record.raw.get("latency_s"),
     "_prompt_tokens": lambda record: (record.raw.get("usage") or {}).get("prompt_tokens"),
     "_completion_tokens": lambda record: (record.raw.get("usage") or {}).get("completion_tokens"),
-    "_notes": lambda record: record.raw.get("notes"),
+    NOTES: lambda record: record.raw.get("notes"),
     "_evidence": lambda record: record.raw.get("evidence"),
     "_windows": lambda record: record.raw.get("windows"),
     "_merge": lambda record: record.raw.get("merge"),

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Any
 
 from pipeline.logs import visible
-from pipeline.report.rows import STATUS, Row
+from pipeline.report.rows import NOTES, STATUS, Row
 from pipeline.terminal import cut
 
 MEASURED_ROWS = 50
@@ -44,11 +44,11 @@ def table_lines(rows: Iterable[Row], fields: Sequence[str], *, width: int) -> It
     Columns on the right that do not fit are left out, and the last line names them.
     """
     source = iter(rows)
-    measured = [[_table_cell(row.value(name)) for name in fields] for row in islice(source, MEASURED_ROWS)]
+    measured = [[_cell(row, name) for name in fields] for row in islice(source, MEASURED_ROWS)]
     longest = [max(map(len, column)) for column in zip(fields, *measured, strict=True)]
     widths = _fitted(longest, width)
     columns = fields[: len(widths)]
-    later = ([_table_cell(row.value(name)) for name in columns] for row in source)
+    later = ([_cell(row, name) for name in columns] for row in source)
     for cells in chain([columns], measured, later):
         pairs = zip(cells, widths, strict=False)
         yield "  ".join(f"{cut(cell, size):<{size}}" for cell, size in pairs).rstrip() + "\n"
@@ -78,6 +78,12 @@ def _table_cell(value: Any) -> str:
     if isinstance(value, list):
         return f"[{len(value)}]"
     return visible(_text(value))
+
+
+def _cell(row: Row, name: str) -> str:
+    """Return a cell of a table; the notes of a record are words, and no list of the answer."""
+    value = row.value(name)
+    return visible(", ".join(value)) if name == NOTES and isinstance(value, list) else _table_cell(value)
 
 
 def _csv_cell(value: Any, *, raw: bool) -> str:

@@ -78,7 +78,7 @@ def test_text_shows_valid_results_before_and_now(place: Place) -> None:
     out = place.call("diff", "a", "b").out
     assert "  3  done in both\n" in out
     assert "  1  done before, failed now\n" in out
-    assert "valid results: 100.0% before, 75.0% now, of those in both" in out
+    assert "valid results: 100.0 % before, 75.0 % now, of those in both" in out
     assert "  1 value  d1\n" in out
 
 

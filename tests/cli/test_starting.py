@@ -68,6 +68,52 @@ def test_schema_from_pydantic_class(place: Place) -> None:
         assert place.call("schema", "--from-pydantic", name).code == 2
 
 
+def test_quotes_are_marked_in_the_drafted_schema(place: Place) -> None:
+    """Without --quote stderr names the texts; with it they get x-quote; another name is refused with the nearest."""
+    record = {"title": "a", "items": [{"evidence": "b", "amount": 3}]}
+    (place.folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    assert "Texts of this schema: title, items.evidence." in place.call("schema", "--from-example", "record.json").err
+    ran = place.call("schema", "--from-example", "record.json", "--quote", "items.evidence")
+    assert ran.err == ""
+    schema = json.loads(ran.out)
+    assert schema["properties"]["items"]["items"]["properties"]["evidence"]["x-quote"] is True
+    assert "x-quote" not in schema["properties"]["title"]
+    compile_schema(schema, where="an example")
+    wrong = place.call("schema", "--from-example", "record.json", "--quote", "items.evidnce")
+    assert wrong.code == 2
+    assert "--quote: got 'items.evidnce', need one of title, items.evidence" in wrong.err
+    assert place.call("schema", "--quote", "title").code == 2
+
+
+def test_schema_from_a_real_pydantic_class(place: Place) -> None:
+    """Optional, nested and recursive fields; a class or module that fails is an error of the user, exit 2."""
+    pytest.importorskip("pydantic")
+    source = (
+        "from pydantic import BaseModel, Field\n"
+        "class Line(BaseModel):\n"
+        "    title: str\n"
+        "    parent: 'Line | None' = None\n"
+        "class Invoice(BaseModel):\n"
+        "    number: str = Field(json_schema_extra={'x-quote': True})\n"
+        "    note: 'str | None' = None\n"
+        "    lines: list[Line] = []\n"
+        "class Unfinished(BaseModel):\n"
+        "    other: 'Missing'\n"
+    )
+    (place.folder / "invoices.py").write_text(source, encoding="utf-8")
+    (place.folder / "faulty.py").write_text("1 / 0\n", encoding="utf-8")
+    ran = place.call("schema", "--from-pydantic", "invoices:Invoice", "--quote", "note,lines.title")
+    assert ran.code == 0, ran.err
+    schema = json.loads(ran.out)
+    assert schema["properties"]["number"] == {"type": "string", "x-quote": True}
+    assert schema["properties"]["note"]["anyOf"][0] == {"type": "string", "x-quote": True}
+    assert schema["$defs"]["Line"]["properties"]["title"]["x-quote"] is True
+    compile_schema(schema, where="a class")
+    for name, error in (("invoices:Unfinished", "PydanticUserError"), ("faulty:Invoice", "ZeroDivisionError")):
+        refused = place.call("schema", "--from-pydantic", name)
+        assert (refused.code, error in refused.err) == (2, True), refused.err
+
+
 def test_init_agent_copies_a_built_in_agent(place: Place) -> None:
     """The project owns the copy, and .gitignore excludes the output."""
     ran = place.call("init", "mine", "--agent", "extractor")
