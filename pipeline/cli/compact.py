@@ -33,7 +33,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--drop-history",
         action="store_true",
-        help="keep only the last line of each id; default: also its answer to the question before, for `diff`",
+        help="keep only the last line of each id; default: also the result of its previous fingerprint, for `diff`",
     )
 
 
@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         counts = output.index.counts()
         lost = compact(output.backend, output.index, history=not arguments.drop_history)
         if lost:
-            message = "removed %s to earlier questions; `pipeline diff --by fingerprint` compares them no more"
+            message = "removed %s of earlier fingerprints; `pipeline diff --by fingerprint` can no longer compare them"
             logger.warning(message, plural(lost, "answer"))
         names = ["results"]
         if arguments.format == "parquet":

@@ -42,7 +42,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         help="the output before, and the one after: folders, s3://…; default of the first: output.uri",
     )
     command.add_argument(
-        "--by", choices=("fingerprint",), help="compare the current and the earlier question within one output"
+        "--by",
+        choices=("fingerprint",),
+        help="compare the results of the current and the previous fingerprint in one output",
     )
     command.add_argument("--field", metavar="NAME", help="only this field, with its changes: companies.sentiment")
     command.add_argument(

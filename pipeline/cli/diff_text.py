@@ -54,7 +54,7 @@ def _shown_lines(comparison: Mapping[str, Any], *, colour: bool, width: int) -> 
 def _nothing_yet(comparison: Mapping[str, Any], *, width: int) -> Iterator[str]:
     """Yield the reason why one output has nothing to compare, and the commands that make it comparable."""
     once = comparison["asked_once"]
-    reason = f"{plural(once, 'document')} {'has' if once == 1 else 'have'} been asked one question only"
+    reason = f"{plural(once, 'document')} {'has' if once == 1 else 'have'} results of one fingerprint only"
     ways = "To compare the answers before and after, change a prompt, the schema or the model, and run again."
     yield from paragraph(f"Nothing to compare yet: {reason}. {ways} To compare with another output:", width=width)
     yield f"  pipeline diff {visible(shlex.quote(comparison['before']))} OTHER"

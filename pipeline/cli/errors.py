@@ -180,7 +180,7 @@ def record_lines(
         line = f"{attempt['provider']} at {attempt['endpoint']}, {attempt['latency_s']} s: {error}"
         yield from labelled(f"request {number}", visible(line), indent=2, width=width)
     if record.get("raw"):
-        yield "  answer (the part that was kept)"
+        yield "  answer (cut to output.raw_chars)"
         yield block(record["raw"], indent=4)
     if is_done:
         yield "  output"
@@ -198,7 +198,7 @@ def record_facts(record: Mapping[str, Any]) -> dict[str, str]:
         "error": record["error"] if record.get("error") not in (None, record.get("reason")) else "",
         "finished": f"{record['finished_at']}, run {record['run']} ({record['run_id']}){again}",
         "file": record["uri"],
-        "question": f"agent {record['agent']}, variant {record['variant']}, fingerprint {record['fingerprint'][:12]}",
+        "agent": f"{record['agent']}, variant {record['variant']}, fingerprint {record['fingerprint'][:12]}",
         "answered by": f"{model['provider']}, model {model['name']}, at {model['endpoint']}" if model else "",
         "bytes": f"sha256 {record['sha256'][:12]}" if record["sha256"] else "never read",
         "requests": f"{record['attempts']}, {plural(record.get('reasks') or 0, 'correction')}",

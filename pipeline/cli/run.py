@@ -87,7 +87,7 @@ def _add_selection_flags(command: argparse.ArgumentParser) -> None:
     add(
         "--redo",
         choices=("changed", "none", "all"),
-        help="which done documents to process again; default: those whose question changed",
+        help="which done documents to extract again; default: those whose prompts, schema or model changed",
     )
 
 

@@ -169,7 +169,7 @@ RULES: Mapping[str, Rule] = {
     "runner.refresh": Rule("Which part of the configuration is reloaded during a run."),
     "runner.refresh_every": Rule("Number of documents between two reloads of the configuration.", low=1),
     "max_reasks": Rule(
-        "How often the model is asked again after an answer that violates the schema.", low=0, high=1000
+        "Maximum number of further requests after an answer that violates the schema.", low=0, high=1000
     ),
     "runner.retry_runs": Rule(
         "Number of runs that retry a failed document while prompt, schema and model stay the same.", low=0

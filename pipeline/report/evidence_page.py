@@ -76,7 +76,7 @@ def _record(document: ShownDocument) -> Iterator[str]:
         return
     yield f"<p>{text(record['message'])}</p>"
     if record.get("raw"):
-        yield f"<h3>Answer (the part that was kept)</h3><pre>{text_html(record['raw'])}</pre>"
+        yield f"<h3>Answer (cut to output.raw_chars)</h3><pre>{text_html(record['raw'])}</pre>"
 
 
 def _json(value: Any, place: tuple[str | int, ...], numbers: Mapping[str, int], links: frozenset[int]) -> Iterator[str]:

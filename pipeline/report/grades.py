@@ -58,7 +58,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class WorstDocument:
-    """One of the documents with the most wrong values."""
+    """One of the documents with the most incorrect values."""
 
     id: str = ""
     wrong: int = 0

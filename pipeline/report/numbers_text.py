@@ -40,7 +40,7 @@ def numbers_lines(report: Report, *, width: int) -> list[str]:
         "concurrency": _limit(run.concurrency),
         "answered by": "; ".join(_provider_text(*item) for item in sorted(stats.providers.items())),
         "variants": "; ".join(_share(name, row) for name, row in sorted(stats.variants.items())),
-        "questions": _questions(report.questions),
+        "fingerprints": _questions(report.questions),
         "ignored": ", ".join(f"{grouped(count)} {visible(kind)}" for kind, count in run.ignored.items()),
     }
     lines = [line for label, text in rows.items() for line in labelled(label, text, indent=2, width=width)]
@@ -61,7 +61,7 @@ def _tokens(total: Tally) -> str:
 
 
 def _questions(rows: Sequence[QuestionRow]) -> str:
-    """Return the documents done per question in this run, with the variant where there are several."""
+    """Return the documents done per fingerprint in this run, with the variant where there are several."""
     done_rows = [row for row in rows if row.done]
     several = len({row.variant for row in done_rows}) > 1
     return "; ".join(
@@ -80,7 +80,7 @@ def _overhead(spent: Overhead | None) -> str:
     """Return the cost of preflights, liveness and verification requests; "" where a run does not report it."""
     if not spent or not spent.requests:
         return ""
-    return f"{plural(spent.requests, 'request')} for no document (preflight, verification)"
+    return f"{plural(spent.requests, 'request')} (preflight, prompt-length verification)"
 
 
 def _limit(concurrency: Concurrency | None) -> str:

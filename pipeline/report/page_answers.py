@@ -76,7 +76,7 @@ def _sentences(grades: Grades) -> Iterator[str]:
     yield f"Graded {grades.at[:10]} against {graded_text}{f' ({states})' if states else ''}, gold {gold.sha256[:12]}."
     right = metric_text(output.documents_right)
     yield (
-        f"F1 {metric_text(output.overall.f1)}, documents without any wrong value {right}, "
+        f"F1 {metric_text(output.overall.f1)}, documents without an incorrect value {right}, "
         f"valid answers {metric_text(output.valid)}; each with its 95 % interval."
     )
     if cost := _cost_text(output.cost):
@@ -86,7 +86,7 @@ def _sentences(grades: Grades) -> Iterator[str]:
         yield f"People who judged the same documents agree on {share} of {plural(grades.people.values, 'value')}."
     if grades.holdout_opened:
         times = plural(grades.holdout_opened, "time")
-        yield f"The holdout was graded {times}, for {plural(grades.holdout_questions, 'question')}."
+        yield f"The holdout was graded {times}, for {plural(grades.holdout_questions, 'fingerprint')}."
     if len(output.fields) > 1:
         number = len(output.fields)
         yield f"{number} fields are shown: about one interval in twenty misses its true value by chance."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.logs import visible
@@ -28,7 +28,7 @@ def profile_lines(report: Report, *, colour: bool, width: int) -> list[str]:
     lines = [line for label, text in rows.items() for line in labelled(label, text, indent=2, width=width)]
     if profile.against and profile.against.moved:
         lines[-1] = tinted(lines[-1], YELLOW, colour=colour)
-    twice = "" if profile.exact else ", documents done again counted twice"
+    twice = "" if profile.exact else ", including earlier results of repeated documents"
     return [f"Values of {plural(profile.documents, 'result')}{twice}", *lines]
 
 
@@ -67,17 +67,21 @@ def _filled(fields: Mapping[str, ProfiledField]) -> Iterator[str]:
 
 
 def _values(fields: Mapping[str, ProfiledField]) -> Iterator[str]:
-    """Yield the fields of numbers and dates, then those of few values, the least varied first; hidden texts last."""
+    """Yield the fields of numbers and dates, then those of few values, the least varied first; no free text."""
     ranges = [(name, row.dates) for name, row in fields.items() if row.dates is not None]
     ranges += [(name, row.numbers) for name, row in fields.items() if row.numbers is not None]
     for name, part in ranges:
         yield f"{visible(name)} {range_text(part)}"
     done = {name for name, _ in ranges}
-    frequent = [(name, row) for name, row in fields.items() if name not in done and row.values]
-    frequent.sort(key=lambda item: (item[1].values[0].value is None, -item[1].values[0].share))
-    for name, row in frequent:
-        most = ", ".join(f"{value_text(listed)} {share_text(listed.share)}" for listed in row.values[:SHOWN_VALUES])
-        yield f"{visible(name)} {most}"
+    listed = {name: [value for value in row.values if value.value is not None] for name, row in fields.items()}
+    frequent = [(name, values) for name, values in listed.items() if name not in done and values]
+    for name, values in sorted(frequent, key=lambda item: -item[1][0].share):
+        yield f"{visible(name)} {_frequent(values)}"
+
+
+def _frequent(values: Sequence[ValueShare]) -> str:
+    """Return the most frequent values with their shares."""
+    return ", ".join(f"{value_text(value)} {share_text(value.share)}" for value in values[:SHOWN_VALUES])
 
 
 def field_lines(profile: Profile | ProfiledVariant, *, width: int, variant: str = "") -> Iterator[str]:
@@ -88,7 +92,7 @@ def field_lines(profile: Profile | ProfiledVariant, *, width: int, variant: str 
     column = min(max(map(len, names), default=0), 30)
     for name, row in zip(names, profile.fields.values(), strict=True):
         parts = [f"{grouped(row.distinct)} distinct"] if row.distinct else []
-        parts += [", ".join(f"{value_text(value)} {share_text(value.share)}" for value in row.values[:SHOWN_VALUES])]
+        parts += [_frequent(row.values)]
         parts += [range_text(part) for part in (row.numbers, row.dates) if part is not None]
         sizes = ((row.lengths, "characters"), (row.items, "items"))
         parts += [_sized(part, unit) for part, unit in sizes if part is not None]

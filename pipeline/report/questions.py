@@ -1,4 +1,4 @@
-"""Results by question: documents per fingerprint of a variant, and the variants with more than one question.
+"""Results by fingerprint: documents per fingerprint of a variant, and the variants with more than one question.
 
 One variant of one run, or of one set of shards, is expected to have one question. Two mean that the agent or its
 settings changed during the work, so that the results are not comparable.
@@ -51,8 +51,9 @@ def _mixed(variant: str, runs: Sequence[RunSummary]) -> str:
         return ""
     ordered = sorted(counts, key=lambda name: (-counts[name], name))
     parts = ", ".join(f"{counts[name]:,} of {name[:SHOWN_CHARS]}" for name in ordered)
-    advice = "run again to redo the older ones, or --redo none to keep them"
-    return f"variant {variant} has results of {len(counts)} questions ({parts}): it changed during the work; {advice}"
+    change = "its prompts, schema or model changed during the work"
+    advice = "run again to repeat the older ones, or use --redo none to keep them"
+    return f"variant {variant} has results of {len(counts)} fingerprints ({parts}): {change}; {advice}"
 
 
 def _joined(groups: Iterable[set[str]], intended: Iterable[set[str]]) -> list[set[str]]:

@@ -203,7 +203,7 @@ def remaining(report: Report) -> Table:
 def questions(rows: Sequence[QuestionRow]) -> Table:
     """Return how many documents are done per question."""
     cells = [(row.fingerprint[:SHOWN_CHARS], row.variant, row.done, row.done_in_output) for row in rows]
-    return Table("Results by question", ("Fingerprint", "Variant", "Done in this run", "Done in all runs"), cells)
+    return Table("Results by fingerprint", ("Fingerprint", "Variant", "Done in this run", "Done in all runs"), cells)
 
 
 def whole_output(output: OutputCounts | None) -> Table:
@@ -231,7 +231,7 @@ def values(profile: Profile) -> Sequence[Table]:
         return ()
     about = f"Over {plural(profile.documents, 'result')}"
     if not profile.exact:
-        about += " (documents that were done again count each time; `pipeline report` reads all)"
+        about += ", including earlier results of repeated documents (`pipeline report` counts only the current ones)"
     if any(listed.value is None for row in profile.fields.values() for listed in row.values):
         about += "; (text) is one of the texts that `pipeline report --profile-values` shows"
     moved = {move.field for move in profile.against.moved} if profile.against else set()
@@ -272,6 +272,6 @@ def _moves(against: Movement) -> Table:
 
 
 def worst(output: GradedOutput) -> Table:
-    """Return the documents with the most wrong values."""
+    """Return the documents with the most incorrect values."""
     rows = [(document.id, document.wrong, document.state) for document in output.worst]
-    return Table("Documents with the most wrong values", ("Document", "Wrong values", "State"), rows)
+    return Table("Documents with the most incorrect values", ("Document", "Incorrect values", "State"), rows)

@@ -135,7 +135,7 @@ def _run_line(report: Report) -> str:
 
 def _failures(report: Report, *, colour: bool, width: int) -> list[str]:
     reasons = ordered_reasons(report.run)
-    lines = ["What failed, and what to do about it"] if reasons else []
+    lines = ["Failures by reason"] if reasons else []
     for reason, row in reasons[:SHOWN_REASONS]:
         lines.append(f"  {grouped(row.count):>7}  {tinted(visible(reason), BOLD, colour=colour)}")
         example = row.examples[0] if row.examples else None

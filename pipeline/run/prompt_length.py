@@ -69,7 +69,7 @@ def doubtful_results(output: Output, registry: VerifierRegistry) -> list[str]:
     ids = sorted(_cut_ids(output, late))
     if ids:
         count = plural(len(ids), "result")
-        logger.error("%s may have been cut before the limit was found; the next run repeats them", count)
+        logger.error("%s may come from prompts cut before the limit was found; the next run repeats them", count)
     return ids
 
 

@@ -65,7 +65,7 @@ class FailureGuard:
 
     def __init__(self, config: RunnerConfig) -> None:
         self._tried = _Watch(config, "tried")
-        self._sent = _Watch(config, "that were asked")
+        self._sent = _Watch(config, "that were sent")
 
     def add(self, outcome: Result | Failure) -> StopReason | None:
         """Return the end of the run when this outcome is one too many."""

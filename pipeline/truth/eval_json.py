@@ -18,7 +18,7 @@ from pipeline.truth.intervals import Estimate
 EVAL_VERSION = 1
 DIGITS = 4
 WORST = 10
-"""How many of the documents with the most wrong values are listed."""
+"""How many of the documents with the most incorrect values are listed."""
 
 
 @dataclass(frozen=True, slots=True)

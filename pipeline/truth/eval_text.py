@@ -56,7 +56,7 @@ def _head(content: Mapping[str, Any], *, width: int) -> Iterator[str]:
     )
     if gold["set"] == HOLDOUT:
         opened = content["holdout_opened"]
-        variants = f", for {plural(content['holdout_questions'], 'question')}" if opened else ""
+        variants = f", for {plural(content['holdout_questions'], 'fingerprint')}" if opened else ""
         yield from paragraph(f"The holdout was graded {plural(opened, 'time')} before{variants}.", width=width)
     if gold["accepted_unchanged"] is not None and gold["accepted_unchanged"] > 0:
         share = (
@@ -68,7 +68,7 @@ def _head(content: Mapping[str, Any], *, width: int) -> Iterator[str]:
         share = percent_text(people["agreeing"] / people["values"])
         yield from paragraph(
             f"{people['people']} people agree on {share} of {plural(people['values'], 'value')} that two of them "
-            "judged: no model can be asked to agree more.",
+            "judged: no model can agree with them more than that.",
             width=width,
         )
 
@@ -98,7 +98,7 @@ def _output(output: Mapping[str, Any], *, colour: bool, width: int, holdout: boo
     yield from _fields(output, width=width)
     if output["worst"]:
         yield ""
-        yield "  most wrong values"
+        yield "  most incorrect values"
         for document in output["worst"]:
             failed = ", failed" if document["state"] == "failed" else ""
             yield f"  {document['wrong']:>6}  {cut(visible(document['id']), width - 18)}{failed}"

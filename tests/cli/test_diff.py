@@ -230,7 +230,7 @@ def test_diff_after_a_single_run_explains_what_is_needed(place: Place) -> None:
     ran = place.call("diff", "a", "--by", "fingerprint")
     assert (ran.code, ran.err) == (0, "")
     output = " ".join(ran.out.split())
-    assert "2 documents have been asked one question only" in output
+    assert "2 documents have results of one fingerprint only" in output
     assert "change a prompt, the schema or the model, and run again" in output
     assert "pipeline diff a OTHER" in output
     assert diff(place, "a", "--by", "fingerprint")["documents"] == {}

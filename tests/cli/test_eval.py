@@ -309,13 +309,13 @@ def test_holdout_shows_no_ids_and_counts_its_uses(graded: Place) -> None:
     assert first.code == 0, first.err
     assert "The holdout was graded 0 times before." in first.out
     assert "d04" not in first.out
-    assert "1 time before, for 1 question." in graded.call("eval", "--gold", "gold.jsonl", "--set", "holdout").out
+    assert "1 time before, for 1 fingerprint." in graded.call("eval", "--gold", "gold.jsonl", "--set", "holdout").out
     assert not (graded.folder / "out" / "eval.json").exists()
     write_gold(graded.folder / "gold.jsonl", [judged(f"d{n:02}") for n in range(40)])
     content = json.loads(graded.call("eval", "--gold", "gold.jsonl", "--json").out)
     assert (content["holdout_opened"], content["holdout_questions"]) == (2, 1)
     sentences = answers(plain.from_json(Grades, content)).sentences
-    assert "The holdout was graded 2 times, for 1 question." in sentences
+    assert "The holdout was graded 2 times, for 1 fingerprint." in sentences
     assert any(sentence.startswith("3 fields are shown") for sentence in sentences)
 
 

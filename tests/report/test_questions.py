@@ -37,7 +37,7 @@ def test_two_fingerprints_of_a_variant_are_mixed(runs: list[RunSummary], mixed: 
 def test_mixed_fingerprints_warning_counts_each() -> None:
     """The larger number comes first, and the warning has advice."""
     (warning,) = mixed_variants([run({"a" * 64: 59}), run({"b" * 64: 61})])
-    assert "variant default has results of 2 questions (61 of bbbbbbbbbbbb, 59 of aaaaaaaaaaaa)" in warning
+    assert "variant default has results of 2 fingerprints (61 of bbbbbbbbbbbb, 59 of aaaaaaaaaaaa)" in warning
     assert "run again" in warning
 
 
@@ -55,13 +55,13 @@ def test_fingerprint_change_between_shards_is_reported(place: Place) -> None:
     assert place.report()["mixed_questions"] == []
     place.configure(agent={"system_prompt": "Another question.\n"})
     ran = place.run("--shard", "1/2")
-    assert "has results of 2 questions" in " ".join(ran.out.split())
+    assert "has results of 2 fingerprints" in " ".join(ran.out.split())
     report = place.report()
     assert len(report["questions"]) == 2
     assert sum(row["done"] for row in report["questions"]) == 20
     assert sum(row["done_in_output"] for row in report["questions"]) == 20
     page = (place.folder / "out" / "report.html").read_text(encoding="utf-8")
-    assert "Results by question" in page and "has results of 2 questions" in page
+    assert "Results by fingerprint" in page and "has results of 2 fingerprints" in page
     place.run("--shard", "0/2")
     assert place.report()["mixed_questions"] == []
     assert list(place.report()["output"]["questions"]["default"].values()) == [20]

@@ -33,8 +33,8 @@ from pipeline.report.contents import Report
 from pipeline.report.html import page as html_page
 from pipeline.report.merging import TOP, merge, quantile_s
 from pipeline.report.numbers import RunNumbers
-from pipeline.report.profile_text import field_lines, fitting
-from pipeline.report.profiled import ProfiledVariant
+from pipeline.report.profile_text import field_lines, fitting, profile_lines
+from pipeline.report.profiled import Profile, ProfiledVariant
 from pipeline.report.run_summary import Counts, OutputCounts
 from pipeline.shards import Shard
 
@@ -569,6 +569,16 @@ def test_page_sentence_for_one_document_and_for_equal_reasons() -> None:
     failed = [failure("a", reason="rejected"), failure("b", reason="invalid_json")]
     level = html_page(build_report([summary(stats_of(failed), counts=counts(failed=2))]))
     assert "most often with invalid_json (1)." in level
+
+
+def test_the_line_of_values_has_no_free_text() -> None:
+    """It shows the values of a list of choices, without the texts beside them."""
+    choice = {"filled": 1.0, "values": [{"value": None, "share": 0.6}, {"value": "USD", "share": 0.4}]}
+    fields = {"name": {"filled": 1.0, "values": [{"value": None, "share": 1.0}]}, "currency": choice}
+    profile = plain.from_json(Profile, {"documents": 9, "fields": fields})
+    report = replace(build_report([summary(stats_of([result()]), counts=counts(done=1))]), profile=profile)
+    lines = profile_lines(report, colour=False, width=100)
+    assert lines[2].split() == ["values", "currency", "USD", "40", "%"]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 160])

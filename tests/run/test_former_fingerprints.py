@@ -79,7 +79,7 @@ def test_dry_run_recognises_the_former_formula(place: Place) -> None:
     """It reports that no document would be sent again."""
     upgraded(place, "ollama")
     out = place.run("--dry-run").out
-    assert next(line.split() for line in out.splitlines() if "done again" in line)[2] == "0"
+    assert next(line.split() for line in out.splitlines() if "extracted again" in line)[2] == "0"
 
 
 def test_failure_of_the_former_formula_keeps_its_run_count(place: Place) -> None:
@@ -124,7 +124,7 @@ def test_diff_by_fingerprint_treats_both_formulas_as_one(place: Place) -> None:
     summary = {"v": 1, "run": 1, "run_id": "old", "shard": None, "config": {"question": {"default": asked}}}
     (runs / "old.json").write_text(json.dumps(summary), encoding="utf-8")
     ran = place.call("diff", "out", "--by", "fingerprint")
-    assert (ran.code, "asked one question only" in ran.out) == (0, True)
+    assert (ran.code, "results of one fingerprint only" in ran.out) == (0, True)
 
 
 @pytest.mark.parametrize("shard", [(), ("--shard", "0/1")])

@@ -84,7 +84,7 @@ def test_profile_counts_redone_documents_once(drifting: Place) -> None:
     assert (profile["exact"], profile["documents"]) == (True, 120)
     assert profile["fields"]["currency"]["values"][0] == {"value": "USD", "documents": 120, "share": 1.0}
     drifting.change("d001.txt", "[[doc:d001.txt]] A changed text, number 1.")
-    assert "Values of 121 results, documents done again counted twice\n" in drifting.run().out
+    assert "Values of 121 results, including earlier results of repeated documents\n" in drifting.run().out
     assert (drifting.report()["profile"]["exact"], drifting.report()["profile"]["documents"]) == (False, 121)
     assert drifting.call("report", "out").code == 0
     assert (drifting.report()["profile"]["exact"], drifting.report()["profile"]["documents"]) == (True, 120)

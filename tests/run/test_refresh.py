@@ -108,7 +108,7 @@ def test_invalid_new_configuration_is_ignored(place: Place, how: str) -> None:
         place.configure({**QUICK, "vllm.model": "no-such-model"})
     place.wait_for_results(20)
     log = finish(child, place)
-    assert len([line for line in log.splitlines() if "what runs stays" in line]) == 1
+    assert len([line for line in log.splitlines() if "the run keeps the previous one" in line]) == 1
     assert "provider switched" not in log
     assert {line["model"]["name"] for line in place.lines("results.jsonl")} == {"llama3.1"}
 
@@ -121,7 +121,7 @@ def test_repeatedly_broken_file_is_reported_each_time(place: Place) -> None:
         place.wait_for_results(results)
         place.configure(QUICK)
         place.wait_for_results(results + 8)
-    assert finish(child, place).count("what runs stays") == 2
+    assert finish(child, place).count("the run keeps the previous one") == 2
 
 
 def test_each_error_of_a_changed_configuration_is_reported(place: Place, other: FakeLLM) -> None:
@@ -135,7 +135,7 @@ def test_each_error_of_a_changed_configuration_is_reported(place: Place, other: 
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "other-model", "vllm.api_key": "wrong"})
     place.wait_for(lambda: len(other.requests) == 2, "another look at it")
     log = finish(child, place)
-    told = [line for line in log.splitlines() if "what runs stays" in line]
+    told = [line for line in log.splitlines() if "the run keeps the previous one" in line]
     assert [cause in line for cause, line in zip(("modle", "no-such-model", "401"), told, strict=True)] == [True] * 3
     assert log.index("401") < log.index("run ends")
     assert "repeated=" not in log
@@ -151,7 +151,7 @@ def test_refused_configuration_is_checked_and_reported_once(place: Place, other:
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "another-wrong-model"})
     place.wait_for(lambda: len(other.requests) == 2, "another look at it")
     log = finish(child, place)
-    told = [line for line in log.splitlines() if "what runs stays" in line]
+    told = [line for line in log.splitlines() if "the run keeps the previous one" in line]
     assert ["no-such-model" in line for line in told] == [True, False]
     assert "the server has 'other-model'" in told[0]
     assert "marked unavailable" not in log
@@ -166,7 +166,7 @@ def test_new_server_is_used_once_it_is_reachable(place: Place, other: FakeLLM) -
     other.up()
     place.wait_for(lambda: len(other.chats()) > 4, "documents at the other server")
     log = finish(child, place)
-    assert log.count("what runs stays") == 1
+    assert log.count("the run keeps the previous one") == 1
 
 
 def test_hanging_new_server_does_not_block_a_recovery(place: Place) -> None:
@@ -282,7 +282,7 @@ def test_refresh_all_applies_a_changed_prompt(place: Place) -> None:
     prints = [line["fingerprint"] for line in place.lines("results.jsonl")]
     assert len(set(prints)) == 2
     earlier = prints.count(prints[0])
-    assert f"done again  {earlier:>17,}" in place.run("--dry-run").out
+    assert f"extracted again  {earlier:>12,}" in place.run("--dry-run").out
 
 
 LONGER = {**AGENT["schema"], "properties": {"summary": {"type": "string", "minLength": 3}}}

@@ -243,7 +243,7 @@ def test_abort_error_rate_stops_the_run(place: Place) -> None:
     place.configure({"runner.concurrency": 16, "runner.fail_fast": 0, "runner.max_error_rate": 1})
     place.documents({f"d{n:03}.txt": "[[fault:http_400]]" if n % 3 else "text" for n in range(560)})
     ran = place.run(code=1)
-    assert "of the last 500 documents that were asked failed (runner.abort_error_rate 0.5)" in ran.err
+    assert "of the last 500 documents that were sent failed (runner.abort_error_rate 0.5)" in ran.err
     assert place.last_run()["counts"]["left"] > 0
 
 

@@ -105,7 +105,7 @@ class PromptVerifier:
                 return
             self.finding = replace(self.finding, unverified=reason)
         advice = "set the provider's `context_length`, so that longer documents fail instead of being cut"
-        logger.warning("%s: cannot verify that prompts are read whole: %s; %s", self.name, reason, advice)
+        logger.warning("%s: cannot verify that the server reads whole prompts: %s; %s", self.name, reason, advice)
 
     def forget_refusal(self) -> None:
         """Discard the finding that the server refuses long prompts: another one has answered in its place."""

@@ -61,7 +61,7 @@ class ConnectionReuse:
         """Return whether these bytes are a stray reply, and stop the reuse if so."""
         stray = bool(unread.strip(b"\r\n")) and not unread.startswith(FAREWELLS)
         if stray:
-            self.stop("the server sent bytes that no request asked for")
+            self.stop("the server sent bytes without a request")
         return stray
 
 
@@ -238,7 +238,7 @@ class _Watched:
         if self.sock is None:
             self.connect()
         if not self.exchanges and self.reuse.judge(self._unread() or b""):
-            raise StrayReplyError("the server sent a reply before it was asked")
+            raise StrayReplyError("the server sent a reply before the request")
         self.sent_at = time.monotonic()
         self._held = []
         self.begun = False

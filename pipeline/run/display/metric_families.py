@@ -50,13 +50,13 @@ class Families:
             "pipeline_attempt_duration_seconds", "From request to whole answer.", buckets=ATTEMPT_BUCKETS_S
         )
         self.queue = histogram(
-            "pipeline_queue_wait_seconds", "In the server's queue, where it tells.", buckets=QUEUE_BUCKETS_S
+            "pipeline_queue_wait_seconds", "Queue time that the server reports.", buckets=QUEUE_BUCKETS_S
         )
         self.up = Gauge(
-            "pipeline_provider_up", "1 while a provider can be asked.", (*COMMON, "provider"), registry=self.registry
+            "pipeline_provider_up", "1 while a provider is available.", (*COMMON, "provider"), registry=self.registry
         )
         self.started = gauge("pipeline_start_timestamp_seconds", "When this run started.")
-        self.exit_code = gauge("pipeline_exit_code", "What this run ended with; absent while it runs.")
+        self.exit_code = gauge("pipeline_exit_code", "Exit code; absent during the run.")
         by_reason = partial(Gauge, labelnames=(*COMMON, "reason"), registry=self.registry)
         self.remaining = by_reason(
             "pipeline_documents_remaining_failed", "Documents of the input that remain failed; set at the end."

@@ -88,11 +88,11 @@ def waiting_for(client: Failover, *, ready: bool, lost: bool, output: str | None
     None when nothing does.
     """
     if stopping:
-        return "what is in flight; a second Ctrl-C leaves at once"
+        return "requests in flight; a second Ctrl-C stops at once"
     model = client.load_conflict
     conflict_text = model.short(datetime.now(timezone.utc)) if model is not None else None
     if not ready:
-        return conflict_text or "the first look at the providers"
+        return conflict_text or "preflight of the providers"
     if output is not None or conflict_text is not None:
         return output or conflict_text
     trouble = client.trouble if lost else None

@@ -40,8 +40,8 @@ def exit_code(
     if complaint:
         return EXIT_FAILURES, complaint, None
     if doubtful:
-        complaint = f"{plural(doubtful, 'result')} may have been made from a cut prompt; the next run asks again"
-        return EXIT_FAILURES, complaint, "RESULTS MAY BE CUT"
+        complaint = f"{plural(doubtful, 'result')} may come from a cut prompt; the next run extracts them again"
+        return EXIT_FAILURES, complaint, "PROMPTS MAY BE CUT"
     if moved:
         return EXIT_FAILURES, moved, "VALUES MOVED"
     if listed is not None and listed < min_documents:

@@ -134,11 +134,11 @@ def _lines(
     yield f"  new              {counts['new']:>12,}"
     yield f"  changed          {counts['changed']:>12,}"
     failed = counts["failed"] + counts["failed, skipped"] + counts["accepted"]
-    tried = f"{counts['failed']:,} to be tried again"
+    tried = f"{counts['failed']:,} to be retried"
     accepted = f", {counts['accepted']:,} accepted" if counts["accepted"] else ""
     yield f"  failed before    {failed:>12,}   ({tried}, {counts['failed, skipped']:,} skipped{accepted})"
-    why = f"changed: {', '.join(change.parts)}" if change.parts else "the question changed, or --redo all"
-    yield f"  done again       {counts['question']:>12,}   ({why})"
+    why = f"changed: {', '.join(change.parts)}" if change.parts else "prompts, schema or model changed, or --redo all"
+    yield f"  extracted again  {counts['question']:>12,}   ({why})"
     if counts["leave"]:
         yield f"  left             {counts['leave']:>12,}   (not named by --only-failed)"
     if listing.ignored:
