@@ -9,7 +9,7 @@ import os
 import secrets
 import shlex
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,8 +102,11 @@ def user_name() -> str:
         return str(os.getuid())
 
 
-def same_command(arguments: argparse.Namespace, *, command: str = "run") -> str:
-    """Return a command with the configuration of this one, without document selection, shard or possible secrets."""
+def same_command(arguments: argparse.Namespace, *, command: str = "run", without: Collection[str] = ()) -> str:
+    """Return a command with the configuration of this one, without document selection, shard or possible secrets.
+
+    `without`: keys whose `--set` is left out, because the caller adds another value.
+    """
     words = ["pipeline", command]
     for flag in ("config", "output", "agent", "variant", "concurrency"):
         if getattr(arguments, flag):
@@ -111,7 +114,7 @@ def same_command(arguments: argparse.Namespace, *, command: str = "run") -> str:
     for uri in arguments.input or ():
         words += ["--input", mask_url(uri)]
     for text in arguments.set:
-        if not _may_hold_secret(text):
+        if not _may_hold_secret(text) and parse_set(text)[0] not in without:
             words += ["--set", text]
     return shlex.join(words)
 

@@ -94,7 +94,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     for warning in address_warnings(app, plan):
         write_out("\n".join(hanging(warning, indent=INDENT, width=width)))
     for remedy in remedies(checked, _other_servers(plan) if codes[0] == EXIT_LATER else ()):
-        write_out("\n".join(remedy_lines(remedy, same_command(arguments, command="check"), width=width)))
+        command = same_command(arguments, command="check", without=remedy.settings)
+        write_out("\n".join(remedy_lines(remedy, command, width=width)))
     for title, lines in sections.items():
         write_out("\n".join(["", tinted(visible(title), BOLD, colour=colour), *lines]))
     return code

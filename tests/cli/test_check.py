@@ -76,6 +76,8 @@ def test_check_suggests_a_command_with_an_installed_model(place: Place) -> None:
     assert (ran.code, pasted) == (2, "pipeline check --concurrency 3 --set ollama.model=llama3.1:latest")
     again = place.call(*shlex.split(pasted)[1:])
     assert (again.code, again.out.startswith("READY: ollama")) == (0, True)
+    wrong = place.call("check", "--set", "ollama.model=other", "--set", "ollama.timeout=9").out
+    assert "pipeline check --set ollama.timeout=9 --set ollama.model=llama3.1:latest" in wrong
 
 
 def test_check_suggests_another_local_server() -> None:
