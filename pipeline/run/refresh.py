@@ -100,7 +100,7 @@ class Refresher:
         try:
             return self._changed(self._plan, versions, start=start)
         except ConfigError as error:
-            self._log_once(f"the changed configuration cannot be used, what runs stays: {error}")
+            self._log_once(f"the changed configuration cannot be used; the run keeps the previous one: {error}")
             return None
 
     def _changed(self, before: ExtractionPlan, versions: Versions, *, start: Start) -> ExtractionPlan | None:
@@ -129,7 +129,7 @@ class Refresher:
     def _refuse(self, plan: ExtractionPlan, versions: Versions) -> None:
         trouble = plan.client.first.trouble
         if trouble is not None and trouble.preflight is not None:  # None: the end of the run cut the look short
-            complaint = "the provider of the changed configuration cannot be used, what runs stays"
+            complaint = "the provider of the changed configuration cannot be used; the run keeps the previous one"
             self._log_once(f"{complaint}: {trouble.preflight.message}")
             if trouble.state == "misconfigured":
                 self._known_versions = versions
