@@ -45,8 +45,8 @@ def test_pickled_files_and_lines_are_read_the_same(tmp_path: Path) -> None:
 
 
 def test_worker_notices_a_replaced_file(tmp_path: Path) -> None:
-    """Its newest version is read; a removed file is a failure of the document."""
-    path = tmp_path / "a.txt"
+    """A file that is opened in the worker is read in its newest version; a removed file fails its document."""
+    path = tmp_path / "a.md"
     path.write_text("text", encoding="utf-8")
     (entry,) = entries(tmp_path).values()
     sent = pickle.loads(pickle.dumps(entry))

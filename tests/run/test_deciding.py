@@ -93,10 +93,10 @@ def test_corrected_text_field_retries_unreadable_documents(place: Place) -> None
     place.run(code=1)
     assert set(place.failed().values()) == {"document_unreadable"}
     place.run(code=1)
-    assert dry(place) == "4   (0 to be tried again, 4 skipped)"
+    assert dry(place) == "4   (0 to be retried, 4 skipped)"
     right = ("--set", "input.text_field=body")
-    assert dry(place, *right) == "4   (4 to be tried again, 0 skipped)"
-    assert dry(place, *right, "--no-retry-failed") == "4   (0 to be tried again, 4 skipped)"
+    assert dry(place, *right) == "4   (4 to be retried, 0 skipped)"
+    assert dry(place, *right, "--no-retry-failed") == "4   (0 to be retried, 4 skipped)"
     ran = place.run(*right)
     assert "FINISHED: 24 found, 4 done, 20 skipped (exit 0)" in ran.out
     assert place.failed() == {}
