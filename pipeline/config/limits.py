@@ -51,16 +51,23 @@ def limits_of(settings: Mapping[str, float]) -> InputLimits:
     """Return the limits with the given values over the defaults; ConfigError for an unknown or invalid one."""
     names = [field.name for field in fields(InputLimits)]
     values: dict[str, float] = {}
-    for name, value in settings.items():
+    for name, number in settings.items():
         if name not in names:
             raise ConfigError(f"limits.{name}: unknown, need one of {', '.join(names)}{nearest_hint(name, names)}")
         rule = _RULES[name]
+        value = int(number) if float(number).is_integer() else number
         low = rule.low or 0
         high = rule.high or 0
         is_integer = isinstance(getattr(InputLimits(), name), int)
-        if not low <= value <= high or (is_integer and value != int(value)):
+        if not low <= value <= high or (is_integer and not isinstance(value, int)):
             kind = "a whole number" if is_integer else "a number"
             need = f"{kind}{f' of {rule.unit}' if rule.unit else ''} from {low:g} to {high:g}"
             raise ConfigError(f"limits.{name}: got {shown(value, rule)}, need {need}")
-        values[name] = int(value) if is_integer else value
+        values[name] = value
     return InputLimits(**values)  # type: ignore[arg-type]
+
+
+def changed_limits(settings: Mapping[str, float]) -> dict[str, float]:
+    """Return the limits that differ from the defaults, whole numbers as integers; ConfigError as limits_of."""
+    limits = limits_of(settings)
+    return {name: getattr(limits, name) for name, _, default in limit_settings() if getattr(limits, name) != default}

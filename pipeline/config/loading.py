@@ -6,7 +6,7 @@ It must not define a default (models.py) or a range (table.py), and must not con
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,23 @@ _NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """A value that was set, with the kind of its source and the name of that source for messages."""
+    """A value that was set, with the kind of its source and the name of that source for messages.
+
+    `inside`: path of the value within a mapping whose other values come from `weaker`; () for a whole setting.
+    """
 
     value: Any
     origin: ValueSource
     place: str
+    inside: tuple[str, ...] = ()
+    weaker: _Setting | None = None
+
+    def place_of(self, path: Sequence[str]) -> str:
+        """Return the source of the value at a path within the setting."""
+        common = min(len(path), len(self.inside))
+        return (
+            self.place if self.weaker is None or path[:common] == self.inside[:common] else self.weaker.place_of(path)
+        )
 
 
 def parse_set(text: str) -> tuple[str, str]:
@@ -69,8 +81,9 @@ def load_config(
     for key, value in (overrides or {}).items():
         parsed = value_of_text(key, value) if isinstance(value, str) else value
         name, inside = split_key(key)
-        before = settings[name].value if name in settings else None
-        settings[name] = _Setting(_placed(parsed, inside, before), "flag", "command line")
+        before = settings.get(name) if inside else None
+        value = _placed(parsed, inside, before.value if before else None)
+        settings[name] = _Setting(value, "flag", "command line", inside, before)
     place = str(file.path) if file is not None else "environment and command line"
     app = _assemble(settings, errors, place=place)
     _register_secrets(app)
@@ -184,8 +197,14 @@ def _build(items: dict[str, _Setting], cls: type, *, section: str, errors: list[
     try:
         return cls(**values)
     except ConfigError as cause:
-        errors += [f"{section}.{line} ({place})" for line in str(cause).splitlines()]
+        errors += [f"{section}.{line} ({_place_of(line, items, place)})" for line in str(cause).splitlines()]
         return None
+
+
+def _place_of(error_text: str, items: Mapping[str, _Setting], place: str) -> str:
+    """Return the source of the setting that an error text begins with; `place` for one that was not set."""
+    name, *inside = error_text.partition(":")[0].split(".")
+    return items[name].place_of(tuple(inside)) if name in items else place
 
 
 def _without_weaker_key(items: dict[str, _Setting]) -> dict[str, _Setting]:

@@ -14,7 +14,7 @@ from pipeline.config.checks import check_fields as check_fields
 from pipeline.config.checks import rule_of as rule_of
 from pipeline.config.constraints import Rule, nearest_hint, others, shown
 from pipeline.config.csv_options import check_csv
-from pipeline.config.limits import limits_of
+from pipeline.config.limits import changed_limits
 from pipeline.config.request import check_ollama_fields
 from pipeline.errors import ConfigError
 
@@ -131,7 +131,7 @@ class InputConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "input")
-        limits_of(self.limits)
+        object.__setattr__(self, "limits", changed_limits(self.limits))
         check_csv(self.csv)
         names = [source.name for source in self.uri if source.name is not None]
         for name in names:

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 
 from pipeline.config import AppConfig, InputConfig, InputSource, OllamaConfig, VLLMConfig, mask_url
 from pipeline.config.constraints import hints_of
+from pipeline.config.differences import changed_settings
 from pipeline.config.discovery import ConfigFile
 from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.config.keys import env_names, known_keys, sections
@@ -589,3 +590,29 @@ def test_key_below_a_plain_setting_is_unknown() -> None:
     """It is reported like a misspelt key."""
     with pytest.raises(ConfigError, match=r"runner\.refresh\.now: .*unknown key"):
         load_config(None, environ={}, overrides={"runner.refresh.now": "1"})
+
+
+class TestLimits:
+    def test_wrong_limit_names_its_own_source(self, write: Any) -> None:
+        """A wrong `--set input.limits.X` is the command line's, a wrong limit of the file beside it the file's."""
+        path = write("input: {limits: {columns: 5}}")
+        flags = {"input.limits.members": "-3", "input.limits.ratio": "9"}
+        assert complaint(path, overrides=flags).endswith("(command line)")
+        path = write("input: {limits: {members: -3}}")
+        assert complaint(path, overrides={"input.limits.ratio": "9"}).endswith(f"({path})")
+
+    def test_wrong_csv_option_names_its_source(self, write: Any) -> None:
+        """An error that is found only when the section is built names the source of its setting."""
+        text = complaint(write("agent: extractor"), overrides={"input.csv.delimiter": "abc"})
+        assert text.endswith("(command line)")
+
+    def test_whole_limits_are_shown_as_integers(self, write: Any) -> None:
+        """A number is shown as it was typed, also in the message about a wrong one."""
+        app = load_config(write("input: {limits: {members: 7, cpu_s: 30, ratio: 1.5}}"), environ={})
+        assert json.dumps(describe(app)["input"]["limits"]) == '{"cpu_s": 30, "members": 7, "ratio": 1.5}'
+        assert "got -3," in complaint(None, overrides={"input.limits.members": "-3"})
+
+    def test_default_limits_are_no_changed_setting(self, write: Any) -> None:
+        """A limit that is set to its default does not differ from the defaults."""
+        app = load_config(write("input: {limits: {cpu_s: 20, members: 10000000}}"), environ={})
+        assert changed_settings(app) == []
