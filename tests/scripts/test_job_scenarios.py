@@ -83,7 +83,7 @@ def test_prompt_change_during_a_backfill_is_reported(trial: Trial) -> None:
     assert faults_of(trial, ids, waited((cluster, job), trouble=change)) == []
     report = trial.report()
     assert len({row["fingerprint"] for row in report["questions"]}) == 2
-    assert "it changed during the work" in report["mixed_questions"][0]
+    assert "changed during the work" in report["mixed_questions"][0]
 
 
 def test_failed_backfill_resumes_after_a_repair(trial: Trial, keyed: FakeLLM) -> None:
