@@ -193,11 +193,12 @@ def _words(option: Any, rule: Rule, *, is_bounded: bool) -> str:
 def _bounds(rule: Rule, *, is_bounded: bool) -> str:
     low = rule.low if rule.above is None else None
     bounds = ((">", rule.above), (">=", low), ("<=", rule.high if is_bounded else None))
-    texts = [f"{sign} {_bound_text(bound)}" for sign, bound in bounds if bound is not None]
+    texts = [f"{sign} {bound_text(bound)}" for sign, bound in bounds if bound is not None]
     return f" {' and '.join(texts)}" if texts else ""
 
 
-def _bound_text(bound: float) -> str:
+def bound_text(bound: float) -> str:
+    """Return a bound as a person writes it: a whole number with all its digits."""
     return str(int(bound)) if bound == int(bound) else f"{bound:g}"
 
 

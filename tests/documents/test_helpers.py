@@ -240,9 +240,9 @@ def test_light_formats_start_no_helper() -> None:
     ("limits", "message"),
     [
         ({"cpu": 1}, "limits.cpu: unknown, need one of cpu_s, memory_mb"),
-        ({"cpu_s": 0}, "limits.cpu_s: got 0.0, need a number of seconds from 0.1"),
+        ({"cpu_s": 0}, "limits.cpu_s: got 0, need a number of seconds from 0.1"),
         ({"columns": 1.5}, "limits.columns: got 1.5, need a whole number"),
-        ({"memory_mb": 1}, "limits.memory_mb: got 1.0, need a number of MB from 16"),
+        ({"memory_mb": 1}, "limits.memory_mb: got 1, need a number of MB from 16 to 1048576"),
     ],
 )
 def test_invalid_limit_is_refused(limits: dict[str, float], message: str) -> None:
