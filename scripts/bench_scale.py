@@ -191,7 +191,7 @@ def pages(keys: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """How the requests of one worker grow, from the two sizes that were measured.
+    """Growth of one worker's requests, from the two measured sizes.
 
     `fixed`: requests by kind, those of the small size. `list_in`, `list_out`: listings of the input, of the results and
     errors; their pages grow.

@@ -14,7 +14,7 @@ from itertools import islice
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """How a family of models opens and closes its thoughts, as regular expressions; `seen_on`: which models."""
+    """Marks around the thoughts of a family of models, as regular expressions; `seen_on`: the tried models."""
 
     opening: str
     closing: str

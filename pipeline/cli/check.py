@@ -50,7 +50,7 @@ from pipeline.terminal import BOLD, hanging, tinted, unwrapped_or_width, wants_c
 EXAMPLES = "examples:\n  pipeline check\n  pipeline check --config config/prod.yaml --all"
 
 REPLICA_LOGGER = "pipeline.llm.replica"
-"""It warns of unusable servers, which this command reports anyway."""
+"""Logger whose warnings of unusable servers are hidden: this command reports them anyway."""
 _EXIT_CODES = {"ok": EXIT_OK, "misconfigured": EXIT_CONFIG, "unreachable": EXIT_LATER}
 
 

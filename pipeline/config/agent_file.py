@@ -14,7 +14,7 @@ from pipeline.config.models import Overflow, check_fields
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ExtractionSettings:
-    """What an agent and each of its variants may set; None keeps the value of the level above."""
+    """Settings of an agent and of each of its variants; None keeps the value of the level above."""
 
     provider: str | None = None
     fallback: tuple[str, ...] | None = None

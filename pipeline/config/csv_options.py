@@ -1,4 +1,4 @@
-"""How the cells of a CSV file are written: the settings of `input.csv`."""
+"""Format of a CSV file's cells: the settings of `input.csv`."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ class OutputConfig:
 
 @dataclass(frozen=True, slots=True)
 class AnswersConfig:
-    """Where to find an answer in a response, and how far to repair its text before validation."""
+    """Place of the answer in a response, and the repairs of its text before validation."""
 
     repair: Literal["off", "basic", "full"] = "basic"
     from_reasoning: bool = True

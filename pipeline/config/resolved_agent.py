@@ -1,4 +1,4 @@
-"""What is asked of whom after all precedence: an agent's prompts, schema and providers, as frozen data."""
+"""An agent's prompts, schema and providers after all precedence, as frozen data."""
 
 from __future__ import annotations
 

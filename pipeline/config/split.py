@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class SplitConfig:
-    """How documents are cut. `window_tokens` None: only if they do not fit; `overlap_tokens` None: by window size."""
+    """Sizes of windows. `window_tokens` None: only if they do not fit; `overlap_tokens` None: by window size."""
 
     window_tokens: int | None = None
     overlap_tokens: int | None = None

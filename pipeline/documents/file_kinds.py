@@ -42,7 +42,7 @@ class FileKind(NamedTuple):
 
     @property
     def is_stream(self) -> bool:
-        """Whether a container must be read to its end to list its entries: all kinds except .zip."""
+        """True for a container that must be read to its end to list its entries: all kinds except .zip."""
         if self.archive is not None:
             return self.archive is not ZIP
         return self.form is not None and self.form.split is not None

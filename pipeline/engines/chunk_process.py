@@ -28,7 +28,7 @@ _MESSAGE_CHARS = 1000
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """How one run of a chunk ended. `exit_code`: as of `pipeline run`; 128 + N when signal N killed the process.
+    """End of one run of a chunk. `exit_code`: as of `pipeline run`; 128 + N when signal N killed the process.
 
     `counts`: documents of this run; all 0 when it ended before it had any. `message`: why it did not end with 0.
     """

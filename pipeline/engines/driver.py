@@ -1,4 +1,4 @@
-"""Hands out the chunks of a plan to an engine: at most N at a time, each until it has ended for good.
+"""Submit the chunks of a plan to an engine: at most N at a time, each until it has ended for good.
 
 It must not know an engine: an adapter submits, waits and cancels. It writes no output.
 """

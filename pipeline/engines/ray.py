@@ -18,7 +18,7 @@ from pipeline.errors import EXIT_CONFIG, EXIT_INTERNAL, EXIT_LATER, ConfigError,
 logger = logging.getLogger(__name__)
 
 LOST_TRIES = 10
-"""How often Ray repeats a chunk whose node it has lost: spot machines are taken away more than once in a long run."""
+"""Number of times that Ray repeats a chunk whose node is lost: a long run loses spot machines more than once."""
 _TURN_S = 0.2
 _ANSWERS_S = 10.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -45,7 +45,7 @@ def check_ray(address: str | None) -> None:
 
 
 class RayEngine:
-    """Runs chunks on a cluster of Ray, or on a Ray of its own where there is none."""
+    """Engine that runs chunks on a Ray cluster, or on a local Ray where there is none."""
 
     def __init__(self, address: str | None, *, slots: int, chunk: Mapping[str, Any]) -> None:
         """Connect; ConfigError without the extra. `chunk`: the arguments of `run_chunk` but the index."""
@@ -100,7 +100,7 @@ class RayEngine:
 
 
 class _LoggedText(io.TextIOBase):
-    """Logs what Ray prints about its nodes: standard output is for the summary."""
+    """Log of the lines that Ray prints about its nodes: standard output is for the summary."""
 
     def write(self, text: str) -> int:
         """Log each line."""

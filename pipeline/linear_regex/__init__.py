@@ -36,7 +36,7 @@ class LinearRegex:
     """A compiled pattern that answers yes or no; safe to share between threads."""
 
     def __init__(self, pattern: str, flags: int = 0) -> None:
-        """Raises re.error for what is no pattern, UnsupportedPatternError for one that needs backtracking."""
+        """Raise re.error for an invalid pattern, UnsupportedPatternError for one that needs backtracking."""
         try:
             compiled = re.compile(pattern, flags)
             tree = parse(pattern, flags)

@@ -15,7 +15,7 @@ _MAX_KINDS = 10_000
 _END = -1
 
 Holds = Callable[[int], bool]
-"""Does an assertion hold at this position of a text?"""
+"""Return True when an assertion holds at this position of a text."""
 
 
 class TooExpensiveError(Exception):
@@ -147,7 +147,7 @@ class Automaton:
         return node
 
     def _kind(self, char: str) -> int:
-        """Which leaves of the pattern the character fits, a bit each."""
+        """Return the leaves of the pattern that the character fits, one bit each."""
         if len(self._kinds) > _MAX_KINDS:
             self._kinds.clear()
         kind = sum(1 << number for number, fits in enumerate(self._leaves) if fits(char))

@@ -12,7 +12,7 @@ MAX_STEPS = 20_000
 """Places in a pattern, its counted repeats written out."""
 
 LEAVES = frozenset(("LITERAL", "NOT_LITERAL", "ANY", "IN"))
-"""What the standard library's parser calls a single character."""
+"""Names of a single character in the standard library's parser."""
 
 _LEAF_FLAGS = re.IGNORECASE | re.MULTILINE | re.DOTALL | re.ASCII
 _POSITIONS = {

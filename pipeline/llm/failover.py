@@ -50,7 +50,7 @@ class Failover:
 
     @property
     def available(self) -> bool:
-        """Whether each variant has a provider with an available replica."""
+        """Return True when each variant has a provider with an available replica."""
         return all(any(provider.available for provider in order) for order in self.orders.values())
 
     @property

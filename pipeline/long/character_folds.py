@@ -42,8 +42,10 @@ _ALTERABLE = (
 
 @dataclass(frozen=True, slots=True)
 class CharacterFolds:
-    """What NFKC does to characters: `single` gives those that become one other character, `several` those that become
-    more than one, `combining` those that may combine with the character before them.
+    """Effects of NFKC on characters.
+
+    `single`: characters that become one other character. `several`: those that become more than one.
+    `combining`: those that may combine with the character before them.
     """
 
     single: Mapping[int, str]

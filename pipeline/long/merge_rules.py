@@ -1,4 +1,4 @@
-"""How the values of each place of a schema are merged, as data; `pipeline.answers.merge_rules` reads it.
+"""Rules for merging the values of each place of a schema, as data; `pipeline.answers.merge_rules` reads it.
 
 It must not read a schema.
 """
@@ -28,7 +28,7 @@ class By:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rule:
-    """How the values of one place are merged.
+    """Rule for merging the values of one place.
 
     `how`: a value of `x-merge`. `nullable`: null is accepted. `empty`: the keys of `x-empty`, by `value_key`.
     `is_quote`: the value is a quote of the document. `most`: `maxItems`, or `maxLength` of a joined text; `cuts`:

@@ -113,7 +113,7 @@ class WindowSize:
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """Whether a document is cut before it is sent, and the size of its windows; None: the room is too small."""
+    """Return whether a document is cut before it is sent, and the size of its windows; None: the room is too small."""
 
     is_cut: bool
     size: WindowSize | None

@@ -1,4 +1,4 @@
-"""Waits for an output in an outage of its store, its disk or this machine.
+"""Wait for an output during an outage of its store, its disk or this machine.
 
     a thread's loop   ──try_once──▶ task ──▶ store     after a failure: retry on a later turn, after the back-off
     the main thread   ──attempt───▶ task ──▶ store     after a failure: wait, repeat

@@ -45,7 +45,7 @@ class QuestionRow:
 
 @dataclass(frozen=True, slots=True)
 class FieldRow:
-    """How often a field is filled and its mean items, now and in the run before; None with fewer than 10 documents."""
+    """Share of results with the field filled and its mean items, now and in the run before; None below 10 documents."""
 
     filled: float | None = None
     filled_before: float | None = None

@@ -55,7 +55,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class FieldCounts:
-    """How often one field of the results was empty, and how many items its lists held."""
+    """Number of results in which a field was empty, and of the items in its lists."""
 
     documents: int = 0
     empty: int = 0

@@ -83,7 +83,7 @@ class ShownDocument:
 
     @property
     def window_borders(self) -> list[tuple[int, str]]:
-        """Where each window of the text begins, or where the one that failed begins and ends, with a label."""
+        """Return the beginning of each window, or beginning and end of the one that failed, with a label."""
         if self.text is None or self.trouble:
             return []
         failed = self.record.get("window")

@@ -21,7 +21,7 @@ from pipeline.report.numbers import Example, RunNumbers, Step
 
 _KEPT_NAMES = 60
 STEPS = 6
-"""How many of the last requests of an example are kept."""
+"""Number of the last requests that are kept of an example."""
 _OTHERS = "(others)"
 _LATENCY_MAX_S = 1e6
 

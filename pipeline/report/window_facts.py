@@ -1,4 +1,4 @@
-"""What a record tells of the windows of its document, as facts for `errors --show`, `show` and `try`.
+"""Facts about the windows of a document, from its record, for `errors --show`, `show` and `try`.
 
 It must not read a file: it is given the lines of windows.jsonl.
 """

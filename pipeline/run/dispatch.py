@@ -1,4 +1,4 @@
-"""Sends waiting entries to workers while there is room for them. Used by the main thread."""
+"""Send waiting entries to workers while there is room for them. Used by the main thread."""
 
 from __future__ import annotations
 

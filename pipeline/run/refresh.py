@@ -1,4 +1,4 @@
-"""Finds a provider at the start, and looks at the configuration again in mid-run.
+"""Find a provider at the start, and apply changes of the configuration during a run.
 
 It builds and checks new plans; when they are used is the runner's business.
 """
@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 MAX_START_PAUSE_S = 5.0
 LOOK_S = 0.02
 SIBLING_S = 5.0
-"""How long the replicas beside one that refuses our settings have to pass: a wrong model is said within seconds."""
+"""Time limit for the other replicas when one refuses the settings: a wrong model is reported within seconds."""
 Versions = list[tuple[int, int] | None]
 
 
 class Refresher:
-    """Looks after the plan of a run; its methods are called by one thread at a time."""
+    """Keeper of a run's plan; its methods are called by one thread at a time."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Refresher:
         resumes: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`resumes`: the run goes on from an earlier one, so that a server that refuses it is waited for."""
+        """`resumes`: the run continues an earlier one, so it waits for a server that refuses it."""
         self._app = app
         self._load = load
         self._stop = stop
@@ -53,10 +53,10 @@ class Refresher:
         self._known_versions = self._versions()
 
     def establish(self, plan: ExtractionPlan, *, start: Start) -> None:
-        """Returns when each variant's provider can be asked, or when waiting for one is up to the run.
+        """Return when each variant has an available provider, or when the run itself is to wait for one.
 
-        ConfigError when a first provider is a dead end, no other can be asked instead, and the run resumes no earlier
-        one. A fallback that is not needed is not looked at: that might load its model.
+        ConfigError when a first provider has an error that remains, no other can replace it, and the run resumes no
+        earlier one. A fallback that is not needed gets no preflight: that might load its model.
         """
         self._plan = plan
         plan.client.quarantine()
@@ -86,7 +86,7 @@ class Refresher:
         self._log_once(f"{dead_ends(plan)}; {reason} (runner.config_grace_s)".replace("\n", "; "))
 
     def refresh(self, *, start: Start) -> ExtractionPlan | None:
-        """A new plan, checked, when the configuration asks for one; None when all stays as it is.
+        """Return a new plan, checked, when the configuration requires one; None when nothing changes.
 
         What was refused is not looked at again before a watched file has changed; only a server that cannot be reached
         is, since it may just be starting.
@@ -104,7 +104,7 @@ class Refresher:
             return None
 
     def _changed(self, before: ExtractionPlan, versions: Versions, *, start: Start) -> ExtractionPlan | None:
-        """The plan of the configuration as it is now; None when nothing of it concerns the plan, or it is refused."""
+        """Return the plan of the present configuration; None when no change concerns the plan, or it is refused."""
         now = self._load()
         if now == self._app:
             self._logged.clear()
@@ -136,14 +136,14 @@ class Refresher:
         plan.client.close()
 
     def _versions(self) -> Versions:
-        """What changes when a watched file does; None for one that is not there just now."""
+        """Return the version of each watched file, in order; None for one that is missing."""
         return [_version(path) for path in self._watched]
 
     def _wait_for(self, provider: Provider, patience_s: float, *, start: Start) -> bool:
-        """True as soon as one replica passes its preflight, whatever the others do.
+        """Return True as soon as one replica passes its preflight.
 
-        False when the time is up and nobody is being looked at (a model may be loading, but not while other clients
-        keep it), or when one is a dead end and no other passes within seconds.
+        Return False when the time is up and no preflight is running (a model may be loading, but not while other
+        clients keep it in use), or when one replica refuses the settings and no other passes within seconds.
         """
         deadline = self._clock() + patience_s
         dead_end = float("inf")
@@ -171,14 +171,14 @@ class Refresher:
             self._log_once(f"provider {first.name} cannot be used ({why}); taking the fallback {fallback.name}")
 
     def _allowed(self, now: AppConfig) -> AppConfig:
-        """The configuration without what may not change in a run; a change there is said once."""
+        """Return the configuration without settings that are fixed for a run; a change of these is reported once."""
         app = allowed(now, self._app)
         if fixed := list(differences(app, now)):
             self._log_once(f"{', '.join(fixed)} cannot change in a run: left for the next one")
         return app
 
     def _agent(self, plan: ExtractionPlan) -> Agent:
-        """The agent to ask: as its file is now with `refresh: all`, else as it was at the start."""
+        """Return the agent: of its present file with `refresh: all`, else as it was at the start."""
         before = plan.agent
         now = load_agent(self._app.agent, agents_dir=self._app.agents_dir)
         if (now.settings, now.variants, now.schema) == (before.settings, before.variants, before.schema):
@@ -191,13 +191,13 @@ class Refresher:
         return before
 
     def _log_once(self, message: str, *, about: str = "") -> None:
-        """Logs the warning, unless this one, or one about the same, was written before."""
+        """Log the warning, unless this one, or one about the same settings, was written before."""
         if (about or message) not in self._logged:
             self._logged.add(about or message)
             logger.warning("%s", message)
 
     def _log(self, before: ExtractionPlan, after: ExtractionPlan, *, changed: list[str]) -> None:
-        """Says which provider, model or variant is asked from now on, or else which settings are new."""
+        """Log the provider, model or variant that gets the next requests, or else the new settings."""
         old = _asked(before)
         new = _asked(after)
         if old == new:
@@ -215,7 +215,7 @@ class Refresher:
 
 
 def _asked(plan: ExtractionPlan) -> dict[str, str]:
-    """Who is asked: provider, models, replicas and variants, as a log shows them."""
+    """Return provider, models, replicas and variants of a plan as fields of the log."""
     first = plan.client.first
     serving = next((replica for replica in first.replicas if replica.state == "up"), first.replicas[0])
     return {
@@ -227,7 +227,7 @@ def _asked(plan: ExtractionPlan) -> dict[str, str]:
 
 
 def dead_ends(plan: ExtractionPlan) -> str:
-    """What is wrong with each provider that trying again will not mend, a line each."""
+    """Return one line for each provider whose error remains however often it is tried."""
     troubles = [(provider.name, provider.trouble) for provider in plan.client.providers]
     return "\n".join(
         f"provider {name} ({replica.client.model.endpoint}): {replica.preflight.message}"

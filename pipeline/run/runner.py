@@ -69,16 +69,16 @@ class Runner:
 
     @property
     def in_flight(self) -> int:
-        """The number of requests in flight: documents at the workers, and windows of open documents."""
+        """Return the number of requests in flight: documents at the workers, and windows of open documents."""
         return self.flight.documents + self.long.in_flight
 
     @property
     def most_in_flight(self) -> int:
-        """The number of requests that may be in flight now."""
+        """Return the number of requests that may be in flight now."""
         return self._workforce.limited(self.job.limit.value)
 
     def interrupt(self, number: int) -> None:
-        """Ends the run because of a signal, the second time at once; called by a signal handler: it notes and wakes."""
+        """End the run because of a signal, on the second one at once; called by the signal handler."""
         self._hurry = self.end is not None
         self.end_wait.limit(0.0 if self._hurry else self.job.config.grace_s)
         self.finish(StopReason.of_signal(number))
@@ -86,16 +86,16 @@ class Runner:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Found, done, failed, skipped and left, in documents; exact once `run` has returned."""
+        """Return the documents found, done, failed, skipped and left; exact once `run` has returned."""
         return self.tally.with_listing(self._reader.read)
 
     @property
     def status(self) -> RunStatus:
-        """How the run stands now."""
+        """Return a snapshot of the run."""
         return status_of(self, lost=self._patience.since is not None)
 
     def run(self) -> None:
-        """Runs to the end of the input, or until `end` says why not; what is not done then counts as left."""
+        """Run to the end of the input, or until `end` is set; documents that are not done then count as left."""
         duties = {"reader": self._reader.run, "prober": self._probe, **self.job.output.backend.duties()}
         for name, duty in duties.items():
             self._start(duty, name)
@@ -104,12 +104,12 @@ class Runner:
         self._drain()
 
     def _work_off(self) -> None:
-        """Process what is read, until there is no more or the run ends."""
+        """Process entries until all are processed or the run ends."""
         while not self._is_over():
             self.turn(TURN_S, dispatch=True)
 
     def ask_copies(self, copies: Copies) -> None:
-        """Have the documents asked that wait for a record in vain: the input is listed once more for them."""
+        """Send the documents that wait in vain for another one's record: the input is listed once more for them."""
         if self._reading or self.backlog or self.end is not None:
             return
         copies.begin_last_pass()
@@ -118,7 +118,7 @@ class Runner:
         self._work_off()
 
     def turn(self, timeout_s: float, *, dispatch: bool = False) -> bool:
-        """Do what is due, for copies without sending documents to workers; return False when the run is over."""
+        """Do one turn of the main loop, for copies without sending documents; return False when the run is over."""
         self._take(timeout_s)
         self._watch_time()
         if dispatch:
@@ -136,7 +136,7 @@ class Runner:
         return nothing_waits and self.in_flight == 0 and not self.long.documents
 
     def _take(self, timeout_s: float) -> None:
-        """Handles what has come in: waits for the first event, then takes all that are there."""
+        """Wait for the first event, then handle all that are queued."""
         with suppress(Empty):
             event = self._events.get(timeout=timeout_s)
             while True:
@@ -214,16 +214,16 @@ class Runner:
         return True
 
     def _sync(self) -> None:
-        """Makes records durable whose time has come; when the disk says no, the run is over."""
+        """Sync the records that are due; an error of the disk ends the run."""
         self.finish(end_of(partial(self.job.output.sync_due, self._clock())))
 
     def close_unused(self, plan: ExtractionPlan) -> None:
-        """Closes the client of a plan that is no longer asked, when its last document is done."""
+        """Close the client of a former plan when the last document that uses it is done."""
         if plan is not self.plan and not self.flight.uses(plan) and not self.long.uses(plan):
             plan.client.close()
 
     def _watch_time(self) -> None:
-        """Ends a run whose time is up, or whose providers have been gone for too long."""
+        """End the run when its time is up, or when its providers have been unavailable for too long."""
         now = self._clock()
         self._workforce.look(now)
         self.job.limit.follow(self.plan.client.serving)
@@ -247,7 +247,7 @@ class Runner:
         self.finish(end_of(partial(self._workforce.send, entry, self.plan, alone=alone)))
 
     def _switch(self, plan: ExtractionPlan) -> None:
-        """From the next document on the new plan is asked; those that run keep theirs."""
+        """Use the new plan from the next document on; documents in flight keep theirs."""
         old, self.plan = self.plan, plan
         self.close_unused(old)
 
@@ -256,7 +256,7 @@ class Runner:
         self.end = self.end or end
 
     def _drain(self) -> None:
-        """After the end: what is in flight may finish within the grace, the rest is left for the next run."""
+        """Let documents in flight finish within the grace period; the others are left for the next run."""
         deadline = self._clock() + self.job.config.grace_s
         self._stop.set()
         if self.end is not None and self.in_flight:

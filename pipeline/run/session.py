@@ -1,4 +1,4 @@
-"""One run: build the parts, connect them, and report at the end what became of every document."""
+"""One run: build its parts, connect them, and report the outcome of every document at the end."""
 
 from __future__ import annotations
 
@@ -152,17 +152,17 @@ class _Session:
         self.closing = end
 
     def fingerprint(self, document_id: str, known: Known) -> str:
-        """Return the fingerprint that the known record of a document is compared with: that of its present question."""
+        """Return the present fingerprint of a document, with which that of its latest record is compared."""
         return self._plan_now.query_for(document_id).present(known.fingerprint, failed=known.failed)
 
     def decided_by(self, document_id: str, known: Known) -> str | None:
-        """The digest of what the known failure depends on, as it is now; called by the reader's thread."""
+        """Return the present digest of the settings that a failure depends on; called by the reader's thread."""
         query = self._plan_now.query_for(document_id)
         digest = query.decided_by.get(known.reason or "")
         return decided_now(digest, known, context=partial(self._context, query.resolved.variant))
 
     def _context(self, variant: str) -> int | None:
-        """The context of the servers in use, once the first look at them has ended; None: not told, or nobody is."""
+        """Return the context of the servers in use after their first preflight; None: not reported, or no server."""
         while self.runner is not None and not self.runner.ready and not self.stop.wait(LOOK_S):
             pass
         return self._plan_now.client.context_length(variant)
@@ -172,7 +172,7 @@ class _Session:
         return self.runner.plan if self.runner else self.plan
 
     def select(self, rules: SelectionRules, *, shard: Shard) -> Selection:
-        """Connect what waits and what is listed with the index; return what chooses the entries."""
+        """Connect waiting documents and the listing with the index; return the selection of entries."""
         index = self.output.index
         self.counts.whole = index.clear_archive_failure
         self.counts.known = index.known
@@ -180,7 +180,7 @@ class _Session:
         return Selection(index, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
 
     def go(self, entries: Any, selection: Selection, *, signals: Signals) -> int:
-        """Runs, reports, and gives the exit code."""
+        """Run, report, and return the exit code."""
         options, config = self.options, self.app.runner
         mode = "none" if options.quiet else options.progress
         progress = make_progress(mode, stream=sys.stderr, clock=time.monotonic, log=logger, environ=self.environ)
@@ -223,7 +223,7 @@ class _Session:
         return code
 
     def _display(self, stats: RunStats, progress: Progress) -> Display:
-        """What sees each outcome; the samples of the profile are the same for the same results."""
+        """Return the observers of each outcome; the profile takes the same samples for the same results."""
         templates = {name: query.resolved.user_prompt for name, query in self.plan.queries.items()}
         show_texts = self.options.profile_values
         profile = ProfileBuilder(self.plan.agent.schema, random=random.Random(0).random, show_texts=show_texts)
@@ -240,13 +240,13 @@ class _Session:
         return Refresher(self.app, load=self.load, watched=self._watched(), stop=self.stop, resumes=resumes)
 
     def _identity(self) -> dict[str, object]:
-        """What this run is, for the first line of the log."""
+        """Return the fields of the log's first line: run, agent, output and configuration."""
         file = self.options.config_file
         fields = {"run": self.output.stamp.run, "agent": self.plan.agent.name, "output": self.output.where}
         return fields if file is None else {**fields, "config": str(file)}
 
     def _metrics(self) -> Metrics | None:
-        """The metrics, when there is a way for them to go."""
+        """Return the metrics of the run; None when no flag asks for them."""
         flags = self.options
         if (flags.metrics_port, flags.metrics_textfile, flags.pushgateway) == (None, None, None):
             return None
@@ -256,7 +256,7 @@ class _Session:
         return Metrics(self.plan.agent.name, self.output.stamp.shard, ways=ways)
 
     def _watched(self) -> list[Path]:
-        """The files whose change in mid-run is looked at."""
+        """Return the files that are checked for changes during the run."""
         config, agent = self.options.config_file, self.plan.agent
         schema = agent.settings.schema
         return [

@@ -1,4 +1,4 @@
-"""When a run has seen or waited enough, and why it ends: the guards and the time-outs."""
+"""Rules that end a run early: too many failures, and providers unavailable for too long."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ABORT_WINDOW = 500
 
 @dataclass(frozen=True, slots=True)
 class StopReason:
-    """Why a run ended before its input did. `message` is for people; `exit_code` None leaves it to the counts."""
+    """Reason of a run's early end. `message` is for people; `exit_code` None: decided by the counts."""
 
     message: str
     exit_code: int | None = None
 
     @classmethod
     def of_signal(cls, number: int) -> StopReason:
-        """Interrupted by SIGINT or SIGTERM."""
+        """Return the reason of a run that SIGINT or SIGTERM interrupted."""
         interrupt = number == 2
         return cls(
             "interrupted by " + ("SIGINT" if interrupt else "SIGTERM"), EXIT_SIGINT if interrupt else EXIT_SIGTERM
@@ -38,17 +38,17 @@ class StopReason:
         return self.exit_code in (EXIT_SIGINT, EXIT_SIGTERM)
 
     def with_more(self, error_text: str) -> StopReason:
-        """Return the reason with what went wrong besides, which it may tell already."""
+        """Return the reason with a further error, unless its message has it already."""
         return self if error_text in self.message else replace(self, message=f"{self.message}; {error_text}")
 
     @classmethod
     def of_error(cls, error: PipelineError) -> StopReason:
-        """Ended by an error that no document is to blame for."""
+        """Return the reason of a run that ended by an error which no document caused."""
         return cls(str(error), error.exit_code)
 
 
 def end_of(step: Callable[[], object]) -> StopReason | None:
-    """Take a step; return why the run ends when that could not be done."""
+    """Take a step; return the end of the run when it failed."""
     try:
         step()
     except PipelineError as error:
@@ -87,7 +87,7 @@ class _Watch:
         self._settled = config.fail_fast == 0
         self._recent: deque[str] = deque(maxlen=ABORT_WINDOW)
         self._failed = 0
-        """The failures in `_recent`: to count them for each document would take 2 µs."""
+        """Number of failures in `_recent`: counting them for each document would take 2 µs."""
 
     def add(self, reason: str) -> StopReason | None:
         """Return the end of the run when this failure is one too many; "" is a result."""
@@ -120,7 +120,7 @@ class _Watch:
 
 
 class OutageTimer:
-    """How long a run waits while no provider is available: outages and configuration errors have a bound each.
+    """Time limits of waiting while no provider is available: outages and configuration errors have one each.
 
     `since`: when the wait began; None while a provider is available.
     """
@@ -132,7 +132,7 @@ class OutageTimer:
         self._config = config
 
     def watch(self, trouble: Trouble | None, now: float) -> StopReason | None:
-        """Return the end of the run when it has waited for too long; log its begin, each change of cause, its end."""
+        """Return the end of the run when it has waited for too long; log the wait's beginning, causes and end."""
         if trouble is None:
             if self.since is not None:
                 logger.info("resuming", extra={"waited_s": round(now - self.since, 1)})
@@ -152,7 +152,7 @@ class OutageTimer:
         return StopReason.of_error(TryLaterError(f"no provider was available for {patience_s:g} s: {trouble.message}"))
 
     def _log(self, patience_s: float, message: str) -> None:
-        """Log what is waited for and the limit that applies, whenever one of the two has changed."""
+        """Log the cause of waiting and the time limit, whenever one of the two has changed."""
         if (patience_s, message) == self._logged:
             return
         now = "" if self._logged is None else "now "

@@ -18,12 +18,12 @@ from pipeline.truth.intervals import Estimate
 EVAL_VERSION = 1
 DIGITS = 4
 WORST = 10
-"""How many of the documents with the most incorrect values are listed."""
+"""Number of listed documents, those with the most incorrect values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Openings:
-    """How often the holdout was graded, and with how many different prompts and schemas."""
+    """Number of gradings of the holdout, and of the different prompts and schemas in them."""
 
     times: int = 0
     questions: int = 0

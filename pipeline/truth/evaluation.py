@@ -74,7 +74,7 @@ class OutputDifference:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How many values were judged by two reviewers, and on how many they agree."""
+    """Number of values judged by two reviewers, and of those on which they agree."""
 
     people: int
     values: int

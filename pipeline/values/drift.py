@@ -35,7 +35,7 @@ class Move:
 
     @property
     def is_filled(self) -> bool:
-        """Whether the share of documents with any value moved."""
+        """Return True when the share of documents with any value moved."""
         return self.value == FILLED
 
     @property

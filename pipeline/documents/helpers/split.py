@@ -24,7 +24,7 @@ from pipeline.documents.helpers.pool import SPLITTERS, crashed, failed, over_cpu
 from pipeline.errors import DocumentError
 
 ROW_BYTES = 512
-"""What a row counts beside its own bytes: a column of equal values may hold millions of rows in some kilobytes."""
+"""Size that a row counts beside its own bytes: a column of equal values may hold millions of rows in some kilobytes."""
 
 Rows = Iterator[tuple[bytes, tuple[str, ...]]]
 
@@ -161,4 +161,4 @@ def send_pieces(
 
 
 ROW_GROUPS = Divider(places, split_part, by_bytes=False)
-"""How a file that lists its own parts is divided."""
+"""Functions that divide a file which lists its own parts."""

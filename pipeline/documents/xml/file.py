@@ -72,4 +72,4 @@ _READERS: Mapping[str, Reader] = {
     "article": decode_article,
     "pmc-articleset": _one_of_many(("article",), lambda _, item, notes: decode_article(item, notes)),
 }
-"""How each vocabulary is read, by its root element."""
+"""Reader of each vocabulary, by root element."""

@@ -20,7 +20,7 @@ _BLOCKS = frozenset({"br", "div", "li", "p", "para", "row", "title", "tr"})
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """How a vocabulary is read.
+    """Rules for reading a vocabulary.
 
     `inline`: elements within a line; None: those in an element that holds text itself. `skipped`: elements that are
     not read. `verbatim`: elements whose line ends count; None: all. `special`: the texts of elements that are not read

@@ -41,7 +41,7 @@ class StrayReplyError(http.client.HTTPException):
 
 
 class ConnectionReuse:
-    """Whether connections to one endpoint may carry more than one request; safe for all threads."""
+    """State of an endpoint: may its connections carry more than one request? Safe for all threads."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint

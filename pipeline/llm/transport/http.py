@@ -135,7 +135,7 @@ class _Adapter(HTTPAdapter):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach an endpoint: headers, certificates, connection age. `read_key` is called again after a 401.
+    """Settings for reaching an endpoint: headers, certificates, connection age. `read_key` is called again after a 401.
 
     `address`: the IP address to connect to, of those of the URL's host; ignored with a proxy.
     `proxy`: the argument of proxies_for.

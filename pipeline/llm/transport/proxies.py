@@ -1,4 +1,4 @@
-"""Which proxy the requests to a server go through, if any.
+"""Choice of the proxy for the requests to a server.
 
 Requests carry keys and documents: those to this machine or within a cluster never leave by a proxy that the
 environment names for the way out, unless `proxy` says so. It connects to nothing.

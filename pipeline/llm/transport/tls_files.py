@@ -19,7 +19,7 @@ _NEEDS = {
 
 
 def check_certificates(ca_file: str | None, client_cert: str | None, client_key: str | None) -> None:
-    """Nothing; SettingError that names the setting whose file is not there or is no PEM of its kind.
+    """Raise a SettingError that names the setting whose file is missing or is no PEM file of its kind.
 
     Without this the first connection would fail for it, which looks like a server that is gone.
     """

@@ -51,7 +51,7 @@ def make_progress(
 
 
 class NoProgress:
-    """Shows nothing."""
+    """Progress of a run that shows none."""
 
     def update(self, state: ProgressState) -> None:
         """Does nothing."""

@@ -1,4 +1,4 @@
-"""How a run stands at one moment, for those who show it: progress and metrics."""
+"""Immutable snapshot of a run, which progress and metrics read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN_EVERY_S = 0.1
 
 
 class Pace:
-    """Says when the next snapshot is due."""
+    """Schedule of snapshots."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -19,7 +19,7 @@ from pipeline.llm.replica import Client, Replica, Start
 from pipeline.records import ExtractionAttempt
 
 CONFLICT_PATIENCE_S = 30.0
-"""How long `check` waits for a server that is busy for others (docs/ollama.md)."""
+"""Time limit of `check` for a server that is busy for others (docs/ollama.md)."""
 TICK_S = 0.05
 SIDE_BY_SIDE = 4
 SIDE_TOKENS = 16

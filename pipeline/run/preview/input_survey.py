@@ -91,7 +91,7 @@ def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], fl
 
 
 class _Reading:
-    """Reads the first documents, for READ_S seconds."""
+    """Reader of the first documents, for READ_S seconds."""
 
     def __init__(self, plan: ExtractionPlan, clock: Callable[[], float]) -> None:
         self.number = self.failed = 0

@@ -36,7 +36,7 @@ class PromptChange:
     parts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """How many documents were extracted before which change; a clause for the beginning of a sentence."""
+        """Return the beginning of a sentence: the number of documents extracted before a change, and the change."""
         parts = ", ".join(self.parts) or "the agent or its settings"
         return f"{self.changed:,} of {plural(self.done, 'done document')} were extracted before {parts} changed"
 

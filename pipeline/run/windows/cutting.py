@@ -1,4 +1,4 @@
-"""Whether a document is sent whole or cut into windows, and where: decided in a worker, before any request is sent.
+"""Decision whether a document is sent whole or in windows, and where it is cut: made in a worker, before any request.
 
     document ─▶ sizes of the serving provider ─▶ whole
                         │                        └─ refused for its length ─▶ cut
@@ -56,7 +56,7 @@ class LongDocument:
 
     @property
     def split(self) -> SplitQuery:
-        """How the document is cut, and the question of its windows."""
+        """Settings of the variant for long documents."""
         assert self.query.split is not None
         return self.query.split
 

@@ -29,7 +29,7 @@ LARGE_AT_ONCE = 2
 
 @dataclass(frozen=True, slots=True)
 class SplitQuery:
-    """How one variant's long documents are cut and sent.
+    """Settings for cutting and sending the long documents of one variant.
 
     `fingerprint`: of a document merged from windows. `question`: the digest of the question of every window.
     `schema`: of a window's answer. `sizer`: the knowledge of the servers' tokens in this run. `turns`: of the threads

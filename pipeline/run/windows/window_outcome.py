@@ -38,7 +38,7 @@ from pipeline.window_answers import WindowAnswer
 
 _DIVIDED_ANSWERS = frozenset({"invalid_json", "schema_invalid", "not_grounded", "generation_loop"})
 _MOST_DIVISIONS = 2
-"""How often a window without a valid answer is divided; else one failure in 200 would fail most long documents."""
+"""Divisions of a window without a valid answer; else one failure in 200 would fail most long documents."""
 
 
 def ask_window(
