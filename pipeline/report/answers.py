@@ -19,5 +19,5 @@ def answers_lines(evaluation: Json | None, *, width: int) -> list[str]:
     summary = f"F1 {metric_text(grades.first.overall.f1)}, {judged}"
     lines = labelled("answers", summary, indent=0, width=width)
     for gate in grades.gates:
-        lines += labelled("gate", f"{'passed' if gate.passed else 'FAILED'}: {gate.message}", indent=0, width=width)
+        lines += labelled("gate", f"{'passed' if gate.passed else 'FAILED'}: {gate.told}", indent=0, width=width)
     return lines

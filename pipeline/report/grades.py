@@ -98,7 +98,7 @@ class Gate:
 
     gate: str = ""
     passed: bool = False
-    message: str = ""
+    told: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ def _differences(content: Mapping[str, Any], *, width: int) -> Iterator[str]:
 def _gates(content: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
     for gate in content["gates"]:
         mark = tinted("passed", GREEN, colour=colour) if gate["passed"] else tinted("FAILED", RED, colour=colour)
-        first, *more_lines = paragraph(visible(gate["message"]), width=width - 8)
+        first, *more_lines = paragraph(visible(gate["told"]), width=width - 8)
         yield f"{mark}  {first}"
         yield from (f"        {line}" for line in more_lines)
 

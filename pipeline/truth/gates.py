@@ -49,11 +49,11 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """The verdict of one gate with its message."""
+    """The verdict of one gate; `told`, a key of eval.json, is its message."""
 
     gate: str
     passed: bool
-    message: str
+    told: str
 
 
 def parse_gate(text: str, *, fields: Sequence[str], key: str) -> Gate:
@@ -80,24 +80,24 @@ def judge_gate(gate: Gate, result: OutputResult, *, min_documents: int) -> GateR
     estimate = estimate_of(result, gate.field, gate.metric)
     name = f"{gate.field}.{gate.metric}"
     if estimate is None or estimate.value is None:
-        return GateResult(str(gate), passed=False, message=f"{name}: no document to judge it by")
+        return GateResult(str(gate), passed=False, told=f"{name}: no document to judge it by")
     if estimate.documents < min_documents:
         message = f"{name}: too few documents to say ({estimate.documents} of {min_documents})"
-        return GateResult(str(gate), passed=False, message=message)
+        return GateResult(str(gate), passed=False, told=message)
     if gate.is_point or estimate.low is None:
         passed = estimate.value >= gate.least
         return GateResult(str(gate), passed, f"{name}: {estimate.value:.2f} {_word(passed)} {gate.least:g}")
     behind = plural(estimate.documents, "document")
     measured = f"{name}: {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f}, {behind})"
     if estimate.low >= gate.least:
-        return GateResult(str(gate), passed=True, message=f"{measured} is {gate.least:g} or more")
+        return GateResult(str(gate), passed=True, told=f"{measured} is {gate.least:g} or more")
     message = f"{measured} is not surely {gate.least:g} or more"
     enough = _documents_needed(gate, estimate)
     if enough is not None:
         message += (
             f"; at {estimate.value:.2f} that takes about {enough:,} documents, or write {name}:point={gate.least:g}"
         )
-    return GateResult(str(gate), passed=False, message=message)
+    return GateResult(str(gate), passed=False, told=message)
 
 
 def incomplete(*, graded: int, missing: int) -> GateResult | None:
@@ -107,7 +107,7 @@ def incomplete(*, graded: int, missing: int) -> GateResult | None:
         return None
     most = percent_text(MOST_MISSING)
     message = f"INCOMPLETE: {missing} of {total} gold documents are absent or have changed, more than {most}"
-    return GateResult("complete", passed=False, message=message)
+    return GateResult("complete", passed=False, told=message)
 
 
 def judge_drop(
@@ -171,12 +171,12 @@ def _drop_result(
     """Return the verdict about a metric; `omitted` documents have other gold in the baseline."""
     gate = f"{name} max_drop={max_drop:g}"
     if measured_change.value is None:
-        return GateResult(gate, passed=False, message=f"{name}: no document to compare with the baseline")
+        return GateResult(gate, passed=False, told=f"{name}: no document to compare with the baseline")
     if measured_change.documents < min_documents:
         message = (
             f"{name}: too few documents to compare with the baseline ({measured_change.documents} of {min_documents})"
         )
-        return GateResult(gate, passed=False, message=message)
+        return GateResult(gate, passed=False, told=message)
     interval = (
         ""
         if measured_change.low is None or measured_change.high is None
@@ -188,14 +188,14 @@ def _drop_result(
         moved += f" ({plural(omitted, 'document')} with changed gold not compared)"
     if measured_change.value > -max_drop:
         return GateResult(
-            gate, passed=True, message=f"{moved}, a drop below {max_drop:g}" if measured_change.value < 0 else moved
+            gate, passed=True, told=f"{moved}, a drop below {max_drop:g}" if measured_change.value < 0 else moved
         )
     fell = f"{moved}, a drop of {max_drop:g} or more"
     if measured_change.differing < FEWEST_DIFFERING:
         message = f"{fell}; a drop cannot be shown on fewer than {FEWEST_DIFFERING} differing documents"
-        return GateResult(gate, passed=True, message=message)
+        return GateResult(gate, passed=True, told=message)
     is_shown = measured_change.high is not None and measured_change.high < 0
-    return GateResult(gate, passed=not is_shown, message=fell if is_shown else f"{fell}; that may be chance")
+    return GateResult(gate, passed=not is_shown, told=fell if is_shown else f"{fell}; that may be chance")
 
 
 def _earlier_documents(baseline: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -494,6 +494,9 @@ def test_run_with_gold_is_graded(place: Place, server: FakeLLM) -> None:
     report = json.loads((place.folder / "out" / "report.json").read_text(encoding="utf-8"))
     assert (report["exit_code"], report["run"]["eval"]["gates"][0]["passed"]) == (1, False)
     assert place.last_run()["eval"]["gates"] == report["run"]["eval"]["gates"]
+    assert set(report["run"]["eval"]["gates"][0]) == {"gate", "passed", "told"}
+    saved = json.loads((place.folder / "out" / "eval.json").read_text(encoding="utf-8"))
+    assert set(saved["gates"][0]) == {"gate", "passed", "told"}
     counts = report["run"]["counts"]
     assert (counts["found"], counts["done"], counts["failed"]) == (12, 12, 0), "a failed gate is no failed document"
 

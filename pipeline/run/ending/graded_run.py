@@ -97,7 +97,7 @@ def missing_shards(output: Output) -> list[int]:
 
 def failed_gates(evaluation: Evaluation) -> tuple[int, str, str]:
     """Return exit code, message and verdict of a run whose gates failed."""
-    failed = "; ".join(gate.message for gate in evaluation.gates if not gate.passed)
+    failed = "; ".join(gate.told for gate in evaluation.gates if not gate.passed)
     return EXIT_FAILURES, f"answers below the gate: {failed}", VERDICT
 
 
