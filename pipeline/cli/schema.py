@@ -41,7 +41,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add(
         "--from-example",
         metavar="FILE",
-        help="a schema for an agent, from JSON records as it should give them",
+        help="a schema for an agent, from JSON records that you would like to get",
     )
     add("--from-pydantic", metavar="MODULE:CLASS", help="a schema for an agent, from a class with model_json_schema()")
 
