@@ -110,8 +110,8 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A document that was read when its format was looked at; calling it returns the bytes."""
+class PeekedBytes:
+    """A document that was read when its format was detected; calling it returns the bytes."""
 
     data: bytes
 
@@ -126,7 +126,7 @@ def held_sha256(entry: Entry) -> str | None:
 
 def held_bytes(entry: Entry) -> int:
     """Return the number of bytes that an entry keeps in memory: those of a document that was read with the listing."""
-    return len(entry.read.data) if isinstance(entry.read, (Held, Kept)) else 0
+    return len(entry.read.data) if isinstance(entry.read, (Held, PeekedBytes)) else 0
 
 
 def fail(problem: DocumentError) -> NoReturn:

@@ -20,7 +20,7 @@ from pipeline.documents.containers import (
     Container,
     Format,
     Held,
-    Kept,
+    PeekedBytes,
     damaged,
     fail,
     is_damaged,
@@ -88,14 +88,14 @@ def entries_of(file: ListedFile, rules: EntryRules, kind: FileKind | None = None
     if form.look is None or not is_looked_at(form, file):
         return _entries_as(form, file, compression=compression, rules=rules)
     last_line = rules.known(file.id)
-    kept: Kept | None = None
+    peeked: PeekedBytes | None = None
     if not rules.is_done(file, last_line):
         file = file._replace(open=opened_twice(file.open)) if file.passing else file
         small = SmallFile(file) if compression is PLAIN else None
         opener = file.open if small is None else small.open
         form = shown_format(form, container_of(file, form.name, compression=compression, rules=rules, open=opener))
-        kept = small.kept(rules.config.max_document_bytes) if small is not None else None
-    return _entries_as(form, file, compression=compression, rules=rules, last_line=last_line, kept=kept)
+        peeked = small.peeked(rules.config.max_document_bytes) if small is not None else None
+    return _entries_as(form, file, compression=compression, rules=rules, last_line=last_line, peeked=peeked)
 
 
 def _entries_as(
@@ -105,11 +105,11 @@ def _entries_as(
     compression: Compression,
     rules: EntryRules,
     last_line: Known | None = None,
-    kept: Kept | None = None,
+    peeked: PeekedBytes | None = None,
 ) -> Iterator[Entry]:
     """Yield the entries of a file of this format.
 
-    `last_line`: its last line in the output, if it was looked up. `kept`: its bytes, if it was read for its format.
+    `last_line`: its last line in the output, if it was looked up. `peeked`: its bytes, if it was read for its format.
     """
     if form.split is not None:
         unpacked = recovering(compression, starts=form.mark) if form.mark else compression
@@ -119,7 +119,7 @@ def _entries_as(
         read_file, file, compression=compression, limit_bytes=rules.config.max_document_bytes
     )
     encoding = encoding_of(file.relative, rules.config.encoding, form=form.name)
-    reader = partial(_read_encoded, reader, encoding) if encoding else kept or reader
+    reader = partial(_read_encoded, reader, encoding) if encoding else peeked or reader
     reader = _read_now(reader, file.id) if file.passing else reader
     return iter((Entry(file.id, file.uri, file.version, file.size_bytes, form.name, reader, known=last_line),))
 

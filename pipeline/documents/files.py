@@ -13,7 +13,7 @@ from pickle import PicklingError
 from typing import BinaryIO, NamedTuple, cast
 
 from pipeline.documents.archives.compression import PLAIN, Compression, read_limited
-from pipeline.documents.containers import Kept, describe, too_large
+from pipeline.documents.containers import PeekedBytes, describe, too_large
 from pipeline.errors import DocumentError
 from pipeline.stores import (
     OwnTroubleError,
@@ -84,11 +84,11 @@ class SmallFile:
             return file.open()
         return cast("BinaryIO", io.BufferedReader(cast("io.RawIOBase", io.BytesIO(self._data))))
 
-    def kept(self, limit_bytes: int) -> Kept | None:
+    def peeked(self, limit_bytes: int) -> PeekedBytes | None:
         """Return the bytes that were read; None where they are too many to keep, or more than a document may have."""
         if self._data is None or len(self._data) > min(KEPT_BYTES, limit_bytes):
             return None
-        return Kept(self._data)
+        return PeekedBytes(self._data)
 
 
 def _sent_file(

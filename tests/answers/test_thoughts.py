@@ -89,7 +89,7 @@ def test_draft_in_thoughts_is_no_answer(
 def test_thoughts_after_the_answer_are_refused(
     first: tuple[str, str], second: tuple[str, str], value: dict[str, Any]
 ) -> None:
-    """They may be about to change the answer."""
+    """Open thoughts at the end may be about to change the answer."""
     text = f"{first[0]}hm{first[1]}{json.dumps(value)}\n"
     if not second[0].startswith("analysis"):
         assert found(f"{text}{second[0]} or rather") is None
@@ -97,13 +97,13 @@ def test_thoughts_after_the_answer_are_refused(
 
 
 @pytest.mark.parametrize("marks", OPEN_CLOSE)
-@pytest.mark.parametrize("mended", ["", ", "])
-def test_thought_marks_in_strings_belong_to_the_answer(marks: tuple[str, str], mended: str) -> None:
-    """A text about such models may be quoted."""
+@pytest.mark.parametrize("comma", ["", ", "])
+def test_thought_marks_in_strings_belong_to_the_answer(marks: tuple[str, str], comma: str) -> None:
+    """A document about such models may quote their marks; a trailing comma is repaired."""
     value = {"said": f"it wrote {marks[0]} and {marks[1]}"}
     text = json.dumps(value, ensure_ascii=False)
-    assert found(text[:-1] + mended + "}") == value
-    assert found(f"```json\n{text[:-1]}{mended}}}\n```") == value
+    assert found(text[:-1] + comma + "}") == value
+    assert found(f"```json\n{text[:-1]}{comma}}}\n```") == value
     assert found(f"<think>hm</think>{text}") == value
 
 

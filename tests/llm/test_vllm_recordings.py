@@ -125,7 +125,7 @@ def test_clamped_max_tokens_are_noted() -> None:
 
 
 def test_engine_error_may_mean_a_lost_server() -> None:
-    """It is told apart from a server that is shutting down and from a full one."""
+    """An engine error counts as a lost server; a server that shuts down or is full does not."""
     assert replayed("engine_died_in_flight_500").lost is True
     assert replayed("draining_new_request_500").lost is False
     assert replayed("queue_full_503").lost is False

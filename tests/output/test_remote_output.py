@@ -191,7 +191,7 @@ def test_kill_while_errors_are_rewritten_loses_none(config: OutputConfig) -> Non
     ("held", "wanted"), [(WHOLE, WHOLE), (WHOLE, Shard(0, 2)), (Shard(0, 2), WHOLE), (Shard(0, 2), Shard(1, 3))]
 )
 def test_conflicting_shards_exclude_each_other(config: OutputConfig, held: Shard, wanted: Shard) -> None:
-    """The second is told who holds the output, and gets it when the first has ended."""
+    """The second run gets an error that names the holder of the output, and can open it when the first has ended."""
     with opened(config, shard=held), pytest.raises(TryLaterError, match=r"another run holds.*run_id r"):
         opened(config, shard=wanted)
     opened(config, shard=wanted).close()

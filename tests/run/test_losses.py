@@ -1,4 +1,4 @@
-"""Documents that crash their server are told apart from chance, and are not sent again for ever."""
+"""A document that crashes its server is distinguished from a chance failure, and is not sent without end."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ CONFIG = {
 
 
 def answer(prompt: str, _schema: Mapping[str, Any] | None) -> str:
-    """Return the revision and the prompt number, so that answers can be told apart."""
+    """Return the revision and the prompt number, so that answers can be distinguished."""
     return json.dumps({"summary": " ".join(re.findall(r"(?:revision|question) (\d+)", prompt))})
 
 

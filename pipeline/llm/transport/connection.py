@@ -179,7 +179,7 @@ class _DeadlineResponse(http.client.HTTPResponse):
 
 
 class _Watched:
-    """Mixed into urllib3's connections: one deadline for a whole answer, an age, and stale connections told apart."""
+    """Mixin for urllib3's connections: one deadline for a whole answer, an age, and detection of stale connections."""
 
     max_age_s = float("inf")
     address: str | None = None
