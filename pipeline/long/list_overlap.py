@@ -5,25 +5,22 @@
 
 A mention that the border of a window cuts is in the shared text, but only the other window gives its item. It would be
 counted as one more repetition, and a row would be lost; so the texts at both ends of the shared text are compared with
-what the window that sees only a part of them has given.
+what the window that sees only a part of them has given. Nor is a sentence that names the payer of a row the row; where
+both windows have given as many rows as their texts have lines with all values of the row, such lines are counted.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
-from pipeline.long.folding import folded
+from pipeline.long.item_mentions import SENTENCE_END, Mentions, counter, leaves, plain, texts
 from pipeline.long.windows import Span
 
 _MOST_CUT_CHARS = 200
 """The longest cut sentence that is searched: rows and sentences with facts are shorter."""
-_NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*")
-_LINE_END = re.compile(r"(?<!-)\n")
-_SENTENCE_END = re.compile(r"[\u3002\uff01\uff1f\u2026]|[.!?][\"'\u201d\u2019)\]]*(?=\s|$)")
 
 
 class Listed(NamedTuple):
@@ -43,7 +40,7 @@ def shared_size(before: Listed, after: Listed, *, spans: tuple[Span, Span], text
     possible = 0
     for key, value in zip(after.keys[: sizes[0]], after.values, strict=False):
         counts[key] += 1
-        if counts[key] > shared.mentions(shared.needle(value)):
+        if counts[key] > shared.most_repetitions(key, value):
             break
         possible += 1
     size = next((size for size in sizes if size <= possible), 0)
@@ -76,17 +73,32 @@ class _SharedText:
         self._span = Span(spans[1].start, spans[0].end)
         self._windows = {spans[0]: before, spans[1]: after}
         self._spans = spans
-        self._shared = _plain(text[self._span.start : self._span.end])
-        self.mentions = lru_cache(maxsize=None)(self._mentions)
+        self._shared = Mentions(text[self._span.start : self._span.end])
+        self._texts = {span: Mentions(text[span.start : span.end]) for span in spans}
+        self.mentions = lru_cache(maxsize=None)(self._shared.of_text)
+        self._most: dict[Hashable, int] = {}
 
-    def _mentions(self, needle: str) -> int:
-        """Return how often the shared text contains a text; 0 for the empty one."""
-        return self._shared.count(needle) if needle else 0
+    def most_repetitions(self, key: Hashable, item: Any) -> int:
+        """Return how often the shared text may state an item: its complete mentions where these prove to be the rows.
+
+        Else the mentions of its longest text there.
+        """
+        if key not in self._most:
+            most = self.mentions(self.needle(item))
+            complete = self._shared.complete(item)
+            self._most[key] = complete if complete < most and self._are_rows(key, item) else most
+        return self._most[key]
+
+    def _are_rows(self, key: Hashable, item: Any) -> bool:
+        """Return True when both windows have given an item as often as their texts mention it completely."""
+        return all(
+            list(listed.keys).count(key) == self._texts[span].complete(item) for span, listed in self._windows.items()
+        )
 
     def needle(self, value: Any) -> str:
         """Return the item's longest text that the shared text contains; "" for none."""
-        texts = sorted(_texts(value), key=len, reverse=True)
-        return next((needle for needle in map(_plain, texts) if self.mentions(needle)), "")
+        own_texts = sorted(texts(value), key=len, reverse=True)
+        return next((needle for needle in map(plain, own_texts) if self.mentions(needle)), "")
 
     def has_cut_mention(self, size: int) -> bool:
         """Return True when one of the mentions of this many repeated items is cut, so that one window cannot have it.
@@ -110,13 +122,13 @@ class _SharedText:
         needle = self.needle(item)
         if needle not in part or needles.count(needle) < self.mentions(needle):
             return False
-        text = self._text[window.start : window.end]
+        mentions = self._texts[window]
         own = self._windows[window]
-        if _is_at_line_end(self._text, border) and all(map(_count_in(part), _leaves(item))):
+        if _is_at_line_end(self._text, border) and all(map(counter(part), leaves(item))):
             # either a whole row of a table, or a sentence that the border cuts where a page ends
-            return list(own.keys).count(key) < _full_mentions(text, item)
-        matches = sum(any(needle in _plain(leaf) for leaf in _texts(value)) for value in own.values)
-        return matches < _plain(text).count(needle)
+            return list(own.keys).count(key) < mentions.complete(item)
+        matches = sum(any(needle in plain(leaf) for leaf in texts(value)) for value in own.values)
+        return matches < mentions.of_text(needle)
 
     @cached_property
     def _head(self) -> str:
@@ -125,8 +137,8 @@ class _SharedText:
         if _is_at_sentence_end(self._text, start):
             return ""
         first = self._text[start : min(end, start + _MOST_CUT_CHARS)]
-        found = _SENTENCE_END.search(first)
-        return _plain(first[: found.end()] if found else first)
+        found = SENTENCE_END.search(first)
+        return plain(first[: found.end()] if found else first)
 
     @cached_property
     def _tail(self) -> str:
@@ -135,14 +147,14 @@ class _SharedText:
         if _is_at_sentence_end(self._text, end):
             return ""
         last = self._text[max(start, end - _MOST_CUT_CHARS) : end]
-        ends = [found.end() for found in _SENTENCE_END.finditer(last)]
-        return _plain(last[ends[-1] :] if ends else last)
+        ends = [found.end() for found in SENTENCE_END.finditer(last)]
+        return plain(last[ends[-1] :] if ends else last)
 
 
 def _is_at_sentence_end(text: str, at: int) -> bool:
     """Return True when a sentence ends before this place, or the text begins there."""
     bare = text[max(0, at - _MOST_CUT_CHARS) : at].rstrip()
-    return not bare or any(end.end() == len(bare) for end in _SENTENCE_END.finditer(bare))
+    return not bare or any(end.end() == len(bare) for end in SENTENCE_END.finditer(bare))
 
 
 def _is_at_line_end(text: str, at: int) -> bool:
@@ -150,46 +162,3 @@ def _is_at_line_end(text: str, at: int) -> bool:
     before = text[max(0, at - _MOST_CUT_CHARS) : at]
     bare = before.rstrip()
     return any(char in "\n\f" for char in before[len(bare) :]) and bare[-1:] not in ("-", ",")
-
-
-def _full_mentions(text: str, item: Any) -> int:
-    """Return how many mentions of an item have all of its values within one line of one sentence.
-
-    A page may end within a sentence, and with it the line; lines of a table have no other end.
-    """
-    passages = (line for sentence in _SENTENCE_END.split(text) for line in _LINE_END.split(sentence))
-    return sum(min(map(_count_in(_plain(passage)), _leaves(item)), default=0) for passage in passages)
-
-
-def _count_in(part: str) -> Callable[[Any], int]:
-    """Return a function that counts how often a text contains a value, a number in one of its usual forms."""
-
-    numbers = _NUMBER.findall(part)
-
-    def count(leaf: Any) -> int:
-        if isinstance(leaf, str):
-            return part.count(_plain(leaf))
-        forms = {f"{leaf:g}", f"{leaf:,}", f"{leaf:.2f}", f"{leaf:,.2f}", str(leaf)}
-        return sum(number in forms for number in numbers)
-
-    return count
-
-
-def _leaves(value: Any) -> Iterator[str | int | float]:
-    """Yield all strings and numbers in a value."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _leaves(item)
-    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        yield value
-
-
-def _plain(text: str) -> str:
-    return folded(text).casefold()
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield all strings in a value."""
-    return (leaf for leaf in _leaves(value) if isinstance(leaf, str))

@@ -85,3 +85,14 @@ def test_amount_within_a_number_of_the_running_text_is_no_row() -> None:
     end = text.index(FILLER)
     listed = Listed([row], [{"payer": "Brandt 005", "amount": 5.0}])
     assert shared_size(listed, listed, spans=(Span(0, end), Span(start, len(text))), text=text) == 1
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_sentence_with_the_name_of_a_row_is_no_repetition_of_it(given: bool) -> None:
+    """Equal rows before and after the shared text, which names their payer in a sentence; or also gives a third one."""
+    row = "Brandt 001\t6.00\tcosts of the bank\n"
+    shared = f"{FILLER}So Brandt 001 agrees. \n\n{row if given else ''}"
+    text = f"{row}{FILLER}\n\n{shared}{row}\n{FILLER}"
+    start = text.index(shared)
+    listed = Listed([row] * (1 + given), [{"payer": "Brandt 001", "amount": 6.0}] * (1 + given))
+    assert shared_size(listed, listed, spans=(Span(0, start + len(shared)), Span(start, len(text))), text=text) == given
