@@ -22,6 +22,7 @@ import urllib3
 from urllib3.exceptions import ProtocolError, SSLError
 
 from pipeline.llm.transport.connection import STALE_WINDOW_S, ConnectionReuse, StaleConnectionError, StrayReplyError
+from pipeline.llm.transport.instant_calls import is_silent, send_now
 from pipeline.llm.transport.reply import Body, Head, Incoming, read_head
 
 _TIMES_IN_KERNEL = sys.platform in ("linux", "darwin")
@@ -48,7 +49,7 @@ class KeptConnection:
         """Return unsolicited bytes; empty when the server has closed, None when there are none."""
         try:
             if self._in_kernel:
-                return self.sock.recv(4096, socket.MSG_DONTWAIT)
+                return None if is_silent(self.sock) else self.sock.recv(4096, socket.MSG_DONTWAIT)
             self._limit_s = -1.0
             self.sock.settimeout(0.0)
             return self.sock.recv(4096)
@@ -62,7 +63,7 @@ class KeptConnection:
         left_s = deadline - time.monotonic()
         if self._in_kernel:
             try:
-                sent_bytes = self.sock.send(data, socket.MSG_DONTWAIT)
+                sent_bytes = send_now(self.sock, data)
             except BlockingIOError:
                 sent_bytes = 0
             if sent_bytes == len(data):
