@@ -17,7 +17,7 @@ from pipeline.quick_init import quick_init
 RECORD_VERSION = 1
 
 
-class Known(NamedTuple):
+class LatestRecord(NamedTuple):
     """The last line of an id in the output (results and errors together).
 
     `decided_by`: the digest of the settings that a failure depends on; None for a result or an older line.
@@ -46,10 +46,11 @@ class Entry:
     `size_bytes` is the size as stored. `format` names a row of the format table (text, json).
     `read` returns the bytes after decompression, or raises DocumentError; it is called in a worker thread.
     `duplicate_of` is the id that this entry repeats, if any.
-    `known` is its last line in the output; `stands`: that line remains valid while the bytes are the same.
+    `latest` is its last line in the output; `latest_is_valid`: that line remains valid while the bytes are the same.
     `losses` counts the servers that were lost while they processed this entry. `refused`: a server that turned out to
-    be unhealthy answered it with a 4xx, so the next 4xx may be the document's own. `before`: the outcome of earlier
-    attempts in this run that no server completed. `is_long`: it did not fit when it was read before in this run.
+    be unhealthy answered it with a 4xx, so the next 4xx may be the document's own. `earlier_failure`: the outcome of
+    earlier attempts in this run that no server completed. `is_long`: it did not fit when it was read before in this
+    run.
     """
 
     id: str
@@ -59,11 +60,11 @@ class Entry:
     format: str
     read: Callable[[], bytes] = field(compare=False, repr=False)
     duplicate_of: str | None = None
-    known: Known | None = None
-    stands: bool = False
+    latest: LatestRecord | None = None
+    latest_is_valid: bool = False
     losses: int = 0
     refused: bool = False
-    before: Failure | None = field(default=None, compare=False, repr=False)
+    earlier_failure: Failure | None = field(default=None, compare=False, repr=False)
     is_long: bool = False
 
 
@@ -99,7 +100,7 @@ class ExtractionAttempt:
     `error` is None, or the wire-level text (`timeout`, `http_500`, …); `reason` is its row in errors.REASONS.
     `raw_text` is the whole text of the model, also when `error` is set (a truncated answer). `latency_s` is wall time.
     Token counts are None if the server does not report them. `max_tokens` is the requested limit; `needed_tokens` is
-    the size of a prompt that did not fit. `queue_s` is the time in the server's queue. `refused`: the reason why an
+    the size of a prompt that did not fit. `queue_s` is the time in the server's queue. `rejection`: the reason why an
     answer was rejected. `server`: the server software if the answer shows it: `ollama`, or the name of a gateway.
     `sent` is False when the server cannot have started the work; `lost` when it disappeared during the work; `unpaid`
     when the account has no budget left; `thought` when the model produced only thinking.
@@ -125,7 +126,7 @@ class ExtractionAttempt:
     thought: bool = False
     unpaid: bool = False
     notes: tuple[str, ...] = ()
-    refused: str | None = None
+    rejection: str | None = None
     server: str | None = None
 
     @property
@@ -255,11 +256,11 @@ class Postponed:
     losses: int = 0
     refused: bool = False
 
-    def again(self) -> Entry:
+    def next_entry(self) -> Entry:
         """Return the entry for the next try, with its losses and requests counted."""
         losses = self.entry.losses + self.losses
         refused = self.entry.refused or self.refused
-        return changed(self.entry, losses=losses, refused=refused, before=self.failure)
+        return changed(self.entry, losses=losses, refused=refused, earlier_failure=self.failure)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def _chosen(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Ite
     listed = Index()
     try:
         _list(app, listed)
-        yield lambda document_id: not listed.was_seen(document_id) and (ids is None or document_id in ids)
+        yield lambda document_id: not listed.was_met(document_id) and (ids is None or document_id in ids)
     finally:
         listed.close()
 
@@ -101,8 +101,8 @@ def _list(app: AppConfig, listed: Index) -> None:
             raise TryLaterError(
                 f"--missing: {entry.id} cannot be read to its end, so missing documents cannot be determined"
             )
-        listed.seen(entry.id)
-        listed.seen(fallback_id(entry))
+        listed.mark_met(entry.id)
+        listed.mark_met(fallback_id(entry))
     if counts.listed < max(1, app.input.min_documents):
         listing = f"found {counts.listed} documents in the input, need at least {max(1, app.input.min_documents)}"
         raise ConfigError(f"--missing: {listing}: all records would be removed")

@@ -34,7 +34,7 @@ from pipeline.documents.files import Damage, ListedFile, SmallFile, read_file
 from pipeline.documents.looking import opened_twice, shown_format
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.errors import DocumentError
-from pipeline.records import Entry, Known
+from pipeline.records import Entry, LatestRecord
 from pipeline.stores import is_remote, printable
 
 if TYPE_CHECKING:
@@ -50,22 +50,22 @@ _VISIBLE = select(["**"], [])
 class EntryRules:
     """Settings, patterns and formats that apply to every file of an input.
 
-    `ignore` is called with the kind of each skipped file, `whole` with the id of each container read to its end.
-    `known` returns the last line of an id in the output.
+    `ignore` is called with the kind of each skipped file, `on_complete` with the id of each container read to its end.
+    `latest_record` returns the last line of an id in the output.
     """
 
     config: InputConfig
-    chosen: PathFilter
+    path_filter: PathFilter
     lookup: Lookup
     ignore: Callable[[str], None]
-    whole: Callable[[str], None]
+    on_complete: Callable[[str], None]
     id_prefix: str
     limits: InputLimits
-    known: Callable[[str], Known | None] = lambda _: None
+    latest_record: Callable[[str], LatestRecord | None] = lambda _: None
 
-    def is_done(self, file: ListedFile, last_line: Known | None) -> bool:
-        """Return whether this version of the file is a document that has been done: it need not be opened."""
-        if last_line is None or last_line.failed or file.version is None or last_line.version != file.version:
+    def is_done(self, file: ListedFile, latest: LatestRecord | None) -> bool:
+        """Return True when this version of the file has a result, so that it need not be opened."""
+        if latest is None or latest.failed or file.version is None or latest.version != file.version:
             return False
         return self.config.records_field is None  # it may have been set since then
 
@@ -73,13 +73,13 @@ class EntryRules:
 def entries_of(file: ListedFile, rules: EntryRules, kind: FileKind | None = None) -> Iterator[Entry]:
     """Yield the entries of a file; none for an unknown format that is ignored, which is counted.
 
-    `kind`: that of its name, if it is known already.
+    `kind`: the file kind, if its name has been checked already.
     """
     kind = kind or kind_of(file.relative, rules.lookup)
     suffix, compression, archive, form = kind
     if archive is not None and not file.member:
         members = _member_entries(file, archive, compression=compression, rules=rules)
-        return watched(members, file.id, whole=rules.whole)
+        return watched(members, file.id, on_complete=rules.on_complete)
     if form is None:
         return _unsupported(file, kind.extension, rules=rules)
     if form.extra is not None and is_missing(form.extra):
@@ -87,15 +87,15 @@ def entries_of(file: ListedFile, rules: EntryRules, kind: FileKind | None = None
         return iter((_failed(file, DocumentError("unsupported_format", message)),))
     if form.look is None or not is_looked_at(form, file):
         return _entries_as(form, file, compression=compression, rules=rules)
-    last_line = rules.known(file.id)
+    latest = rules.latest_record(file.id)
     peeked: PeekedBytes | None = None
-    if not rules.is_done(file, last_line):
+    if not rules.is_done(file, latest):
         file = file._replace(open=opened_twice(file.open)) if file.passing else file
         small = SmallFile(file) if compression is PLAIN else None
         opener = file.open if small is None else small.open
         form = shown_format(form, container_of(file, form.name, compression=compression, rules=rules, open=opener))
         peeked = small.peeked(rules.config.max_document_bytes) if small is not None else None
-    return _entries_as(form, file, compression=compression, rules=rules, last_line=last_line, peeked=peeked)
+    return _entries_as(form, file, compression=compression, rules=rules, latest=latest, peeked=peeked)
 
 
 def _entries_as(
@@ -104,28 +104,28 @@ def _entries_as(
     *,
     compression: Compression,
     rules: EntryRules,
-    last_line: Known | None = None,
+    latest: LatestRecord | None = None,
     peeked: PeekedBytes | None = None,
 ) -> Iterator[Entry]:
     """Yield the entries of a file of this format.
 
-    `last_line`: its last line in the output, if it was looked up. `peeked`: its bytes, if it was read for its format.
+    `latest`: its last line in the output, if it was looked up. `peeked`: its bytes, if it was read for its format.
     """
     if form.split is not None:
         unpacked = recovering(compression, starts=form.mark) if form.mark else compression
         pieces = piece_entries(container_of(file, form.name, compression=unpacked, rules=rules), form.split)
-        return watched(pieces, file.id, whole=rules.whole)
+        return watched(pieces, file.id, on_complete=rules.on_complete)
     reader: Callable[[], bytes] = partial(
         read_file, file, compression=compression, limit_bytes=rules.config.max_document_bytes
     )
     encoding = encoding_of(file.relative, rules.config.encoding, form=form.name)
     reader = partial(_read_encoded, reader, encoding) if encoding else peeked or reader
     reader = _read_now(reader, file.id) if file.passing else reader
-    return iter((Entry(file.id, file.uri, file.version, file.size_bytes, form.name, reader, known=last_line),))
+    return iter((Entry(file.id, file.uri, file.version, file.size_bytes, form.name, reader, latest=latest),))
 
 
 def is_looked_at(form: Format, file: ListedFile) -> bool:
-    """Return whether the beginning of a file must be read: not for an object of a store whose name says enough."""
+    """Return True when the beginning of a file must be read; False for a store's object whose name tells its format."""
     return form.hint is None or file.member or not is_remote(file.uri) or bool(form.hint.search(file.relative))
 
 
@@ -136,13 +136,13 @@ def _read_encoded(read_bytes: Callable[[], bytes], encoding: str) -> bytes:
     return noted
 
 
-def watched(entries: Iterator[Entry], id: str, *, whole: Callable[[str], None]) -> Iterator[Entry]:
-    """Yield the entries of a container; call `whole` with its id unless the last entry reports damage."""
+def watched(entries: Iterator[Entry], id: str, *, on_complete: Callable[[str], None]) -> Iterator[Entry]:
+    """Yield the entries of a container; call `on_complete` with its id unless the last entry reports damage."""
     for entry in entries:
         yield entry
         if entry.id == id and is_damaged(entry):
             return
-    whole(id)
+    on_complete(id)
 
 
 def container_of(
@@ -177,8 +177,8 @@ def container_of(
 def _member_entries(
     file: ListedFile, archive: Archive, *, compression: Compression, rules: EntryRules
 ) -> Iterator[Entry]:
-    """Yield the entries of each wanted member; a broken archive ends with a failed entry under its own id."""
-    is_chosen_whole = rules.chosen.wants(file.relative)
+    """Yield the entries of each selected member; a broken archive ends with a failed entry under its own id."""
+    is_chosen_whole = rules.path_filter.wants(file.relative)
     damage = (*file.damage, *compression.damage, *archive.damage)
     budget = UnpackedBudget(file.size_bytes, rules.limits)
     try:
@@ -187,9 +187,9 @@ def _member_entries(
             member = _short_named(member)
             inner = _member(file, member, damage)
             name = printable(harmless(member.name))
-            visible = is_chosen_whole and _VISIBLE.wants(name) and not rules.chosen.excludes(inner.relative)
-            if not visible and not rules.chosen.wants(inner.relative):
-                if (kind := rules.chosen.passed_over(inner.relative, is_member=is_chosen_whole)) is not None:
+            visible = is_chosen_whole and _VISIBLE.wants(name) and not rules.path_filter.excludes(inner.relative)
+            if not visible and not rules.path_filter.wants(inner.relative):
+                if (kind := rules.path_filter.passed_over(inner.relative, is_member=is_chosen_whole)) is not None:
                     rules.ignore(f"({kind})")
                 continue
             if member.problem is not None and kind_of(name, rules.lookup).form is not None:
@@ -203,7 +203,7 @@ def _member_entries(
 
 
 def _short_named(member: Member) -> Member:
-    """Return the member; one with a name that is too long gets a shorter name with the same end, and a problem."""
+    """Return the member; if its name is too long, with a shorter name that has the same end, and with a problem."""
     name = member.name
     if len(name) <= MAX_NAME_CHARS:
         return member

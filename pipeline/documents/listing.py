@@ -223,10 +223,10 @@ def rules_of(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup) -> En
         origin.chosen,
         lookup,
         counts.ignore,
-        counts.whole,
+        counts.on_complete,
         origin.id_prefix,
         limits_of(plan.config.limits),
-        counts.known,
+        counts.latest_record,
     )
 
 

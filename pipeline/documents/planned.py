@@ -256,7 +256,7 @@ def _part_entries(file: ListedFile, row: PlannedFile, rules: EntryRules, *, move
         with file.open() as stream:
             pieces = form.divide.split(stream, container, row.part)
             entries = (piece_entry(container, piece) for piece in pieces)
-            yield from watched(entries, file.id, whole=rules.whole)
+            yield from watched(entries, file.id, on_complete=rules.on_complete)
     except StaleVersionError:
         moved.append(file.id)
     except DocumentError as cause:

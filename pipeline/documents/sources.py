@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.documents.patterns import PathFilter
-from pipeline.records import Known
+from pipeline.records import LatestRecord
 from pipeline.stores import OutageRetry, Source, StoredFile
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ class ListingCounts:
     `(hidden)` and `(underscore)` by the first character of a name, `(excluded)` and `(not included)` by the settings,
     each with ` folder` for a folder that was not entered, `(symlink)` for dangling links or links out of the input,
     `(special)` for fifos, sockets and devices. `streamed` files had to be read to their end to be listed, by each shard
-    of a run. `whole` is called with the id of each container that was read to its end. `known` returns the last line
-    of an id in the output.
+    of a run. `on_complete` is called with the id of each container that was read to its end. `latest_record` returns
+    the last line of an id in the output.
     """
 
     files: int = 0
     streamed: int = 0
     listed: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
-    whole: Callable[[str], None] = lambda _: None
-    known: Callable[[str], Known | None] = lambda _: None
+    on_complete: Callable[[str], None] = lambda _: None
+    latest_record: Callable[[str], LatestRecord | None] = lambda _: None
 
     def ignore(self, kind: str) -> None:
         """Count one skipped file of this kind."""

@@ -3,7 +3,7 @@
 Only the main thread may use it (except the index and the background tasks), and it must never ignore a failed write.
 
     backend.py  the interface of a folder or bucket; local.py and remote.py implement it
-    index.py    the done, seen and failed documents; record_keys.py: the fields of a line that it needs
+    index.py    the done, met and failed documents; record_keys.py: the fields of a line that it needs
     runs.py     the summaries of the runs; run_index.py: the facts about earlier runs that a run needs
 """
 
@@ -206,7 +206,7 @@ class Output:
 
     def _is_current(self, document_id: str, run: int) -> bool:
         """Return True when the current result of a document is the one that this run number wrote."""
-        entry = self.index.known(document_id)
+        entry = self.index.latest(document_id)
         return entry is not None and not entry.failed and entry.run == run
 
     @property

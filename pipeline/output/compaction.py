@@ -92,8 +92,8 @@ class _LastLines:
     def choose(self, lines: Records) -> Records:
         """Yield the lines to keep, in order, each once in all calls."""
         for line, key in lines:
-            latest = [(index, place) for index in self._indexes if (place := index.known(key.id)) is not None]
-            if any(place.version == _hash(line) and not index.seen(key.id) for index, place in latest):
+            latest = [(index, place) for index in self._indexes if (place := index.latest(key.id)) is not None]
+            if any(place.version == _hash(line) and not index.mark_met(key.id) for index, place in latest):
                 yield line, key
             else:
                 self.superseded += all(place.fingerprint != key.fingerprint for _, place in latest)
@@ -105,7 +105,7 @@ class _LastLines:
 
 
 def _differs(last: Index, key: RecordKey) -> bool:
-    latest = last.known(key.id)
+    latest = last.latest(key.id)
     return latest is not None and latest.fingerprint != key.fingerprint
 
 
@@ -130,7 +130,7 @@ class _CurrentFailures:
     def choose(self, lines: Records) -> Records:
         """Yield the lines to keep, in order, each once in all calls."""
         for line, key in lines:
-            if self._index.is_current_failure(key.id, key.run) and not self._chosen.seen(key.id):
+            if self._index.is_current_failure(key.id, key.run) and not self._chosen.mark_met(key.id):
                 yield line, key
 
     def close(self) -> None:

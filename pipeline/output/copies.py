@@ -96,7 +96,7 @@ class Copies:
 
     def _will_answer(self, original: str) -> bool:
         """Return True while the original has a record of this run that can be copied, or may still get one."""
-        entry = self._index.known(original)
+        entry = self._index.latest(original)
         if entry is None or entry.run != self.run:
             return not self.is_last_pass
         return not entry.failed or _is_shared(entry.reason)
@@ -192,7 +192,7 @@ class Copies:
 
     def judge(self, entry: Entry) -> tuple[Literal["do"], Entry]:
         """Return the entry of a waiting document with its last record; may be called from any thread."""
-        return "do", replace(entry, known=self._index.known(entry.id))
+        return "do", replace(entry, latest=self._index.latest(entry.id))
 
     def release(self, document_id: str) -> bool:
         """Stop the waiting of a document; return False when it did not wait."""

@@ -52,14 +52,14 @@ class CurrentRecords:
         with closing(self._backend.read()) as index:
             newest = newest_prompt(self._backend, index)
             for line, key in last_lines(self._backend):
-                index.seen(key.id)
-                entry = index.known(key.id)
+                index.mark_met(key.id)
+                entry = index.latest(key.id)
                 raw = json.loads(line)
                 status: Status = "stale" if entry is not None and entry.failed else "done"
                 yield Record(key.id, status, raw["output"], None, raw, newest.of(key.variant, key.fingerprint))
             for line, key in self._backend.records("errors"):
                 # mark it as seen, so that one failure is not read twice
-                if index.is_current_failure(key.id, key.run) and not index.seen(key.id):
+                if index.is_current_failure(key.id, key.run) and not index.mark_met(key.id):
                     self.without_result += 1
                     if failed:
                         prompt = newest.of(key.variant, key.fingerprint)

@@ -1,4 +1,4 @@
-"""The index of an output: the done, seen and failed documents in one sqlite3 file on disk, built from the records.
+"""The index of an output: the done, met and failed documents in one sqlite3 file on disk, built from the records.
 
 It is a cache that every start rebuilds: the lines of the records are the truth. index_tables.py explains its tables.
 """
@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, OutputError
 from pipeline.output.accepted import AcceptedFailure
 from pipeline.output.index_tables import COLUMNS, LATER_WINS, LATEST, RESULT, SCHEMA
 from pipeline.output.record_keys import Kind, RecordKey, until_stopped
-from pipeline.records import Known
+from pipeline.records import LatestRecord
 from pipeline.stores.local import temporary_folder
 
 _PAGE = 500
@@ -58,10 +58,10 @@ class Index:
             raise _no_room(exc) from exc
 
     def add(self, kind: Kind, record_keys: Iterable[RecordKey], *, where: str, owns: Callable[[str], bool]) -> None:
-        """Add the lines of one file or part, in order; for ids that are not owned, only run and agent.
+        """Add the lines of one file or part, in order; of ids that are not owned, only the run and the agent.
 
-        ConfigError naming `where` for a text or a number that no run writes; TryLaterError once `is_stopped` returns
-        True.
+        Raise ConfigError, with `where` in its message, for a text or a number that no run writes. Raise TryLaterError
+        once `is_stopped` returns True.
         """
         try:
             with self._lock, closing(self._db.cursor()) as cursor:
@@ -72,7 +72,7 @@ class Index:
         except (UnicodeError, OverflowError) as exc:
             raise ConfigError(f"{where}: a line has a text or a number that no run has written: {exc}") from exc
 
-    def met(self, run: int, agent: str | None = None) -> None:
+    def add_run(self, run: int, agent: str | None = None) -> None:
         """Add the run number, and the agent, of records that are not read line by line."""
         self.highest_run = max(self.highest_run, run)
         if agent is not None:
@@ -89,7 +89,7 @@ class Index:
             if text in self._numbers:
                 self._same_as[self._numbers[text]] = fingerprint
 
-    def equated(self) -> dict[str, str]:
+    def former_fingerprints(self) -> dict[str, str]:
         """Return the current fingerprint of each former one that records have."""
         return {self._texts[number]: present for number, present in self._same_as.items()}
 
@@ -105,14 +105,16 @@ class Index:
         with self._lock:
             self._db.close()
 
-    def known(self, document_id: str) -> Known | None:
+    def latest(self, document_id: str) -> LatestRecord | None:
         """Return the last line of an id; None without any."""
         if self._has_errors:
             rows = self.rows(LATEST, document_id, document_id)
-            return self._to_known(rows[0]) if rows else None
+            return self._to_latest(rows[0]) if rows else None
         # without error lines the views return the rows of the table, but take five times as long
         for run, sha256, fingerprint, version, run_id in self.rows(RESULT, document_id):
-            return Known(sha256, self.fingerprint_of(fingerprint), version, False, None, 0, run, self._texts[run_id])
+            return LatestRecord(
+                sha256, self.fingerprint_of(fingerprint), version, False, None, 0, run, self._texts[run_id]
+            )
         return None
 
     def record(self, key: RecordKey) -> None:
@@ -126,12 +128,12 @@ class Index:
         """Remove the failure of an archive that was now read completely; each of its documents has its own line."""
         self.rows("DELETE FROM errors WHERE id = ? AND run <= ?", archive_id, self.highest_run)
 
-    def seen(self, document_id: str) -> bool:
+    def mark_met(self, document_id: str) -> bool:
         """Mark the id as met in the input of this run; return True when it was met before."""
         return self.inserted("INSERT OR IGNORE INTO met VALUES (?)", document_id) == 0
 
-    def was_seen(self, document_id: str) -> bool:
-        """Return True when `seen` was called for the id."""
+    def was_met(self, document_id: str) -> bool:
+        """Return True when `mark_met` was called for the id."""
         return bool(self.rows("SELECT 1 FROM met WHERE id = ?", document_id))
 
     def is_current_failure(self, document_id: str, run: int) -> bool:
@@ -152,7 +154,9 @@ class Index:
             values = (failure.id, failure.sha256, self._number(failure.fingerprint), failure.reason)
             self.rows("INSERT OR REPLACE INTO accepted VALUES (?,?,?,?)", *values)
 
-    def failed(self, reasons: Collection[str] | None = None, *, only_met: bool = False) -> Iterator[tuple[str, Known]]:
+    def failed(
+        self, reasons: Collection[str] | None = None, *, only_met: bool = False
+    ) -> Iterator[tuple[str, LatestRecord]]:
         """Yield the failed ids, sorted, with their last lines; only those with these reasons, if given.
 
         `only_met`: only documents that this run has met in its input.
@@ -164,7 +168,7 @@ class Index:
             after = rows[-1][1]
             for row in rows:
                 if reasons is None or row[7] in reasons:
-                    yield row[1], self._to_known(row)
+                    yield row[1], self._to_latest(row)
 
     def failed_count(self) -> int:
         """Return the number of failed documents."""
@@ -253,12 +257,12 @@ class Index:
                 key.version, key.reason, key.runs, number(key.run_id), key.decided_by, key.question)
         # fmt: on
 
-    def _to_known(self, row: tuple[Any, ...]) -> Known:
+    def _to_latest(self, row: tuple[Any, ...]) -> LatestRecord:
         failed, _, run, sha256, fingerprint, _, version, reason, runs, run_id, decided_by, accepted = row
         texts = self._texts
         # fmt: off
-        return Known(sha256, self.fingerprint_of(fingerprint), version, bool(failed), reason, runs, run, texts[run_id],
-                     decided_by, bool(accepted))
+        return LatestRecord(sha256, self.fingerprint_of(fingerprint), version, bool(failed), reason, runs, run,
+                            texts[run_id], decided_by, bool(accepted))
         # fmt: on
 
     def fingerprint_of(self, number: int) -> str:

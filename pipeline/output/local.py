@@ -91,7 +91,7 @@ class LocalBackend:
         index = Index()
         index.is_stopped = self._is_stopped
         try:
-            index.met(highest_run(self))
+            index.add_run(highest_run(self))
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
             paths = self._record_files()
             note_siblings(filter(self._is_siblings, reversed(paths)), index)

@@ -114,7 +114,7 @@ class PartReader:
         if self.is_stopped():
             raise TryLaterError("interrupted while the output was read")
         if self.is_siblings(part):
-            index.met(part.run)
+            index.add_run(part.run)
             return True
         record_keys = self.record_keys(part)
         if record_keys is None:
@@ -124,7 +124,7 @@ class PartReader:
 
     def add_keys(self, index: Index, part: Part, record_keys: Iterable[RecordKey]) -> None:
         """Index the records of a part by their keys."""
-        index.met(part.run)
+        index.add_run(part.run)
         assert part.kind != "windows"
         # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
         is_own = self._shard.count > 0 and self.is_own(part)

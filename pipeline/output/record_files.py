@@ -90,7 +90,7 @@ def note_siblings(paths: Iterable[Path], index: Index) -> None:
         line = last_object(path)
         if line is not None:
             key = key_of(line, str(path))
-            index.met(key.run, key.agent)
+            index.add_run(key.run, key.agent)
             noted += 1
         if noted == FEW_SIBLINGS:
             return

@@ -101,7 +101,7 @@ class RemoteBackend:
         """
         index = Index()
         try:
-            index.met(highest_run(self))
+            index.add_run(highest_run(self))
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
             self._parts.repair = self.replace if self._lease is not None else None
             merged_parts = partial(self._merged.add_to, index, self)

@@ -120,7 +120,7 @@ class WindowLines:
             if record is None:
                 outdated += 1
                 continue
-            self._index.met(record["run"])
+            self._index.add_run(record["run"])
             self._has_lines = True
             if not self._shard.owns(record["id"]):
                 continue
@@ -132,7 +132,7 @@ class WindowLines:
 
     def is_needed(self, record: Mapping[str, Any]) -> bool:
         """Return True while a line may save a request: its document has no later result and has not changed."""
-        entry = self._index.known(record["id"])
+        entry = self._index.latest(record["id"])
         if entry is None or entry.run < record["run"]:
             return True
         return entry.sha256 is None or (entry.failed and entry.sha256 == record["sha256"])

@@ -33,7 +33,7 @@ def failures(backend: ReadableOutput, *, examples: int) -> dict[str, Any]:
         counts = index.counts()
         by_reason: dict[str, dict[str, Any]] = {}
         for line, head in backend.records("errors"):
-            if head.reason is None or not index.is_current_failure(head.id, head.run) or index.seen(head.id):
+            if head.reason is None or not index.is_current_failure(head.id, head.run) or index.mark_met(head.id):
                 continue
             group = by_reason.setdefault(head.reason, {"count": 0, "accepted": 0, "examples": [], "causes": set()})
             group["count"] += 1
@@ -101,7 +101,7 @@ def story(backend: ReadableOutput, ids: Sequence[str], *, flag: str = "--show") 
     document_id = next((id_ for id_ in ids if any(line["id"] == id_ for line in all_lines)), ids[0])
     lines = sorted((line for line in all_lines if line["id"] == document_id), key=lambda line: line["run"])
     with closing(backend.read()) as index:
-        entry = index.known(document_id)
+        entry = index.latest(document_id)
         newest = newest_prompt(backend, index)
     if not lines or entry is None:
         near = _near(ids, similar)

@@ -81,7 +81,7 @@ class RunStats:
         provider = _entry(self._data["providers"], attempt.model.provider, _new_provider)
         provider["attempts"] += attempt.sent
         _entry(self._data["variants"], variant, self._new_variant)["attempts"] += attempt.sent
-        error = attempt.error or attempt.refused
+        error = attempt.error or attempt.rejection
         if error is not None and error not in REASKED:
             _bump(provider["errors"], error.partition(":")[0])
 

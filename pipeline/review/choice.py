@@ -114,7 +114,7 @@ def _current(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
         done = (
             (line, key)
             for line, key in last_lines(backend)
-            if (latest := index.known(key.id)) is None or not latest.failed
+            if (latest := index.latest(key.id)) is None or not latest.failed
         )
         yield from chain(done, _failures(backend))
 
@@ -122,7 +122,7 @@ def _current(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
 def _failures(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
     with closing(backend.read()) as index:
         for line, key in backend.records("errors"):
-            if index.is_current_failure(key.id, key.run) and not index.seen(key.id):
+            if index.is_current_failure(key.id, key.run) and not index.mark_met(key.id):
                 yield line, key
 
 

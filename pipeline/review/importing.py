@@ -106,7 +106,7 @@ def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
 def _digests(backend: OutputBackend, ids: Collection[str]) -> dict[str, str]:
     """Return the sha256 of these documents from their last lines."""
     with closing(backend.read()) as index:
-        records = {id: index.known(id) for id in ids}
+        records = {id: index.latest(id) for id in ids}
     return {id: record.sha256 for id, record in records.items() if record is not None and record.sha256}
 
 

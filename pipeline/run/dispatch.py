@@ -16,7 +16,7 @@ def send_entry(runner: Runner, feeder: Reader) -> bool:
     entry = runner.backlog.take(idle=runner.in_flight == 0) if _has_room(runner) else None
     if entry is None:
         return False
-    if entry.before is None and not entry.is_long:
+    if entry.earlier_failure is None and not entry.is_long:
         feeder.taken(entry)
     runner.flight.sent(entry, runner.plan)
     runner.send(entry, alone=is_suspect(entry))

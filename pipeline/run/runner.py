@@ -185,7 +185,7 @@ class Runner:
             return
         self.long.ended(finished.entry)
         if isinstance(outcome, Postponed):
-            self.backlog.postpone(outcome.again())
+            self.backlog.postpone(outcome.next_entry())
         elif isinstance(outcome, Copied):
             end = end_of(partial(self.job.keep, outcome))
             self.tally.left += end is not None

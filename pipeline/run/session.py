@@ -20,7 +20,7 @@ from pipeline.documents import ListingCounts
 from pipeline.errors import EXIT_INTERNAL, PipelineError
 from pipeline.logs import active_handler
 from pipeline.output import Output
-from pipeline.records import Entry, Known
+from pipeline.records import Entry, LatestRecord
 from pipeline.report.stats import RunStats
 from pipeline.run import machine
 from pipeline.run.concurrency import limit_of
@@ -37,7 +37,7 @@ from pipeline.run.preview import dry_run
 from pipeline.run.preview.placeholders import PlaceholderWatch
 from pipeline.run.refresh import Refresher
 from pipeline.run.runner import Runner
-from pipeline.run.selection.deciding import decided_now
+from pipeline.run.selection.deciding import current_digest
 from pipeline.run.selection.prompt_change import check_redo, log_change, prompt_change
 from pipeline.run.selection.redoing import copies_of, equate_former, rules_of
 from pipeline.run.selection.resuming import has_records
@@ -151,15 +151,15 @@ class _Session:
         self.runner: Runner | None = None
         self.closing = end
 
-    def fingerprint(self, document_id: str, known: Known) -> str:
+    def fingerprint(self, document_id: str, latest: LatestRecord) -> str:
         """Return the present fingerprint of a document, with which that of its latest record is compared."""
-        return self._plan_now.query_for(document_id).present(known.fingerprint, failed=known.failed)
+        return self._plan_now.query_for(document_id).present(latest.fingerprint, failed=latest.failed)
 
-    def decided_by(self, document_id: str, known: Known) -> str | None:
+    def decided_by(self, document_id: str, latest: LatestRecord) -> str | None:
         """Return the present digest of the settings that a failure depends on; called by the reader's thread."""
         query = self._plan_now.query_for(document_id)
-        digest = query.decided_by.get(known.reason or "")
-        return decided_now(digest, known, context=partial(self._context, query.resolved.variant))
+        digest = query.decided_by.get(latest.reason or "")
+        return current_digest(digest, latest, context=partial(self._context, query.resolved.variant))
 
     def _context(self, variant: str) -> int | None:
         """Return the context of the servers in use after their first preflight; None: not reported, or no server."""
@@ -174,8 +174,8 @@ class _Session:
     def select(self, rules: SelectionRules, *, shard: Shard) -> Selection:
         """Connect waiting documents and the listing with the index; return the selection of entries."""
         index = self.output.index
-        self.counts.whole = index.clear_archive_failure
-        self.counts.known = index.known
+        self.counts.on_complete = index.clear_archive_failure
+        self.counts.latest_record = index.latest
         rules = replace(rules, ask_again=self.output.run_index.ask_again())
         return Selection(index, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
 

@@ -32,7 +32,7 @@ def fill(folder: Path, shard: Shard = WHOLE) -> None:
 def known(folder: Path, shard: Shard = WHOLE) -> object:
     """Return all values that an index provides."""
     index = scan(OutputConfig(str(folder)), shard=shard)
-    each = [index.known(id) for id in ("a", "b", "c", "d", "e", "f", 'ü"\\')]
+    each = [index.latest(id) for id in ("a", "b", "c", "d", "e", "f", 'ü"\\')]
     said = each, index.counts(), index.highest_run, index.agents, list(index.done())
     index.close()
     return said
@@ -64,8 +64,8 @@ def test_lines_covered_by_a_checkpoint_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"id":"c"', b'"id":"z"'))
     index = scan(OutputConfig(str(tmp_path)))
-    assert index.known("c") is not None
-    assert index.known("z") is None
+    assert index.latest("c") is not None
+    assert index.latest("z") is None
     assert covered(tmp_path) == path.stat().st_size
 
 
@@ -147,7 +147,7 @@ def test_purge_removes_the_checkpoint(tmp_path: Path) -> None:
     with opened(tmp_path) as output:
         purge_one(output, "b")
     assert list((tmp_path / ".manifests").iterdir()) == []
-    assert scan(OutputConfig(str(tmp_path))).known("b") is None
+    assert scan(OutputConfig(str(tmp_path))).latest("b") is None
 
 
 def purge_one(output: Output, document_id: str) -> None:

@@ -109,7 +109,7 @@ def test_compaction_keeps_the_last_two_fingerprints(config: OutputConfig) -> Non
     with opened(config) as output:
         assert compact(output.backend, output.index) == 1
     assert lines(config, "results") == [("a", 3), ("a", 4), ("b", 4)]
-    known = scan(config).known("a")
+    known = scan(config).latest("a")
     assert known is not None and known.fingerprint == "3"
     with opened(config) as output:
         assert compact(output.backend, output.index, history=False) == 1
@@ -126,7 +126,7 @@ def test_purge_removes_documents_everywhere(config: OutputConfig) -> None:
     (run,) = backend_of(config).files("runs")
     assert json.loads(run[1])["stats"]["reasons"]["timeout"]["examples"] == [{"id": "c", "message": ""}]
     index = scan(config)
-    assert [index.known(id) is None for id in "abcd"] == [True, False, False, True]
+    assert [index.latest(id) is None for id in "abcd"] == [True, False, False, True]
 
 
 def test_purge_removes_ids_from_notes_of_copies(config: OutputConfig) -> None:
@@ -159,11 +159,11 @@ def test_kill_at_each_step_in_a_store_loses_no_record(s3: S3Server, bucket: str,
         backend = RemoteBackend(store, Limits(60, 800), shard=WHOLE)  # type: ignore[arg-type]
         survived = change(backend, what)
         index = scan(config)
-        assert [index.known(id) is not None for id in "bc"] == [True, True]
-        assert index.known("c").failed  # type: ignore[union-attr]
+        assert [index.latest(id) is not None for id in "bc"] == [True, True]
+        assert index.latest("c").failed  # type: ignore[union-attr]
         assert index.has_stale_result("c")
         if what != "purge":
-            assert index.known("a").run == 3  # type: ignore[union-attr]
+            assert index.latest("a").run == 3  # type: ignore[union-attr]
             assert index.counts()["failed"] == 2
         index.close()
         with opened(config, **WAITS) as output:
@@ -255,7 +255,7 @@ def fill_chunks(config: OutputConfig, *, whole: bool) -> None:
         for index in range(3):
             with opened(config, shard=chunk(index)) as output:
                 output.write(result(f"{index}a"))
-                if output.index.known(f"{index}b") is None:
+                if output.index.latest(f"{index}b") is None:
                     output.write(result(f"{index}b"))
 
 
@@ -271,7 +271,7 @@ def test_compaction_keeps_the_records_of_each_chunk_apart(config: OutputConfig, 
         assert files_of(config) == {**chunks, **({"": ["w"]} if whole else {})}
         assert scan(config).counts() == before
     with closing(scan(config, shard=chunk(1))) as index:
-        assert [index.known(id) is not None for id in ("1a", "1b", "0a", "2b")] == [True, True, False, False]
+        assert [index.latest(id) is not None for id in ("1a", "1b", "0a", "2b")] == [True, True, False, False]
     with opened(config, shard=chunk(1)) as output:
         output.write(result("1c"))
     assert files_of(config)["-chunk-00001"] == ["1a", "1b", "1c"]

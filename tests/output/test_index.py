@@ -21,7 +21,7 @@ from pipeline.output import scan
 from pipeline.output.index import Index
 from pipeline.output.record_keys import key_of_outcome
 from pipeline.record_lines import to_line
-from pipeline.records import Failure, Known, Result, Stamp
+from pipeline.records import Failure, LatestRecord, Result, Stamp
 from pipeline.shards import Shard
 
 FILES = ["", "-00000-of-00002", "-00001-of-00002"]
@@ -65,7 +65,7 @@ def model(runs: list[tuple[int, list[Step]]]) -> dict[str, tuple[int, str, str, 
 
 def entry_of(index: Index, id: str) -> tuple[int, str | None, str, bool] | None:
     """Return the entry of the index in the form of the model."""
-    known = index.known(id)
+    known = index.latest(id)
     if known is None:
         return None
     assert known.failed == (known.reason is not None)
@@ -127,8 +127,8 @@ def test_index_has_all_fields_needed_to_skip(tmp_path: Path) -> None:
     """These are sha256, fingerprint, version, and for a failure its reason and runs."""
     line = to_line(replace(failure("a", sha256=None), runs=3), Stamp(7, "job-7", "0/2"))
     (tmp_path / "errors.jsonl").write_bytes(line)
-    known = scan(OutputConfig(str(tmp_path))).known("a")
-    assert known == Known(None, "f", "7-8", True, "timeout", 3, 7, "job-7")
+    known = scan(OutputConfig(str(tmp_path))).latest("a")
+    assert known == LatestRecord(None, "f", "7-8", True, "timeout", 3, 7, "job-7")
 
 
 def test_shard_index_has_its_own_ids_and_the_highest_run(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_shard_index_has_its_own_ids_and_the_highest_run(tmp_path: Path) -> None
     write(tmp_path, [(1, [(name, "s", "", "") for name in names])])
     write(tmp_path, [(9, [("of the sister", "s", "", "-00001-of-00002")])])
     index = scan(OutputConfig(str(tmp_path)), shard=Shard(0, 2))
-    assert [name for name in names if index.known(name)] == [name for name in names if Shard(0, 2).owns(name)]
+    assert [name for name in names if index.latest(name)] == [name for name in names if Shard(0, 2).owns(name)]
     assert index.counts()["done"] == sum(Shard(0, 2).owns(name) for name in names)
     assert index.highest_run == 9
 
@@ -155,7 +155,7 @@ def test_seen_returns_true_from_the_second_time_on() -> None:
     """It detects repeated ids in a run; earlier runs do not count."""
     index = Index()
     index.record(key_of_outcome(result("a"), Stamp(1, "r")))
-    assert [index.seen(id) for id in ("a", "a", "b", "a")] == [False, True, False, True]
+    assert [index.mark_met(id) for id in ("a", "a", "b", "a")] == [False, True, False, True]
 
 
 def test_index_counts_by_variant_and_reason(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def nights(config: OutputConfig, ids: str, *, shard: Shard = WHOLE) -> None:
 def known(config: OutputConfig, shard: Shard = WHOLE) -> Any:
     """Return all values that an index provides."""
     with closing(scan(config, shard=shard)) as index:
-        return [index.known(id) for id in "abcdefghij"], index.counts(), index.highest_run, index.agents
+        return [index.latest(id) for id in "abcdefghij"], index.counts(), index.highest_run, index.agents
 
 
 def requests(config: OutputConfig, s3: S3Server, shard: Shard = WHOLE) -> int:

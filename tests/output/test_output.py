@@ -249,7 +249,7 @@ def test_kill_at_random_instants_loses_no_acknowledged_record(tmp_path: Path) ->
             acknowledged += child.stdout.read().split()
         with opened(tmp_path) as output:
             counts = output.index.counts()
-            assert all(output.index.known(id) for id in acknowledged)
+            assert all(output.index.latest(id) for id in acknowledged)
             assert 0 <= counts["done"] + counts["failed"] - len(acknowledged) <= 1
         for name in ("results.jsonl", "errors.jsonl"):
             assert all(json.loads(line) for line in (tmp_path / name).read_bytes().splitlines())
@@ -286,7 +286,7 @@ def test_merged_line_or_nuls_far_from_the_end_are_detected(tmp_path: Path) -> No
     with opened(tmp_path) as output:
         assert output.backend.damage[path].lines == 2
         ids_of_all = ("a", 'quo"ted', "back\\slash", "hole", "merged", "tail")
-        assert [id for id in ids_of_all if output.index.known(id)] == ["a", 'quo"ted', "back\\slash", "tail"]
+        assert [id for id in ids_of_all if output.index.latest(id)] == ["a", 'quo"ted', "back\\slash", "tail"]
     assert path.read_bytes() == good + tail
 
 
@@ -443,7 +443,7 @@ def test_record_that_is_not_json_is_not_written(tmp_path: Path) -> None:
     with opened(tmp_path) as output:
         with pytest.raises(InternalError, match="'a'"):
             output.write(result("a", output=float("nan")))
-        assert output.index.known("a") is None
+        assert output.index.latest("a") is None
     assert (tmp_path / "results.jsonl").read_bytes() == b""
 
 

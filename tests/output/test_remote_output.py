@@ -100,7 +100,7 @@ def test_records_are_read_back_from_numbered_parts(config: OutputConfig) -> None
     assert ids(config) == ["a", "b"]
     with opened(config) as output:
         assert output.stamp.run == 2
-        assert [output.index.known(id) is not None for id in "abcd"] == [True, True, True, False]
+        assert [output.index.latest(id) is not None for id in "abcd"] == [True, True, True, False]
         assert output.index.counts()["reasons"] == {"timeout": 1}
 
 
@@ -132,8 +132,8 @@ def test_kill_loses_only_records_that_are_in_no_part(config: OutputConfig) -> No
     with opened(config, clock=clock, **WAITS) as output:
         assert clock.now >= LEASE_S
         assert output.stamp.run == 2
-        assert output.index.known("safe") is not None
-        assert output.index.known("lost") is None
+        assert output.index.latest("safe") is not None
+        assert output.index.latest("lost") is None
 
 
 def test_missing_or_foreign_manifest_is_rebuilt(config: OutputConfig) -> None:

@@ -66,7 +66,7 @@ def a_run(out: Path, acknowledge: Callable[[str], object]) -> None:
     """Repair the output, write each missing record, and finish as a run does."""
     with opened(out, run_id="new") as output:
         for id, record in NEW.items():
-            known = output.index.known(id)
+            known = output.index.latest(id)
             if known is None or (id == "retried" and known.failed):
                 output.write(record)
                 acknowledge(id)
@@ -115,14 +115,14 @@ def test_kill_after_any_step_loses_and_duplicates_no_record(tmp_path: Path, deed
     for folder in folders:
         out, acknowledged = folder / "out", set((folder / "acks").read_text().split()) - {"all"}
         with closing(scan(OutputConfig(str(out)))) as index:
-            known = {id: record for id in (*EARLIER, *NEW) if (record := index.known(id)) is not None}
+            known = {id: record for id in (*EARLIER, *NEW) if (record := index.latest(id)) is not None}
         assert known.keys() >= EARLIER | acknowledged, folder.name
         assert len(known.keys() - EARLIER - acknowledged) <= 1, folder.name
         failed = {id for id in EARLIER if known[id].failed} - {"retried"}
         assert failed == {"failing"}, folder.name
         a_run(out, lambda _: None)
         with closing(scan(OutputConfig(str(out)), shard=CHUNK)) as index:
-            assert index.known("planned") is not None, folder.name
+            assert index.latest("planned") is not None, folder.name
         planned = ids(out / "results-chunk-00003.jsonl")
         assert planned == ["planned"] * (len(planned) if deed == "compaction" else 2), folder.name
         done = {"done": 1, "retried": 1, "twice": 2, "n1": 1, "n4": 1}

@@ -49,7 +49,7 @@ def test_document_with_an_equal_version_is_skipped_unread() -> None:
         assert chosen.judge(Entry("a", "a", "v1", 4, "text", unread))[0] == "skip"
     with selection(a=("text", "v1")) as chosen:
         choice, entry = chosen.judge(Entry("a", "a", "v2", 4, "text", unread))
-        assert (choice, entry.stands) == ("do", True)
+        assert (choice, entry.latest_is_valid) == ("do", True)
 
 
 def test_unchanged_rows_of_a_grown_file_are_skipped_by_hash(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def a_run(out: Path, acknowledge: Callable[[str], object]) -> None:
     """Answer the missing windows of two documents, finish one document and fail the other."""
     with begun(OutputConfig(str(out)), run_id="new") as output:
         for name, outcome in (("done", result("done")), ("failed", failure("failed"))):
-            last = output.index.known(name)
+            last = output.index.latest(name)
             if last is not None and last.failed == (name == "failed"):
                 continue
             for start, end in SPANS:
@@ -175,7 +175,7 @@ def test_kill_after_any_step_loses_no_answered_window(tmp_path: Path) -> None:
         out = folder / "out"
         acknowledged = set((folder / "acks").read_text().split())
         with closing(scan(OutputConfig(str(out)))) as index:
-            finished = {name for name in ("done", "failed") if index.known(name) is not None}
+            finished = {name for name in ("done", "failed") if index.latest(name) is not None}
         assert finished >= acknowledged & {"done", "failed"}, folder.name
         asked: list[str] = []
         a_run(out, asked.append)

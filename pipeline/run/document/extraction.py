@@ -80,7 +80,7 @@ def extract_answer(
         try:
             answer = _judged(attempt.raw_text or "", shown, schema, repair=plan.repair)
         except AnswerError as problem:
-            state.attempts[-1] = changed(attempt, refused=problem.reason)
+            state.attempts[-1] = changed(attempt, rejection=problem.reason)
             if problem.reason not in REASKED or state.reasks >= resolved.max_reasks:
                 raise
             complaint = problem

@@ -163,8 +163,8 @@ def _prepared(
     query = state.query
     data = entry.read()
     state.sha256 = sha256(data).hexdigest()
-    if entry.stands and entry.known is not None and entry.known.sha256 == state.sha256:
-        return Unchanged(entry.id, failed=entry.known.failed)
+    if entry.latest_is_valid and entry.latest is not None and entry.latest.sha256 == state.sha256:
+        return Unchanged(entry.id, failed=entry.latest.failed)
     if entry.duplicate_of is not None:
         raise DocumentError("duplicate_id", f"another document of this run has the id {entry.duplicate_of!r} already")
     document = documents.decode(entry, data, text_field=plan.text_field, limits=plan.limits, sha256=state.sha256)

@@ -179,7 +179,7 @@ class RunClosing:
             overhead=overhead(plan.registry),
             prompt_length=tuple(limits(plan.registry)),
             resume=self._resume_command(),
-            former_fingerprints=output.index.equated(),
+            former_fingerprints=output.index.former_fingerprints(),
             output=OutputCounts.from_json(output.index.counts()),
             concurrency=Concurrency(limit.value, limit.reason),
             merge_warnings=None if long_documents is None else tuple(split_warnings(plan)) or None,

@@ -14,13 +14,13 @@ def remaining_failures(output: Output, selection: Selection, *, found: int | Non
     line count.
     """
     remaining = RemainingFailures()
-    for document_id, known in output.index.failed(only_met=True):
-        if selection.counts_as_failed(document_id, known):
+    for document_id, latest in output.index.failed(only_met=True):
+        if selection.counts_as_failed(document_id, latest):
             remaining = remaining.with_one(
-                known.reason or "",
+                latest.reason or "",
                 document_id=document_id,
-                tried=known.run == output.stamp.run,
-                accepted=known.accepted,
+                tried=latest.run == output.stamp.run,
+                accepted=latest.accepted,
             )
     return remaining.of(_documents(output, remaining) if found is None else found)
 

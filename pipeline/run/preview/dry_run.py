@@ -13,12 +13,12 @@ from pipeline.config import AppConfig
 from pipeline.documents import ListingCounts
 from pipeline.errors import EXIT_FAILURES, EXIT_OK, ConfigError, DocumentError
 from pipeline.output import Index, RunIndex, backend_of, scan
-from pipeline.records import Entry, Known
+from pipeline.records import Entry, LatestRecord
 from pipeline.run.listing import InputListing
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.preview.answered_windows import AnsweredWindows
 from pipeline.run.preview.estimate import Estimate, PromptSample, estimate, time_text
-from pipeline.run.selection.deciding import decided_now
+from pipeline.run.selection.deciding import current_digest
 from pipeline.run.selection.prompt_change import PromptChange, check_redo, prompt_change
 from pipeline.run.selection.redoing import equate_former
 from pipeline.run.selection.selection import Selection, SelectionRules
@@ -38,10 +38,10 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
             index,
             rules,
             shard=shard,
-            fingerprint=lambda id, known: plan.query_for(id).present(known.fingerprint, failed=known.failed),
+            fingerprint=lambda id, latest: plan.query_for(id).present(latest.fingerprint, failed=latest.failed),
             decided_by=partial(_decided_by, plan),
         )
-        listed.known = index.known
+        listed.latest_record = index.latest
         answered = AnsweredWindows(plan) if rules.redo == "all" else AnsweredWindows.read(backend, plan)
         counts, sample = _count(listing(listed), selection, index, answered)
         change = prompt_change(app, plan, index=index, runs=runs)
@@ -59,10 +59,10 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
     return EXIT_OK if shard.is_chunk or listed.listed >= app.input.min_documents else EXIT_FAILURES
 
 
-def _decided_by(plan: ExtractionPlan, document_id: str, known: Known) -> str | None:
+def _decided_by(plan: ExtractionPlan, document_id: str, latest: LatestRecord) -> str | None:
     """Return the digest that decides a failure now, by settings alone: no server is asked for its context."""
-    digest = plan.query_for(document_id).decided_by.get(known.reason or "")
-    return decided_now(digest, known, context=lambda: None)
+    digest = plan.query_for(document_id).decided_by.get(latest.reason or "")
+    return current_digest(digest, latest, context=lambda: None)
 
 
 def _count(
@@ -76,8 +76,8 @@ def _count(
             continue
         choice, entry = selection.judge(entry)
         kind = choice if choice != "do" else _kind(entry)
-        if kind == "skip" and (known := entry.known or index.known(entry.id)) and known.failed:
-            kind = "accepted" if known.accepted else "failed, skipped"
+        if kind == "skip" and (latest := entry.latest or index.latest(entry.id)) and latest.failed:
+            kind = "accepted" if latest.accepted else "failed, skipped"
         counts["found"] += 1
         counts[kind] += 1
         if kind in ("new", "changed", "failed", "question"):
@@ -102,21 +102,21 @@ def _refusal(change: PromptChange, app: AppConfig, rules: SelectionRules) -> lis
 
 def _kind(entry: Entry) -> str:
     """Return the reason to process an entry (new, changed, failed before, another prompt), or skip."""
-    known = entry.known
-    if known is None:
+    latest = entry.latest
+    if latest is None:
         return "new"
-    if entry.version is not None and entry.version == known.version:
+    if entry.version is not None and entry.version == latest.version:
         is_unchanged = True
     else:
         try:
-            is_unchanged = sha256(entry.read()).hexdigest() == known.sha256
+            is_unchanged = sha256(entry.read()).hexdigest() == latest.sha256
         except DocumentError:
-            is_unchanged = known.sha256 is None
+            is_unchanged = latest.sha256 is None
     if not is_unchanged:
         return "changed"
-    if entry.stands:
+    if entry.latest_is_valid:
         return "skip"
-    return "failed" if known.failed else "question"
+    return "failed" if latest.failed else "question"
 
 
 def _lines(

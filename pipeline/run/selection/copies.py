@@ -42,7 +42,7 @@ _UNIQUE = {"id", "uri"}
 def question_sha256(document: Document, template: str) -> str | None:
     """Return the digest of a document's part of a prompt; None when no other document can have the same one.
 
-    The notes of the decoding and the pages are part of it, as the record of a copy has them from its original.
+    The digest covers the notes of the decoding and the pages, too, because the record of a copy repeats them.
     """
     names = _names(template)
     if not names.isdisjoint(_UNIQUE):
@@ -67,18 +67,18 @@ def copy_of(
     """Return the document as a copy of one with the same request; None when it must be sent itself."""
     if copies is None or question is None:
         return None
-    if (answered := copies.answered_before(question, query.result_fingerprints, entry.id)) is not None:
-        original, run = answered
+    if (earlier_answer := copies.answered_before(question, query.result_fingerprints, entry.id)) is not None:
+        original, run = earlier_answer
         return _copied(entry, document, query, question=question, original=original, run=run, word="reused")
-    if (first := copies.claim(question, query.fingerprint, entry.id)) is not None:
-        return _copied(entry, document, query, question=question, original=first, run=copies.run, word="shared")
+    if (original_id := copies.claim(question, query.fingerprint, entry.id)) is not None:
+        return _copied(entry, document, query, question=question, original=original_id, run=copies.run, word="shared")
     return None
 
 
 def _copied(
     entry: Entry, document: Document, query: VariantQuery, *, question: str, original: str, run: int, word: str
 ) -> Copied:
-    own = {
+    record = {
         "note": f"{word}:{original}",
         "uri": entry.uri,
         "sha256": document.sha256,
@@ -89,6 +89,6 @@ def _copied(
         "question_sha256": question,
         "version": entry.version,
         "metadata": dict(document.metadata),
-        "runs": runs_so_far(entry.known, document.sha256, query) + 1,
+        "runs": runs_so_far(entry.latest, document.sha256, query) + 1,
     }
-    return Copied(entry.id, original, run, own)
+    return Copied(entry.id, original, run, record)

@@ -46,33 +46,33 @@ def _write(copies: Copies, runner: Runner) -> None:
     if not copies.waiting or runner.end is not None:
         return
     try:
-        written = _write_all(copies, runner)
+        record_count = _write_all(copies, runner)
     except PipelineError as error:
         runner.finish(StopReason.of_error(error))
     else:
-        logger.info("Wrote the records of documents identical to others", extra={"documents": written})
+        logger.info("Wrote the records of documents identical to others", extra={"documents": record_count})
 
 
 def _write_all(copies: Copies, runner: Runner) -> int:
     """Return how many records were written; wait first until the store has the parts of all originals."""
     output = runner.job.output
-    written = lines = 0
+    record_count = read_lines = 0
     output.sync_due(float("inf"))
     while any(output.unwritten):
         if not runner.turn(_TURN_S):
             return 0
     for outcome in copies.outcomes(output.backend):
         if outcome is None:
-            lines += 1
-            if lines % _LINES_A_TURN == 0 and not runner.turn(0.0):
-                return written
+            read_lines += 1
+            if read_lines % _LINES_A_TURN == 0 and not runner.turn(0.0):
+                return record_count
             while output.is_full:
                 if not runner.turn(_TURN_S):
-                    return written
+                    return record_count
             continue
         if not runner.write(outcome, is_copy=True):
-            return written
+            return record_count
         entry = Entry(outcome.id, outcome.uri, outcome.version, 0, "text", bytes)
         runner.job.watcher.outcome(Finished(entry, outcome))
-        written += 1
-    return written
+        record_count += 1
+    return record_count

@@ -3,7 +3,7 @@
 A document that failed for its own reasons is not tried again until something changes: its bytes, its request (sha256
 and fingerprint), or the settings and extras here. Settings of the fingerprint may be here, too; values that differ from
 run to run (keys, certificates) must not be. The digest of a document that was too long is followed by the server's
-context, "3f2a90c1d4e5@4096": with a larger context it is tried again.
+context, "3f2a90c1d4e5@4096": the document is tried again when a server has a larger context.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline import __version__
 from pipeline.config import AppConfig, ResolvedAgentConfig
 from pipeline.documents.extras import LIBRARIES, is_missing
 from pipeline.errors import REASONS, kind_of
-from pipeline.records import Known
+from pipeline.records import LatestRecord
 
 DIGEST_CHARS = 12
 """48 bits: the digests of two settings of one user practically never collide, and a line stays short."""
@@ -56,18 +56,18 @@ def settings_digest(decided_by: str | None) -> str | None:
     return decided_by.partition("@")[0] if decided_by else decided_by
 
 
-def decided_now(digest: str | None, known: Known, *, context: Callable[[], int | None]) -> str | None:
+def current_digest(digest: str | None, latest: LatestRecord, *, context: Callable[[], int | None]) -> str | None:
     """Return the digest that decides a failure now: the stored one, unless a setting has changed or more tokens fit.
 
-    `context`: the context of the servers in use, None if unknown. It may have to wait for them, and is called only for
-    a document that was too long for a server.
+    `context` returns the context of the servers in use in tokens, None if unknown. It may wait for these servers, so it
+    is called only for a document that was too long for a server.
     """
-    before = known.decided_by or ""
-    settings, at, tokens = before.partition("@")
-    if not at or settings != digest:
+    stored_digest = latest.decided_by or ""
+    settings, separator, tokens = stored_digest.partition("@")
+    if not separator or settings != digest:
         return digest
     tokens_now = context()
-    return before if tokens_now is None or tokens_now <= int(tokens) else with_context(digest, tokens_now)
+    return stored_digest if tokens_now is None or tokens_now <= int(tokens) else with_context(digest, tokens_now)
 
 
 def _decided_by(reason: str, app: AppConfig, resolved: ResolvedAgentConfig) -> dict[str, Any]:
@@ -77,28 +77,34 @@ def _decided_by(reason: str, app: AppConfig, resolved: ResolvedAgentConfig) -> d
     if kind == "internal":
         return {"version": __version__}
     if kind in ("backend", "config"):
-        return {"providers": providers(without=_SECRET)}
+        return {"providers": providers(excluded=_SECRET)}
     if kind == "answer":
-        answers = {**_plain(app.answers), "max_reasks": resolved.max_reasks}
-        return {"providers": providers(without=_TRANSPORT), "answers": answers}
+        answers = {**_settings_of(app.answers), "max_reasks": resolved.max_reasks}
+        return {"providers": providers(excluded=_TRANSPORT), "answers": answers}
     decided: dict[str, Any] = {}
     if reason in _READING:
         extras = {name: not is_missing(name) for name in LIBRARIES}
-        decided |= {"version": __version__, "input": _plain(app.input, without=_ABOUT_INPUT_ONLY), "extras": extras}
+        decided |= {
+            "version": __version__,
+            "input": _settings_of(app.input, excluded=_ABOUT_INPUT_ONLY),
+            "extras": extras,
+        }
     if reason in LENGTH:
-        settings = [{key: provider.get(key) for key in _CONTEXT} for provider in providers(without=_TRANSPORT)]
+        settings = [{key: provider.get(key) for key in _CONTEXT} for provider in providers(excluded=_TRANSPORT)]
         decided |= {"context": settings, "overflow": resolved.overflow}
-    return decided or {"providers": providers(without=_TRANSPORT), "overflow": resolved.overflow}
+    return decided or {"providers": providers(excluded=_TRANSPORT), "overflow": resolved.overflow}
 
 
-def _providers(app: AppConfig, resolved: ResolvedAgentConfig, *, without: Collection[str]) -> list[dict[str, Any]]:
+def _providers(app: AppConfig, resolved: ResolvedAgentConfig, *, excluded: Collection[str]) -> list[dict[str, Any]]:
     """Return the settings of each provider in use, in order, with the agent's overrides."""
     names = (resolved.provider, *resolved.fallback)
-    return [{**_plain(app.provider_config(name), without=without), **resolved.settings_for(name)} for name in names]
+    return [
+        {**_settings_of(app.provider_config(name), excluded=excluded), **resolved.settings_for(name)} for name in names
+    ]
 
 
-def _plain(config: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in fields(config) if field.name not in without}
+def _settings_of(config: Any, *, excluded: Collection[str] = ()) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in fields(config) if field.name not in excluded}
 
 
 def _digest(decided: Mapping[str, Any]) -> str:
@@ -107,5 +113,5 @@ def _digest(decided: Mapping[str, Any]) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """A mapping that is no dict, or anything else, as JSON can hold it."""
+    """Return a mapping of any type as a dict, and any other value as its text."""
     return dict(value) if isinstance(value, Mapping) else str(value)

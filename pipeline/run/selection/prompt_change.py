@@ -1,6 +1,6 @@
-"""Done documents whose results are of another question than the present one, and the guard against redoing too many.
+"""The done documents whose results are of another question than the present one, and the limit for redoing them.
 
-It reads the index and the summaries of earlier runs; it decides on no single document: selection.py does.
+It reads the index and the summaries of earlier runs. The choice for each document is made in selection.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ADVICE = "Preview: --dry-run; keep the earlier results: --redo none; set a limi
 
 @dataclass(frozen=True, slots=True)
 class PromptChange:
-    """Of the `done` documents of an output, those whose result is of another question: `changed`.
+    """The number of `done` documents in an output, and how many of their results are of another question (`changed`).
 
     `parts`: the parts of the question that differ from those of an earlier run; empty where none is known.
     """
@@ -45,9 +45,9 @@ NO_CHANGE = PromptChange()
 
 
 def prompt_change(app: AppConfig, plan: ExtractionPlan, *, index: Index, runs: RunIndex) -> PromptChange:
-    """Return what the present question changes; `equate_former` must have been called for the index.
+    """Return how many results are of another question; call `equate_former` for the index before.
 
-    Documents are looked up one by one only where there are several variants: a change of weights moves some of them.
+    With several variants each document is looked up, because a change of weights moves only some of them.
     """
     if len(plan.queries) > 1:
         total = changed = 0
@@ -84,7 +84,7 @@ def log_change(change: PromptChange, rules: SelectionRules, *, limited: bool) ->
         return
     if rules.redo == "none":
         logger.warning("%s; --redo none keeps their results", change)
-    elif limited or rules.ids is not None or rules.sample_below is not None:
+    elif limited or rules.ids is not None or rules.sample_threshold is not None:
         logger.warning("%s; those that this run selects will be extracted again", change)
     elif rules.redo is not None:
         logger.warning("%s and will be extracted again", change)

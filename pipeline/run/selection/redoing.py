@@ -41,7 +41,7 @@ def rules_of(
         only_failed=options.only_failed,
         retry_failed=options.retry_failed,
         retry_runs=app.runner.retry_runs,
-        sample_below=below,
+        sample_threshold=below,
         ids=_named(options.ids, app, listing) if options.ids else None,
     )
 

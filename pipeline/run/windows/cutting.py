@@ -130,7 +130,7 @@ def cut_before(
     known = [] if earlier is None else earlier.spans(document, _digest(document.text), split.question)
     if not (known or state.entry.is_long or _is_too_long(plan, state.query, document)):
         return None
-    return _cut(state, plan, document, known=known, spent=state.entry.before, refused=state.entry.is_long)
+    return _cut(state, plan, document, known=known, spent=state.entry.earlier_failure, refused=state.entry.is_long)
 
 
 def cut_after(state: DocumentState, plan: ExtractionPlan, *, document: Document, refusal: Failure) -> Cut | None:

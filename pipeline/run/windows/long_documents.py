@@ -84,7 +84,7 @@ class LongDocuments:
         self._runner.job.watcher.outcome(finished)
         self._runner.finish(end_of(self._runner.job.output.open_windows))
         if not (self._open.has_read(finished.entry) or self._open.may_open(self._runner.most_in_flight)):
-            self._open.park(changed(cut.long.entry, before=cut.long.spent), windows=len(cut.spans))
+            self._open.park(changed(cut.long.entry, earlier_failure=cut.long.spent), windows=len(cut.spans))
             return
         document = OpenDocument.of(cut, plan, now=self._clock())
         self._open.open(document)
@@ -203,7 +203,7 @@ class LongDocuments:
             self._close(document, document.failure())
         elif document.is_outdated:
             self._open.close(document)
-            self._runner.backlog.postpone(changed(document.long.entry, before=document.long.spent))
+            self._runner.backlog.postpone(changed(document.long.entry, earlier_failure=document.long.spent))
         elif self._runner.end is None or not self._has_gaps(document):
             document.is_merging = True
             self._to_merge.append(document)
@@ -247,7 +247,7 @@ class LongDocuments:
                 runner.job.watcher.outcome(Finished(document.long.entry, outcome))
         else:
             entry: Entry = document.long.entry
-            runner.backlog.postpone(outcome.again() if isinstance(outcome, Postponed) else entry)
+            runner.backlog.postpone(outcome.next_entry() if isinstance(outcome, Postponed) else entry)
 
 
 def _unproved(result: Result) -> InternalError | None:

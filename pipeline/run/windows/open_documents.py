@@ -274,5 +274,5 @@ def is_suspect(window: Window) -> bool:
 
 def postponed(window: Window, outcome: Postponed) -> Window:
     """Return a window that no server could take, prepared for its next attempt."""
-    again = outcome.again()
-    return Window(window.span, again.losses, again.refused, again.before, window.divisions)
+    again = outcome.next_entry()
+    return Window(window.span, again.losses, again.refused, again.earlier_failure, window.divisions)

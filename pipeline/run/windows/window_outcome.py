@@ -51,7 +51,7 @@ def ask_window(
     now: Callable[[], str] = utc_now,
 ) -> Finished:
     """Return the outcome of one window; never raises."""
-    entry = changed(long.entry, losses=window.losses, refused=window.refused, before=window.before)
+    entry = changed(long.entry, losses=window.losses, refused=window.refused, earlier_failure=window.before)
     state = DocumentState(entry, long.query, client, sha256=long.document.sha256, tokens=long.tokens)
 
     def steps() -> WindowAnswer:
@@ -93,12 +93,12 @@ def _answer_of(
     return replace(
         blank_answer(long, span),
         output=output,
-        attempts=requests_sent(state.attempts, state.entry.before),
+        attempts=requests_sent(state.attempts, state.entry.earlier_failure),
         reasks=state.reasks,
         repaired=repaired,
         notes=state.notes,
         model=settled_by.model,
-        usage=usage(state.attempts, state.entry.before),
+        usage=usage(state.attempts, state.entry.earlier_failure),
         context_length=settled_by.context_length,
         latency_s=round(sum(attempt.latency_s for attempt in state.attempts), 3),
         finished_at=now(),

@@ -116,7 +116,7 @@ class WorkerPool:
         if (
             worker is None
             or query.split is not None
-            or (entry.before is not None and entry.before.attempts)
+            or (entry.earlier_failure is not None and entry.earlier_failure.attempts)
             or entry.refused
         ):
             return False
