@@ -32,7 +32,7 @@ from pipeline.records import Entry, Failure, Postponed, Result
 from pipeline.run.document.process import process
 from pipeline.run.plan import ExtractionPlan, VariantQuery, used_variants
 from pipeline.run.windows.cutting import Cut
-from pipeline.run.windows.sequential import asked_alone
+from pipeline.run.windows.sequential import ask_all_windows
 from pipeline.run.windows.split_query import split_query
 
 AGENT = "event_classifier"
@@ -124,7 +124,7 @@ class Extractor:
         asker = OneClient(client, RetryPolicy.of(_config_of(client)), self._sleep, self._rng)
         outcome = process(_entry(text, metadata, document_id), self._plan, client=asker).outcome
         if isinstance(outcome, Cut):
-            outcome = asked_alone(outcome, self._plan, client=asker)
+            outcome = ask_all_windows(outcome, self._plan, client=asker)
         if isinstance(outcome, Postponed):
             return outcome.failure
         assert isinstance(outcome, (Result, Failure))

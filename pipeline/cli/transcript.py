@@ -20,7 +20,7 @@ from pipeline.report.window_facts import merge_lines
 from pipeline.run.document.process import process
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.windows.cutting import Cut, Divided, Window
-from pipeline.run.windows.sequential import asked_alone, asked_window
+from pipeline.run.windows.sequential import ask_all_windows, ask_one_window
 from pipeline.terminal import BOLD, DIM, GREEN, RED, block, fitted, hanging, plural, tinted, write_out
 from pipeline.window_answers import WindowAnswer
 
@@ -50,7 +50,7 @@ class Transcript:
         if window is not None:
             return self._only(entry, outcome, plan, number=window)
         if isinstance(outcome, Cut):
-            outcome = asked_alone(outcome, plan, client=self, begin=self._window)
+            outcome = ask_all_windows(outcome, plan, client=self, begin=self._window)
         assert isinstance(outcome, (Result, Failure, Postponed, Left, Unchanged))  # others are found only by a run
         self._print(*self._verdict(outcome))
         if isinstance(outcome, Result):
@@ -67,7 +67,7 @@ class Transcript:
         windows = outcome.windows
         if not 1 <= number <= windows:
             raise ConfigError(f"--window: got {number}, need a number from 1 to {windows}, the windows of {entry.id}")
-        own = asked_window(outcome, plan, number=number, client=self, begin=self._window)
+        own = ask_one_window(outcome, plan, number=number, client=self, begin=self._window)
         self._print(*self._verdict(own))
         if isinstance(own, WindowAnswer):
             return EXIT_OK

@@ -60,8 +60,7 @@ class Index:
     def add(self, kind: Kind, record_keys: Iterable[RecordKey], *, where: str, owns: Callable[[str], bool]) -> None:
         """Add the lines of one file or part, in order; of ids that are not owned, only the run and the agent.
 
-        Raise ConfigError, with `where` in its message, for a text or a number that no run writes. Raise TryLaterError
-        once `is_stopped` returns True.
+        Raise ConfigError that names `where` for a value that no run writes, TryLaterError once `is_stopped` is true.
         """
         try:
             with self._lock, closing(self._db.cursor()) as cursor:

@@ -1,6 +1,6 @@
 """The number of documents in flight: fixed, or the sum of an adaptive limit per server.
 
-It must only compute the limit; the runner applies it. The main thread uses it; the prober calls only `look`.
+It must only compute the limit; the runner applies it. The main thread uses it; the prober calls only `read_gauges`.
 """
 
 from __future__ import annotations
@@ -39,34 +39,34 @@ class Limit(Protocol):
     value: int
     reason: str
 
-    def finished(self, attempts: Iterable[ExtractionAttempt], *, full: bool, now: float) -> None:
+    def record(self, attempts: Iterable[ExtractionAttempt], *, full: bool, now: float) -> None:
         """Record the requests of a document that has just finished; `full`: the limit was in use."""
 
-    def follow(self, servers: Sequence[Server]) -> None:
+    def set_servers(self, servers: Sequence[Server]) -> None:
         """Set the servers in use from now on."""
 
-    def look(self, servers: Sequence[Server], *, now: float) -> None:
+    def read_gauges(self, servers: Sequence[Server], *, now: float) -> None:
         """Read the servers' gauges; may take seconds, and is called by the prober."""
 
 
 @dataclass(slots=True)
-class Fixed:
+class FixedLimit:
     """The limit that the user set; it never changes."""
 
     value: int
     reason: str = "set"
 
-    def finished(self, attempts: Iterable[ExtractionAttempt], *, full: bool, now: float) -> None:
+    def record(self, attempts: Iterable[ExtractionAttempt], *, full: bool, now: float) -> None:
         """Do nothing: the limit is fixed."""
 
-    def follow(self, servers: Sequence[Server]) -> None:
+    def set_servers(self, servers: Sequence[Server]) -> None:
         """Do nothing: the limit is fixed."""
 
-    def look(self, servers: Sequence[Server], *, now: float) -> None:
+    def read_gauges(self, servers: Sequence[Server], *, now: float) -> None:
         """Do nothing: the limit is fixed."""
 
 
-class Auto:
+class AdaptiveLimits:
     """The sum of the limits of the servers in use; a server that returns keeps its former limit.
 
     `ceiling`: the largest limit of each server; `most`: of all servers together.
@@ -82,23 +82,23 @@ class Auto:
         self._gauges: dict[str, Gauges] = {}
         self._looked_at: dict[str, float] = {}
 
-    def finished(self, attempts: Iterable[ExtractionAttempt], *, full: bool, now: float) -> None:
-        """Record each request at its server's limit; they ended one after the other, the last one now."""
-        ended = now
+    def record(self, attempts: Iterable[ExtractionAttempt], *, full: bool, now: float) -> None:
+        """Record each request at its server's limit; the requests ended one after the other, the last one now."""
+        ended_at = now
         for attempt in reversed(tuple(attempts)):
             limit = self._limits.get(attempt.model.endpoint or "")
             if limit is not None:
-                self._record(limit, attempt, full=full, ended=ended)
-            ended -= attempt.latency_s
+                self._record(limit, attempt, full=full, ended_at=ended_at)
+            ended_at -= attempt.latency_s
         self._add_up()
 
-    def follow(self, servers: Sequence[Server]) -> None:
-        """Set the servers in use; the others keep their limits, which do not count in the meantime."""
+    def set_servers(self, servers: Sequence[Server]) -> None:
+        """Set the servers in use; other servers keep their limits, which do not count until they return."""
         for endpoint in tuple(self._gauges):
             gauges = self._gauges.pop(endpoint)
             limit = self._limits.get(endpoint)
             if limit is not None:
-                limit.gauged(running=gauges.running, waiting=gauges.waiting, preempted=gauges.preempted)
+                limit.record_gauges(running=gauges.running, waiting=gauges.waiting, preempted=gauges.preempted)
         if self._servers == list(servers):
             return
         self._servers = list(servers)
@@ -106,8 +106,8 @@ class Auto:
             self._limits.setdefault(server.endpoint, AdaptiveLimit(self._ceiling, server.timeout_s))
         self._add_up()
 
-    def look(self, servers: Sequence[Server], *, now: float) -> None:
-        """Read the gauges of each server at most once a second; `follow` passes them to the limits."""
+    def read_gauges(self, servers: Sequence[Server], *, now: float) -> None:
+        """Read the gauges of each server at most once a second; `set_servers` passes them on."""
         for server in servers:
             if now - self._looked_at.get(server.endpoint, float("-inf")) >= LOOK_EVERY_S:
                 self._looked_at[server.endpoint] = now
@@ -115,11 +115,11 @@ class Auto:
                 if gauges is not None:
                     self._gauges[server.endpoint] = gauges
 
-    def _record(self, limit: AdaptiveLimit, attempt: ExtractionAttempt, *, full: bool, ended: float) -> None:
+    def _record(self, limit: AdaptiveLimit, attempt: ExtractionAttempt, *, full: bool, ended_at: float) -> None:
         if attempt.reason in ("overloaded", "timeout"):
-            limit.overloaded(timed_out=attempt.reason == "timeout", now=ended)
+            limit.record_overload(timed_out=attempt.reason == "timeout", now=ended_at)
         elif attempt.ok or kind_of(attempt.reason or "") == "answer":
-            limit.answered(attempt.latency_s, attempt.queue_s, full=full, now=ended)
+            limit.record_answer(attempt.latency_s, attempt.queue_s, full=full, now=ended_at)
 
     def _add_up(self) -> None:
         """Set the value to the sum of the limits, bounded by `most`, and the share of each server."""
@@ -133,7 +133,7 @@ class Auto:
 
 
 def _reason(limits: Sequence[tuple[str, AdaptiveLimit]]) -> str:
-    """Return the reason of a single server, or the limits of several."""
+    """Return the reason of the limit if there is one server, else the limits of the first four servers."""
     if len(limits) == 1:
         return limits[0][1].reason
     return (
@@ -144,5 +144,7 @@ def _reason(limits: Sequence[tuple[str, AdaptiveLimit]]) -> str:
 def limit_of(config: RunnerConfig) -> Limit:
     """Return the limit that the settings select, bounded by this machine's open files."""
     if config.concurrency != "auto":
-        return Fixed(fitting(config.concurrency, setting="runner.concurrency"))
-    return Auto(ceiling=fitting(config.max_concurrency, setting="runner.max_concurrency"), most=most_in_flight())
+        return FixedLimit(fitting(config.concurrency, setting="runner.concurrency"))
+    return AdaptiveLimits(
+        ceiling=fitting(config.max_concurrency, setting="runner.max_concurrency"), most=most_in_flight()
+    )

@@ -17,15 +17,15 @@ def send_entry(runner: Runner, feeder: Reader) -> bool:
     if entry is None:
         return False
     if entry.earlier_failure is None and not entry.is_long:
-        feeder.taken(entry)
-    runner.flight.sent(entry, runner.plan)
+        feeder.count_sent(entry)
+    runner.flight.add(entry, runner.plan)
     runner.send(entry, alone=is_suspect(entry))
     return True
 
 
 def _has_room(runner: Runner) -> bool:
     long = runner.long
-    if not runner.job.allows(runner.tally.tried + runner.flight.documents + long.documents):
+    if not runner.job.allows(runner.run_counts.tried + runner.flight.documents + long.documents):
         return False
     # a postponed document may be a parked one that is to be opened, or one for which all windows wait: if it waited
     # until fewer are parked, the run would hang

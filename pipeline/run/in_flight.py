@@ -1,4 +1,4 @@
-"""Waiting and running work: documents, bytes, and the plans still in use. It starts nothing."""
+"""Waiting and running work: documents, bytes, and the plans still in use. Starts nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.run.plan import ExtractionPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class DocumentOutcome:
     """A worker's outcome, and the plan of its document."""
 
     finished: Finished
@@ -23,9 +23,9 @@ class Landed:
 class Backlog:
     """Waiting entries, grouped by variant: servers cache the beginning of the most recent prompts.
 
-    When a variant has no entry left here, the one that has waited longest is next; the reader's look-ahead bounds its
-    wait. To keep the listing's order, `variant_of` returns the same text for all ids. Postponed entries come first.
-    Belongs to the main thread.
+    When a variant has no more entries here, the variant that has waited longest is next; the reader's look-ahead bounds
+    its wait. To keep the listing's order, `variant_of` returns the same text for all ids. Postponed entries come first.
+    Used by the main thread only.
     """
 
     def __init__(self, variant_of: Callable[[str], str]) -> None:
@@ -79,7 +79,7 @@ class Backlog:
 
 
 class Flight:
-    """Counts the documents in flight; belongs to the main thread."""
+    """The documents in flight and their bytes; used by the main thread only."""
 
     def __init__(self, *, max_bytes: int) -> None:
         self.documents = 0
@@ -88,20 +88,20 @@ class Flight:
         self._by_plan: dict[int, int] = {}
 
     def has_room(self, limit: int, *, other_requests: int = 0, others_bytes: int = 0) -> bool:
-        """Return True when one more document may be sent; one larger than the limit of bytes may be sent alone.
+        """Return True when one more document may be sent; a document above the byte limit may be sent alone.
 
         `other_requests`: further requests in flight. `others_bytes`: memory in use besides these documents.
         """
         in_flight = self.documents + other_requests
         return in_flight == 0 or (in_flight < limit and self._size_bytes + others_bytes < self._max_bytes)
 
-    def sent(self, entry: Entry, plan: ExtractionPlan) -> None:
+    def add(self, entry: Entry, plan: ExtractionPlan) -> None:
         """Count a document that was sent."""
         self.documents += 1
         self._size_bytes += max(entry.size_bytes, held_bytes(entry))
         self._by_plan[id(plan)] = self._by_plan.get(id(plan), 0) + 1
 
-    def landed(self, entry: Entry, plan: ExtractionPlan) -> None:
+    def remove(self, entry: Entry, plan: ExtractionPlan) -> None:
         """Count a document that has returned."""
         self.documents -= 1
         self._size_bytes -= max(entry.size_bytes, held_bytes(entry))

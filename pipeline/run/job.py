@@ -1,4 +1,4 @@
-"""The parts of a run, passed to the runner as one value; this module has no behaviour of its own."""
+"""The parts of a run, passed to the runner as one value."""
 
 from __future__ import annotations
 
@@ -63,31 +63,31 @@ class Job:
     earlier: EarlierAnswers | None = None
     outage_retry: OutageRetry | None = None
 
-    def settled(self, outcome: Result | Failure) -> Result | Failure:
-        """Return the outcome to write: a document unreadable during an outage is read again by the next run."""
+    def doubtful_unversioned(self, outcome: Result | Failure) -> Result | Failure:
+        """Return the outcome to write; without its version when an outage may have caused it, so that it is retried."""
         if self.outage_retry is None or not self.outage_retry.troubled or isinstance(outcome, Result):
             return outcome
         return changed(outcome, version=None) if outcome.reason in READ_AGAIN else outcome
 
     @property
     def copies_waiting(self) -> int:
-        """The documents that wait for the record of another one."""
+        """The number of documents that wait for the record of another one."""
         return 0 if self.copies is None else self.copies.waiting
 
     def allows(self, tried: int) -> bool:
         """Return True while one more document may be tried, besides `tried` ones and the waiting copies.
 
-        Copies that are finally sent themselves have been counted before.
+        In the last pass the copies are sent themselves; they have been counted before.
         """
         is_counted = self.copies is not None and not self.copies.is_last_pass
-        waiting = self.copies_waiting if is_counted else 0
-        return self.budget is None or tried + waiting < self.budget
+        waiting_copies = self.copies_waiting if is_counted else 0
+        return self.budget is None or tried + waiting_copies < self.budget
 
-    def releases(self, entry: Entry) -> bool:
+    def release(self, entry: Entry) -> bool:
         """End the wait of a document; return False when it did not wait for the record of another one."""
         return self.copies is not None and self.copies.release(entry.id)
 
-    def keep(self, copy: Copied) -> None:
+    def add_copy(self, copy: Copied) -> None:
         """Let a copy wait for the record of its original."""
         assert self.copies is not None
         self.copies.add(copy)

@@ -205,7 +205,7 @@ def _query(agent: Agent, app: AppConfig, resolved: ResolvedAgentConfig, *, befor
         fingerprint(resolved, config),
         agent.compiled,
         decided_by=deciding_digests(app, resolved),
-        split=split_query(agent, resolved, config, before=before),
+        split=split_query(agent, resolved, config, former_query=before),
     )
 
 

@@ -1,6 +1,6 @@
-"""The reader: lists entries, selects and counts them, and passes them to the main thread, a bounded number at a time.
+"""The reader: lists entries, selects and counts them, and passes a bounded number of them to the main thread.
 
-It runs in one thread, which runner.py starts; it reads no document.
+It runs in a thread of its own, which runner.py starts. It reads no document.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pipeline.run.selection.selection import Choice
 from pipeline.stores import ReadingStoppedError
 
 LOOK_AHEAD = 64
-"""Entries that may wait beyond those in flight: enough that no worker waits for the listing."""
+"""Entries that may wait in addition to those in flight: enough that no worker waits for the listing."""
 LOOK_AHEAD_BYTES = 32 << 20
 """The memory of the waiting entries: lines and records contain their bytes, and each may have 10 MB."""
 WAIT_S = 0.5
 
 
 class EntryChoice(Protocol):
-    """Decides on each entry of a listing; called by the reader's thread (selection/)."""
+    """The choice for each entry of a listing; called by the reader's thread (selection/)."""
 
     def wants(self, document_id: str) -> bool: ...
 
@@ -32,8 +32,8 @@ class EntryChoice(Protocol):
 
 
 @dataclass(slots=True)
-class Read:
-    """The reader's counts, in documents; `found` minus `skipped` and `left` were passed on."""
+class ReaderCounts:
+    """The reader's counts, in documents; it passed on `found` minus `skipped` and `left`."""
 
     found: int = 0
     skipped: int = 0
@@ -41,14 +41,14 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """The reader has ended; `whole`: the listing is complete."""
+class ListingEnd:
+    """The event that the reader has ended; `is_complete`: it has passed on the whole listing."""
 
-    whole: bool
+    is_complete: bool
 
 
 class Reader:
-    """Pulls entries while there is room; after `close` its counts are final."""
+    """The thread that lists entries while there is room; after `close` its counts are final."""
 
     def __init__(
         self,
@@ -59,13 +59,13 @@ class Reader:
         stop: threading.Event,
         room: int,
     ) -> None:
-        self.read = Read()
+        self.counts = ReaderCounts()
         self._entries = entries
         self._selection = selection
         self._events = events
         self._stop = stop
         self._room = LOOK_AHEAD + room
-        self._passed = 0
+        self._passed_count = 0
         self._sent_count = 0
         self._passed_bytes = 0
         self._sent_bytes = 0
@@ -74,23 +74,23 @@ class Reader:
         self._closed = False
 
     def run(self) -> None:
-        """Read to the end of the listing, or until no more entries are needed. PipelineError when the listing fails."""
+        """Read to the end of the listing, or until the run stops; raise PipelineError when the listing fails."""
         is_complete = False
         try:
             is_complete = all(map(self._pass_on, self._entries()))
         except ReadingStoppedError:
             return
         finally:
-            self._events.put(Listed(is_complete))
+            self._events.put(ListingEnd(is_complete))
 
-    def taken(self, entry: Entry) -> None:
-        """Count an entry that went to a worker; when half of the room is free, wake the reader to refill it at once.
+    def count_sent(self, entry: Entry) -> None:
+        """Count an entry that was sent to a worker; wake the reader when half of the room is free.
 
-        To wake it for each entry would cost two thread switches per document.
+        Waking the reader for each entry would cost two thread switches per document.
         """
         self._sent_count += 1
         self._sent_bytes += held_bytes(entry)
-        waiting = self._passed - self._sent_count
+        waiting = self._passed_count - self._sent_count
         waiting_bytes = self._passed_bytes - self._sent_bytes
         if waiting <= self._room // 2 and waiting_bytes <= LOOK_AHEAD_BYTES // 2 and not self._wake.is_set():
             self._wake.set()
@@ -111,18 +111,18 @@ class Reader:
         with self._handover:
             if self._closed or self._stop.is_set():
                 return False
-            self.read.found += 1
-            self.read.skipped += choice == "skip"
-            self.read.left += choice == "leave"
+            self.counts.found += 1
+            self.counts.skipped += choice == "skip"
+            self.counts.left += choice == "leave"
             if choice == "do":
-                self._passed += 1
+                self._passed_count += 1
                 self._passed_bytes += held_bytes(entry)
                 self._events.put(entry)
         return True
 
     def _is_full(self) -> bool:
         waiting_bytes = self._passed_bytes - self._sent_bytes
-        return self._passed - self._sent_count >= self._room or waiting_bytes >= LOOK_AHEAD_BYTES
+        return self._passed_count - self._sent_count >= self._room or waiting_bytes >= LOOK_AHEAD_BYTES
 
     def _wait_for_room(self) -> None:
         self._wake.clear()

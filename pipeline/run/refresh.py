@@ -1,6 +1,14 @@
-"""Find a provider at the start, and apply changes of the configuration during a run.
+"""The search for an available provider at the start, and new plans when the configuration changes during a run.
 
-It builds and checks new plans; when they are used is the runner's business.
+At the start `establish` waits for each variant's first provider (`startup_wait_s`), then takes the first fallback that
+passes its preflight. A first provider whose error remains, such as a wrong key, ends the run at once.
+
+During the run `refresh` compares the versions (size and mtime) of the configuration and agent files. After a change it
+loads them, keeps the settings that are fixed for a run, builds a new plan, and checks its first provider. A plan that
+passes is returned, and the runner uses it for the next document. A plan that is refused is reported once; it is
+tried again only after another change of a file, because the same settings would be refused again.
+
+It builds and checks plans; it must not switch to them, as only the runner knows which documents are in flight.
 """
 
 from __future__ import annotations
@@ -29,19 +37,19 @@ Versions = list[tuple[int, int] | None]
 
 
 class Refresher:
-    """Keeper of a run's plan; its methods are called by one thread at a time."""
+    """The current plan of a run and its configuration; methods are called by one thread at a time."""
 
     def __init__(
         self,
         app: AppConfig,
         *,
         load: Callable[[], AppConfig],
-        watched: Iterable[Path] = (),
+        watched_files: Iterable[Path] = (),
         stop: threading.Event,
         resumes: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`resumes`: the run continues an earlier one, so it waits for a server that refuses it."""
+        """`resumes`: the run continues an earlier one, so it waits for a server that refuses its requests."""
         self._app = app
         self._load = load
         self._stop = stop
@@ -49,28 +57,28 @@ class Refresher:
         self._resumes = resumes
         self._plan: ExtractionPlan | None = None
         self._logged: set[str] = set()
-        self._watched = tuple(watched)
+        self._watched_files = tuple(watched_files)
         self._known_versions = self._versions()
 
     def establish(self, plan: ExtractionPlan, *, start: Start) -> None:
-        """Return when each variant has an available provider, or when the run itself is to wait for one.
+        """Return when each variant has an available provider, or when the run has to wait for one.
 
-        ConfigError when a first provider has an error that remains, no other can replace it, and the run resumes no
-        earlier one. A fallback that is not needed gets no preflight: that might load its model.
+        Raise ConfigError when a first provider has an error that remains, no other can replace it, and the run resumes
+        no earlier one. A fallback that is not needed gets no preflight, which might load its model.
         """
         self._plan = plan
         plan.client.quarantine()
-        looked_at: dict[Provider, bool] = {}
+        is_available: dict[Provider, bool] = {}
         for order in plan.client.orders.values():
-            self._establish(plan, order, looked_at=looked_at, start=start)
+            self._establish(plan, order, is_available=is_available, start=start)
 
     def _establish(
-        self, plan: ExtractionPlan, order: Sequence[Provider], *, looked_at: dict[Provider, bool], start: Start
+        self, plan: ExtractionPlan, order: Sequence[Provider], *, is_available: dict[Provider, bool], start: Start
     ) -> None:
         for provider in order:
-            if provider not in looked_at:
-                looked_at[provider] = self._wait_for(provider, self._app.runner.startup_wait_s, start=start)
-            if looked_at[provider]:
+            if provider not in is_available:
+                is_available[provider] = self._wait_for(provider, self._app.runner.startup_wait_s, start=start)
+            if is_available[provider]:
                 self._log_fallback(order[0], provider)
                 return
             if provider is order[0] and any(
@@ -86,10 +94,10 @@ class Refresher:
         self._log_once(f"{dead_ends(plan)}; {reason} (runner.config_grace_s)".replace("\n", "; "))
 
     def refresh(self, *, start: Start) -> ExtractionPlan | None:
-        """Return a new plan, checked, when the configuration requires one; None when nothing changes.
+        """Return a new, checked plan when the configuration requires one; None when nothing changes.
 
-        What was refused is not looked at again before a watched file has changed; only a server that cannot be reached
-        is, since it may just be starting.
+        A refused plan is checked again only after a watched file has changed. A plan whose server cannot be reached is
+        checked at each call, because the server may just be starting.
         """
         for provider in self._plan.client.providers if self._plan else ():
             for replica in provider.replicas:
@@ -98,37 +106,41 @@ class Refresher:
         if self._app.runner.refresh == "off" or self._plan is None or versions == self._known_versions:
             return None
         try:
-            return self._changed(self._plan, versions, start=start)
+            return self._build_changed_plan(self._plan, versions, start=start)
         except ConfigError as error:
             self._log_once(f"the changed configuration cannot be used; the run keeps the previous one: {error}")
             return None
 
-    def _changed(self, before: ExtractionPlan, versions: Versions, *, start: Start) -> ExtractionPlan | None:
+    def _build_changed_plan(
+        self, former_plan: ExtractionPlan, versions: Versions, *, start: Start
+    ) -> ExtractionPlan | None:
         """Return the plan of the present configuration; None when no change concerns the plan, or it is refused."""
-        now = self._load()
-        if now == self._app:
+        present_config = self._load()
+        if present_config == self._app:
             self._logged.clear()
-        app = self._allowed(now)
-        agent = self._agent(before)
-        changed = list(differences(self._app, app)) + ([f"agent {agent.name}"] if agent is not before.agent else [])
-        if not set(changed) - {"runner.refresh"}:
+        app = self._without_fixed_settings(present_config)
+        agent = self._agent(former_plan)
+        changes = list(differences(self._app, app)) + (
+            [f"agent {agent.name}"] if agent is not former_plan.agent else []
+        )
+        if not set(changes) - {"runner.refresh"}:
             self._app = app
             self._known_versions = versions
             return None
-        plan = build_plan(app, stop=self._stop, agent=agent, before=before)
+        plan = build_plan(app, stop=self._stop, agent=agent, before=former_plan)
         plan.client.quarantine()
         if not self._wait_for(plan.client.first, 0.0, start=start):
-            self._refuse(plan, versions)
+            self._reject(plan, versions)
             return None
-        self._log(before, plan, changed=changed)
+        self._log(former_plan, plan, changes=changes)
         self._app = app
         self._plan = plan
         self._known_versions = versions
         return plan
 
-    def _refuse(self, plan: ExtractionPlan, versions: Versions) -> None:
+    def _reject(self, plan: ExtractionPlan, versions: Versions) -> None:
         trouble = plan.client.first.trouble
-        if trouble is not None and trouble.preflight is not None:  # None: the end of the run cut the look short
+        if trouble is not None and trouble.preflight is not None:  # None: the run ended during the check
             complaint = "the provider of the changed configuration cannot be used; the run keeps the previous one"
             self._log_once(f"{complaint}: {trouble.preflight.message}")
             if trouble.state == "misconfigured":
@@ -137,97 +149,104 @@ class Refresher:
 
     def _versions(self) -> Versions:
         """Return the version of each watched file, in order; None for one that is missing."""
-        return [_version(path) for path in self._watched]
+        return [_version(path) for path in self._watched_files]
 
     def _wait_for(self, provider: Provider, patience_s: float, *, start: Start) -> bool:
         """Return True as soon as one replica passes its preflight.
 
-        Return False when the time is up and no preflight is running (a model may be loading, but not while other
-        clients keep it in use), or when one replica refuses the settings and no other passes within seconds.
+        Return False when the time is up and no preflight is running, or when one replica refuses the settings and no
+        other replica passes within seconds. A running preflight may be loading a model, so it is waited for, unless
+        other clients keep the server's memory in use.
         """
         deadline = self._clock() + patience_s
-        dead_end = float("inf")
+        dead_end_at = float("inf")
         provider.retry_within(0.0)
         while True:
             provider.recover(start)
             now = self._clock()
-            looking = any(replica.is_checking and replica.sharing.conflict is None for replica in provider.replicas)
+            is_checking = any(replica.is_checking and replica.sharing.conflict is None for replica in provider.replicas)
             if provider.available:
                 return True
             if any(replica.is_dead_end for replica in provider.replicas):
-                dead_end = min(dead_end, now + SIBLING_S if looking else now)
-            if now >= dead_end or (now >= deadline and not looking):
+                dead_end_at = min(dead_end_at, now + SIBLING_S if is_checking else now)
+            if now >= dead_end_at or (now >= deadline and not is_checking):
                 return False
-            if not looking:
-                waiting = f"waiting up to {patience_s:g} s for provider"
-                self._log_once(f"{waiting} {provider.complaint}", about=f"{waiting} {provider.name}")
+            if not is_checking:
+                announcement = f"waiting up to {patience_s:g} s for provider"
+                self._log_once(f"{announcement} {provider.complaint}", subject=f"{announcement} {provider.name}")
             provider.retry_within(MAX_START_PAUSE_S)
             if self._stop.wait(LOOK_S):
                 return False
 
-    def _log_fallback(self, first: Provider, fallback: Provider) -> None:
-        if fallback is not first:
-            why = first.trouble.preflight.message if first.trouble and first.trouble.preflight else "it does not answer"
-            self._log_once(f"provider {first.name} cannot be used ({why}); taking the fallback {fallback.name}")
+    def _log_fallback(self, first_provider: Provider, fallback: Provider) -> None:
+        if fallback is not first_provider:
+            reason = (
+                first_provider.trouble.preflight.message
+                if first_provider.trouble and first_provider.trouble.preflight
+                else "it does not answer"
+            )
+            self._log_once(
+                f"provider {first_provider.name} cannot be used ({reason}); taking the fallback {fallback.name}"
+            )
 
-    def _allowed(self, now: AppConfig) -> AppConfig:
-        """Return the configuration without settings that are fixed for a run; a change of these is reported once."""
-        app = allowed(now, self._app)
-        if fixed := list(differences(app, now)):
+    def _without_fixed_settings(self, present_config: AppConfig) -> AppConfig:
+        """Return the configuration with the run's own values of fixed settings; report a change of these once."""
+        app = allowed(present_config, self._app)
+        if fixed := list(differences(app, present_config)):
             self._log_once(f"{', '.join(fixed)} cannot change in a run: left for the next one")
         return app
 
     def _agent(self, plan: ExtractionPlan) -> Agent:
-        """Return the agent: of its present file with `refresh: all`, else as it was at the start."""
-        before = plan.agent
-        now = load_agent(self._app.agent, agents_dir=self._app.agents_dir)
-        if (now.settings, now.variants, now.schema) == (before.settings, before.variants, before.schema):
-            return before
+        """Return the agent of its present file with `refresh: all`, else the one of the start."""
+        former = plan.agent
+        present = load_agent(self._app.agent, agents_dir=self._app.agents_dir)
+        if (present.settings, present.variants, present.schema) == (former.settings, former.variants, former.schema):
+            return former
         if self._app.runner.refresh == "all":
-            return now
+            return present
         self._log_once(
-            f"agent {before.name} changed in mid-run: left for the next run (runner.refresh: all takes it now)"
+            f"agent {former.name} changed in mid-run: left for the next run (runner.refresh: all takes it now)"
         )
-        return before
+        return former
 
-    def _log_once(self, message: str, *, about: str = "") -> None:
-        """Log the warning, unless this one, or one about the same settings, was written before."""
-        if (about or message) not in self._logged:
-            self._logged.add(about or message)
+    def _log_once(self, message: str, *, subject: str = "") -> None:
+        """Log the warning, unless this message, or one about the same `subject`, was logged before."""
+        if (subject or message) not in self._logged:
+            self._logged.add(subject or message)
             logger.warning("%s", message)
 
-    def _log(self, before: ExtractionPlan, after: ExtractionPlan, *, changed: list[str]) -> None:
-        """Log the provider, model or variant that gets the next requests, or else the new settings."""
-        old = _asked(before)
-        new = _asked(after)
-        if old == new:
-            logger.info("configuration taken over", extra={"changed": ", ".join(changed)})
+    def _log(self, former_plan: ExtractionPlan, new_plan: ExtractionPlan, *, changes: list[str]) -> None:
+        """Log the provider, model or variant of the next requests if it changes, else the changed settings."""
+        former_fields = _log_fields(former_plan)
+        new_fields = _log_fields(new_plan)
+        if former_fields == new_fields:
+            logger.info("configuration taken over", extra={"changed": ", ".join(changes)})
             return
         fields = {
-            "old_provider": old["provider"],
-            "new_provider": new["provider"],
-            "old_model": old["model"],
-            "new_model": new["model"],
-            "endpoint": new["endpoints"],
-            "variant": new["variant"],
+            "old_provider": former_fields["provider"],
+            "new_provider": new_fields["provider"],
+            "old_model": former_fields["model"],
+            "new_model": new_fields["model"],
+            "endpoint": new_fields["endpoints"],
+            "variant": new_fields["variant"],
         }
         logger.info("provider switched", extra=fields)
 
 
-def _asked(plan: ExtractionPlan) -> dict[str, str]:
+def _log_fields(plan: ExtractionPlan) -> dict[str, str]:
     """Return provider, models, replicas and variants of a plan as fields of the log."""
-    first = plan.client.first
-    serving = next((replica for replica in first.replicas if replica.state == "up"), first.replicas[0])
+    provider = plan.client.first
+    serving = next((replica for replica in provider.replicas if replica.state == "up"), provider.replicas[0])
     return {
-        "provider": first.name,
+        "provider": provider.name,
         "model": ",".join(dict.fromkeys(client.config.model for client in serving.clients.values())),
-        "endpoints": ",".join(first.endpoints),
+        "endpoints": ",".join(provider.endpoints),
         "variant": ",".join(plan.queries),
     }
 
 
 def dead_ends(plan: ExtractionPlan) -> str:
-    """Return one line for each provider whose error remains however often it is tried."""
+    """Return one line for each provider with an error that a retry cannot repair."""
     troubles = [(provider.name, provider.trouble) for provider in plan.client.providers]
     return "\n".join(
         f"provider {name} ({replica.client.model.endpoint}): {replica.preflight.message}"

@@ -1,11 +1,13 @@
-"""THE THREADS: workers, reader, prober, refresher; and the loop of the main thread that connects them.
+"""All threads of a run (workers, reader, prober, refresher), and the loop of the main thread that connects them.
 
-    reader ──entries──▶ main ──tasks──▶ workers        prober: preflight, recovery: a look a thread
+    reader ──entries──▶ main ──tasks──▶ workers        prober: preflight and recovery, each check in its own thread
                          ▲ └─▶ output, progress   │    refresher: a new plan when the configuration changes
                          └───────outcomes─────────┘
 
-The main thread alone touches the output and the progress; it waits on one queue, half a second at most, and on nothing
-else. Workers, reader and prober are daemons: a stuck socket or file system cannot hold the end.
+Only the main thread uses the output and the progress. It waits for one queue, at most half a second at a time. All
+other threads are daemons, so that a stuck socket or file system cannot delay the end.
+
+The end (`_drain`): documents in flight get `grace_s`; then workers, reader and output are closed, and the client last.
 """
 
 from __future__ import annotations
@@ -27,15 +29,15 @@ from pipeline.run.display.run_counts import RunCounts, settle
 from pipeline.run.display.status import Pace, RunStatus, status_of
 from pipeline.run.document.process import Finished
 from pipeline.run.ending.end_wait import EndWait
-from pipeline.run.in_flight import Backlog, Flight, Landed
+from pipeline.run.in_flight import Backlog, DocumentOutcome, Flight
 from pipeline.run.job import Job
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.reader import Listed, Reader
+from pipeline.run.reader import ListingEnd, Reader
 from pipeline.run.selection.copy_records import end_copies
 from pipeline.run.shortage import run_thread
 from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason, end_of
 from pipeline.run.windows.cutting import Cut
-from pipeline.run.windows.long_documents import LongDocuments, PartLanded
+from pipeline.run.windows.long_documents import LongDocuments, PartOutcome
 from pipeline.run.workers.workforce import Workforce
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ class Runner:
     def __init__(
         self, job: Job, plan: ExtractionPlan, *, stop: threading.Event, clock: Callable[[], float] = time.monotonic
     ):
-        self.job, self.plan, self.tally = job, plan, RunCounts()
+        self.job, self.plan, self.run_counts = job, plan, RunCounts()
         self.end: StopReason | None = None
         self._clock, self._stop = clock, stop
         self._events: SimpleQueue[Any] = SimpleQueue()
@@ -61,11 +63,12 @@ class Runner:
         self._reader = self._feeder = self._new_reader(job.entries, job.selection)
         self.backlog = Backlog(lambda id: self.plan.query_for(id).resolved.variant if job.budget is None else "")
         self.flight = Flight(max_bytes=job.config.max_in_flight_bytes)
-        self._guard, self._patience, self._pace = FailureGuard(job.config), OutageTimer(job.config), Pace(clock)
-        self.ready, self.listed_whole, self._reading, self._hurry = False, False, True, False
+        self._guard, self._outage_timer, self._pace = FailureGuard(job.config), OutageTimer(job.config), Pace(clock)
+        self.ready, self.is_listing_complete, self._reading, self._stops_at_once = False, False, True, False
         self._workforce = Workforce(job, start=self._start, report=self._events.put)
         self.long = LongDocuments(self, clock)
-        self._answered, self._was_full, self._look_now, self.end_wait = 0, False, threading.Event(), EndWait(clock)
+        self._written_count, self._was_full = 0, False
+        self._refresh_now, self.end_wait = threading.Event(), EndWait(clock)
 
     @property
     def in_flight(self) -> int:
@@ -78,49 +81,49 @@ class Runner:
         return self._workforce.limited(self.job.limit.value)
 
     def interrupt(self, number: int) -> None:
-        """End the run because of a signal, on the second one at once; called by the signal handler."""
-        self._hurry = self.end is not None
-        self.end_wait.limit(0.0 if self._hurry else self.job.config.grace_s)
+        """End the run because of a signal, at once on the second signal; called by the signal handler."""
+        self._stops_at_once = self.end is not None
+        self.end_wait.limit(0.0 if self._stops_at_once else self.job.config.grace_s)
         self.finish(StopReason.of_signal(number))
         self._events.put(None)
 
     @property
     def counts(self) -> dict[str, int]:
         """Return the documents found, done, failed, skipped and left; exact once `run` has returned."""
-        return self.tally.with_listing(self._reader.read)
+        return self.run_counts.with_listing(self._reader.counts)
 
     @property
     def status(self) -> RunStatus:
         """Return a snapshot of the run."""
-        return status_of(self, lost=self._patience.since is not None)
+        return status_of(self, is_outage=self._outage_timer.since is not None)
 
     def run(self) -> None:
-        """Run to the end of the input, or until `end` is set; documents that are not done then count as left."""
+        """Run to the end of the input, or until `end` is set; documents without an outcome count as left."""
         duties = {"reader": self._reader.run, "prober": self._probe, **self.job.output.backend.duties()}
         for name, duty in duties.items():
             self._start(duty, name)
-        self._work_off()
+        self._process_all()
         end_copies(self)
         self._drain()
 
-    def _work_off(self) -> None:
+    def _process_all(self) -> None:
         """Process entries until all are processed or the run ends."""
         while not self._is_over():
             self.turn(TURN_S, dispatch=True)
 
     def ask_copies(self, copies: Copies) -> None:
-        """Send the documents that wait in vain for another one's record: the input is listed once more for them."""
+        """Send the copies whose original has no record; the input is listed once more to find them."""
         if self._reading or self.backlog or self.end is not None:
             return
         copies.begin_last_pass()
         self._feeder, self._reading = self._new_reader(self.job.relist, copies), True
         self._start(self._feeder.run, "reader of copies")
-        self._work_off()
+        self._process_all()
 
     def turn(self, timeout_s: float, *, dispatch: bool = False) -> bool:
-        """Do one turn of the main loop, for copies without sending documents; return False when the run is over."""
-        self._take(timeout_s)
-        self._watch_time()
+        """Do one turn of the main loop; return False when the run is over. `dispatch`: send documents, too."""
+        self._handle_events(timeout_s)
+        self._check_time()
         if dispatch:
             self._dispatch()
             self._was_full = self.in_flight >= self.job.limit.value
@@ -132,10 +135,10 @@ class Runner:
     def _is_over(self) -> bool:
         if self.end is not None:
             return True
-        nothing_waits = not self.job.allows(self.tally.tried) or not (self._reading or self.backlog)
+        nothing_waits = not self.job.allows(self.run_counts.tried) or not (self._reading or self.backlog)
         return nothing_waits and self.in_flight == 0 and not self.long.documents
 
-    def _take(self, timeout_s: float) -> None:
+    def _handle_events(self, timeout_s: float) -> None:
         """Wait for the first event, then handle all that are queued."""
         with suppress(Empty):
             event = self._events.get(timeout=timeout_s)
@@ -146,14 +149,14 @@ class Runner:
     def _handle(self, event: object) -> None:
         if isinstance(event, Entry):
             self._accept(event)
-        elif isinstance(event, Landed):
-            self.flight.landed(event.finished.entry, event.plan)
+        elif isinstance(event, DocumentOutcome):
+            self.flight.remove(event.finished.entry, event.plan)
             self.close_unused(event.plan)
-            self._finished(event.finished, event.plan)
-        elif isinstance(event, PartLanded):
-            self.long.landed(event)
-        elif isinstance(event, Listed):
-            self._reading, self.listed_whole = False, self.listed_whole or event.whole
+            self._handle_outcome(event.finished, event.plan)
+        elif isinstance(event, PartOutcome):
+            self.long.handle(event)
+        elif isinstance(event, ListingEnd):
+            self._reading, self.is_listing_complete = False, self.is_listing_complete or event.is_complete
         elif isinstance(event, ExtractionPlan):
             self._switch(event)
         elif isinstance(event, PipelineError):
@@ -162,59 +165,59 @@ class Runner:
             self.ready = True
 
     def _accept(self, entry: Entry) -> None:
-        """Queue an entry; one of the second listing only if it is still waiting for a record."""
-        if self._feeder is self._reader or self.job.releases(entry):
+        """Queue an entry; an entry of the second listing is queued only if it still waits for a record."""
+        if self._feeder is self._reader or self.job.release(entry):
             self.backlog.append(entry)
         else:
-            self._feeder.taken(entry)
+            self._feeder.count_sent(entry)
 
     def learn(self, finished: Finished) -> None:
-        """Adapt the limit to the requests of an outcome."""
-        self.job.limit.finished(finished.attempts, full=self._was_full, now=self._clock())
+        """Pass the requests of an outcome to the limit."""
+        self.job.limit.record(finished.attempts, full=self._was_full, now=self._clock())
 
-    def _finished(self, finished: Finished, plan: ExtractionPlan) -> None:
+    def _handle_outcome(self, finished: Finished, plan: ExtractionPlan) -> None:
         outcome = finished.outcome
         self.learn(finished)
         if isinstance(outcome, Left):
-            self.tally.left += 1
+            self.run_counts.left += 1
             if outcome.error is not None:
                 self.finish(StopReason.of_error(outcome.error))
             return
         if isinstance(outcome, Cut):
-            self.long.arrived(outcome, finished, plan)
+            self.long.open_or_park(outcome, finished, plan)
             return
-        self.long.ended(finished.entry)
+        self.long.free_place(finished.entry)
         if isinstance(outcome, Postponed):
             self.backlog.postpone(outcome.next_entry())
         elif isinstance(outcome, Copied):
-            end = end_of(partial(self.job.keep, outcome))
-            self.tally.left += end is not None
+            end = end_of(partial(self.job.add_copy, outcome))
+            self.run_counts.left += end is not None
             self.finish(end)
             return
         elif isinstance(outcome, Unchanged):
-            self.tally.unchanged += 1
+            self.run_counts.unchanged += 1
         elif not isinstance(outcome, (Result, Failure)) or not self.write(outcome):
             return
         self.job.watcher.outcome(finished)
 
     def write(self, outcome: Result | Failure, *, is_copy: bool = False) -> bool:
-        """Return True when the outcome's line is written, else the run is over; a copy is no evidence of trouble."""
-        outcome = self.job.settled(outcome)
+        """Write the outcome's line; return False, and end the run, when that fails. The failure guard skips copies."""
+        outcome = self.job.doubtful_unversioned(outcome)
         if (end := end_of(partial(self.job.output.write, outcome))) is not None:
-            self.tally.left += 1
+            self.run_counts.left += 1
             self.finish(end)
             return False
-        self.tally.failed += isinstance(outcome, Failure)
-        self.tally.done += isinstance(outcome, Result)
-        self._answered += 1
-        if self._answered % self.job.config.refresh_every == 0:
-            self._look_now.set()
+        self.run_counts.failed += isinstance(outcome, Failure)
+        self.run_counts.done += isinstance(outcome, Result)
+        self._written_count += 1
+        if self._written_count % self.job.config.refresh_every == 0:
+            self._refresh_now.set()
         if not is_copy:
             self.finish(self._guard.add(outcome))
         return True
 
     def _sync(self) -> None:
-        """Sync the records that are due; an error of the disk ends the run."""
+        """Sync the records that are due; an error of the disk or the store ends the run."""
         self.finish(end_of(partial(self.job.output.sync_due, self._clock())))
 
     def close_unused(self, plan: ExtractionPlan) -> None:
@@ -222,15 +225,15 @@ class Runner:
         if plan is not self.plan and not self.flight.uses(plan) and not self.long.uses(plan):
             plan.client.close()
 
-    def _watch_time(self) -> None:
+    def _check_time(self) -> None:
         """End the run when its time is up, or when its providers have been unavailable for too long."""
         now = self._clock()
         self._workforce.look(now)
-        self.job.limit.follow(self.plan.client.serving)
+        self.job.limit.set_servers(self.plan.client.serving)
         if self.job.until is not None and now >= self.job.until:
             self.end_wait.limit(self.job.config.grace_s)
             self.finish(StopReason("stopped by --max-duration"))
-        self.finish(self._patience.watch(self.plan.client.trouble if self.ready else None, now))
+        self.finish(self._outage_timer.watch(self.plan.client.trouble if self.ready else None, now))
 
     def _dispatch(self) -> None:
         """Send entries and windows to workers while there is room."""
@@ -248,30 +251,31 @@ class Runner:
 
     def _switch(self, plan: ExtractionPlan) -> None:
         """Use the new plan from the next document on; documents in flight keep theirs."""
-        old, self.plan = self.plan, plan
-        self.close_unused(old)
+        former_plan, self.plan = self.plan, plan
+        self.close_unused(former_plan)
 
     def finish(self, end: StopReason | None) -> None:
         """End the run for this reason, unless it has ended for an earlier one."""
         self.end = self.end or end
 
     def _drain(self) -> None:
-        """Let documents in flight finish within the grace period; the others are left for the next run."""
+        """Let documents in flight finish within the grace period, then close all parts; see the module's docstring."""
         deadline = self._clock() + self.job.config.grace_s
         self._stop.set()
         if self.end is not None and self.in_flight:
             logger.info("stopping", extra={"in_flight": self.in_flight, "why": self.end.message})
-        while self.in_flight and not self._hurry and (left_s := deadline - self._clock()) > 0:
-            self._take(min(TURN_S, left_s))
+        while self.in_flight and not self._stops_at_once and (left_s := deadline - self._clock()) > 0:
+            self._handle_events(min(TURN_S, left_s))
             self._sync()
             self.job.watcher.turn(self.status)
         self._workforce.close()
         for reader in (self._reader, self._feeder):
-            reader.close()
-        self._take(0.0)
-        self.end = settle(self.job.output, self.tally, end=self.end)
-        self.tally.left += self.job.copies_waiting + self.flight.documents + self.long.documents + len(self.backlog)
-        self.plan.client.close()
+            reader.close()  # makes its counts final
+        self._handle_events(0.0)
+        self.end = settle(self.job.output, self.run_counts, end=self.end)
+        unfinished = self.flight.documents + self.long.documents + len(self.backlog)
+        self.run_counts.left += self.job.copies_waiting + unfinished
+        self.plan.client.close()  # last, as the documents in flight use it
 
     def _start(self, body: Callable[[], object], name: str) -> None:
         start_thread(lambda: run_thread(body, self._events.put, name=name), name)
@@ -282,14 +286,14 @@ class Runner:
         self._start(self._refresh, "refresher")
         while not self._stop.wait(PROBE_TICK_S):
             self.plan.client.recover(self._start)
-            self.job.limit.look(self.plan.client.serving, now=self._clock())
+            self.job.limit.read_gauges(self.plan.client.serving, now=self._clock())
 
     def _refresh(self) -> None:
-        looked_at = self._clock()
+        checked_at = self._clock()
         while not self._stop.wait(PROBE_TICK_S):
-            pause = REFRESH_S if self._patience.since is None else REFRESH_WAITING_S
-            if self._look_now.is_set() or self._clock() - looked_at >= pause:
-                self._look_now.clear()
+            pause = REFRESH_S if self._outage_timer.since is None else REFRESH_WAITING_S
+            if self._refresh_now.is_set() or self._clock() - checked_at >= pause:
+                self._refresh_now.clear()
                 if (plan := self.job.supervisor.refresh(start=self._start)) is not None:
                     self._events.put(plan)
-                looked_at = self._clock()
+                checked_at = self._clock()

@@ -237,7 +237,7 @@ class _Session:
         resumes = has_records(self.output, self.app, self.plan)
         if self.outage_retry is not None:
             self.outage_retry.resumed = resumes
-        return Refresher(self.app, load=self.load, watched=self._watched(), stop=self.stop, resumes=resumes)
+        return Refresher(self.app, load=self.load, watched_files=self._watched(), stop=self.stop, resumes=resumes)
 
     def _identity(self) -> dict[str, object]:
         """Return the fields of the log's first line: run, agent, output and configuration."""

@@ -19,14 +19,14 @@ ABORT_WINDOW = 500
 
 @dataclass(frozen=True, slots=True)
 class StopReason:
-    """Reason of a run's early end. `message` is for people; `exit_code` None: decided by the counts."""
+    """The reason of a run's early end. `exit_code` None: the counts decide it."""
 
     message: str
     exit_code: int | None = None
 
     @classmethod
     def of_signal(cls, number: int) -> StopReason:
-        """Return the reason of a run that SIGINT or SIGTERM interrupted."""
+        """Return the reason for the end by SIGINT or SIGTERM."""
         interrupt = number == 2
         return cls(
             "interrupted by " + ("SIGINT" if interrupt else "SIGTERM"), EXIT_SIGINT if interrupt else EXIT_SIGTERM
@@ -37,18 +37,18 @@ class StopReason:
         """True after a signal, whose sender waits for the process to end."""
         return self.exit_code in (EXIT_SIGINT, EXIT_SIGTERM)
 
-    def with_more(self, error_text: str) -> StopReason:
+    def with_error(self, error_text: str) -> StopReason:
         """Return the reason with a further error, unless its message has it already."""
         return self if error_text in self.message else replace(self, message=f"{self.message}; {error_text}")
 
     @classmethod
     def of_error(cls, error: PipelineError) -> StopReason:
-        """Return the reason of a run that ended by an error which no document caused."""
+        """Return the reason for the end by an error that no document caused."""
         return cls(str(error), error.exit_code)
 
 
 def end_of(step: Callable[[], object]) -> StopReason | None:
-    """Take a step; return the end of the run when it failed."""
+    """Call the step; return the reason to end the run when it failed, else None."""
     try:
         step()
     except PipelineError as error:
@@ -57,70 +57,70 @@ def end_of(step: Callable[[], object]) -> StopReason | None:
 
 
 class FailureGuard:
-    """Stops a run whose documents fail too often.
+    """The rules that stop a run whose documents fail too often.
 
-    Documents that fail before they are sent count as much as those that a model was asked about. The latter are
-    watched by themselves as well: unreadable files between them neither hide nor excuse a server that fails them all.
+    All documents that were tried are counted together, and those that were sent to a model also by themselves: so
+    unreadable files between them cannot hide a server that fails each request.
     """
 
     def __init__(self, config: RunnerConfig) -> None:
-        self._tried = _Watch(config, "tried")
-        self._sent = _Watch(config, "that were sent")
+        self._tried_documents = _FailureCounter(config, "tried")
+        self._sent_documents = _FailureCounter(config, "that were sent")
 
     def add(self, outcome: Result | Failure) -> StopReason | None:
-        """Return the end of the run when this outcome is one too many."""
+        """Return the reason to stop when this outcome is one failure too many."""
         reason = outcome.reason if isinstance(outcome, Failure) else ""
         if not outcome.attempts:
-            return self._tried.add(reason) if reason else None
-        stop = self._sent.add(reason)
-        stop_tried = self._tried.add(reason)
+            return self._tried_documents.add(reason) if reason else None
+        stop = self._sent_documents.add(reason)
+        stop_tried = self._tried_documents.add(reason)
         return stop or stop_tried
 
 
-class _Watch:
-    """Counts the failures of one kind of documents; `what` names them in messages."""
+class _FailureCounter:
+    """Counts of the failures among one kind of documents; messages name that kind."""
 
-    def __init__(self, config: RunnerConfig, what: str) -> None:
+    def __init__(self, config: RunnerConfig, documents_kind: str) -> None:
         self._config = config
-        self._documents_kind = what
-        self._first: list[str] = []
-        self._settled = config.fail_fast == 0
+        self._documents_kind = documents_kind
+        self._first_reasons: list[str] = []
+        self._is_fail_fast_over = config.fail_fast == 0
         self._recent: deque[str] = deque(maxlen=ABORT_WINDOW)
-        self._failed = 0
+        self._failed_count = 0
         """Number of failures in `_recent`: counting them for each document would take 2 µs."""
 
     def add(self, reason: str) -> StopReason | None:
-        """Return the end of the run when this failure is one too many; "" is a result."""
+        """Return the reason to stop when this failure is one too many; `reason` is "" for a result."""
         if len(self._recent) == ABORT_WINDOW:
-            self._failed -= self._recent[0] != ""
+            self._failed_count -= self._recent[0] != ""
         self._recent.append(reason)
-        self._failed += reason != ""
+        self._failed_count += reason != ""
         return self._fail_fast(reason) or self._abort()
 
     def _fail_fast(self, reason: str) -> StopReason | None:
-        if self._settled:
+        if self._is_fail_fast_over:
             return None
-        self._first.append(reason)
-        self._settled = not reason or reason != self._first[0]
-        if self._settled or len(self._first) < self._config.fail_fast:
+        self._first_reasons.append(reason)
+        self._is_fail_fast_over = not reason or reason != self._first_reasons[0]
+        if self._is_fail_fast_over or len(self._first_reasons) < self._config.fail_fast:
             return None
-        message = f"the first {len(self._first)} documents {self._documents_kind} all failed: {reason}"
+        message = f"the first {len(self._first_reasons)} documents {self._documents_kind} all failed: {reason}"
         return StopReason(f"{message} (runner.fail_fast)", EXIT_FAILURES)
 
     def _abort(self) -> StopReason | None:
-        failed = self._failed
-        enough = max(1.0, self._config.abort_error_rate * ABORT_WINDOW)
-        if len(self._recent) < ABORT_WINDOW or failed < enough:
+        failed = self._failed_count
+        threshold = max(1.0, self._config.abort_error_rate * ABORT_WINDOW)
+        if len(self._recent) < ABORT_WINDOW or failed < threshold:
             return None
         reasons = Counter(reason for reason in self._recent if reason)
-        most = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
+        frequent_reasons = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
         message = f"{failed} of the last {ABORT_WINDOW} documents {self._documents_kind} failed"
-        message += f" (runner.abort_error_rate {self._config.abort_error_rate:g}): {most}"
+        message += f" (runner.abort_error_rate {self._config.abort_error_rate:g}): {frequent_reasons}"
         return StopReason(message, EXIT_FAILURES)
 
 
 class OutageTimer:
-    """Time limits of waiting while no provider is available: outages and configuration errors have one each.
+    """The time limits while no provider is available: one for outages, one for configuration errors.
 
     `since`: when the wait began; None while a provider is available.
     """
@@ -132,7 +132,7 @@ class OutageTimer:
         self._config = config
 
     def watch(self, trouble: Trouble | None, now: float) -> StopReason | None:
-        """Return the end of the run when it has waited for too long; log the wait's beginning, causes and end."""
+        """Return the reason to stop when the run has waited for too long; log the wait's beginning, causes and end."""
         if trouble is None:
             if self.since is not None:
                 logger.info("resuming", extra={"waited_s": round(now - self.since, 1)})
@@ -141,13 +141,13 @@ class OutageTimer:
         patience_s = self._config.config_grace_s if trouble.dead_end else self._config.max_outage_s
         self.since = now if self.since is None else self.since
         self._log(patience_s, trouble.message)
-        begun = self.since
+        wait_began = self.since
         if trouble.dead_end:
-            # a dead end that an outage turned into has its whole grace: an ingress says 404 until its server is back
-            begun = self._refused_since = now if self._refused_since is None else self._refused_since
+            # an outage can turn into a dead end (an ingress answers 404 meanwhile): the grace starts now
+            wait_began = self._refused_since = now if self._refused_since is None else self._refused_since
         else:
             self._refused_since = None
-        if now - begun <= patience_s:
+        if now - wait_began <= patience_s:
             return None
         return StopReason.of_error(TryLaterError(f"no provider was available for {patience_s:g} s: {trouble.message}"))
 

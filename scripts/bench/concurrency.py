@@ -16,7 +16,7 @@ from bench.model import Answer, Sample, Server, Shape, simulate
 from bench.site import Figure, table
 from pipeline.llm.server_metrics import Gauges
 from pipeline.records import ExtractionAttempt, ModelMetadata
-from pipeline.run.concurrency import Auto
+from pipeline.run.concurrency import AdaptiveLimits
 
 SETTLED_S = 30.0
 FIXED = (1, 4, 16, 64, 256)
@@ -63,21 +63,21 @@ class Watched:
     """The limit of a run, connected to the model."""
 
     servers: list[Told]
-    limit: Auto = field(default_factory=lambda: Auto(ceiling=CEILING))
+    limit: AdaptiveLimits = field(default_factory=lambda: AdaptiveLimits(ceiling=CEILING))
 
     def told(self, answer: Answer, now: float) -> None:
         """Report an answer to the limit, as the runner does."""
         server = self.servers[answer.server]
         queue_s = answer.queue_s if server.tells == "queue" else None
         model = ModelMetadata("model", "m", server.endpoint)
-        self.limit.finished([ExtractionAttempt(model, latency_s=answer.latency_s, queue_s=queue_s)], full=True, now=now)
+        self.limit.record([ExtractionAttempt(model, latency_s=answer.latency_s, queue_s=queue_s)], full=True, now=now)
 
     def gauge(self, servers: Sequence[Server], now: float) -> None:
         """Have the limit read the gauges, as the prober does."""
         for reported, server in zip(self.servers, servers, strict=True):
             reported.now = Gauges(float(len(server.heap)), float(len(server.queue)))
-        self.limit.look(self.servers, now=now)
-        self.limit.follow(self.servers)
+        self.limit.read_gauges(self.servers, now=now)
+        self.limit.set_servers(self.servers)
 
     def limits(self) -> list[int]:
         """Return the limit of each server: requests go to the replica with the least in flight for its share."""
@@ -142,7 +142,7 @@ def judged(row: Row, *, seconds: float) -> Judged:
     """Return the result of auto within `seconds` of the start or of the last change, without the first 30."""
     servers = [Told(f"http://{number}", row.tells) for number in range(len(row.shapes))]
     watched = Watched(servers)
-    watched.limit.follow(servers)
+    watched.limit.set_servers(servers)
     start = max((at for at, _, _ in row.changes), default=0.0)
     samples = simulate(
         row.shapes,

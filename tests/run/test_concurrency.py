@@ -17,7 +17,7 @@ from pipeline import load_config
 from pipeline.llm.server_metrics import Gauges
 from pipeline.records import ExtractionAttempt, ModelMetadata
 from pipeline.run.adaptive_limit import AdaptiveLimit
-from pipeline.run.concurrency import Auto, Fixed
+from pipeline.run.concurrency import AdaptiveLimits, FixedLimit
 from pipeline.run.plan import build_plan
 
 
@@ -43,20 +43,22 @@ def attempt(
     return ExtractionAttempt(model, error=reason, reason=reason, latency_s=latency_s, queue_s=queue_s)
 
 
-def auto(*servers: Fake, ceiling: int = 256, most: int = 4096) -> Auto:
+def auto(*servers: Fake, ceiling: int = 256, most: int = 4096) -> AdaptiveLimits:
     """Return an automatic limit that follows these servers."""
-    limit = Auto(ceiling=ceiling, most=most)
-    limit.follow(servers)
+    limit = AdaptiveLimits(ceiling=ceiling, most=most)
+    limit.set_servers(servers)
     return limit
 
 
-def run(limit: Auto, seconds: float, *, slots: int, start: float = 0.0, latency_s: float = 1.0, **told: float) -> float:
+def run(
+    limit: AdaptiveLimits, seconds: float, *, slots: int, start: float = 0.0, latency_s: float = 1.0, **told: float
+) -> float:
     """Simulate a server with so many slots for some seconds; return the time at the end."""
     now = start
     while now < start + seconds:
         now += latency_s / min(limit.value, slots)
         taken_s = latency_s * max(1.0, limit.value / slots)
-        limit.finished([attempt(latency_s=taken_s, **told)], full=True, now=now)
+        limit.record([attempt(latency_s=taken_s, **told)], full=True, now=now)
     return now
 
 
@@ -89,7 +91,7 @@ def test_ceiling_applies_per_server_and_the_machine_bounds_the_total(most: int, 
     for _ in range(10_000):
         now += 0.01
         for server in servers:
-            limit.finished([attempt(server.endpoint)], full=True, now=now)
+            limit.record([attempt(server.endpoint)], full=True, now=now)
     assert limit.value == value >= sum(server.share for server in servers)
     assert all(least <= server.share <= 256 for server in servers)
 
@@ -115,9 +117,9 @@ def test_burst_of_refusals_shrinks_the_limit_once() -> None:
     now = run(limit, 60, slots=100)
     before = limit.value
     for _ in range(20):
-        limit.finished([attempt(reason="overloaded")], full=True, now=now)
+        limit.record([attempt(reason="overloaded")], full=True, now=now)
     assert (limit.value, limit.reason) == (int(before * 0.7), "server overloaded")
-    limit.finished([attempt(reason="overloaded")], full=True, now=now + 10)
+    limit.record([attempt(reason="overloaded")], full=True, now=now + 10)
     assert limit.value == int(int(before * 0.7) * 0.7)
 
 
@@ -126,7 +128,7 @@ def test_refused_limit_is_not_retried_for_30_s() -> None:
     limit = auto(Fake())
     now = run(limit, 60, slots=1000)
     before = limit.value
-    limit.finished([attempt(reason="overloaded")], full=True, now=now)
+    limit.record([attempt(reason="overloaded")], full=True, now=now)
     run(limit, 25, slots=1000, start=now, latency_s=0.5)
     assert limit.value < before
 
@@ -136,7 +138,7 @@ def test_limit_does_not_grow_while_it_is_unused() -> None:
     limit, now = auto(Fake()), 0.0
     for _ in range(1000):
         now += 0.1
-        limit.finished([attempt()], full=False, now=now)
+        limit.record([attempt()], full=False, now=now)
     assert limit.value == 4
 
 
@@ -146,7 +148,7 @@ def test_limit_shrinks_when_ollama_reports_queueing() -> None:
     for number in range(40):
         now += 1.0
         waited_s = 0.0 if number == 0 else float(limit.value - 1)
-        limit.finished([attempt(latency_s=waited_s + 1.0, queue_s=waited_s)], full=True, now=now)
+        limit.record([attempt(latency_s=waited_s + 1.0, queue_s=waited_s)], full=True, now=now)
     assert (limit.value, limit.reason) == (1, "requests queue at the server")
 
 
@@ -155,9 +157,9 @@ def test_limit_shrinks_when_vllm_reports_waiting_requests() -> None:
     server = Fake(told=[Gauges(2.0, 2.0)] * 100)
     limit = auto(server)
     for number in range(20):
-        limit.look([server], now=float(number))
-        limit.follow([server])
-        limit.finished([attempt()], full=True, now=float(number))
+        limit.read_gauges([server], now=float(number))
+        limit.set_servers([server])
+        limit.record([attempt()], full=True, now=float(number))
     assert limit.value <= 2
 
 
@@ -166,7 +168,7 @@ def test_gauges_are_read_at_most_once_a_second() -> None:
     server = Fake(told=[Gauges(1.0, 0.0)] * 100)
     limit = auto(server)
     for number in range(101):
-        limit.look([server], now=number / 8)
+        limit.read_gauges([server], now=number / 8)
     assert len(server.told) == 100 - 13
 
 
@@ -174,7 +176,7 @@ def test_limit_shrinks_when_latency_nears_the_timeout() -> None:
     """More requests in flight would turn answers into timeouts."""
     lane = AdaptiveLimit(256, timeout_s=10.0)
     for number in range(40):
-        lane.answered(8.0, None, full=True, now=8.0 * number)
+        lane.record_answer(8.0, None, full=True, now=8.0 * number)
     assert lane.value < 4
     assert lane.reason == "latency near the timeout"
 
@@ -182,12 +184,12 @@ def test_limit_shrinks_when_latency_nears_the_timeout() -> None:
 def test_timed_out_ollama_request_occupies_a_slot_until_an_answer_without_queueing() -> None:
     """Ollama keeps working on a request whose client has given up."""
     lane = AdaptiveLimit(256)
-    lane.answered(1.0, 0.0, full=True, now=1.0)
-    lane.overloaded(timed_out=True, now=2.0)
+    lane.record_answer(1.0, 0.0, full=True, now=1.0)
+    lane.record_overload(timed_out=True, now=2.0)
     assert (lane.value, lane.allowed) == (2, 1)
-    lane.answered(9.0, 8.0, full=True, now=10.0)
+    lane.record_answer(9.0, 8.0, full=True, now=10.0)
     assert lane.allowed == 1
-    lane.answered(1.0, 0.0, full=True, now=11.0)
+    lane.record_answer(1.0, 0.0, full=True, now=11.0)
     assert lane.allowed == 2
 
 
@@ -197,17 +199,17 @@ def test_returning_server_keeps_its_limit() -> None:
     limit = auto(first)
     run(limit, 60, slots=100)
     before = limit.value
-    limit.follow([second])
+    limit.set_servers([second])
     assert limit.value == 4
-    limit.follow([first, second])
+    limit.set_servers([first, second])
     assert (limit.value, first.share, second.share) == (before + 4, before, 4)
 
 
 def test_limit_without_servers_is_one() -> None:
     """During an outage the limit is one, and answers of unknown servers are ignored."""
     limit = auto(Fake())
-    limit.follow([])
-    limit.finished([attempt("http://elsewhere")], full=True, now=1.0)
+    limit.set_servers([])
+    limit.record([attempt("http://elsewhere")], full=True, now=1.0)
     assert limit.value == 1
 
 
@@ -216,15 +218,15 @@ def test_refused_documents_do_not_raise_the_limit(reason: str) -> None:
     """A thousand refusals in a second do not count as a throughput of a thousand answers."""
     limit = auto(Fake())
     for number in range(1000):
-        limit.finished([attempt(reason=reason, latency_s=0.001)], full=True, now=number / 1000)
+        limit.record([attempt(reason=reason, latency_s=0.001)], full=True, now=number / 1000)
     assert limit.value == 4
 
 
 def test_fixed_concurrency_never_changes() -> None:
     """`runner.concurrency: 7` stays 7, whatever the servers report."""
-    limit = Fixed(7)
+    limit = FixedLimit(7)
     servers: Sequence[Fake] = [Fake(told=[Gauges(1.0, 9.0)])]
-    limit.finished([attempt(reason="overloaded")], full=True, now=1.0)
-    limit.look(servers, now=1.0)
-    limit.follow(servers)
+    limit.record([attempt(reason="overloaded")], full=True, now=1.0)
+    limit.read_gauges(servers, now=1.0)
+    limit.set_servers(servers)
     assert (limit.value, limit.reason, len(servers[0].told)) == (7, "set", 1)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.records import ExtractionAttempt, ModelMetadata
-from pipeline.run.document.overflow import GAP, LEAST_CHARS, Kept, shorter, whole
+from pipeline.run.document.overflow import GAP, LEAST_CHARS, KeptText, full_text, shorter
 
 CONTEXT, ANSWER = 2000, 200
 WORDS = "".join(f"word-{n} " for n in range(33_000))  # about 97,000 tokens of the fake server's
@@ -127,9 +127,9 @@ def attempt(reason: str = "context_length", **more: Any) -> ExtractionAttempt:
 
 def test_only_context_overflows_shorten_the_document() -> None:
     """A truncated answer counts when the server clamped it to the room left by the prompt."""
-    text = whole("x" * 10_000)
+    text = full_text("x" * 10_000)
 
-    def cut(failed: ExtractionAttempt, overflow: str = "head") -> Kept | None:
+    def cut(failed: ExtractionAttempt, overflow: str = "head") -> KeptText | None:
         return shorter(text, failed, overflow=overflow, prompt_chars=10_100)
 
     assert cut(attempt("timeout")) is None
@@ -138,8 +138,8 @@ def test_only_context_overflows_shorten_the_document() -> None:
     clamped = attempt(
         "output_truncated", notes=("max_tokens_clamped",), prompt_tokens=2525, max_tokens=1000, context_length=3000
     )
-    assert cut(clamped) == Kept(text.text, int(2000 * 0.97 * 4) - 100)
-    assert cut(attempt("prompt_truncated", prompt_tokens=4098)) == Kept(text.text, 7500)
+    assert cut(clamped) == KeptText(text.text, int(2000 * 0.97 * 4) - 100)
+    assert cut(attempt("prompt_truncated", prompt_tokens=4098)) == KeptText(text.text, 7500)
 
 
 @given(
@@ -153,25 +153,25 @@ def test_repeated_cuts_shrink_and_keep_the_original_ends(
     text: str, overflow: str, needed: int | None, context: int | None, around: int
 ) -> None:
     """Each cut is shorter than the last and consists of the original's ends, whatever counts the server reports."""
-    kept: Kept | None = whole(text)
+    kept: KeptText | None = full_text(text)
     failed = attempt(needed_tokens=needed, context_length=context, max_tokens=50)
     for _ in range(200):
         assert kept is not None
-        before, size = kept.chars, around + len(kept.shown)
+        before, size = kept.chars, around + len(kept.model_text)
         kept = shorter(kept, failed, overflow=overflow, prompt_chars=size)
         if kept is None:
             return
         assert LEAST_CHARS <= kept.chars < before
-        assert kept.shown == (text[: kept.head] + (GAP + text[-kept.tail :] if kept.tail else ""))
+        assert kept.model_text == (text[: kept.head] + (GAP + text[-kept.tail :] if kept.tail else ""))
     pytest.fail("it goes on for ever")
 
 
 def test_gap_mark_in_the_document_is_kept() -> None:
     """Each cut is made from the original, so no earlier mark has to be removed."""
     text = f"{'a' * 300}{GAP}{'b' * 3000}"
-    once = shorter(whole(text), attempt(), overflow="head_tail", prompt_chars=len(text))
+    once = shorter(full_text(text), attempt(), overflow="head_tail", prompt_chars=len(text))
     assert once is not None
-    twice = shorter(once, attempt(), overflow="head_tail", prompt_chars=len(once.shown))
+    twice = shorter(once, attempt(), overflow="head_tail", prompt_chars=len(once.model_text))
     assert twice is not None
-    assert twice.shown.startswith(f"{'a' * 300}{GAP}b")
-    assert twice.shown.count(GAP) == 2
+    assert twice.model_text.startswith(f"{'a' * 300}{GAP}b")
+    assert twice.model_text.count(GAP) == 2

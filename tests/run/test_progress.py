@@ -363,7 +363,7 @@ def test_total_respects_limit(
 ) -> None:
     """With --limit the total is known once that many documents were listed, skipped ones not counted."""
     counts = {"found": found, "done": 3, "failed": 1, "skipped": skipped}
-    assert total_documents(counts, budget=budget, listed_whole=listed_whole) == total
+    assert total_documents(counts, budget=budget, is_listing_complete=listed_whole) == total
     shown = Shown()
     Display(RunStats(None, Ticks()), shown, started=0.0).turn(RunStatus(counts, total))
     assert [state.total for state in shown.states] == [total]

@@ -15,9 +15,9 @@ from fake_llm import FakeLLM
 from pipeline.config import AppConfig, RunnerConfig, VLLMConfig
 from pipeline.config.changes import allowed, differences
 from pipeline.records import Entry, Left
-from pipeline.run.concurrency import Fixed
+from pipeline.run.concurrency import FixedLimit
 from pipeline.run.document.process import Finished
-from pipeline.run.in_flight import Landed
+from pipeline.run.in_flight import DocumentOutcome
 from pipeline.run.job import Job
 from pipeline.run.runner import Runner
 
@@ -379,7 +379,7 @@ def runner_of(plan: object, *, supervisor: object = None, looks: Looks | None = 
         NOBODY,
         NOBODY,
         config=config,
-        limit=Fixed(4),
+        limit=FixedLimit(4),
         supervisor=supervised,
         watcher=NOBODY,
         output=NOBODY,
@@ -392,7 +392,7 @@ def test_configuration_is_checked_by_the_clock(waits: bool, pauses_s: list[float
     """It is checked once a minute, however few documents finish, and at each probe during an outage."""
     looks = Looks()
     runner = runner_of(None, supervisor=looks, looks=looks)
-    runner._patience.since = 0.0 if waits else None
+    runner._outage_timer.since = 0.0 if waits else None
     runner._refresh()
     times = looks.refreshed_at_s
     assert [after - before - 25 for before, after in itertools.pairwise(times)] == pauses_s
@@ -415,12 +415,12 @@ def test_old_client_is_closed_after_its_last_document() -> None:
     runner, plans = runner_of(old), cast("Any", (old, new))
     entries = [Entry(name, name, None, 1, "text", bytes) for name in ("a", "b", "c")]
     for entry in entries[:2]:
-        runner.flight.sent(entry, plans[0])
+        runner.flight.add(entry, plans[0])
     runner._switch(plans[1])
-    runner.flight.sent(entries[2], plans[1])
+    runner.flight.add(entries[2], plans[1])
     seen = [old.closes]
     for entry, plan in zip(entries, (plans[0], plans[0], plans[1]), strict=True):
-        runner._handle(Landed(Finished(entry, Left(entry.id)), plan))
+        runner._handle(DocumentOutcome(Finished(entry, Left(entry.id)), plan))
         seen.append(old.closes)
     assert (seen, new.closes) == ([0, 0, 1, 1], 0)
 

@@ -50,8 +50,8 @@ class Ticks:
 
     def submit(self, _task: object) -> None:
         """Take the window that its document has just put in flight."""
-        (document,) = [each for each in self._open._open if each.flying]
-        document.flying.clear()
+        (document,) = [each for each in self._open._open if each.in_flight]
+        document.in_flight.clear()
         self._note(self._numbers[id(document)])
 
     def _note(self, number: int) -> None:
@@ -91,7 +91,7 @@ class Ticks:
         number = int(entry.id)
         if self._documents[number] == SHORT:
             return
-        if not (self._open.has_read(entry) or self._open.may_open(self.most_in_flight)):
+        if not (self._open.free_place(entry) or self._open.may_open(self.most_in_flight)):
             self._open.park(entry, windows=self._documents[number])
             return
         document = OpenDocument(cast(Any, LONG), cast(Any, SimpleNamespace(client=None)), 0.0)

@@ -50,9 +50,9 @@ def test_a_missing_answer_is_no_blank_window() -> None:
     document = SimpleNamespace(id="a.pdf", sha256="s", text="text" + " " * 9)
     long = cast(Any, SimpleNamespace(document=document, text_sha256="t", split=SimpleNamespace(question="q")))
     stored = StoredAnswers(cast(Any, SimpleNamespace(answered=lambda *_, **__: [])))
-    assert [answer.output for answer in stored.of(long, {Span(4, 13)})] == [None]
+    assert [answer.output for answer in stored.answers_about(long, {Span(4, 13)})] == [None]
     with pytest.raises(InternalError, match="the answer about characters 0 to 4 is missing"):
-        stored.of(long, {Span(0, 4), Span(4, 13)})
+        stored.answers_about(long, {Span(0, 4), Span(4, 13)})
 
 
 def test_a_waiting_worker_thread_keeps_no_outcome() -> None:

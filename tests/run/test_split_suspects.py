@@ -55,5 +55,5 @@ def test_parked_documents_are_read_again_however_many_wait() -> None:
         documents._open.park(entry, windows=3)
     for _ in range(parked):
         assert documents.send_one(lambda: send_entry(cast(Any, runner), cast(Any, None)))
-        documents._open.has_read(cast(Any, SimpleNamespace(id=sent[-1])))
+        documents._open.free_place(cast(Any, SimpleNamespace(id=sent[-1])))
     assert sorted(map(int, sent)) == list(range(parked))

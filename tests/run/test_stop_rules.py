@@ -139,6 +139,6 @@ def test_stop_reason_takes_precedence_over_counts() -> None:
 
 def test_repeated_cause_is_added_once() -> None:
     """An unavailable output also prevents finishing it, which is the same cause."""
-    end = StopReason("the input is away", 3).with_more("the output is away")
+    end = StopReason("the input is away", 3).with_error("the output is away")
     assert end == StopReason("the input is away; the output is away", 3)
-    assert end.with_more("the output is away") == end
+    assert end.with_error("the output is away") == end

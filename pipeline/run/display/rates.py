@@ -58,7 +58,7 @@ class ProgressState:
         if self.total is None:
             return None
         unread = max(0, self.total - self.asked - self.skipped - self.long.open - self.long.parked)
-        usual = 1 + self.long.closed / self.asked if self.asked else 1.0
+        usual = 1 + self.long.windows_of_finished / self.asked if self.asked else 1.0
         parked = self.long.parked * self.long.windows / max(self.long.open, 1)
         return unread * usual + parked + self.long.windows - self.long.answered + self.long.open
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.run.runner import Runner
 
 SHOWN_EVERY_S = 0.1
-"""A turn comes with each document, and a snapshot costs as much as a tenth of one."""
+"""The main loop makes a turn for each document, and a snapshot costs a tenth of a turn."""
 
 
 class Pace:
@@ -27,7 +27,7 @@ class Pace:
         self._next = float("-inf")
 
     def is_due(self, *, busy: bool) -> bool:
-        """Return True ten times a second, and at each turn in which nothing is in flight."""
+        """Return True at most ten times a second while requests are in flight, else at each turn."""
         now = self._clock()
         if busy and now < self._next:
             return False
@@ -39,9 +39,9 @@ class Pace:
 class RunStatus:
     """A snapshot that the main thread makes at each turn; nothing in it changes afterwards.
 
-    `counts`: documents found, done, failed, skipped and left. `total`: documents to go through, None until it is known.
-    `waiting_for` says what keeps the run waiting. `providers_up`: whether each provider that was examined can be asked.
-    `long`: the documents that are read in windows.
+    `counts`: documents found, done, failed, skipped and left. `total`: documents to process, None until it is known.
+    `waiting_for`: the cause of the present wait. `providers_up`: whether each provider that was examined is available.
+    `long`: the documents that are sent in windows.
     """
 
     counts: Mapping[str, int]
@@ -55,37 +55,40 @@ class RunStatus:
     long: LongStatus = field(default_factory=LongStatus)
 
 
-def status_of(runner: Runner, *, lost: bool) -> RunStatus:
-    """Return the present status of a run; `lost`: its providers have been unavailable for a while."""
+def status_of(runner: Runner, *, is_outage: bool) -> RunStatus:
+    """Return the present status of a run; `is_outage`: its providers have been unavailable for a while."""
     job = runner.job
     counts = runner.counts
     client = runner.plan.client
     stopping = runner.end is not None and runner.in_flight > 0
-    waits = waiting_for(client, ready=runner.ready, lost=lost, output=job.output.trouble, stopping=stopping)
+    wait_text = waiting_for(
+        client, ready=runner.ready, is_outage=is_outage, output=job.output.trouble, stopping=stopping
+    )
     return RunStatus(
         counts,
-        total=total_documents(counts, budget=job.budget, listed_whole=runner.listed_whole),
+        total=total_documents(counts, budget=job.budget, is_listing_complete=runner.is_listing_complete),
         in_flight=runner.in_flight,
         limit=job.limit.value,
         limit_reason=job.limit.reason,
-        waiting_for=waits and SECRETS.redact(waits),
+        waiting_for=wait_text and SECRETS.redact(wait_text),
         overhead=runner.plan.registry.overhead.spent,
         providers_up=client.examined,
         long=runner.long.status,
     )
 
 
-def total_documents(counts: Mapping[str, int], *, budget: int | None, listed_whole: bool) -> int | None:
-    """Return how many documents there are to go through, all or as many as --limit allows; None: not known yet."""
+def total_documents(counts: Mapping[str, int], *, budget: int | None, is_listing_complete: bool) -> int | None:
+    """Return the number of documents to process, at most as many as --limit allows; None: not known yet."""
     listed = counts["found"]
-    most = listed if budget is None else counts["skipped"] + budget
-    return min(listed, most) if listed_whole or (budget is not None and listed >= most) else None
+    limit = listed if budget is None else counts["skipped"] + budget
+    return min(listed, limit) if is_listing_complete or (budget is not None and listed >= limit) else None
 
 
-def waiting_for(client: Failover, *, ready: bool, lost: bool, output: str | None, stopping: bool) -> str | None:
-    """Return what keeps a run waiting: providers not examined yet or `lost`, an outage of the `output`, other clients.
+def waiting_for(client: Failover, *, ready: bool, is_outage: bool, output: str | None, stopping: bool) -> str | None:
+    """Return the cause of a run's wait; None when it does not wait.
 
-    None when nothing does.
+    Causes: requests in flight while it stops, providers not examined yet or unavailable (`is_outage`), an outage of the
+    `output`, and other clients of a server.
     """
     if stopping:
         return "requests in flight; a second Ctrl-C stops at once"
@@ -95,5 +98,5 @@ def waiting_for(client: Failover, *, ready: bool, lost: bool, output: str | None
         return conflict_text or "preflight of the providers"
     if output is not None or conflict_text is not None:
         return output or conflict_text
-    trouble = client.trouble if lost else None
+    trouble = client.trouble if is_outage else None
     return trouble.message if trouble else None

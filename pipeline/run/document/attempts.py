@@ -1,7 +1,7 @@
 """The cost of a document so far: its requests, their history and their tokens, over all attempts.
 
-A document that no server could finish returns to the queue with the failure it would have become; that failure carries
-the cost so far. This module sends no request.
+A document that no server could finish returns to the queue. The failure that it would have become is kept with it, and
+holds the cost so far. This module sends no request.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HISTORY_KEPT = 20
 
 
 def requests_sent(attempts: Sequence[ExtractionAttempt], earlier_failure: Failure | None) -> int:
-    """Return how many requests reached a server, or may have."""
+    """Return the number of requests that reached a server or may have reached it."""
     return sum(attempt.sent for attempt in attempts) + (earlier_failure.attempts if earlier_failure else 0)
 
 

@@ -1,7 +1,7 @@
-"""A document as it is put into a prompt, without special tokens: no text in it can end its message or its section.
+"""The form of a document in a prompt: without special tokens, so that no text in it can end its message or its section.
 
-The module breaks the shapes of special tokens of all model families, the marks that the agent puts around `$document`,
-and the special tokens of the current server's tokenizer. The record keeps the document's own text and metadata.
+The module breaks the special tokens of all model families, the marks that the agent puts around `$document`, and the
+special tokens of the current server's tokenizer. The record keeps the document's own text and metadata.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One text → one answer: build the prompt, send it, validate the answer, and retry with the complaint or less text.
+"""One text → one answer: build the prompt, send it, validate the answer, and retry with the error or with less text.
 
     text ─▶ prompts ─▶ ask ─▶ judge ─▶ Answer
                ▲                │
@@ -35,50 +35,50 @@ class NoServerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ModelText:
     """A text as a model sees it: the `document` of the prompt, and the parts (`spans`) of `text` in it.
 
-    `shown`: these parts as they are in the prompt; "" where they are unchanged.
+    `quotable`: these parts as they are in the prompt, for the search of quotes; "" where they are unchanged.
     """
 
     document: Document
     text: str
     spans: tuple[Span, ...]
-    shown: str = ""
+    quotable: str = ""
 
 
-Shorten = Callable[[ExtractionAttempt], "Seen | None"]
+Shorten = Callable[[ExtractionAttempt], "ModelText | None"]
 """Returns a shorter text after a failed attempt; None when a shorter text would not help."""
 
 
 def extract_answer(
     state: DocumentState,
     plan: ExtractionPlan,
-    shown: Seen,
+    model_text: ModelText,
     *,
     schema: CompiledSchema,
     shorten: Shorten,
     alone: bool,
-) -> tuple[Answer, Seen]:
-    """Return the valid answer and the text it is about.
+) -> tuple[Answer, ModelText]:
+    """Return the valid answer and the text that it is about.
 
-    DocumentError or AnswerError when no more requests are allowed. NoServerError: no server could take it.
+    Raise DocumentError or AnswerError when no more requests are allowed, NoServerError when no server took the text.
     """
     resolved = state.query.resolved
     complaint: AnswerError | None = None
-    after = ""
+    suffix = ""
     while True:
-        attempt = _once(state, shown.document, schema.for_server, after=after, alone=alone)
+        attempt = _send(state, model_text.document, schema.for_server, suffix=suffix, alone=alone)
         if not attempt.ok and complaint is not None and kind_of(attempt.reason or "") == "document":
             raise complaint
         if not attempt.ok:
             shorter = None if state.reasks else shorten(attempt)
             if shorter is None:
                 raise DocumentError(attempt.reason or "bad_response", attempt.message, stage="call")
-            shown = shorter
+            model_text = shorter
             continue
         try:
-            answer = _judged(attempt.raw_text or "", shown, schema, repair=plan.repair)
+            answer = _judged(attempt.raw_text or "", model_text, schema, repair=plan.repair)
         except AnswerError as problem:
             state.attempts[-1] = changed(attempt, rejection=problem.reason)
             if problem.reason not in REASKED or state.reasks >= resolved.max_reasks:
@@ -86,21 +86,21 @@ def extract_answer(
             complaint = problem
             state.reasks += 1
             quoted, _ = break_special_tokens(attempt.raw_text or "")
-            after = reask_prompt("", quoted, problem)
+            suffix = reask_prompt("", quoted, problem)
             continue
         state.notes = (*state.notes, *answer.notes)
-        return answer, shown
+        return answer, model_text
 
 
-def _judged(text: str, shown: Seen, schema: CompiledSchema, *, repair: str) -> Answer:
-    """Return the valid answer; AnswerError also for an answer with a secret, as records must not contain any."""
+def _judged(text: str, model_text: ModelText, schema: CompiledSchema, *, repair: str) -> Answer:
+    """Return the valid answer; raise AnswerError for an invalid one, and for one that contains a secret."""
     answer = judge(
         text,
         schema,
-        document_text=shown.text,
-        spans=shown.spans,
-        shown=shown.shown,
-        pages=shown.document.pages,
+        document_text=model_text.text,
+        spans=model_text.spans,
+        shown=model_text.quotable,
+        pages=model_text.document.pages,
         repair=repair,
     )
     if SECRETS.holds(text):
@@ -108,10 +108,10 @@ def _judged(text: str, shown: Seen, schema: CompiledSchema, *, repair: str) -> A
     return answer
 
 
-def _once(
-    state: DocumentState, document: Document, json_schema: Mapping[str, object], *, after: str, alone: bool
+def _send(
+    state: DocumentState, document: Document, json_schema: Mapping[str, object], *, suffix: str, alone: bool
 ) -> ExtractionAttempt:
-    """Return the attempt that settled one request; failed ones are in `state`. `after`: text behind the document."""
+    """Send one request; return its last attempt. All attempts go to `state`. `suffix`: text after the user message."""
     state.stage = "call"
     query = state.query
     text = document.text
@@ -121,7 +121,7 @@ def _once(
         rendered = render(
             query.resolved, safe_document if part is safe_document.text else changed(safe_document, text=part)
         )
-        return {**rendered, "user": rendered["user"] + after} if is_full_prompt else rendered
+        return {**rendered, "user": rendered["user"] + suffix} if is_full_prompt else rendered
 
     prompts = prompts_for(text, True)
     question = ExtractionRequest(
@@ -140,7 +140,8 @@ def _once(
     result = state.client.ask(question)
     echoes = (text, prompts["user"])
     state.attempts += [
-        changed(each, message=without_echo(each.message, *echoes)) if each.message else each for each in result.attempts
+        changed(attempt, message=without_echo(attempt.message, *echoes)) if attempt.message else attempt
+        for attempt in result.attempts
     ]
     state.losses += result.losses
     state.refused = state.refused or result.refused

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from pipeline.long import Span, joined
 from pipeline.records import ExtractionAttempt
 
-KEPT = 0.75
+RETRY_SHARE = 0.75
 LEAST_CHARS = 200
 MARGIN = 0.97
-"""The share of the room that a cut aims at: a shortened text may have more tokens per character than the whole."""
+"""The share of the room to fill: a shortened text may have more tokens per character than the whole text."""
 MOST_CHARS_PER_TOKEN = 6
-"""Prose never has more; a longer text cannot fit, even if the server does not report the length of a prompt."""
+"""No prose has more. A longer text cannot fit, even if the server does not report the length of a prompt."""
 GAP = "\n[…]\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """The remaining parts of a text: `head` characters from its beginning and, after a gap, `tail` from its end."""
+class KeptText:
+    """The parts of a text to send: `head` characters from its beginning and, after a gap, `tail` from its end."""
 
     text: str
     head: int
@@ -30,7 +30,7 @@ class Kept:
         return self.head + self.tail
 
     @property
-    def shown(self) -> str:
+    def model_text(self) -> str:
         """The text that the model sees."""
         return GAP.join(self.text[start:end] for start, end in self.spans)
 
@@ -46,16 +46,16 @@ class Kept:
         return joined(self.text, self.spans)
 
 
-def whole(text: str) -> Kept:
+def full_text(text: str) -> KeptText:
     """Return a text with all its characters."""
-    return Kept(text, len(text))
+    return KeptText(text, len(text))
 
 
-def shorter(kept: Kept, attempt: ExtractionAttempt, *, overflow: str, prompt_chars: int) -> Kept | None:
-    """Return less of the text; None when cutting is not wanted, does not help, or has reached its limit.
+def shorter(kept: KeptText, attempt: ExtractionAttempt, *, overflow: str, prompt_chars: int) -> KeptText | None:
+    """Return less of the text; None when cutting is not configured, does not help, or has reached its limit.
 
-    It keeps as much as fits, if the server reports how many tokens a prompt of `prompt_chars` characters has; else
-    three quarters. `head` keeps the beginning, `head_tail` two thirds from the beginning and one third from the end.
+    If the server reports how many tokens a prompt of `prompt_chars` characters has, as much as fits is kept, else three
+    quarters. `head` keeps the beginning, `head_tail` two thirds from the beginning and one third from the end.
     """
     clamped = attempt.reason == "output_truncated" and "max_tokens_clamped" in attempt.notes
     if overflow in ("fail", "split") or not (clamped or attempt.reason in ("context_length", "prompt_truncated")):
@@ -67,14 +67,14 @@ def shorter(kept: Kept, attempt: ExtractionAttempt, *, overflow: str, prompt_cha
     return replace(kept, head=keep - tail, tail=tail)
 
 
-def _room_chars(kept: Kept, attempt: ExtractionAttempt, *, prompt_chars: int) -> int:
-    """Return how many characters of the text to keep: fewer than now."""
-    room = (attempt.context_length or 0) - (attempt.max_tokens or 0)
-    needed = attempt.needed_tokens
-    if needed is None and attempt.reason == "output_truncated":
-        needed = attempt.prompt_tokens
-    if room <= 0 or not needed:
-        limit = room * MOST_CHARS_PER_TOKEN if room > 0 else kept.chars
-        return min(int(kept.chars * KEPT), limit)
-    around = prompt_chars - len(kept.shown)
-    return min(int(room * MARGIN * prompt_chars / needed) - around, int(kept.chars * MARGIN))
+def _room_chars(kept: KeptText, attempt: ExtractionAttempt, *, prompt_chars: int) -> int:
+    """Return how many characters of the text to keep; fewer than it has now."""
+    room_tokens = (attempt.context_length or 0) - (attempt.max_tokens or 0)
+    needed_tokens = attempt.needed_tokens
+    if needed_tokens is None and attempt.reason == "output_truncated":
+        needed_tokens = attempt.prompt_tokens
+    if room_tokens <= 0 or not needed_tokens:
+        limit = room_tokens * MOST_CHARS_PER_TOKEN if room_tokens > 0 else kept.chars
+        return min(int(kept.chars * RETRY_SHARE), limit)
+    overhead_chars = prompt_chars - len(kept.model_text)
+    return min(int(room_tokens * MARGIN * prompt_chars / needed_tokens) - overhead_chars, int(kept.chars * MARGIN))

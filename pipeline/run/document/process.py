@@ -1,10 +1,10 @@
-"""One entry → one outcome: read it, then extract (extraction.py). It writes nothing, and waits only for answers.
+"""One entry → one outcome: read it, then extract (extraction.py). Writes nothing; waits only for answers.
 
     entry ─▶ bytes ─▶ document ─▶ sent ─▶ Result   …else Failure, or Postponed when no server could take it
                 │
             Unchanged
 
-The only broad `except` of the program is here: any error that a document causes becomes its own failure.
+The only broad `except` of the program is here: any error that a document causes becomes that document's failure.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from pipeline.records import (
 )
 from pipeline.run.document.attempts import with_notes
 from pipeline.run.document.breaking import broken, candidates_in, harmless
-from pipeline.run.document.extraction import NoServerError, Seen, extract_answer
-from pipeline.run.document.overflow import Kept, shorter, whole
+from pipeline.run.document.extraction import ModelText, NoServerError, extract_answer
+from pipeline.run.document.overflow import KeptText, full_text, shorter
 from pipeline.run.document.state import DocumentState, ExtractionClient, failure_of, result_of
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.selection.copies import Questions, copy_of, question_sha256
@@ -68,16 +68,16 @@ def process(
     copies: Questions | None = None,
     earlier: EarlierAnswers | None = None,
 ) -> Finished:
-    """Return the outcome of an entry; never raises. `alone`: nothing else is in flight, and a lost server fails it."""
+    """Return the outcome of an entry; never raises. `alone`: nothing else is in flight, a lost server is a failure."""
     state = DocumentState(entry, plan.query_for(entry.id), client)
 
     def steps() -> Outcome | Copied | Cut:
         return _steps(state, plan, copies=copies, earlier=earlier, alone=alone, now=now)
 
-    return settled(state, plan, steps, alone=alone, now=now)
+    return outcome_of_steps(state, plan, steps, alone=alone, now=now)
 
 
-def settled(
+def outcome_of_steps(
     state: DocumentState,
     plan: ExtractionPlan,
     steps: Callable[[], Outcome | Copied | Cut | WindowAnswer],
@@ -93,9 +93,11 @@ def settled(
     except (ReadingStoppedError, PipelineError) as error:
         outcome = Left(entry.id, error if isinstance(error, PipelineError) else None)
     except NoServerError:
-        last = state.attempts[-1] if state.attempts else None
-        reason = last.reason if last and last.reason else "connection_error"
-        message = f"a server was lost each time it worked on this document: {last.message if last else ''}"
+        last_attempt = state.attempts[-1] if state.attempts else None
+        reason = last_attempt.reason if last_attempt and last_attempt.reason else "connection_error"
+        message = (
+            f"a server was lost each time it worked on this document: {last_attempt.message if last_attempt else ''}"
+        )
         outcome = failure_of(state, plan, reason=reason, message=message, now=now)
         outcome = (
             outcome if alone and state.losses else Postponed(entry, outcome, losses=state.losses, refused=state.refused)
@@ -109,7 +111,9 @@ def settled(
         outcome = failure_of(state, plan, reason=problem.reason, message=problem.message, now=now)
     except Exception as fault:  # an error of one document must not end its worker
         if (shortage := shortage_of(fault)) is not None:
-            return Finished(entry, _short(state, plan, shortage, alone=alone, now=now), tuple(state.attempts))
+            return Finished(
+                entry, _shortage_outcome(state, plan, shortage, alone=alone, now=now), tuple(state.attempts)
+            )
         state.stage = "internal"
         fault_text = f"{type(fault).__name__} in {place_of(fault)}"
         # the error's own message might quote the document
@@ -119,10 +123,10 @@ def settled(
     return Finished(entry, outcome, tuple(state.attempts), state.query.resolved.variant)
 
 
-def _short(
+def _shortage_outcome(
     state: DocumentState, plan: ExtractionPlan, shortage: str, *, alone: bool, now: Callable[[], str]
 ) -> Outcome:
-    """Repeat the document with nothing else in flight; if memory is short even then, it is too large."""
+    """Return the outcome when the machine lacks `shortage`: postponed; if it was sent alone, a failure or Left."""
     message = f"this machine ran out of {shortage}"
     if alone and (shortage != "memory" or not has_memory()):
         return Left(state.entry.id, TryLaterError(f"{message}, with one document in flight"))
@@ -142,7 +146,7 @@ def _steps(
 ) -> Outcome | Copied | Cut:
     split = state.query.split
     with nullcontext() if split is None else split.turn(state.entry.size_bytes):
-        document = _prepared(state, plan, copies=copies, earlier=earlier)
+        document = _prepare(state, plan, copies=copies, earlier=earlier)
     if not isinstance(document, Document):
         return document
     try:
@@ -155,7 +159,7 @@ def _steps(
         raise
 
 
-def _prepared(
+def _prepare(
     state: DocumentState, plan: ExtractionPlan, *, copies: Questions | None, earlier: EarlierAnswers | None
 ) -> Document | Outcome | Copied | Cut:
     """Return the document to send whole, or the outcome of one for which no request is needed."""
@@ -181,28 +185,30 @@ def _ask(
     state: DocumentState, plan: ExtractionPlan, *, document: Document, alone: bool, now: Callable[[], str]
 ) -> Outcome:
     """Return the outcome of the whole document, or of the part that the agent's `overflow` keeps."""
-    part = whole(document.text)
-    shown = _shown_text(state, document, part)
+    part = full_text(document.text)
+    model_text = _model_text(state, document, part)
 
-    def shorten(attempt: ExtractionAttempt) -> Seen | None:
+    def shorten(attempt: ExtractionAttempt) -> ModelText | None:
         nonlocal part
-        resolved = state.query.resolved
-        size = sum(map(len, render(resolved, _shown_text(state, document, part).document).values()))
-        shorter_part = shorter(part, attempt, overflow=resolved.overflow, prompt_chars=size)
+        agent_config = state.query.resolved
+        size = sum(map(len, render(agent_config, _model_text(state, document, part).document).values()))
+        shorter_part = shorter(part, attempt, overflow=agent_config.overflow, prompt_chars=size)
         if shorter_part is None:
             return None
         part = shorter_part
         state.notes = with_notes(state.notes, "document_truncated")
-        return _shown_text(state, document, part)
+        return _model_text(state, document, part)
 
-    answer, shown = extract_answer(state, plan, shown, schema=state.query.schema, shorten=shorten, alone=alone)
-    asked_document = changed(shown.document, metadata=document.metadata)
+    answer, model_text = extract_answer(
+        state, plan, model_text, schema=state.query.schema, shorten=shorten, alone=alone
+    )
+    asked_document = changed(model_text.document, metadata=document.metadata)
     return result_of(state, asked_document, answer=answer, text=document.text, now=now)
 
 
-def _shown_text(state: DocumentState, document: Document, kept: Kept) -> Seen:
+def _model_text(state: DocumentState, document: Document, kept: KeptText) -> ModelText:
     """Return the kept text of a document as the model sees it: without special tokens that could end its message."""
-    kept_text = kept.shown
+    kept_text = kept.model_text
     resolved = state.query.resolved
     document = document if kept_text == document.text else changed(document, text=kept_text)
     harmless_document, is_broken = harmless(document, resolved, tokens=state.tokens)
@@ -211,7 +217,7 @@ def _shown_text(state: DocumentState, document: Document, kept: Kept) -> Seen:
         harmless_document = changed(harmless_document, metadata={**harmless_document.metadata, LEAD: ""})
     has_broken = "special_tokens_broken" in state.notes
     quotable = broken(kept.quotable, resolved, tokens=state.tokens) if has_broken else ""
-    return Seen(harmless_document, kept.text, kept.spans, quotable)
+    return ModelText(harmless_document, kept.text, kept.spans, quotable)
 
 
 def is_suspect(entry: Entry) -> bool:

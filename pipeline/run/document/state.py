@@ -18,7 +18,7 @@ from pipeline.run.selection.deciding import LENGTH, with_context
 
 
 class ExtractionClient(Protocol):
-    """Sends the requests: `ask` settles one, with all its retries."""
+    """The sender of the requests; `ask` sends one, with all its retries."""
 
     def ask(self, question: ExtractionRequest) -> AskResult: ...
 
@@ -45,7 +45,7 @@ class DocumentState:
 
 def result_of(state: DocumentState, document: Document, *, answer: Answer, text: str, now: Callable[[], str]) -> Result:
     """Return the result of the last attempt's answer. `text`: the document's own, which evidence refers to."""
-    last = state.attempts[-1]
+    last_attempt = state.attempts[-1]
     resolved = state.query.resolved
     return Result(
         id=state.entry.id,
@@ -55,13 +55,13 @@ def result_of(state: DocumentState, document: Document, *, answer: Answer, text:
         variant=resolved.variant,
         fingerprint=state.query.whole_fingerprint,
         output=answer.value,
-        model=last.model,
+        model=last_attempt.model,
         attempts=requests_sent(state.attempts, state.entry.earlier_failure),
         reasks=state.reasks,
         repaired=answer.repaired,
         notes=state.notes,
         usage=usage(state.attempts, state.entry.earlier_failure),
-        context_length=last.context_length,
+        context_length=last_attempt.context_length,
         document_chars=len(document.text),
         metadata=document.metadata,
         text_sha256=sha256(text.encode("utf-8")).hexdigest(),
@@ -74,7 +74,7 @@ def result_of(state: DocumentState, document: Document, *, answer: Answer, text:
     )
 
 
-def _shown(raw_text: str, chars: int) -> str:
+def _raw_start(raw_text: str, chars: int) -> str:
     """Return the beginning of the model's text, with secrets masked."""
     return SECRETS.redact(raw_text[: 4 * chars + 4096])[:chars]
 
@@ -85,9 +85,13 @@ def failure_of(
     """Return the failure of the document in its present state."""
     entry = state.entry
     query = state.query
-    last = state.attempts[-1] if state.attempts else None
-    raw = _shown(last.raw_text, plan.raw_chars) if last and last.raw_text and plan.raw_chars else None
-    error = last.error if last and last.error and state.stage == "call" else reason
+    last_attempt = state.attempts[-1] if state.attempts else None
+    raw = (
+        _raw_start(last_attempt.raw_text, plan.raw_chars)
+        if last_attempt and last_attempt.raw_text and plan.raw_chars
+        else None
+    )
+    error = last_attempt.error if last_attempt and last_attempt.error and state.stage == "call" else reason
     return Failure(
         id=entry.id,
         uri=entry.uri,
@@ -113,7 +117,7 @@ def failure_of(
 
 
 def _decided_by(state: DocumentState, plan: ExtractionPlan, reason: str) -> str | None:
-    """Return the digest of the settings that decide the failure, with the server's context after a long prompt."""
+    """Return the digest of the settings that decide the failure, with the server's context if the prompt was long."""
     digest = state.query.decided_by.get(reason)
     if reason not in LENGTH or not state.attempts:
         return digest

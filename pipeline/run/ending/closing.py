@@ -76,7 +76,7 @@ class RunClosing:
     def finish(self, runner: Runner, stats: RunStats, profile: ProfileBuilder, *, selection: Selection) -> int:
         """Return the exit code; OutputError when what is written last cannot be written after a run that went well."""
         counts = runner.counts
-        listed_whole = runner.listed_whole
+        listed_whole = runner.is_listing_complete
         documents = counts["found"] if listed_whole else None
         self.remaining = remaining_failures(self._output, selection, found=documents)
         doubtful = doubtful_results(self._output, runner.plan.registry)
@@ -174,7 +174,7 @@ class RunClosing:
             files={name: f"{output.where}/{name}" for name in (*output.names, "report.html")},
             stats=replace(numbers, long_documents=long_documents),
             config=self._config(plan),
-            listed_whole=runner.listed_whole,
+            listed_whole=runner.is_listing_complete,
             agent_file=plan.agent.editable,
             overhead=overhead(plan.registry),
             prompt_length=tuple(limits(plan.registry)),

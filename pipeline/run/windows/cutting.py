@@ -40,7 +40,8 @@ class LongDocument:
     """A document that is cut into windows, as its workers need it; nothing in it changes.
 
     `document`: with its own text, which all places refer to. `lead`: its beginning, "" for none. `tokens`: the texts
-    in it that the server's tokenizer takes for special tokens. `spent`: the requests for it as a whole, or None.
+    in it that the server's tokenizer takes for special tokens. `earlier_failure`: the requests for it as a whole, or
+    None.
     """
 
     entry: Entry
@@ -51,7 +52,7 @@ class LongDocument:
     tokens: frozenset[str]
     lead: str
     pages: Sequence[int]
-    spent: Failure | None
+    earlier_failure: Failure | None
     size: WindowSize
 
     @property
@@ -86,12 +87,15 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A window to send. `losses`, `refused`, `before`: as of an entry. `divisions`: for lack of a valid answer."""
+    """A window to send; `losses`, `refused` and `earlier_failure` as in an entry.
+
+    `divisions`: how often it was divided because it had no valid answer.
+    """
 
     span: Span
     losses: int = 0
     refused: bool = False
-    before: Failure | None = None
+    earlier_failure: Failure | None = None
     divisions: int = 0
 
 
@@ -127,42 +131,49 @@ def cut_before(
     split = state.query.split
     if split is None:
         return None
-    known = [] if earlier is None else earlier.spans(document, _digest(document.text), split.question)
-    if not (known or state.entry.is_long or _is_too_long(plan, state.query, document)):
+    answered = [] if earlier is None else earlier.spans(document, _digest(document.text), split.question)
+    if not (answered or state.entry.is_long or _is_too_long(plan, state.query, document)):
         return None
-    return _cut(state, plan, document, known=known, spent=state.entry.earlier_failure, refused=state.entry.is_long)
+    return _cut(
+        state,
+        plan,
+        document,
+        answered=answered,
+        earlier_failure=state.entry.earlier_failure,
+        was_refused=state.entry.is_long,
+    )
 
 
 def cut_after(state: DocumentState, plan: ExtractionPlan, *, document: Document, refusal: Failure) -> Cut | None:
     """Return a document that did not fit whole as windows; None when windows would not help."""
     if state.query.split is None or refusal.reason not in TOO_LONG:
         return None
-    return _cut(state, plan, document, known=[], spent=refusal, refused=True)
+    return _cut(state, plan, document, answered=[], earlier_failure=refusal, was_refused=True)
 
 
 def room_of(plan: ExtractionPlan, query: VariantQuery, lead: str) -> tuple[Room, Serving | None]:
     """Return the tokens that the serving provider has for a text, and that provider."""
     resolved = query.resolved
-    now = serving(plan.client, resolved.variant)
-    fixed = now.prompt_tokens if now is not None else None
+    server = serving(plan.client, resolved.variant)
+    fixed = server.prompt_tokens if server is not None else None
     if fixed is None:
         fixed = size_of(*render(resolved, Document("", "", "", "")).values()) // _BYTES_PER_TOKEN
     room = Room(
-        context_length=now.context_length if now is not None else None,
-        max_tokens=now.max_tokens if now is not None else resolved.max_tokens or 0,
+        context_length=server.context_length if server is not None else None,
+        max_tokens=server.max_tokens if server is not None else resolved.max_tokens or 0,
         prompt_tokens=fixed,
         reasks=resolved.max_reasks > 0,
         before_bytes=size_of(framed("", lead)),
         copies=document_places(resolved.user_prompt),
     )
-    return room, now
+    return room, server
 
 
 def _is_too_long(plan: ExtractionPlan, query: VariantQuery, document: Document) -> bool:
     split = query.split
     assert split is not None
-    room, now = room_of(plan, query, lead_of(document.text, split.settings.lead_chars))
-    endpoint, count = _tokenizer(now)
+    room, server = room_of(plan, query, lead_of(document.text, split.settings.lead_chars))
+    endpoint, count = _tokenizer(server)
     return split.sizer.sizing(document.text, room, endpoint=endpoint, count=count).is_cut
 
 
@@ -171,26 +182,26 @@ def _cut(
     plan: ExtractionPlan,
     document: Document,
     *,
-    known: Sequence[Span],
-    spent: Failure | None,
-    refused: bool,
+    answered: Sequence[Span],
+    earlier_failure: Failure | None,
+    was_refused: bool,
 ) -> Cut | None:
     """Return the windows; None when there is no room for any, or when there would be only one again."""
     split = state.query.split
     assert split is not None
     text = document.text
     lead = lead_of(text, split.settings.lead_chars)
-    room, now = room_of(plan, state.query, lead)
-    endpoint, count = _tokenizer(now)
+    room, server = room_of(plan, state.query, lead)
+    endpoint, count = _tokenizer(server)
     size = split.sizer.size(room, split.sizer.bytes_per_token(text, endpoint=endpoint, count=count))
     if size is None or len(text) < 2 * LEAST_WINDOW_CHARS:
         return None
-    size = _halved(size, text) if refused else size
+    size = _halved(size, text) if was_refused else size
     if size.budget_bytes < LEAST_BUDGET_BYTES:
         return None
     pages = page_starts(text, document.pages)
     try:
-        spans = cut(text, size.budget_bytes, size.overlap_bytes, laid=known, page_starts=pages)
+        spans = cut(text, size.budget_bytes, size.overlap_bytes, laid=answered, page_starts=pages)
     except TooManyWindowsError as cause:
         raise too_many_windows(cause) from cause
     if len(spans) < 2:
@@ -204,10 +215,10 @@ def _cut(
         tokens=state.tokens,
         lead=lead,
         pages=pages,
-        spent=spent,
+        earlier_failure=earlier_failure,
         size=size,
     )
-    return _sorted_out(long, spans, set(known))
+    return _partition(long, spans, set(answered))
 
 
 def too_many_windows(cause: TooManyWindowsError) -> DocumentError:
@@ -216,13 +227,13 @@ def too_many_windows(cause: TooManyWindowsError) -> DocumentError:
     return DocumentError("document_too_large", f"the document has {cause}: {need}", stage="prompt")
 
 
-def _sorted_out(long: LongDocument, spans: Sequence[Span], known: Collection[Span]) -> Cut:
+def _partition(long: LongDocument, spans: Sequence[Span], already_answered: Collection[Span]) -> Cut:
     """Return the windows to send apart from the answered and the blank ones."""
     answered = []
     blank = []
     unanswered = []
     for span in spans:
-        if span in known:
+        if span in already_answered:
             answered.append(span)
         elif not long.document.text[span.start : span.end].strip():
             blank.append(span)
@@ -253,20 +264,20 @@ def blank_answer(long: LongDocument, span: Span) -> WindowAnswer:
     )
 
 
-def _tokenizer(now: Serving | None) -> tuple[str, Count | None]:
-    return ("", None) if now is None else (now.endpoint, now.count)
+def _tokenizer(server: Serving | None) -> tuple[str, Count | None]:
+    return ("", None) if server is None else (server.endpoint, server.count)
 
 
 def _halved(size: WindowSize, text: str) -> WindowSize:
     """Return a size that divides a text that did not fit whole into at least two windows, whatever the estimate."""
-    most = -(-size_of(text) // 2)
-    return size if size.budget_bytes <= most else replace(size, tokens=int(most / size.bytes_per_token))
+    budget_bytes = -(-size_of(text) // 2)
+    return size if size.budget_bytes <= budget_bytes else replace(size, tokens=int(budget_bytes / size.bytes_per_token))
 
 
 def _digest(text: str) -> str:
     return sha256(text.encode("utf-8")).hexdigest()
 
 
-def spans_of(long: LongDocument, span: Span) -> tuple[Span, ...]:
+def visible_spans(long: LongDocument, span: Span) -> tuple[Span, ...]:
     """Return the parts of the text that the model sees: the window, and the lead, where quotes are looked for last."""
     return (span, Span(0, len(long.lead))) if span.start and long.lead else (span,)

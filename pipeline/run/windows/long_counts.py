@@ -33,7 +33,7 @@ class LongStatus:
         return f"{self.open:,} open, {self.answered:,} of {self.windows:,} windows{parked}" if self.open else None
 
     @property
-    def closed(self) -> int:
+    def windows_of_finished(self) -> int:
         """The answered windows of documents that are finished."""
         return max(0, self.outcomes.get("answered", 0) + self.outcomes.get("reused", 0) - self.answered)
 
@@ -60,7 +60,7 @@ class LongCounts:
         """The windows by outcome, as the metric has them."""
         return {"answered": self.answered, "divided": self.divided, "failed": self.failed, "reused": self.reused}
 
-    def closed(self, outcome: Result | Failure, *, windows: int) -> None:
+    def add_document(self, outcome: Result | Failure, *, windows: int) -> None:
         """Count a document whose record is written, and how many windows it had."""
         self.documents += 1
         self.most = max(self.most, windows)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class PartLanded:
+class PartOutcome:
     """A worker's outcome for a part of an open document; `window` None: for the merged document."""
 
     document: OpenDocument
@@ -79,21 +79,21 @@ class LongDocuments:
         """True while a document is processed with this plan."""
         return self._open.uses(plan)
 
-    def arrived(self, cut: Cut, finished: Finished, plan: ExtractionPlan) -> None:
+    def open_or_park(self, cut: Cut, finished: Finished, plan: ExtractionPlan) -> None:
         """Open a document that is cut into windows, or park it."""
         self._runner.job.watcher.outcome(finished)
         self._runner.finish(end_of(self._runner.job.output.open_windows))
-        if not (self._open.has_read(finished.entry) or self._open.may_open(self._runner.most_in_flight)):
-            self._open.park(changed(cut.long.entry, earlier_failure=cut.long.spent), windows=len(cut.spans))
+        if not (self._open.free_place(finished.entry) or self._open.may_open(self._runner.most_in_flight)):
+            self._open.park(changed(cut.long.entry, earlier_failure=cut.long.earlier_failure), windows=len(cut.spans))
             return
         document = OpenDocument.of(cut, plan, now=self._clock())
         self._open.open(document)
         self.counts.reused += document.reused
         self._advance(document)
 
-    def ended(self, entry: Entry) -> None:
+    def free_place(self, entry: Entry) -> None:
         """Free the place of a parked document that turned out not to be cut when it was read again."""
-        self._open.has_read(entry)
+        self._open.free_place(entry)
 
     def send_one(self, send_entry: Callable[[], bool]) -> bool:
         """Send a new entry or a window, in turn; return False when neither may be sent."""
@@ -130,9 +130,9 @@ class LongDocuments:
 
     def _submit(self, document: OpenDocument, window: Window | None, task: Callable[[], Finished]) -> None:
         self._open.in_flight += 1
-        self._runner.submit(lambda: PartLanded(document, window, task()))
+        self._runner.submit(lambda: PartOutcome(document, window, task()))
 
-    def landed(self, event: PartLanded) -> None:
+    def handle(self, event: PartOutcome) -> None:
         """Process the outcome of a window or of a merged document."""
         self._open.in_flight -= 1
         document = event.document
@@ -142,21 +142,21 @@ class LongDocuments:
             self._merge_next()
             self._close(document, event.finished.outcome)
             return
-        document.flying.remove(event.window.span)
+        document.in_flight.remove(event.window.span)
         document.cost.add(event.finished.attempts)
         self._runner.learn(event.finished)
-        self._take(document, event.window, event.finished)
+        self._handle_window(document, event.window, event.finished)
         self._advance(document)
 
-    def _take(self, document: OpenDocument, window: Window, finished: Finished) -> None:
+    def _handle_window(self, document: OpenDocument, window: Window, finished: Finished) -> None:
         outcome = finished.outcome
         if isinstance(outcome, Left):
             if outcome.error is not None:
                 self._runner.finish(StopReason.of_error(outcome.error))
-            document.put(window)
+            document.queue(window)
             return
         if isinstance(outcome, WindowAnswer):
-            self._keep(document, window, outcome)
+            self._store_answer(document, window, outcome)
         elif isinstance(outcome, Divided):
             document.divide(window, outcome)
             self.counts.divided += 1
@@ -164,46 +164,46 @@ class LongDocuments:
             document.fail(window, outcome.failure)
             self.counts.failed += 1
         elif isinstance(outcome, Postponed):
-            document.put(postponed(window, outcome))
-            self._follow(document, outcome.failure)
+            document.queue(postponed(window, outcome))
+            self._use_present_plan(document, outcome.failure)
         self._runner.job.watcher.outcome(finished)
 
-    def _keep(self, document: OpenDocument, window: Window, answer: WindowAnswer) -> None:
+    def _store_answer(self, document: OpenDocument, window: Window, answer: WindowAnswer) -> None:
         windows = self._runner.job.output.windows
         assert windows is not None
         if (end := end_of(partial(windows.write, answer))) is not None:
             self._runner.finish(end)
-            document.put(window)
+            document.queue(window)
             return
         document.cost.reasks += answer.reasks
         document.answered.add(window.span)
         self.counts.answered += 1
 
-    def _follow(self, document: OpenDocument, failure: Failure) -> None:
+    def _use_present_plan(self, document: OpenDocument, failure: Failure) -> None:
         """Process a document of an earlier plan, whose servers are gone, again with the present plan."""
         plan = self._runner.plan
         if document.plan is plan:
             return
-        before = document.plan
+        former_plan = document.plan
         query = plan.query_for(document.long.entry.id)
-        own = document.long.query.split
+        split = document.long.query.split
         document.plan = plan
-        if query.split is not None and own is not None and query.split.question == own.question:
+        if query.split is not None and split is not None and query.split.question == split.question:
             document.long = replace(document.long, query=query)
         else:
             document.outdate()
-            document.long = replace(document.long, spent=document.spent(failure))
-        self._runner.close_unused(before)
+            document.long = replace(document.long, earlier_failure=document.with_cost(failure))
+        self._runner.close_unused(former_plan)
 
     def _advance(self, document: OpenDocument) -> None:
         """Continue a document that has no window waiting or in flight."""
         if not document.is_settled:
             return
-        if document.failed is not None:
+        if document.first_failure is not None:
             self._close(document, document.failure())
         elif document.is_outdated:
             self._open.close(document)
-            self._runner.backlog.postpone(changed(document.long.entry, earlier_failure=document.long.spent))
+            self._runner.backlog.postpone(changed(document.long.entry, earlier_failure=document.long.earlier_failure))
         elif self._runner.end is None or not self._has_gaps(document):
             document.is_merging = True
             self._to_merge.append(document)
@@ -220,7 +220,7 @@ class LongDocuments:
         merge = partial(
             merge_windows,
             document.long,
-            partial(StoredAnswers(windows).of, document.long, document.answered),
+            partial(StoredAnswers(windows).answers_about, document.long, document.answered),
             document.plan,
             cost=document.cost,
             reused=document.reused,
@@ -236,21 +236,21 @@ class LongDocuments:
     def _close(self, document: OpenDocument, outcome: object) -> None:
         """Write the record of a document that has come to its end."""
         runner = self._runner
-        if isinstance(outcome, Result) and (fault := _unproved(outcome)) is not None:
-            runner.finish(StopReason.of_error(fault))
+        if isinstance(outcome, Result) and (error := _proof_error(outcome)) is not None:
+            runner.finish(StopReason.of_error(error))
             return
         self._open.close(document)
         runner.close_unused(document.plan)
         if isinstance(outcome, (Result, Failure)):
             if runner.write(outcome):
-                self.counts.closed(outcome, windows=document.windows)
+                self.counts.add_document(outcome, windows=document.windows)
                 runner.job.watcher.outcome(Finished(document.long.entry, outcome))
         else:
             entry: Entry = document.long.entry
             runner.backlog.postpone(outcome.next_entry() if isinstance(outcome, Postponed) else entry)
 
 
-def _unproved(result: Result) -> InternalError | None:
+def _proof_error(result: Result) -> InternalError | None:
     """Return the error of a result whose ledger does not prove that the whole document was read; else None.
 
     Each row that is not of a blank window has a model that answered it.

@@ -20,10 +20,10 @@ from pipeline.long.windows import Span
 from pipeline.records import ExtractionAttempt, Failure, ModelMetadata, Result, Usage, changed, utc_now
 from pipeline.run.document.attempts import requests_sent, total_of, usage, with_notes
 from pipeline.run.document.breaking import broken
-from pipeline.run.document.process import Finished, settled
+from pipeline.run.document.process import Finished, outcome_of_steps
 from pipeline.run.document.state import DocumentState, ExtractionClient
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.windows.cutting import LongDocument, spans_of
+from pipeline.run.windows.cutting import LongDocument, visible_spans
 from pipeline.window_answers import WindowAnswer
 
 _COLUMNS = ("start", "end", "prompt_tokens", "completion_tokens", "attempts", "reasks", "model")
@@ -44,11 +44,11 @@ class Cost:
         self.usage = total_of(self.usage, usage(attempts, None))
         self.latency_s += sum(attempt.latency_s for attempt in attempts)
 
-    def with_whole(self, spent: Failure | None) -> tuple[int, Usage]:
+    def with_whole(self, earlier_failure: Failure | None) -> tuple[int, Usage]:
         """Return requests and tokens, including those for the document as a whole."""
-        if spent is None:
+        if earlier_failure is None:
             return self.attempts, self.usage
-        return self.attempts + spent.attempts, total_of(self.usage, spent.usage)
+        return self.attempts + earlier_failure.attempts, total_of(self.usage, earlier_failure.usage)
 
 
 def merge_windows(
@@ -76,9 +76,9 @@ def merge_windows(
         merged = merge(long.query.schema.merge_rules, parts, text=long.document.text)
         return _result(long, merged, answers, state=state, cost=cost, reused=reused, elapsed_s=elapsed_s, now=now)
 
-    finished = settled(state, plan, steps, alone=True, now=now)
+    finished = outcome_of_steps(state, plan, steps, alone=True, now=now)
     if isinstance(finished.outcome, Failure):
-        attempts, tokens = cost.with_whole(long.spent)
+        attempts, tokens = cost.with_whole(long.earlier_failure)
         return replace(finished, outcome=changed(finished.outcome, attempts=attempts, usage=tokens, reasks=cost.reasks))
     return finished
 
@@ -99,10 +99,10 @@ def _evidence(long: LongDocument, answer: WindowAnswer) -> list[Evidence]:
     texts = [quote for _, quote in quotes]
     places = find_quotes(texts, text, spans=[span])
     if any(place is None for place in places):
-        spans = spans_of(long, span)
+        spans = visible_spans(long, span)
         quotable = "\ud800".join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in spans)
-        further = find_quotes(texts, text, spans=spans, shown=quotable)
-        places = [place or further_place for place, further_place in zip(places, further, strict=True)]
+        fallback_places = find_quotes(texts, text, spans=spans, shown=quotable)
+        places = [place or fallback for place, fallback in zip(places, fallback_places, strict=True)]
     pairs = zip(quotes, places, strict=True)
     return [evidence_at(json_pointer(steps), place, long.pages) for (steps, _), place in pairs if place is not None]
 
@@ -119,7 +119,7 @@ def _result(
     now: Callable[[], str],
 ) -> Result:
     document = long.document
-    attempts, tokens = cost.with_whole(long.spent)
+    attempts, tokens = cost.with_whole(long.earlier_failure)
     ledger, models = _ledger(merged, answers, chars=len(document.text), reused=reused, elapsed_s=elapsed_s)
     contexts = [answer.context_length for answer in answers if answer.context_length is not None]
     merge_notes = _notes(merged, models=len(models), reused=reused)
@@ -147,7 +147,7 @@ def _result(
         latency_s=round(cost.latency_s, 3),
         finished_at=now(),
         version=long.entry.version,
-        history=long.spent.history if long.spent is not None else (),
+        history=long.earlier_failure.history if long.earlier_failure is not None else (),
         question_sha256=long.question_sha256,
     )
 
@@ -166,8 +166,8 @@ def _ledger(
 ) -> tuple[dict[str, Any], list[ModelMetadata]]:
     """Return a ledger row for each window, and the models that answered, the one of most windows first."""
     by_span = {Span(answer.start, answer.end): answer for answer in answers}
-    used = [by_span[Span(*span)] for span in merged.windows]
-    counts = Counter(answer.model for answer in used if answer.model is not None)
+    answers_by_window = [by_span[Span(*span)] for span in merged.windows]
+    counts = Counter(answer.model for answer in answers_by_window if answer.model is not None)
     models = [model for model, _ in counts.most_common()]
     rows = [
         [
@@ -179,7 +179,7 @@ def _ledger(
             answer.reasks,
             models.index(answer.model) if answer.model is not None else None,
         ]
-        for answer in used
+        for answer in answers_by_window
     ]
     model_rows = [{"provider": m.provider, "name": m.name, "endpoint": m.endpoint, "digest": m.digest} for m in models]
     ledger = {

@@ -44,8 +44,8 @@ class OpenDocument:
     """One document that is sent in windows.
 
     `opened_at`: monotonic time. `waiting`: windows to be sent, in the order of the text; `suspects`: those that are
-    sent when nothing else is in flight; `flying`: the places of those in flight; `answered`: of those with an answer,
-    which is in windows.jsonl; `places`: of all that are known, sorted.
+    sent when nothing else is in flight; `in_flight`: the places of those in flight; `answered`: of those with an
+    answer, which is in windows.jsonl; `places`: of all that are known, sorted.
     """
 
     long: LongDocument
@@ -53,7 +53,7 @@ class OpenDocument:
     opened_at: float
     waiting: list[Window] = field(default_factory=list)
     suspects: list[Window] = field(default_factory=list)
-    flying: list[Span] = field(default_factory=list)
+    in_flight: list[Span] = field(default_factory=list)
     answered: set[Span] = field(default_factory=set)
     places: list[Span] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
@@ -62,7 +62,7 @@ class OpenDocument:
     is_merging: bool = False
     is_outdated: bool = False
     """True when it must be read and sent again, because the plan has changed and its servers are gone."""
-    failed: tuple[Window, Failure] | None = None
+    first_failure: tuple[Window, Failure] | None = None
     _size: WindowSize | None = None
 
     @classmethod
@@ -86,7 +86,7 @@ class OpenDocument:
     @property
     def is_settled(self) -> bool:
         """True when no window waits or is in flight."""
-        return not (self.waiting or self.suspects or self.flying or self.is_merging)
+        return not (self.waiting or self.suspects or self.in_flight or self.is_merging)
 
     @property
     def windows(self) -> int:
@@ -97,9 +97,9 @@ class OpenDocument:
         """Queue smaller windows in place of one."""
         self.divided += 1
         self._size = divided.size or self._size
-        if self.failed is None:
+        if self.first_failure is None:
             self._replace(window.span, [smaller.span for smaller in divided.windows])
-        self.put(*divided.windows)
+        self.queue(*divided.windows)
 
     def _replace(self, span: Span, smaller: Sequence[Span]) -> None:
         self.places.remove(span)
@@ -107,9 +107,9 @@ class OpenDocument:
             if each not in self.answered:
                 insort(self.places, each)
 
-    def put(self, *windows: Window) -> None:
+    def queue(self, *windows: Window) -> None:
         """Queue windows in the order of the text; none when the document has ended."""
-        if self.failed is not None or self.is_outdated:
+        if self.first_failure is not None or self.is_outdated:
             return
         for window in windows:
             if is_suspect(window):
@@ -123,7 +123,7 @@ class OpenDocument:
             window = self.suspects.pop(0)
         else:
             window = self._fitting(self.waiting.pop(0))
-        self.flying.append(window.span)
+        self.in_flight.append(window.span)
         return window
 
     def _fitting(self, window: Window) -> Window:
@@ -131,11 +131,13 @@ class OpenDocument:
         text = self.long.document.text
         if size is None or size_of(text[window.span.start : window.span.end]) <= size.budget_bytes:
             return window
-        first, *others = [Window(span, divisions=window.divisions) for span in recut(self.long, window.span, size)]
-        self.divided += bool(others)
-        self._replace(window.span, [first.span, *(other.span for other in others)])
-        self.put(*others)
-        return first
+        first_part, *other_parts = [
+            Window(span, divisions=window.divisions) for span in recut(self.long, window.span, size)
+        ]
+        self.divided += bool(other_parts)
+        self._replace(window.span, [first_part.span, *(part.span for part in other_parts)])
+        self.queue(*other_parts)
+        return first_part
 
     def number_of(self, span: Span) -> tuple[int, int]:
         """Return the number of a window, from 1, and how many there are as far as is known."""
@@ -149,8 +151,8 @@ class OpenDocument:
 
     def fail(self, window: Window, failure: Failure) -> None:
         """End the document with the failure of a window; if several fail, with that of the first one in the text."""
-        if self.failed is None or window.span < self.failed[0].span:
-            self.failed = (window, failure)
+        if self.first_failure is None or window.span < self.first_failure[0].span:
+            self.first_failure = (window, failure)
         self.waiting.clear()
         self.suspects.clear()
 
@@ -162,18 +164,18 @@ class OpenDocument:
 
     def failure(self) -> Failure:
         """Return the failure of the document: its window's, with that window's place and the cost of all windows."""
-        assert self.failed is not None
-        window, own = self.failed
+        assert self.first_failure is not None
+        window, failure = self.first_failure
         start, end = window.span
         number, windows = self.number_of(window.span)
-        complaint = f"window {number} of {windows} (characters {start:,} to {end:,}): {own.message}"
+        message = f"window {number} of {windows} (characters {start:,} to {end:,}): {failure.message}"
         place = {"n": number, "of": windows, "start": start, "end": end, "answered": len(self.answered)}
-        notes = with_notes(self.long.document.notes, *own.notes)
-        return changed(self.spent(own), message=complaint, notes=notes, window=place)
+        notes = with_notes(self.long.document.notes, *failure.notes)
+        return changed(self.with_cost(failure), message=message, notes=notes, window=place)
 
-    def spent(self, failure: Failure) -> Failure:
+    def with_cost(self, failure: Failure) -> Failure:
         """Return the failure with the requests and tokens of the whole document."""
-        attempts, tokens = self.cost.with_whole(self.long.spent)
+        attempts, tokens = self.cost.with_whole(self.long.earlier_failure)
         return changed(failure, attempts=attempts, usage=tokens)
 
 
@@ -238,7 +240,7 @@ class OpenDocuments:
         entry, self._returning[entry.id] = self._parked.popleft()
         return entry
 
-    def has_read(self, entry: Entry) -> bool:
+    def free_place(self, entry: Entry) -> bool:
         """Free the place of a document that was parked and read again; return False for any other document."""
         return self._returning.pop(entry.id, None) is not None
 
@@ -274,5 +276,5 @@ def is_suspect(window: Window) -> bool:
 
 def postponed(window: Window, outcome: Postponed) -> Window:
     """Return a window that no server could take, prepared for its next attempt."""
-    again = outcome.next_entry()
-    return Window(window.span, again.losses, again.refused, again.earlier_failure, window.divisions)
+    entry = outcome.next_entry()
+    return Window(window.span, entry.losses, entry.refused, entry.earlier_failure, window.divisions)

@@ -22,7 +22,7 @@ Begin = Callable[[int, int, Window], object]
 """Called before a window is sent, with its number, the number of windows known so far, and the window."""
 
 
-def asked_window(
+def ask_one_window(
     cut: Cut,
     plan: ExtractionPlan,
     *,
@@ -44,18 +44,18 @@ def asked_window(
     raise InternalError(f"a window ended as {type(outcome).__name__}")
 
 
-def asked_alone(
+def ask_all_windows(
     cut: Cut, plan: ExtractionPlan, *, client: ExtractionClient, begin: Begin = lambda _n, _of, _window: None
 ) -> Outcome:
     """Return the outcome of a document that was cut into windows."""
     began = time.monotonic()
     document = OpenDocument.of(cut, plan, now=began)
     answers = [blank_answer(cut.long, span) for span in cut.blank]
-    while document.waiting and document.failed is None:
+    while document.waiting and document.first_failure is None:
         window = document.take()
         begin(*document.number_of(window.span), window)
         finished = ask_window(document.long, window, plan, client=client, alone=True)
-        document.flying.remove(window.span)
+        document.in_flight.remove(window.span)
         document.cost.add(finished.attempts)
         outcome = finished.outcome
         if isinstance(outcome, (Left, Postponed)):
@@ -66,7 +66,7 @@ def asked_alone(
             document.divide(window, outcome)
         elif isinstance(outcome, WindowFailed):
             document.fail(window, outcome.failure)
-    if document.failed is not None:
+    if document.first_failure is not None:
         return document.failure()
     merged = merge_windows(
         document.long,

@@ -53,23 +53,24 @@ def _sizer(settings: SplitConfig) -> Sizer:
 
 
 def split_query(
-    agent: Agent, resolved: ResolvedAgentConfig, config: ProviderConfig, *, before: VariantQuery | None = None
+    agent: Agent, resolved: ResolvedAgentConfig, config: ProviderConfig, *, former_query: VariantQuery | None = None
 ) -> SplitQuery | None:
     """Return the question of a variant with `overflow: split`, else None.
 
-    `config`: its first provider's. `before`: its query in the plan so far, whose knowledge of the servers is kept.
+    `config`: its first provider's. `former_query`: its query in the plan so far, whose knowledge of the servers is
+    kept.
     """
     settings = resolved.split
     if settings is None:
         return None
-    before_split = before.split if before is not None else None
-    is_same = before_split is not None and before_split.settings == settings
+    former_split = former_query.split if former_query is not None else None
+    is_same = former_split is not None and former_split.settings == settings
     return SplitQuery(
         settings,
         digest_of(split_question(resolved, config)),
         window_question(resolved, config, agent.compiled.window.schema),
         agent.compiled.window,
-        before_split.sizer if before_split is not None and is_same else _sizer(settings),
+        former_split.sizer if former_split is not None and is_same else _sizer(settings),
     )
 
 

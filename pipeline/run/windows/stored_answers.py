@@ -32,16 +32,16 @@ class StoredAnswers:
         )
         return [Span(start, end) for start, end in places]
 
-    def of(self, long: LongDocument, spans: Collection[Span]) -> list[WindowAnswer]:
+    def answers_about(self, long: LongDocument, spans: Collection[Span]) -> list[WindowAnswer]:
         """Return the answers about these windows, sorted; empty answers for blank windows, which have no line."""
         document = long.document
         stored = self.lines.answered(
             document.id, sha256=document.sha256, text_sha256=long.text_sha256, question=long.split.question
         )
-        wanted = set(spans)
-        answers = [answer for answer in stored if (answer.start, answer.end) in wanted]
-        wanted.difference_update((answer.start, answer.end) for answer in answers)
-        for start, end in wanted:
+        missing = set(spans)
+        answers = [answer for answer in stored if (answer.start, answer.end) in missing]
+        missing.difference_update((answer.start, answer.end) for answer in answers)
+        for start, end in missing:
             if document.text[start:end].strip():
                 raise InternalError(f"{document.id!r}: the answer about characters {start:,} to {end:,} is missing")
             answers.append(blank_answer(long, Span(start, end)))

@@ -20,8 +20,8 @@ from pipeline.long.windows import Span, cut, divide
 from pipeline.records import ExtractionAttempt, Failure, changed, utc_now
 from pipeline.run.document.attempts import requests_sent, usage, with_notes
 from pipeline.run.document.breaking import broken, harmless
-from pipeline.run.document.extraction import Seen, extract_answer
-from pipeline.run.document.process import Finished, settled
+from pipeline.run.document.extraction import ModelText, extract_answer
+from pipeline.run.document.process import Finished, outcome_of_steps
 from pipeline.run.document.state import DocumentState, ExtractionClient
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.windows.cutting import (
@@ -32,7 +32,7 @@ from pipeline.run.windows.cutting import (
     WindowFailed,
     blank_answer,
     room_of,
-    spans_of,
+    visible_spans,
 )
 from pipeline.window_answers import WindowAnswer
 
@@ -51,45 +51,45 @@ def ask_window(
     now: Callable[[], str] = utc_now,
 ) -> Finished:
     """Return the outcome of one window; never raises."""
-    entry = changed(long.entry, losses=window.losses, refused=window.refused, earlier_failure=window.before)
+    entry = changed(long.entry, losses=window.losses, refused=window.refused, earlier_failure=window.earlier_failure)
     state = DocumentState(entry, long.query, client, sha256=long.document.sha256, tokens=long.tokens)
 
     def steps() -> WindowAnswer:
         state.stage = "prompt"
-        window_view = _seen(state, long, window.span)
+        window_view = _model_text(state, long, window.span)
         answer, _ = extract_answer(
             state, plan, window_view, schema=long.split.schema, shorten=lambda _: None, alone=alone
         )
         return _answer_of(state, long, window.span, output=answer.value, repaired=answer.repaired, now=now)
 
-    finished = settled(state, plan, steps, alone=alone, now=now)
+    finished = outcome_of_steps(state, plan, steps, alone=alone, now=now)
     if isinstance(finished.outcome, Failure):
         divided = _divided(long, window, plan, finished.outcome, finished.attempts)
         return replace(finished, outcome=divided or WindowFailed(finished.outcome))
     return finished
 
 
-def _seen(state: DocumentState, long: LongDocument, span: Span) -> Seen:
+def _model_text(state: DocumentState, long: LongDocument, span: Span) -> ModelText:
     """Return a window as the model sees it, with the lines around it and the lead, without special tokens."""
     text = long.document.text
     resolved = long.query.resolved
     lead = broken(long.lead, resolved, tokens=long.tokens) if span.start else ""
-    own = changed(long.document, text=text[span.start : span.end])
-    harmless_window, is_broken = harmless(own, resolved, tokens=long.tokens)
+    part = changed(long.document, text=text[span.start : span.end])
+    harmless_window, is_broken = harmless(part, resolved, tokens=long.tokens)
     state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes
     if names_lead(resolved.user_prompt):
         harmless_window = changed(harmless_window, metadata={**harmless_window.metadata, LEAD: lead})
     else:
         harmless_window = changed(harmless_window, text=framed(harmless_window.text, lead))
-    spans = spans_of(long, span)
+    spans = visible_spans(long, span)
     quotable = "\ud800".join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in spans)
-    return Seen(harmless_window, text, spans, quotable if is_broken else "")
+    return ModelText(harmless_window, text, spans, quotable if is_broken else "")
 
 
 def _answer_of(
     state: DocumentState, long: LongDocument, span: Span, *, output: Any, repaired: bool, now: Callable[[], str]
 ) -> WindowAnswer:
-    settled_by = state.attempts[-1]
+    last_attempt = state.attempts[-1]
     return replace(
         blank_answer(long, span),
         output=output,
@@ -97,9 +97,9 @@ def _answer_of(
         reasks=state.reasks,
         repaired=repaired,
         notes=state.notes,
-        model=settled_by.model,
+        model=last_attempt.model,
         usage=usage(state.attempts, state.entry.earlier_failure),
-        context_length=settled_by.context_length,
+        context_length=last_attempt.context_length,
         latency_s=round(sum(attempt.latency_s for attempt in state.attempts), 3),
         finished_at=now(),
     )

@@ -23,7 +23,7 @@ from pipeline.records import Entry, Postponed, Result, changed, utc_now
 from pipeline.run.document.attempts import with_notes
 from pipeline.run.document.process import Finished
 from pipeline.run.document.state import DocumentState, failure_of
-from pipeline.run.in_flight import Landed
+from pipeline.run.in_flight import DocumentOutcome
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.workers.link import Lent, Worker, write_log
 from pipeline.run.workers.messages import (
@@ -57,7 +57,7 @@ class WorkerPool:
         *,
         copies: Copies | None,
         start_thread: Start,
-        report: Callable[[Landed], object],
+        report: Callable[[DocumentOutcome], object],
         do_here: Callable[[Here], object],
     ) -> None:
         self._copies = copies
@@ -189,7 +189,7 @@ class WorkerPool:
         outcome = done.outcome
         call = done.call
         if call is None or done.prompt is None or not isinstance(outcome, Result):
-            self._report(Landed(Finished(lent.entry, outcome), lent.plan))
+            self._report(DocumentOutcome(Finished(lent.entry, outcome), lent.plan))
             return
         attempt = lent.loan.settle(call.attempt, done.prompt, started=call.started)
         if attempt is None:
@@ -201,7 +201,7 @@ class WorkerPool:
             notes=with_notes(outcome.notes, *attempt.notes),
             finished_at=utc_now(),
         )
-        self._report(Landed(Finished(lent.entry, outcome, (attempt,), outcome.variant), lent.plan))
+        self._report(DocumentOutcome(Finished(lent.entry, outcome, (attempt,), outcome.variant), lent.plan))
 
     def _give_back(self, lent: Lent, call: Call | None) -> None:
         request = lent.loan.sent(call.attempt, started=call.started, ended=call.ended) if call is not None else None
@@ -230,7 +230,7 @@ class WorkerPool:
         logger.warning("a worker process was lost; its documents are sent again", extra=fields)
         for lent in documents:
             lent.loan.end()
-            self._report(Landed(_interrupted(lent, worker), lent.plan))
+            self._report(DocumentOutcome(_interrupted(lent, worker), lent.plan))
 
 
 def _next(messages: BinaryIO) -> object | None:

@@ -19,7 +19,7 @@ from pipeline.llm.extraction_request import AskResult, ExtractionRequest, SentRe
 from pipeline.records import Entry
 from pipeline.run.document.process import process
 from pipeline.run.document.state import ExtractionClient
-from pipeline.run.in_flight import Landed
+from pipeline.run.in_flight import DocumentOutcome
 from pipeline.run.job import Job
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.workers.core_use import CoreWatch
@@ -89,7 +89,7 @@ class Workforce:
         client = client if task.sent is None else _AfterFirst(client, task.sent, task.digest)
         job = self._job
         done = partial(process, client=client, alone=task.alone, copies=job.copies, earlier=job.earlier)
-        self.submit(lambda: Landed(done(task.entry, task.plan), task.plan))
+        self.submit(lambda: DocumentOutcome(done(task.entry, task.plan), task.plan))
 
     def _start_worker(self, name: str) -> None:
         self._start(self._work, name)
