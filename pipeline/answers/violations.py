@@ -80,7 +80,8 @@ def describe(keyword: str | None, schema: Any, *, value: Any) -> str:
     elif keyword == "additionalProperties":
         message = _unexpected(schema, value)
     elif keyword == "items":
-        message = f"at most {len(schema.get('prefixItems', []))} items, got {_kind(value)}"
+        count = len(schema.get("prefixItems", []))
+        message = f"{_singular(f'at most {count} items', count)}, got {_kind(value)}"
     elif keyword in ("anyOf", "oneOf"):
         message = f"{'' if keyword == 'anyOf' else 'exactly one of: '}{_branches(schema[keyword])}, got {_kind(value)}"
     elif keyword in _PLAIN:
@@ -118,8 +119,20 @@ def _expected(schema: Any) -> str:
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     kinds_text = " or ".join(_KINDS[kind] for kind in kinds) or "a value"
-    limits = [text.format(short(schema[keyword])) for keyword, text in _LIMITS.items() if keyword in schema]
+    limits = [_limit(text, schema[keyword]) for keyword, text in _LIMITS.items() if keyword in schema]
     return f"{kinds_text} {' and '.join(limits)}".strip()
+
+
+def _limit(text: str, value: Any) -> str:
+    """Return the text of a limit with its value: `of at least 1 item`, `>= 0`."""
+    return _singular(text, value).format(short(value))
+
+
+def _singular(text: str, count: Any) -> str:
+    """Return a text whose last word counts something, in the singular for 1."""
+    if count != 1:
+        return text
+    return text.removesuffix("ies") + "y" if text.endswith("properties") else text.removesuffix("s")
 
 
 def _branches(branches: Sequence[Any]) -> str:
@@ -133,12 +146,12 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return _KINDS["boolean"]
     if isinstance(value, str):
-        return f"a string of {len(value)} characters"
+        return _singular(f"a string of {len(value)} characters", len(value))
     if isinstance(value, (int, float)):
         return _KINDS["integer" if isinstance(value, int) else "number"]
     if isinstance(value, list):
-        return f"an array of {len(value)} items"
-    return f"an object of {len(value)} properties"
+        return _singular(f"an array of {len(value)} items", len(value))
+    return _singular(f"an object of {len(value)} properties", len(value))
 
 
 def _missing(schema: Mapping[str, Any], value: Any) -> str:

@@ -32,6 +32,7 @@ def evidence_page(page_document: ShownDocument, facts: Mapping[str, str], *, eve
         title=text(record["id"]),
         tone=tone,
         status=text(status),
+        heading="Answer" if "output" in record else "Error",
         trouble="".join(f"<p class=trouble>{text(warning)}</p>" for warning in _warnings(page_document)),
         document="".join(_document(page_document, everything=everything)),
         record="".join(_record(page_document)),
@@ -76,7 +77,7 @@ def _record(document: ShownDocument) -> Iterator[str]:
         return
     yield f"<p>{text(record['message'])}</p>"
     if record.get("raw"):
-        yield f"<h3>Answer (cut to output.raw_chars)</h3><pre>{text_html(record['raw'])}</pre>"
+        yield f"<h3>Model&#x27;s answer, at most output.raw_chars characters</h3><pre>{text_html(record['raw'])}</pre>"
 
 
 def _json(value: Any, place: tuple[str | int, ...], numbers: Mapping[str, int], links: frozenset[int]) -> Iterator[str]:

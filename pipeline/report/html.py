@@ -85,7 +85,7 @@ def page(report: Report) -> str:
             "mark": _MARKS[tone],
             "sentence": sentence(run),
             "counts": f"{counts_text(run.counts)}{remaining_text(run)} (exit {report.exit_code})",
-            "period": f"{_minute(run.started_at)} to {_minute(run.finished_at)} UTC",
+            "period": _period(run.started_at, run.finished_at),
             "warnings": warnings(report),
             "resume": (run.resume or run.command) if run.counts.left else "",
             "tiles": list(_tiles(run)),
@@ -135,9 +135,13 @@ def _lines(config: Json) -> list[str]:
     return json.dumps(config, ensure_ascii=False, indent=2, default=str).split("\n") if config else []
 
 
-def _minute(moment: str) -> str:
-    """Return a record's time without its seconds."""
-    return moment[:16].replace("T", " ")
+def _period(start: str, end: str) -> str:
+    """Return the time of a run to the minute, without what its end repeats of its start."""
+    first = start[:16].replace("T", " ")
+    last = end[:16].replace("T", " ")
+    if first == last:
+        return f"{first} UTC"
+    return f"{first} to {last[11:] if first[:10] == last[:10] else last} UTC"
 
 
 def _tiles(run: RunSummary) -> Iterator[Tile]:

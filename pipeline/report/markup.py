@@ -14,6 +14,8 @@ from pipeline.logs import visible
 Row = Sequence[Any]
 _SHORT = 12
 """Cells up to this many characters stay on one line."""
+_NARROW = 3
+"""Columns that fit a phone; a row of more is shown there as a block."""
 
 
 def text(value: Any) -> str:
@@ -34,13 +36,24 @@ def section(title: str, body: str) -> str:
 
 def table(title: str, head: Sequence[str], rows: Iterable[Row]) -> str:
     """Return a section with a table whose first column holds the row names; "" without rows."""
-    body = "".join(f"<tr><th scope=row>{text(row[0])}</th>{''.join(map(_cell, row[1:]))}</tr>\n" for row in rows)
+    body = "".join(f"<tr>{_name(head[0], row[0])}{_cells(head[1:], row[1:])}</tr>\n" for row in rows)
     if not body:
         return ""
     tops = "".join(f"<th scope=col>{text(name)}</th>" for name in head)
-    return section(title, f"<div class=wide><table><thead><tr>{tops}</tr></thead><tbody>{body}</tbody></table></div>")
+    kind = " class=stack" if len(head) > _NARROW else ""
+    return section(
+        title, f"<div class=wide><table{kind}><thead><tr>{tops}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
-def _cell(value: Any) -> str:
+def _name(head: str, value: Any) -> str:
+    return f'<th scope=row data-head="{text(head)}">{text(value)}</th>'
+
+
+def _cells(head: Sequence[str], row: Row) -> str:
+    return "".join(_cell(name, value) for name, value in zip(head, row, strict=True))
+
+
+def _cell(name: str, value: Any) -> str:
     attribute = " class=n" if len(str(value)) <= _SHORT else ""
-    return f"<td{attribute}>{text(value)}</td>"
+    return f'<td data-head="{text(name)}"{attribute}>{text(value)}</td>'

@@ -125,7 +125,9 @@ def _share(name: str, row: Tally, *, models: str = "") -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return `8.4 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Return `35 ms`, `8.4 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest_s = divmod(round(seconds), 60)

@@ -23,18 +23,25 @@ from pipeline.report.text import counts_text, rerun_command, shown_files
 from pipeline.terminal import percent_text, plural
 
 Row = Sequence[Any]
-_NUMBER = re.compile(r"[<>~+−-]?[0-9][0-9,.]*( ?%| s)?|–")
+_NUMBER = re.compile(r"[<>~+−-]?[0-9][0-9,.]*( ?%| s| ms)?|–")
 _SHOWN_VALUES = 5
+_PERCENT = "\N{NO-BREAK SPACE}%"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows whose first cell is their name; `sentence`: an introduction."""
+    """Rows whose first cell is their name; `sentence`: an introduction; `command`: below the rows, with its label."""
 
     title: str
     head: Sequence[str]
     rows: Sequence[Row]
     sentence: str = ""
+    command: tuple[str, str] | None = None
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a phone shows each row as a block: four columns or more, or texts beside a third one."""
+        return len(self.head) > 3 or (len(self.head) > 2 and not all(self.numeric_columns()[1:]))
 
     def numeric_columns(self) -> list[bool]:
         """Return for each column whether it holds numbers, which are aligned at the right."""
@@ -182,22 +189,20 @@ def ignored(run: RunSummary) -> Table:
 
 
 def remaining(report: Report) -> Table:
-    """Return the remaining failures of the input by reason, with the commands that retry them."""
+    """Return the remaining failures of the input by reason, with the command that retries those of one reason.
+
+    No rows when the run has tried all of them: the failures by reason are the same then.
+    """
     run = report.run
-    head = ("Reason", "Remaining", "Not retried in this run", "Accepted", "Example", "Retry")
+    reasons = run.remaining.reasons
+    is_known = not any(count.untried or count.accepted for count in reasons.values())
+    head = ("Reason", "Remaining", "Not retried in this run", "Accepted", "Example")
     rows = [
-        (
-            reason,
-            count.count,
-            count.untried,
-            count.accepted,
-            next(iter(count.examples), None),
-            rerun_command(run, reason) if count.count else None,
-        )
-        for reason, count in run.remaining.reasons.items()
-        if count.untried or count.accepted
+        (reason, count.count, count.untried, count.accepted, next(iter(count.examples), None))
+        for reason, count in reasons.items()
     ]
-    return Table("Remaining failures", head, rows)
+    command = ("Try those of one reason again:", rerun_command(run, "REASON"))
+    return Table("Remaining failures", head, () if is_known else rows, command=command)
 
 
 def questions(rows: Sequence[QuestionRow]) -> Table:
@@ -252,7 +257,10 @@ def _value_rows(fields: Mapping[str, ProfiledField], moved: set[str]) -> list[Ro
             f"{name} (moved)" if name in moved else name,
             share_text(row.filled),
             row.distinct or None,
-            ", ".join(f"{value_text(value)} {share_text(value.share)}" for value in row.values[:_SHOWN_VALUES]) or None,
+            ", ".join(f"{value_text(value)} {share_text(value.share)}" for value in row.values[:_SHOWN_VALUES]).replace(
+                " %", _PERCENT
+            )
+            or None,
             range_text(spread) if (spread := row.dates or row.numbers) else None,
             range_text(row.lengths) if row.lengths else None,
             range_text(row.items) if row.items else None,

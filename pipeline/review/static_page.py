@@ -89,4 +89,4 @@ def _value(form: Form, value: Any, pointer: str, numbers: dict[str, Mark], at: i
         return value_html
     if not mark.places:
         return f"{value_html} <strong>not found in the text</strong>"
-    return f'<a href="#d{at}m{mark.number}">{value_html} <sup>{mark.number}</sup></a>'
+    return f'<a href="#d{at}m{mark.number}">{value_html}<sup>{mark.number}</sup></a>'

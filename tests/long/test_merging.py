@@ -220,7 +220,7 @@ def test_maps_are_merged_by_name() -> None:
 
 def test_merged_answer_must_match_the_whole_schema() -> None:
     """Otherwise the document fails, and the message names the place."""
-    with pytest.raises(DocumentError, match=r"^\$\.s: expected an array of at least 2 items, got an array of 1 items"):
+    with pytest.raises(DocumentError, match=r"^\$\.s: expected an array of at least 2 items, got an array of 1 item"):
         of({"type": "array", "items": STRING, "minItems": 2}, ["a"], ["a"])
 
 

@@ -71,8 +71,9 @@ def test_printed_page_clips_no_column(page: Page, report: Path) -> None:
     page.call("Emulation.setEmulatedMedia", media="")
 
 
-def test_typical_report_prints_on_fewer_than_4_sheets(page: Page, tmp_path: Path) -> None:
-    """With five reasons, two variants and thirty runs no heading stands alone at the end of a sheet."""
+@pytest.fixture(scope="module")
+def typical(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a report with five reasons, two variants and thirty runs."""
     reasons = ("timeout", "rejected", "invalid_json", "document_empty", "server_error")
     outcomes = [result(f"2026/d{number:04}.txt", variant=("a", "b")[number % 2]) for number in range(200)]
     failures = [failure(f"2026/e{number:04}.txt", reason=reasons[number % 5]) for number in range(20)]
@@ -80,16 +81,31 @@ def test_typical_report_prints_on_fewer_than_4_sheets(page: Page, tmp_path: Path
     stats = stats_of([*outcomes, *failures], FIELDS)
     more = {"remaining": RemainingFailures(220, 0, rows), "command": "pipeline run --set runner.max_error_rate=1"}
     runs = [summary(stats, run=number, **more) for number in range(1, 31)]
+    folder = tmp_path_factory.mktemp("typical")
     for name, data in report_files(build_report(runs)).items():
-        (tmp_path / name).write_bytes(data)
-    page.open((tmp_path / "report.html").as_uri(), width=1400, dark=False)
+        (folder / name).write_bytes(data)
+    return folder / "report.html"
+
+
+def test_phone_shows_every_table_without_sideways_scrolling(page: Page, typical: Path) -> None:
+    """Rows of many columns are blocks there, each value beside the name of its column."""
+    page.open(typical.as_uri(), width=360, dark=False)
+    hidden = "[...document.querySelectorAll('.wide')].filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth)"
+    assert page.value(f"{hidden}.map(e => e.innerText)") == []
+    cell = "[...document.querySelectorAll('td')].find(each => each.innerText == '2026-11-01-report-0013.txt')"
+    assert page.value(f"getComputedStyle({cell}, '::before').content") == '"Example: "'
+
+
+def test_typical_report_prints_on_fewer_than_4_sheets(page: Page, typical: Path) -> None:
+    """No heading stands alone at the end of a sheet, and no word of a heading is broken."""
+    page.open(typical.as_uri(), width=1400, dark=False)
     headings = page.value("[...document.querySelectorAll('h2, h3')].map(each => each.innerText)")
     printed = base64.b64decode(page.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])
     sheets = texts_of_sheets(printed)
     assert 1 <= len(sheets) < 4
     assert "Remaining failures" in headings
     assert not {sheet.splitlines()[-1].strip() for sheet in sheets} & set(headings)
-    page.open((tmp_path / "report.html").as_uri(), width=718, dark=False)
+    page.open(typical.as_uri(), width=718, dark=False)
     page.call("Emulation.setEmulatedMedia", media="print")
     lines = "(cell => (all => (all.selectNodeContents(cell), all.getClientRects().length))(document.createRange()))"
     broken = page.value(

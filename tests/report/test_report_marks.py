@@ -42,6 +42,21 @@ def test_marks_have_enough_contrast(theme: int) -> None:
             assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
 
 
+@pytest.mark.parametrize("page", ["pipeline.report/evidence.html.tmpl", "pipeline.review/page/static.html"])
+def test_quotes_are_marked_with_enough_contrast(page: str) -> None:
+    """The line below a quote needs 3:1 against the page and the colour behind the quote, in both themes."""
+    package, _, name = page.partition("/")
+    style = files(package).joinpath(name).read_text(encoding="utf-8").partition("</style>")[0]
+    themes = [
+        dict(re.findall(r"--([\w-]+):\s+(#[0-9a-f]{3,6});", block)) for block in style.split("prefers-color-scheme")
+    ]
+    assert len(themes) == 2
+    for theme in themes:
+        line = theme.get("edge") or theme["mark-line"]
+        assert min(contrast(line, theme["paper"]), contrast(line, theme["mark"])) >= 3
+        assert contrast(theme["ink"], theme["mark"]) >= 4.5
+
+
 def test_list_of_marks_is_complete() -> None:
     """Each colour that fills or draws is in the list of marks, a text colour, or a plain background."""
     used = set(re.findall(r"(?:fill|stroke|background|border|border-left): [^;{}]*?var\(--(\w+)\)", STYLE))
