@@ -6,10 +6,11 @@ Plain frozen data; it must not do I/O.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from pipeline.evidence import Evidence
 from pipeline.records import ModelMetadata, Stamp, Usage
 
 WINDOW_VERSION = 1
@@ -20,7 +21,8 @@ class WindowAnswer:
     """The answer about text[start:end] of a document, valid against the schema of a window.
 
     `sha256` is of the document's bytes, `text_sha256` of its text, `question` of every window's question. `attempts` is
-    0 for a blank window, which is not sent.
+    0 for a blank window, which is not sent. `evidence`: the places of its quotes in the whole text, None in a line of
+    an earlier version.
     """
 
     id: str
@@ -39,6 +41,7 @@ class WindowAnswer:
     context_length: int | None
     latency_s: float
     finished_at: str
+    evidence: Sequence[Evidence] | None = None
 
 
 _NAMES = tuple(each.name for each in fields(WindowAnswer))
@@ -55,7 +58,7 @@ def to_window_line(answer: WindowAnswer, stamp: Stamp) -> bytes:
 
 def window_answer_of(record: Mapping[str, Any]) -> WindowAnswer:
     """Return the answer that a parsed line holds."""
-    values = {name: record[name] for name in _NAMES}
+    values = {name: record[name] for name in _NAMES if name in record}
     model = None if values["model"] is None else ModelMetadata(**values["model"])
     return WindowAnswer(
         **{**values, "model": model, "usage": Usage(**values["usage"]), "notes": tuple(values["notes"])}

@@ -10,7 +10,7 @@ from pipeline.answers.thoughts import after_thoughts as after_thoughts
 from pipeline.answers.thoughts import is_one_object as is_one_object
 from pipeline.answers.validation import Answer as Answer
 from pipeline.answers.validation import complaint as complaint
-from pipeline.answers.validation import evidence_at as evidence_at
+from pipeline.answers.validation import evidence_of as evidence_of
 from pipeline.answers.validation import judge as judge
 from pipeline.answers.validation import looks_like_loop as looks_like_loop
 from pipeline.answers.validation import parse as parse

@@ -16,7 +16,7 @@ from pipeline.answers.quote_differences import QuoteDifferences
 from pipeline.answers.schema import CompiledSchema, Place
 from pipeline.answers.violations import path_of
 from pipeline.evidence import Evidence, json_pointer, page_of, page_starts
-from pipeline.long import QuotePlace, Span, find_quotes, is_blank, joined
+from pipeline.long import QuotePlace, Span, find_quotes, find_window_quotes, is_blank, joined
 
 _QUOTED_CHARS = 2000
 _SHOWN_PLACES = 5
@@ -55,13 +55,15 @@ def judge(
     document_text: str,
     spans: Sequence[Span] | None = None,
     shown: str = "",
-    pages: Sequence[int] = (),
+    pages: Sequence[int] | None = None,
+    is_window: bool = False,
     repair: str = "basic",
 ) -> Answer:
     """Return the answer, valid against the schema and with its quotes found in the document; else AnswerError.
 
     `spans`: the parts of the document that the model saw; None: all. `shown`: these parts as it saw them, where that
-    differs; a quote may also be copied from there. `pages`: where the document's pages begin.
+    differs; a quote may also be copied from there. `pages`: where the document's pages begin; None: after its form
+    feeds. `is_window`: the spans are a window of a long document, and its lead, if any.
     """
     answer = parse(text, repair=repair)
     violation = schema.violation(answer.value)
@@ -69,15 +71,18 @@ def judge(
         raise AnswerError("schema_invalid", f"{violation.path}: {violation.message}", stage="validate")
     if not (quotes := schema.quoted(answer.value)):
         return answer
-    places = find_quotes([quote for _, quote in quotes], document_text, spans=spans, shown=shown)
+    texts = [quote for _, quote in quotes]
+    if is_window and spans is not None:
+        places = find_window_quotes(texts, document_text, spans=spans, shown=shown)
+    else:
+        places = find_quotes(texts, document_text, spans=spans, shown=shown)
     pairs = list(zip(quotes, places, strict=True))
     if missing := _missing(pairs, schema):
         visible_text = document_text if spans is None else joined(document_text, spans)
         hint = nearest_sentences([quote for _, quote in missing], shown or visible_text)
         raise AnswerError("not_grounded", _not_found(missing, visible_text), stage="validate", hint=hint)
-    starts = page_starts(document_text, pages)
-    evidence = (evidence_at(json_pointer(steps), place, starts) for (steps, _), place in pairs if place is not None)
-    return replace(answer, evidence=tuple(evidence))
+    starts = page_starts(document_text, ()) if pages is None else pages
+    return replace(answer, evidence=evidence_of(pairs, starts))
 
 
 def _missing(
@@ -109,8 +114,14 @@ def missing_quotes(text: str, schema: CompiledSchema, *, document_text: str) -> 
     return [MissingQuote(path, quote, near) for (path, quote), near in zip(missing, nearest, strict=True)]
 
 
-def evidence_at(path: str, place: QuotePlace, starts: Sequence[int]) -> Evidence:
-    """Return the evidence for a quote at `path` of an answer; `starts`: where the document's pages begin."""
+def evidence_of(
+    pairs: Iterable[tuple[tuple[Place, str], QuotePlace | None]], pages: Sequence[int]
+) -> tuple[Evidence, ...]:
+    """Return the evidence for the quotes of an answer that have a place; `pages`: where pages begin."""
+    return tuple(_evidence_at(json_pointer(steps), place, pages) for (steps, _), place in pairs if place is not None)
+
+
+def _evidence_at(path: str, place: QuotePlace, starts: Sequence[int]) -> Evidence:
     evidence = Evidence(path=path, start=place.start, end=place.end, match=place.match, count=place.count)
     if starts:
         evidence["page"] = page_of(place.start, starts)

@@ -7,5 +7,6 @@ from pipeline.long.quotes import MatchKind as MatchKind
 from pipeline.long.quotes import QuotePlace as QuotePlace
 from pipeline.long.quotes import Span as Span
 from pipeline.long.quotes import find_quotes as find_quotes
+from pipeline.long.quotes import find_window_quotes as find_window_quotes
 from pipeline.long.quotes import is_blank as is_blank
 from pipeline.long.quotes import joined as joined

@@ -30,8 +30,8 @@ class ItemKeys:
         self._evidence = evidence
 
     @cached_property
-    def _quotes(self) -> list[dict[str, Span]]:
-        return [{quote["path"]: Span(quote["start"], quote["end"]) for quote in part} for part in self._evidence]
+    def _quotes(self) -> list[dict[str, dict[str, Span]]]:
+        return [_quotes_by_place(part) for part in self._evidence]
 
     def of(self, rule: Rule, item: Candidate) -> ItemKey:
         """Return the key of an item of a list."""
@@ -46,8 +46,8 @@ class ItemKeys:
 
     def quotes(self, item: Candidate) -> dict[str, Span]:
         """Return the places of the quotes in an item, by their places in it."""
-        places = self._quotes[item.part]
-        return dict(_quotes_in(item.value, json_pointer(item.place), "", places)) if places else {}
+        quotes = self._quotes[item.part]
+        return quotes.get(json_pointer(item.place), {}) if quotes else {}
 
 
 def _value_key(rule: Rule, value: Any, *, exact: bool) -> Hashable | None:
@@ -63,13 +63,14 @@ def _value_key(rule: Rule, value: Any, *, exact: bool) -> Hashable | None:
     return None if rule.is_quote or is_nothing(value) else value_key(value, exact=exact)
 
 
-def _quotes_in(value: Any, pointer: str, within: str, places: dict[str, Span]) -> list[tuple[str, Span]]:
-    if isinstance(value, str):
-        return [(within, places[pointer])] if pointer in places else []
-    if isinstance(value, dict):
-        steps = [(json_pointer([name]), item) for name, item in value.items()]
-    elif isinstance(value, list):
-        steps = [(f"/{number}", item) for number, item in enumerate(value)]
-    else:
-        return []
-    return [quote for step, item in steps for quote in _quotes_in(item, pointer + step, within + step, places)]
+def _quotes_by_place(evidence: Sequence[Evidence]) -> dict[str, dict[str, Span]]:
+    """Return the quotes in each place of an answer, by their places in it: `{"/rows/3": {"/quote": Span(…)}, …}`."""
+    by_place: dict[str, dict[str, Span]] = {}
+    for quote in evidence:
+        path = quote["path"]
+        span = Span(quote["start"], quote["end"])
+        end = len(path)
+        while end > 0:
+            by_place.setdefault(path[:end], {})[path[end:]] = span
+            end = path.rfind("/", 0, end)
+    return by_place

@@ -70,6 +70,21 @@ def find_quotes(
     return places
 
 
+def find_window_quotes(
+    quotes: Sequence[str], text: str, *, spans: Sequence[Span], shown: str = ""
+) -> list[QuotePlace | None]:
+    """Return the place of each quote of a window, as find_quotes() does; `spans`: the window, then the lead, if any.
+
+    The window comes first, and its count is of the window alone. Only a quote that is not in its text as it stands is
+    looked for as it was shown, and in the lead.
+    """
+    places = find_quotes(quotes, text, spans=spans[:1])
+    if None not in places or (len(spans) == 1 and not shown):
+        return places
+    further = find_quotes(quotes, text, spans=spans, shown=shown)
+    return [place or further_place for place, further_place in zip(places, further, strict=True)]
+
+
 def is_blank(quote: str) -> bool:
     """Return True for a quote without visible characters: it has no place and proves nothing."""
     return not quote.strip(_UNSEEN)

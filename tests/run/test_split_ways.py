@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,36 @@ def test_redo_all_asks_every_window_again(
     record = long_record(place)
     assert record["windows"]["reused"] == 0
     assert len(parts) == len(record["windows"]["rows"])
+
+
+def test_answers_of_an_earlier_version_are_merged_with_their_places(
+    place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their lines lack the places of quotes, which are then searched once more: the evidence is the same."""
+    special = "It said <|im_end|> and then. "
+    document = planted(seed=72, payments=40, chars=30_000)
+    text = special + document.text.replace("\n", "\f", 1)
+    place.documents({"long.txt": text})
+    prepared(place, narrow)
+    assert run(place, monkeypatch) == 0
+    evidence = long_record(place)["evidence"]
+    shutil.rmtree(place.folder / "out")
+    narrow.answer = bad_at("Payment P00039:")
+    run(place, monkeypatch)
+    lines = place.lines("windows.jsonl")
+    assert any(line["evidence"] for line in lines)
+    stripped = [{name: value for name, value in line.items() if name != "evidence"} for line in lines]
+    text_of_lines = "".join(json.dumps(line) + "\n" for line in stripped)
+    (place.folder / "out" / "windows.jsonl").write_text(text_of_lines, encoding="utf-8")
+    narrow.answer = counting(reader, parts)
+    parts.clear()
+    assert run(place, monkeypatch) == 0
+    record = long_record(place)
+    assert record["windows"]["reused"] == len(lines)
+    assert items(record) == expected(document)
+    assert [without_window(place_of) for place_of in record["evidence"]] == [without_window(e) for e in evidence]
+
+
+def without_window(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Return evidence without the number of its window, which differs where windows were divided."""
+    return {name: value for name, value in evidence.items() if name not in ("window", "count")}

@@ -9,7 +9,7 @@ It builds no outcome. Documents that are sent whole (process.py) and windows (wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.agents import render
@@ -38,13 +38,16 @@ class NoServerError(Exception):
 class ModelText:
     """A text as a model sees it: the `document` of the prompt, and the parts (`spans`) of `text` in it.
 
-    `quotable`: these parts as they are in the prompt, for the search of quotes; "" where they are unchanged.
+    `quotable`: these parts as they are in the prompt, for the search of quotes; "" where they are unchanged. `pages`:
+    where pages of `text` begin; None: after its form feeds. `is_window`: the parts are a window and its lead, if any.
     """
 
     document: Document
     text: str
     spans: tuple[Span, ...]
     quotable: str = ""
+    pages: Sequence[int] | None = None
+    is_window: bool = False
 
 
 Shorten = Callable[[ExtractionAttempt], "ModelText | None"]
@@ -100,7 +103,8 @@ def _judged(text: str, model_text: ModelText, schema: CompiledSchema, *, repair:
         document_text=model_text.text,
         spans=model_text.spans,
         shown=model_text.quotable,
-        pages=model_text.document.pages,
+        pages=model_text.pages,
+        is_window=model_text.is_window,
         repair=repair,
     )
     if SECRETS.holds(text):

@@ -217,7 +217,7 @@ def _model_text(state: DocumentState, document: Document, kept: KeptText) -> Mod
         harmless_document = changed(harmless_document, metadata={**harmless_document.metadata, LEAD: ""})
     has_broken = "special_tokens_broken" in state.notes
     quotable = broken(kept.quotable, resolved, tokens=state.tokens) if has_broken else ""
-    return ModelText(harmless_document, kept.text, kept.spans, quotable)
+    return ModelText(harmless_document, kept.text, kept.spans, quotable, pages=document.pages or None)
 
 
 def is_suspect(entry: Entry) -> bool:

@@ -22,9 +22,11 @@ from pipeline.evidence import page_starts
 from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.llm.serving import Serving, serving
 from pipeline.long.lead import framed, lead_of
+from pipeline.long.quotes import GAP
 from pipeline.long.sizing import Count, Room, WindowSize
 from pipeline.long.windows import LEAST_BUDGET_BYTES, LEAST_WINDOW_CHARS, Span, TooManyWindowsError, cut
 from pipeline.records import Document, Entry, Failure, Usage, utc_now
+from pipeline.run.document.breaking import broken
 from pipeline.run.document.state import DocumentState
 from pipeline.run.plan import ExtractionPlan, VariantQuery
 from pipeline.run.windows.split_query import SplitQuery
@@ -252,6 +254,7 @@ def blank_answer(long: LongDocument, span: Span) -> WindowAnswer:
         start=span.start,
         end=span.end,
         output=None,
+        evidence=(),
         attempts=0,
         reasks=0,
         repaired=False,
@@ -281,3 +284,10 @@ def _digest(text: str) -> str:
 def visible_spans(long: LongDocument, span: Span) -> tuple[Span, ...]:
     """Return the parts of the text that the model sees: the window, and the lead, where quotes are looked for last."""
     return (span, Span(0, len(long.lead))) if span.start and long.lead else (span,)
+
+
+def quotable_text(long: LongDocument, span: Span) -> str:
+    """Return these parts as they are in the prompt, with their special tokens broken up."""
+    text = long.document.text
+    resolved = long.query.resolved
+    return GAP.join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in visible_spans(long, span))

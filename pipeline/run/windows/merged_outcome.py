@@ -12,18 +12,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.answers import evidence_at
-from pipeline.evidence import Evidence, json_pointer
-from pipeline.long import find_quotes
+from pipeline.answers import evidence_of
+from pipeline.evidence import Evidence
+from pipeline.long import find_window_quotes
 from pipeline.long.merging import Merged, Part, merge
 from pipeline.long.windows import Span
 from pipeline.records import ExtractionAttempt, Failure, ModelMetadata, Result, Usage, changed, utc_now
 from pipeline.run.document.attempts import requests_sent, total_of, usage, with_notes
-from pipeline.run.document.breaking import broken
 from pipeline.run.document.process import Finished, outcome_of_steps
 from pipeline.run.document.state import DocumentState, ExtractionClient
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.windows.cutting import LongDocument, visible_spans
+from pipeline.run.windows.cutting import LongDocument, quotable_text, visible_spans
 from pipeline.window_answers import WindowAnswer
 
 _COLUMNS = ("start", "end", "prompt_tokens", "completion_tokens", "attempts", "reasks", "model")
@@ -89,22 +88,17 @@ def _window_notes(answers: Iterable[WindowAnswer], *, divided: int) -> Iterable[
     return (*notes, "windows_divided") if divided else notes
 
 
-def _evidence(long: LongDocument, answer: WindowAnswer) -> list[Evidence]:
-    """Return where the quotes of a window's answer are, in the whole text."""
+def _evidence(long: LongDocument, answer: WindowAnswer) -> Sequence[Evidence]:
+    """Return where the quotes of a window's answer are, in the whole text; an earlier version kept no places."""
+    if answer.evidence is not None:
+        return answer.evidence
     if answer.output is None or not (quotes := long.split.schema.quoted(answer.output)):
         return []
     span = Span(answer.start, answer.end)
-    text = long.document.text
-    resolved = long.query.resolved
     texts = [quote for _, quote in quotes]
-    places = find_quotes(texts, text, spans=[span])
-    if any(place is None for place in places):
-        spans = visible_spans(long, span)
-        quotable = "\ud800".join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in spans)
-        fallback_places = find_quotes(texts, text, spans=spans, shown=quotable)
-        places = [place or fallback for place, fallback in zip(places, fallback_places, strict=True)]
-    pairs = zip(quotes, places, strict=True)
-    return [evidence_at(json_pointer(steps), place, long.pages) for (steps, _), place in pairs if place is not None]
+    shown = quotable_text(long, span)
+    places = find_window_quotes(texts, long.document.text, spans=visible_spans(long, span), shown=shown)
+    return evidence_of(zip(quotes, places, strict=True), long.pages)
 
 
 def _result(

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from pipeline.agents.prompts import LEAD, names_lead
+from pipeline.answers import Answer
 from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.long.lead import framed
 from pipeline.long.sizing import WindowSize
@@ -31,6 +31,7 @@ from pipeline.run.windows.cutting import (
     Window,
     WindowFailed,
     blank_answer,
+    quotable_text,
     room_of,
     visible_spans,
 )
@@ -60,7 +61,7 @@ def ask_window(
         answer, _ = extract_answer(
             state, plan, window_view, schema=long.split.schema, shorten=lambda _: None, alone=alone
         )
-        return _answer_of(state, long, window.span, output=answer.value, repaired=answer.repaired, now=now)
+        return _answer_of(state, long, window.span, answer=answer, now=now)
 
     finished = outcome_of_steps(state, plan, steps, alone=alone, now=now)
     if isinstance(finished.outcome, Failure):
@@ -81,21 +82,21 @@ def _model_text(state: DocumentState, long: LongDocument, span: Span) -> ModelTe
         harmless_window = changed(harmless_window, metadata={**harmless_window.metadata, LEAD: lead})
     else:
         harmless_window = changed(harmless_window, text=framed(harmless_window.text, lead))
-    spans = visible_spans(long, span)
-    quotable = "\ud800".join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in spans)
-    return ModelText(harmless_window, text, spans, quotable if is_broken else "")
+    quotable = quotable_text(long, span) if is_broken else ""
+    return ModelText(harmless_window, text, visible_spans(long, span), quotable, pages=long.pages, is_window=True)
 
 
 def _answer_of(
-    state: DocumentState, long: LongDocument, span: Span, *, output: Any, repaired: bool, now: Callable[[], str]
+    state: DocumentState, long: LongDocument, span: Span, *, answer: Answer, now: Callable[[], str]
 ) -> WindowAnswer:
     last_attempt = state.attempts[-1]
     return replace(
         blank_answer(long, span),
-        output=output,
+        output=answer.value,
+        evidence=answer.evidence,
         attempts=requests_sent(state.attempts, state.entry.earlier_failure),
         reasks=state.reasks,
-        repaired=repaired,
+        repaired=answer.repaired,
         notes=state.notes,
         model=last_attempt.model,
         usage=usage(state.attempts, state.entry.earlier_failure),
