@@ -15,7 +15,7 @@ sys.path[0] = str(
 
 from bench.site import table
 
-PARTS = ("overhead", "ratios", "concurrency", "memory", "long", "resume", "sources", "validation")
+PARTS = ("overhead", "ratios", "concurrency", "memory", "long", "windows", "resume", "sources", "validation")
 TOOLS = ("clients", "server")
 """Modules that benchmarks start as child processes."""
 

@@ -93,13 +93,13 @@ def measure(documents: int, windows: int, *, window_tokens: int, stub: Stub, fol
     began = time.monotonic()
     cost = measured((*COMMAND, "run", "--quiet"), site)
     wall_s = time.monotonic() - began
-    counts = list(_windows(site / "out" / "results.jsonl"))
+    counts = list(window_counts(site / "out" / "results.jsonl"))
     if len(counts) != documents:
         raise RuntimeError(f"{len(counts)} of {documents} long documents have a result")
     return Point(documents, sum(counts), cost.peak_mb, cost.cpu_s, wall_s)
 
 
-def _windows(results: Path) -> Iterator[int]:
+def window_counts(results: Path) -> Iterator[int]:
     """Yield the number of windows of each long document."""
     with results.open(encoding="utf-8") as lines:
         for line in lines:
