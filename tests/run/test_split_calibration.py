@@ -55,3 +55,14 @@ def test_preflight_sends_the_schema_of_windows(place: Place, monkeypatch: pytest
     assert any('"title": {"type": ["string", "null"]' in schema for schema in schemas)
     assert asked
     assert not any('"title": {"type": ["string", "null"]' in body or PART in body for body in asked)
+
+
+def test_each_text_of_a_document_is_counted_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokenizer is sent three samples of a document, both to decide about it and to cut it."""
+    document = planted(seed=83, payments=20, chars=40_000, kinds="prose")
+    place.documents({"long.txt": document.text})
+    with FakeLLM(("llama3.1",), CONTEXT, answer=reader) as server:
+        prepared(place, server)
+        assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
+    counted = [seen.body["prompt"] for seen in server.requests if seen.path == "/tokenize" and "prompt" in seen.body]
+    assert len([text for text in counted if len(text) > 1000]) == 3

@@ -134,7 +134,7 @@ def cut_before(
     if split is None:
         return None
     answered = [] if earlier is None else earlier.spans(document, _digest(document.text), split.question)
-    if not (answered or state.entry.is_long or _is_too_long(plan, state.query, document)):
+    if not (answered or state.entry.is_long or _is_too_long(state, plan, document)):
         return None
     return _cut(
         state,
@@ -171,11 +171,11 @@ def room_of(plan: ExtractionPlan, query: VariantQuery, lead: str) -> tuple[Room,
     return room, server
 
 
-def _is_too_long(plan: ExtractionPlan, query: VariantQuery, document: Document) -> bool:
-    split = query.split
+def _is_too_long(state: DocumentState, plan: ExtractionPlan, document: Document) -> bool:
+    split = state.query.split
     assert split is not None
-    room, server = room_of(plan, query, lead_of(document.text, split.settings.lead_chars))
-    endpoint, count = _tokenizer(server)
+    room, server = room_of(plan, state.query, lead_of(document.text, split.settings.lead_chars))
+    endpoint, count = _tokenizer(state, server)
     return split.sizer.sizing(document.text, room, endpoint=endpoint, count=count).is_cut
 
 
@@ -194,7 +194,7 @@ def _cut(
     text = document.text
     lead = lead_of(text, split.settings.lead_chars)
     room, server = room_of(plan, state.query, lead)
-    endpoint, count = _tokenizer(server)
+    endpoint, count = _tokenizer(state, server)
     size = split.sizer.size(room, split.sizer.bytes_per_token(text, endpoint=endpoint, count=count))
     if size is None or len(text) < 2 * LEAST_WINDOW_CHARS:
         return None
@@ -267,8 +267,20 @@ def blank_answer(long: LongDocument, span: Span) -> WindowAnswer:
     )
 
 
-def _tokenizer(server: Serving | None) -> tuple[str, Count | None]:
-    return ("", None) if server is None else (server.endpoint, server.count)
+def _tokenizer(state: DocumentState, server: Serving | None) -> tuple[str, Count | None]:
+    """Return the endpoint, and its tokenizer, which counts each text of a document once."""
+    if server is None or server.count is None:
+        return ("" if server is None else server.endpoint), None
+    endpoint = server.endpoint
+    count = server.count
+
+    def count_once(text: str) -> int | None:
+        tokens = state.token_counts.get((endpoint, text))
+        if tokens is None and (tokens := count(text)):
+            state.token_counts[endpoint, text] = tokens
+        return tokens
+
+    return endpoint, count_once
 
 
 def _halved(size: WindowSize, text: str) -> WindowSize:
