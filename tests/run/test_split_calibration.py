@@ -66,3 +66,27 @@ def test_each_text_of_a_document_is_counted_once(place: Place, monkeypatch: pyte
         assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
     counted = [seen.body["prompt"] for seen in server.requests if seen.path == "/tokenize" and "prompt" in seen.body]
     assert len([text for text in counted if len(text) > 1000]) == 3
+
+
+@pytest.mark.parametrize("examples", [False, True])
+@pytest.mark.parametrize("prompt", ["$document\n", "$lead\n$document\n"])
+def test_warning_about_the_room_agrees_with_the_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, prompt: str, examples: bool
+) -> None:
+    """A long document is read in windows in all contexts without the warning; its lead is as long as it may be."""
+    first_line = "x" * (300 - len("[[doc:long.txt]] "))
+    place.documents({"long.txt": f"{first_line}\n{planted(seed=84, payments=3, chars=9_000, kinds='prose').text}"})
+    output = {"title": "T", "payments": []}
+    pairs = [{"document": "Nobody paid. " * 20, "output": output}] if examples else []
+    agreed = []
+    for context in range(1400, 1720, 20):
+        caplog.clear()
+        with FakeLLM(("llama3.1",), context, answer=reader) as server:
+            settings = {"runner.max_error_rate": 0}
+            prepared(place, server, settings=settings, user_prompt=prompt, examples=pairs)
+            code = run(place, monkeypatch, "--redo", "all")
+        has_warned = any("for a window, need 256" in record.getMessage() for record in caplog.records)
+        assert has_warned == (code != 0), context
+        agreed.append(has_warned)
+    assert agreed == sorted(agreed, reverse=True)
+    assert set(agreed) == {True, False}

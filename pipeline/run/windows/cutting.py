@@ -21,7 +21,7 @@ from pipeline.errors import DocumentError
 from pipeline.evidence import page_starts
 from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.llm.serving import Serving, serving
-from pipeline.long.lead import framed, lead_of
+from pipeline.long.lead import lead_of
 from pipeline.long.quotes import GAP
 from pipeline.long.sizing import Count, Room, WindowSize
 from pipeline.long.windows import LEAST_BUDGET_BYTES, LEAST_WINDOW_CHARS, Span, TooManyWindowsError, cut
@@ -29,7 +29,7 @@ from pipeline.records import Document, Entry, Failure, Usage, utc_now
 from pipeline.run.document.breaking import broken
 from pipeline.run.document.state import DocumentState
 from pipeline.run.plan import ExtractionPlan, VariantQuery
-from pipeline.run.windows.split_query import SplitQuery
+from pipeline.run.windows.split_query import SplitQuery, before_bytes
 from pipeline.window_answers import WindowAnswer
 
 TOO_LONG = frozenset({"context_length", "prompt_truncated", "output_truncated"})
@@ -165,7 +165,7 @@ def room_of(plan: ExtractionPlan, query: VariantQuery, lead: str) -> tuple[Room,
         max_tokens=server.max_tokens if server is not None else resolved.max_tokens or 0,
         prompt_tokens=fixed,
         reasks=resolved.max_reasks > 0,
-        before_bytes=size_of(framed("", lead)),
+        before_bytes=before_bytes(resolved, lead),
         copies=document_places(resolved.user_prompt),
     )
     return room, server

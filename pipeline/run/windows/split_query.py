@@ -9,12 +9,14 @@ from threading import Semaphore
 from typing import TYPE_CHECKING, Any
 
 from pipeline.agents.fingerprints import digest_of, split_question, window_question
-from pipeline.agents.prompts import document_places
+from pipeline.agents.prompts import document_places, names_lead
 from pipeline.answers.schema import CompiledSchema
 from pipeline.config import ProviderConfig, ResolvedAgentConfig
 from pipeline.config.split import SplitConfig
 from pipeline.llm.capabilities import Preflight
+from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.llm.replica import Client
+from pipeline.long.lead import framed
 from pipeline.long.sizing import Room, Sizer, too_small
 
 if TYPE_CHECKING:
@@ -79,6 +81,11 @@ def window_schema_of(split: SplitQuery | None) -> Mapping[str, Any] | None:
     return None if split is None else split.schema.for_server
 
 
+def before_bytes(resolved: ResolvedAgentConfig, lead: str) -> int:
+    """Return the size of what precedes a window: the lead, and the lines around it unless the prompt places it."""
+    return size_of(lead if names_lead(resolved.user_prompt) else framed("", lead))
+
+
 def room_warning(query: VariantQuery, client: Client, preflight: Preflight) -> str | None:
     """Return the warning about a server whose context leaves no room for a window; None for any other server."""
     settings = query.resolved.split
@@ -89,7 +96,7 @@ def room_warning(query: VariantQuery, client: Client, preflight: Preflight) -> s
         max_tokens=client.config.max_tokens,
         prompt_tokens=preflight.prompt_tokens,
         reasks=query.resolved.max_reasks > 0,
-        before_bytes=settings.lead_chars,
+        before_bytes=before_bytes(query.resolved, "x" * settings.lead_chars),
         copies=document_places(query.resolved.user_prompt),
     )
     return too_small(room)
