@@ -67,13 +67,13 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The model's answer; `finish` None: generation was interrupted."""
+    """The model's answer; `finish` None: generation was interrupted; `prompt_tokens` None: no count is reported."""
 
     content: str | None
     finish: str | None = "stop"
     reasoning: str | None = None
     stop_reason: str | None = None
-    prompt_tokens: int = 0
+    prompt_tokens: int | None = 0
     no_choices: bool = False
     breaks_off: bool = False
 

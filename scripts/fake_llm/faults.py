@@ -231,6 +231,13 @@ COMPLETIONS: Mapping[str, Callable[[str], Completion]] = {
     "answer_in_reasoning": lambda text: Completion("", reasoning=text),
     "stream_error": lambda text: Completion(text[: len(text) // 2], finish=None, breaks_off=True),
 }
+COUNTS: Mapping[str, Callable[[int], int | None]] = {
+    "count_high": lambda tokens: 3 * tokens,
+    "count_low": lambda tokens: tokens // 3,
+    "count_zero": lambda _: 0,
+    "count_missing": lambda _: None,
+}
+"""Wrong counts of the tokens of a prompt beside a right answer."""
 PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nContent-Length: 3\r\n\r\n"
 AHEAD: Mapping[str, bytes] = {
@@ -245,7 +252,15 @@ AHEAD: Mapping[str, bytes] = {
 """Sent ahead of the right answer: interim responses, or a gateway's own answer, so that the right one arrives late."""
 STATUSES = frozenset(ERRORS) | frozenset(PAGES) | {"http_404_model", "http_404_url", "http_429_date"}
 DISPLACED = frozenset(AHEAD) | {"doubled"}
-NAMES = STATUSES | frozenset(TRANSPORT) | frozenset(TEXTS) | frozenset(COMPLETIONS) | frozenset(CONTROLS) | DISPLACED
+NAMES = (
+    STATUSES
+    | frozenset(TRANSPORT)
+    | frozenset(TEXTS)
+    | frozenset(COMPLETIONS)
+    | frozenset(COUNTS)
+    | frozenset(CONTROLS)
+    | DISPLACED
+)
 
 
 def displaced(reply: Reply, name: str) -> Reply:
@@ -260,6 +275,8 @@ def faulty(completion: Completion, name: str, *, chat: Chat) -> Completion:
         return replace(completion, content=TEXTS[name](text))
     if name in COMPLETIONS:
         return replace(COMPLETIONS[name](text), prompt_tokens=completion.prompt_tokens)
+    if name in COUNTS:
+        return replace(completion, prompt_tokens=COUNTS[name](chat.prompt_tokens))
     if name == "truncated_prompt":
         return replace(completion, prompt_tokens=half_window(chat.context))
     return completion

@@ -211,7 +211,7 @@ class Ollama:
         return answer | {
             "total_duration": timing.total,
             **({"load_duration": timing.load} if timing.load else {}),
-            "prompt_eval_count": completion.prompt_tokens,
+            **({} if completion.prompt_tokens is None else {"prompt_eval_count": completion.prompt_tokens}),
             "prompt_eval_duration": timing.prompt,
             "eval_count": completion.tokens,
             "eval_duration": timing.generation,

@@ -73,7 +73,7 @@ class OllamaV1:
         del timing
         if completion.breaks_off:
             return self.error(500, "an error was encountered while running the model: unexpected EOF")
-        prompt_tokens = completion.prompt_tokens
+        prompt_tokens = completion.prompt_tokens or 0
         answer_tokens = completion.tokens
         message = {"role": "assistant", "content": completion.content}
         message |= {"reasoning": completion.reasoning} if completion.reasoning else {}

@@ -98,7 +98,7 @@ class VLLM:
     def _start(self, chat: Chat, kind: str) -> dict[str, Any]:
         return {"id": f"chatcmpl-{chat.request_id}", "object": kind, "created": int(time.time()), "model": chat.model}
 
-    def _events(self, chat: Chat, completion: Completion, *, usage: Mapping[str, Any]) -> Reply:
+    def _events(self, chat: Chat, completion: Completion, *, usage: Mapping[str, Any] | None) -> Reply:
         start = self._start(chat, "chat.completion.chunk")
 
         def event(delta: Mapping[str, Any], finish: str | None = None) -> dict[str, Any]:
@@ -151,9 +151,11 @@ class VLLM:
         return Reply(200, json_bytes(reply))
 
 
-def usage_of(completion: Completion) -> dict[str, Any]:
-    """Return the token counts of a completion."""
+def usage_of(completion: Completion) -> dict[str, Any] | None:
+    """Return the token counts of a completion; None when they are not reported."""
     prompt_tokens = completion.prompt_tokens
+    if prompt_tokens is None:
+        return None
     answer_tokens = completion.tokens
     details = dict.fromkeys(("prompt_tokens_details", "completion_tokens_details"))
     return {

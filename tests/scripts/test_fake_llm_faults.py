@@ -229,6 +229,21 @@ def test_truncated_prompt_has_its_typical_count(server: FakeLLM) -> None:
     assert ask(server, CHATS[0], "[[fault:truncated_prompt]]").json()["prompt_eval_count"] == 4098
 
 
+@pytest.mark.parametrize(
+    ("fault", "factor"), [("count_high", 3), ("count_low", 1 / 3), ("count_zero", 0), ("count_missing", None)]
+)
+def test_wrong_counts_are_beside_a_right_answer(server: FakeLLM, fault: str, factor: float | None) -> None:
+    """The number of prompt tokens is wrong or missing; the answer is as usual."""
+    text = f"[[fault:{fault}]] text"
+    for path in CHATS:
+        reply = ask(server, path, text).json()
+        usage = reply.get("usage", {}) if "choices" in reply else reply
+        count = (usage or {}).get("prompt_tokens" if "choices" in reply else "prompt_eval_count")
+        right = ask(server, CHATS[0], text.replace("fault:", "other:")).json()["prompt_eval_count"]
+        assert (count is None) == (factor is None)
+        assert factor is None or abs(count - factor * right) <= 10
+
+
 def test_every_fault_has_a_test() -> None:
     """A new name in the table must appear in one of these files."""
     text = "".join(path.read_text("utf-8") for path in (ROOT / "tests" / "scripts").glob("test_fake_llm*.py"))
