@@ -26,17 +26,38 @@ NUMBERS_OR_NULL = st.none() | NUMBERS
 
 REGROUPING = ("first", "last", "longest", "shortest", "min", "max")
 SCALARS = st.one_of(
-    st.sampled_from([*REGROUPING, "majority", "join"]).map(lambda rule: ({**STRING, "x-merge": rule}, WORDS_OR_NULL)),
-    st.sampled_from(["first", "last", "min", "max", "majority", "sum"]).map(
+    st.sampled_from([*REGROUPING, "majority", "same", "join"]).map(
+        lambda rule: ({**STRING, "x-merge": rule}, WORDS_OR_NULL)
+    ),
+    st.sampled_from(["first", "last", "min", "max", "majority", "same", "sum"]).map(
         lambda rule: ({**NUMBER, "x-merge": rule}, NUMBERS_OR_NULL)
     ),
-    st.sampled_from(["any", "all", "first", "last"]).map(
+    st.sampled_from(["any", "all", "first", "last", "majority", "same"]).map(
         lambda rule: ({"type": "boolean", "x-merge": rule}, st.booleans())
     ),
     st.just(({**STRING, "x-merge": "best", "x-by": "score"}, WORDS_OR_NULL)),
     st.just(({**STRING, "x-merge": "first", "x-empty": ["none"]}, WORDS_OR_NULL)),
 )
 FREE_SCALARS = SCALARS.filter(lambda field: field[0]["x-merge"] in {*REGROUPING, "any", "all"})
+
+
+def whole_object(rule: str) -> tuple[dict[str, Any], Any]:
+    """Return the schema of an object that is merged as one value, and a strategy for its values."""
+    properties = {"text": STRING, "weight": NUMBER}
+    by = {"x-by": "weight"} if rule == "best" else {}
+    values = st.fixed_dictionaries({}, optional={"text": WORDS_OR_NULL, "weight": NUMBERS_OR_NULL})
+    return {"type": "object", "properties": properties, "x-merge": rule, **by}, values
+
+
+def map_of(field: tuple[dict[str, Any], Any]) -> tuple[dict[str, Any], Any]:
+    """Return the schema of a map whose values are such a field, and a strategy for its values."""
+    schema, values = field
+    names = st.sampled_from(["a", "A", "Bo", "", "a/b~"])
+    return {"type": "object", "additionalProperties": schema}, st.dictionaries(names, values, max_size=3)
+
+
+WHOLE_OBJECTS = st.sampled_from(["first", "last", "majority", "same", "best"]).map(whole_object)
+FREE_OBJECTS = st.sampled_from(["first", "last"]).map(whole_object)
 
 
 def row_of(fields: list[tuple[dict[str, Any], Any]]) -> tuple[dict[str, Any], Any]:
@@ -109,8 +130,15 @@ def outcome(compiled: CompiledSchema, parts: list[Part]) -> Any:
         return (error.reason, str(error))
 
 
-ANY_FIELD = SCALARS | LISTS
-FREE_FIELD = FREE_SCALARS | UNIONS
+def is_map_value(field: tuple[dict[str, Any], Any]) -> bool:
+    """Return True for a field that needs no number beside it."""
+    return field[0].get("x-by") != "score"
+
+
+MAPS = (SCALARS | LISTS | WHOLE_OBJECTS).filter(is_map_value).map(map_of)
+FREE_MAPS = (FREE_SCALARS | UNIONS | FREE_OBJECTS).map(map_of)
+ANY_FIELD = SCALARS | LISTS | WHOLE_OBJECTS | MAPS
+FREE_FIELD = FREE_SCALARS | UNIONS | FREE_OBJECTS | FREE_MAPS
 
 
 @FEW
@@ -156,11 +184,13 @@ def test_merging_is_associative(case: tuple[CompiledSchema, list[Part]], at: int
 
 def has_no_duplicates(value: Any, schema: Any) -> bool:
     """Return whether the union lists at the top and in `inner` have no duplicates."""
+    fields = [(value[name], field) for name, field in schema["properties"].items() if name in value]
+    maps = [(items, field["additionalProperties"]) for items, field in fields if "additionalProperties" in field]
+    fields += [(item, field) for items, field in maps for item in items.values()]
     lists = [
-        (value[name], field)
-        for name, field in schema["properties"].items()
-        if name in value
-        and field.get("type") == "array"
+        (items, field)
+        for items, field in fields
+        if field.get("type") == "array"
         and (field.get("x-merge") == "union" or "x-key" in field or field["items"] == {"type": "string"})
     ]
     alone = {"type": "object"}
