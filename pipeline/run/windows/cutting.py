@@ -22,11 +22,9 @@ from pipeline.evidence import page_starts
 from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.llm.serving import Serving, serving
 from pipeline.long.lead import lead_of
-from pipeline.long.quotes import GAP
 from pipeline.long.sizing import Count, Room, WindowSize
 from pipeline.long.windows import LEAST_BUDGET_BYTES, LEAST_WINDOW_CHARS, Span, TooManyWindowsError, cut
 from pipeline.records import Document, Entry, Failure, Usage, utc_now
-from pipeline.run.document.breaking import broken
 from pipeline.run.document.state import DocumentState
 from pipeline.run.plan import ExtractionPlan, VariantQuery
 from pipeline.run.windows.split_query import SplitQuery, before_bytes
@@ -291,15 +289,3 @@ def _halved(size: WindowSize, text: str) -> WindowSize:
 
 def _digest(text: str) -> str:
     return sha256(text.encode("utf-8")).hexdigest()
-
-
-def visible_spans(long: LongDocument, span: Span) -> tuple[Span, ...]:
-    """Return the parts of the text that the model sees: the window, and the lead, where quotes are looked for last."""
-    return (span, Span(0, len(long.lead))) if span.start and long.lead else (span,)
-
-
-def quotable_text(long: LongDocument, span: Span) -> str:
-    """Return these parts as they are in the prompt, with their special tokens broken up."""
-    text = long.document.text
-    resolved = long.query.resolved
-    return GAP.join(broken(text[start:end], resolved, tokens=long.tokens) for start, end in visible_spans(long, span))

@@ -22,7 +22,8 @@ from pipeline.run.document.attempts import requests_sent, total_of, usage, with_
 from pipeline.run.document.process import Finished, outcome_of_steps
 from pipeline.run.document.state import DocumentState, ExtractionClient
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.windows.cutting import LongDocument, quotable_text, visible_spans
+from pipeline.run.windows.cutting import LongDocument
+from pipeline.run.windows.window_text import quotable_text, visible_spans
 from pipeline.window_answers import WindowAnswer
 
 _COLUMNS = ("start", "end", "prompt_tokens", "completion_tokens", "attempts", "reasks", "model")

@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pipeline.agents.prompts import LEAD, names_lead
 from pipeline.answers import Answer
 from pipeline.llm.prompt_length.repetition import size_of
-from pipeline.long.lead import framed
 from pipeline.long.sizing import WindowSize
 from pipeline.long.windows import Span, cut, divide
 from pipeline.records import ExtractionAttempt, Failure, changed, utc_now
-from pipeline.run.document.attempts import requests_sent, usage, with_notes
-from pipeline.run.document.breaking import broken, harmless
-from pipeline.run.document.extraction import ModelText, extract_answer
+from pipeline.run.document.attempts import requests_sent, usage
+from pipeline.run.document.extraction import extract_answer
 from pipeline.run.document.process import Finished, outcome_of_steps
 from pipeline.run.document.state import DocumentState, ExtractionClient
 from pipeline.run.plan import ExtractionPlan
@@ -31,10 +28,9 @@ from pipeline.run.windows.cutting import (
     Window,
     WindowFailed,
     blank_answer,
-    quotable_text,
     room_of,
-    visible_spans,
 )
+from pipeline.run.windows.window_text import model_text
 from pipeline.window_answers import WindowAnswer
 
 _DIVIDED_ANSWERS = frozenset({"invalid_json", "schema_invalid", "not_grounded", "generation_loop"})
@@ -57,7 +53,7 @@ def ask_window(
 
     def steps() -> WindowAnswer:
         state.stage = "prompt"
-        window_view = _model_text(state, long, window.span)
+        window_view = model_text(state, long, window.span)
         answer, _ = extract_answer(
             state, plan, window_view, schema=long.split.schema, shorten=lambda _: None, alone=alone
         )
@@ -68,22 +64,6 @@ def ask_window(
         divided = _divided(long, window, plan, finished.outcome, finished.attempts)
         return replace(finished, outcome=divided or WindowFailed(finished.outcome))
     return finished
-
-
-def _model_text(state: DocumentState, long: LongDocument, span: Span) -> ModelText:
-    """Return a window as the model sees it, with the lines around it and the lead, without special tokens."""
-    text = long.document.text
-    resolved = long.query.resolved
-    lead = broken(long.lead, resolved, tokens=long.tokens) if span.start else ""
-    part = changed(long.document, text=text[span.start : span.end])
-    harmless_window, is_broken = harmless(part, resolved, tokens=long.tokens)
-    state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes
-    if names_lead(resolved.user_prompt):
-        harmless_window = changed(harmless_window, metadata={**harmless_window.metadata, LEAD: lead})
-    else:
-        harmless_window = changed(harmless_window, text=framed(harmless_window.text, lead))
-    quotable = quotable_text(long, span) if is_broken else ""
-    return ModelText(harmless_window, text, visible_spans(long, span), quotable, pages=long.pages, is_window=True)
 
 
 def _answer_of(
