@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from charts import CHART, VALUE_FILES, flags, helm, refused, rendered, template
+from charts import CHART, VALUE_FILES, both_helms, flags, helm, refused, rendered, template
 from helm import PACKAGE, PACKAGE_OF_HELM_3
 
 from pipeline.agents import load_agent
@@ -219,12 +219,13 @@ JOBS: list[Row] = [
 ]  # fmt: skip
 
 
+@both_helms
 @pytest.mark.parametrize(("schedule", "message"), SCHEDULES, ids=lambda value: value.replace(" ", "_"))
-def test_invalid_schedule_is_refused(schedule: str, message: str) -> None:
+def test_invalid_schedule_is_refused(schedule: str, message: str, package: str) -> None:
     """The message names the field and its accepted values."""
-    message = refused(CRON, {"cronjob.schedule": schedule})
-    assert "schedule" in message
-    assert message in message or "does not match pattern" in message
+    error = refused(CRON, {"cronjob.schedule": schedule}, package=package)
+    assert "schedule" in error
+    assert message in error or "does not match pattern" in error
 
 
 @pytest.mark.parametrize(
@@ -239,12 +240,13 @@ def test_valid_schedule_is_accepted(schedule: str) -> None:
     assert rendered(CRON, {"cronjob.schedule": schedule})
 
 
+@both_helms
 @pytest.mark.parametrize(("zone", "message"), TIME_ZONES, ids=lambda value: value.replace(" ", "_"))
-def test_unknown_time_zone_is_refused(zone: str, message: str) -> None:
+def test_unknown_time_zone_is_refused(zone: str, message: str, package: str) -> None:
     """The message suggests names that begin like it."""
-    message = refused(CRON, {"cronjob.timeZone": zone})
-    assert f'cronjob.timeZone: got "{zone}"' in message
-    assert message in message
+    error = refused(CRON, {"cronjob.timeZone": zone}, package=package)
+    assert f'cronjob.timeZone: got "{zone}"' in error
+    assert message in error
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Etc/UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5"])
@@ -254,16 +256,17 @@ def test_each_listed_time_zone_is_accepted(zone: str) -> None:
     assert sorted(set(ZONES)) == ZONES
 
 
+@both_helms
 @pytest.mark.parametrize(
     ("values", "message"),
     [*RESOURCES, *VOLUMES, *LABELS, *PLACEMENT, *IMAGES, *CONFIG, *JOBS],
     ids=lambda value: None if isinstance(value, dict) else value.replace(" ", "_")[:60],
 )
-def test_unworkable_values_are_refused_by_both_helms(values: dict[str, Any], message: str) -> None:
+def test_unworkable_values_are_refused_by_both_helms(values: dict[str, Any], message: str, package: str) -> None:
     """The message has the key and no secret."""
-    message = refused(CRON, values)
-    assert message in message
-    assert "secret-word" not in message
+    error = refused(CRON, values, package=package)
+    assert message in error
+    assert "secret-word" not in error
 
 
 @pytest.mark.parametrize(
@@ -318,16 +321,18 @@ def test_null_or_missing_value_is_handled(key: str, default: Any) -> None:
         assert f"missing property '{key.rpartition('.')[2]}'" in ran.stderr
 
 
-def test_agents_too_large_for_a_config_map_are_refused(tmp_path: Path) -> None:
+@both_helms
+def test_agents_too_large_for_a_config_map_are_refused(tmp_path: Path, package: str) -> None:
     """The API server accepts one megabyte."""
     path = tmp_path / "values.yaml"
     path.write_text(yaml.safe_dump({"agents": {"mine": "a: " + "b" * 1_000_000}}), encoding="utf-8")
-    assert "agents: got texts of 1000014 bytes" in refused(CRON, path)
+    assert "agents: got texts of 1000014 bytes" in refused(CRON, path, package=package)
 
 
-def test_chart_knows_the_built_in_agents() -> None:
+@both_helms
+def test_chart_knows_the_built_in_agents(package: str) -> None:
     """Its list equals that of the package."""
-    message = refused(CRON, {"pipelineConfig.agent": "another"})
+    message = refused(CRON, {"pipelineConfig.agent": "another"}, package=package)
     names = message.partition("need one of ")[2].partition(", or an entry")[0].split(", ")
     assert [load_agent(name).name for name in names] == names
     assert sorted(path.stem for path in Path("pipeline/agents").glob("*.yaml")) == names

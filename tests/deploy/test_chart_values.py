@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from charts import CHART, VALUE_FILES, Manifest, job_specs, only, refused, rendered, template
+from charts import CHART, VALUE_FILES, Manifest, both_helms, job_specs, only, refused, rendered, template
 from job_trial.pod import Cluster, mounted, moved, variables
 from values_schema import SCHEMA, as_text, completed
 
@@ -235,6 +235,7 @@ def test_no_setting_is_an_environment_variable() -> None:
         assert ours - others == {"VLLM_API_KEY_FILE", "OLLAMA_API_KEY_FILE"}
 
 
+@both_helms
 @pytest.mark.parametrize(
     "values",
     [
@@ -279,10 +280,10 @@ def test_no_setting_is_an_environment_variable() -> None:
     ],
     ids=str,
 )
-def test_misspelt_value_is_refused(values: dict[str, Any]) -> None:
+def test_misspelt_value_is_refused(values: dict[str, Any], package: str) -> None:
     """The message has the key."""
     key, value = next(iter(values.items()))
-    message = refused(CRON, values)
+    message = refused(CRON, values, package=package)
     assert "values don't meet the specifications of the schema" in message
     given = value[0] if isinstance(value, list) and value else value
     assert any(each in message for each in (key.rpartition(".")[2], *(given if isinstance(given, dict) else ())))
@@ -294,6 +295,7 @@ def test_values_schema_is_current() -> None:
     assert as_text(completed(json.loads(text))) == text
 
 
+@both_helms
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -313,11 +315,11 @@ def test_values_schema_is_current() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_unworkable_values_are_refused(values: dict[str, Any], message: str) -> None:
+def test_unworkable_values_are_refused(values: dict[str, Any], message: str, package: str) -> None:
     """The message has the key, the value and the need, in the words of the program."""
-    message = refused(CRON, values)
-    assert message in message
-    assert "k3y" not in message
+    error = refused(CRON, values, package=package)
+    assert message in error
+    assert "k3y" not in error
 
 
 def test_values_of_a_subchart_are_accepted() -> None:
