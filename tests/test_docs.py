@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from pipeline.report.note_hints import NOTES
 
 ROOT = Path(__file__).parent.parent
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
-TREES = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "pipeline").rglob("*.py"))]
 SPANS = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 VALUE = re.compile(r"\S*[\d…/`]\S*|\b[A-Z]\b|\bdocuments?\b|\bpipeline [^`)\n]*|\{\}|%[sd]|[^\w\s'-]+|  +")
 """What a message and its template may differ in, and what divides a line: values, plurals, commands, punctuation."""
@@ -42,7 +42,16 @@ def phrases(text: str) -> list[str]:
     return [" ".join(part.split()) for part in VALUE.split(text) if part.split()]
 
 
-PRINTED = "\n".join(dict.fromkeys(phrase for tree in TREES for text in texts(tree) for phrase in phrases(text)))
+@cache
+def trees() -> list[ast.Module]:
+    """Return the syntax tree of each module: a worker that runs none of these tests does not parse the program."""
+    return [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "pipeline").rglob("*.py"))]
+
+
+@cache
+def printed() -> str:
+    """Return the phrases of all texts of the program, one a line."""
+    return "\n".join(dict.fromkeys(phrase for tree in trees() for text in texts(tree) for phrase in phrases(text)))
 
 
 def section(heading: str) -> str:
@@ -68,7 +77,7 @@ def is_message(span: str) -> bool:
 @pytest.mark.parametrize("page", PAGES)
 def test_each_quoted_message_is_in_the_program(page: str) -> None:
     """A user who searches the pages for a log line finds it, and vice versa."""
-    assert [phrase for phrase in quoted(page) if phrase not in PRINTED] == []
+    assert [phrase for phrase in quoted(page) if phrase not in printed()] == []
 
 
 def test_pages_quote_messages() -> None:
@@ -80,7 +89,7 @@ def noted() -> set[str]:
     """Return the names that a statement of pipeline/ adds to notes, and the constants that are notes."""
     name = re.compile(r"([a-z]+(?:_[a-z]+)+)(?::\{\}.*)?|([a-z]+):\{\}.*")
     matches: set[str] = set()
-    for tree in TREES:
+    for tree in trees():
         for node in ast.walk(tree):
             if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Return | ast.Expr):
                 if "note" not in ast.unparse(node).lower():

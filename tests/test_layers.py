@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -74,12 +75,16 @@ def tree_of(module: str) -> ast.Module:
     return ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
 
 
-def imported(module: str, *, types: bool = True) -> Iterator[str]:
-    """The dotted names that a module imports, also inside of functions; `from a import b` gives a.b.
+@cache
+def imported(module: str, *, types: bool = True) -> tuple[str, ...]:
+    """Return the dotted names that a module imports, also inside of functions; `from a import b` gives a.b.
 
     Not `types`: without what only the type checker imports.
     """
-    tree = tree_of(module)
+    return tuple(_imported(tree_of(module), module, types=types))
+
+
+def _imported(tree: ast.Module, module: str, *, types: bool) -> Iterator[str]:
     if not types:
         tree.body = [
             node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))

@@ -67,10 +67,8 @@ def automaton(pattern: str) -> LinearRegex:
     return result
 
 
-@settings(deadline=None, max_examples=2000)
-@given(st.one_of(patterns, behind), st.lists(texts, min_size=1, max_size=4))
-def test_matches_equal_those_of_the_standard_library(pattern: str, examples: list[str]) -> None:
-    """This holds for search and fullmatch of any pattern without back references, and any text."""
+def check_matches(pattern: str, examples: list[str]) -> None:
+    """Check search and fullmatch against Python's engine for a pattern without back references."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -81,6 +79,24 @@ def test_matches_equal_those_of_the_standard_library(pattern: str, examples: lis
         for text in [*examples, ""]:
             assert result.search(text) == (expected.search(text) is not None), (pattern, text)
             assert result.fullmatch(text) == (expected.fullmatch(text) is not None), (pattern, text)
+
+
+patterns_and_texts = given(st.one_of(patterns, behind), st.lists(texts, min_size=1, max_size=4))
+
+
+@settings(deadline=None, max_examples=400)
+@patterns_and_texts
+def test_matches_equal_those_of_the_standard_library(pattern: str, examples: list[str]) -> None:
+    """This holds for search and fullmatch of any pattern without back references, and any text."""
+    check_matches(pattern, examples)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=2000)
+@patterns_and_texts
+def test_matches_of_many_patterns_equal_those_of_the_standard_library(pattern: str, examples: list[str]) -> None:
+    """The same property with more examples."""
+    check_matches(pattern, examples)
 
 
 @pytest.mark.parametrize("text", ["", "a", "a\n", "\n", "a\nb", "aé", "Ⅷ9", "\ud800x"])

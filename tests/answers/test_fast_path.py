@@ -61,17 +61,30 @@ def parts(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 SCHEMAS = st.recursive(st.one_of(st.just(True), st.just({})), parts, max_leaves=6)
 
 
-@settings(max_examples=600, deadline=None)
-@given(schema=SCHEMAS, named=SCHEMAS, value=VALUES)
-def test_quick_check_accepts_only_valid_values(schema: Any, named: Any, value: Any) -> None:
-    """For any schema and value, a positive quick check means a valid value."""
+def check_accepted_values(schema: Any, named: Any, value: Any) -> None:
+    """Check that a value that the quick check accepts is valid."""
     schema = {**(schema if isinstance(schema, dict) else {}), "$defs": {"a": named}}
     check = quick_check(schema)
     try:
-        said = check is not None and check(value)
+        is_accepted = check is not None and check(value)
     except RecursionError:
-        said = False
-    assert not said or Draft202012Validator(schema).is_valid(value)
+        is_accepted = False
+    assert not is_accepted or Draft202012Validator(schema).is_valid(value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(schema=SCHEMAS, named=SCHEMAS, value=VALUES)
+def test_quick_check_accepts_only_valid_values(schema: Any, named: Any, value: Any) -> None:
+    """For any schema and value, a positive quick check means a valid value."""
+    check_accepted_values(schema, named, value)
+
+
+@pytest.mark.slow
+@settings(max_examples=600, deadline=None)
+@given(schema=SCHEMAS, named=SCHEMAS, value=VALUES)
+def test_quick_check_accepts_only_valid_values_of_many_schemas(schema: Any, named: Any, value: Any) -> None:
+    """The same property with more examples."""
+    check_accepted_values(schema, named, value)
 
 
 ANSWER = {"name": "Acme", "score": 3, "mood": "good", "notes": ["a"], "more": None, "next": {"name": "Beta"}}

@@ -63,7 +63,7 @@ def test_fitted_line_must_keep_rising() -> None:
     assert not is_straight(2050, 2050, 2050, copies=4)
 
 
-@pytest.mark.parametrize("order", ["ascending", "descending", "random"])
+@pytest.mark.parametrize("order", mostly_slow(["random", "ascending", "descending"]))
 @pytest.mark.parametrize("tokenizer", mostly_slow(TOKENIZERS))
 @pytest.mark.parametrize("context", [8192, 1 << 40])
 def test_honest_servers_need_at_most_40_requests(order: str, tokenizer: Tokenizer, context: int) -> None:
@@ -275,7 +275,7 @@ def test_two_limits_behind_one_address_are_detected(how: str, way: str, reach: i
 
 @pytest.mark.parametrize("reach", [None, 0, 1])
 @pytest.mark.parametrize("concurrency", [1, 8])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", mostly_slow(range(3)))
 def test_documents_accepted_before_the_limit_are_doubted(reach: int | None, concurrency: int, seed: int) -> None:
     """This includes documents accepted by other threads meanwhile: none truncated is a plain result."""
     rng = random.Random(f"{reach}{seed}")

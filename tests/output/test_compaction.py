@@ -13,6 +13,7 @@ from conftest import Place
 from opened_files import files_opened
 from s3_faults import FaultProxy
 from s3_server import S3Server
+from slow_marks import mostly_slow
 from test_output import failure, result
 from test_remote_output import WAITS, configured, ids, keys, opened, store_of
 
@@ -149,7 +150,7 @@ def test_purge_by_age_uses_the_last_line(config: OutputConfig) -> None:
     assert lines(config, "results") == [("a", 3)]
 
 
-@pytest.mark.parametrize("what", ["compact", "purge", pytest.param("compact chunks", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", mostly_slow(["purge", "compact", "compact chunks"]))
 def test_kill_at_each_step_in_a_store_loses_no_record(s3: S3Server, bucket: str, what: str) -> None:
     """After a death before any change the index has all kept records, and a second attempt finishes."""
     for lives in range(100):
