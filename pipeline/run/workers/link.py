@@ -6,7 +6,6 @@ Only `write` waits; it has a thread of its own. It must not decide the outcome o
 from __future__ import annotations
 
 import logging
-import pickle
 import signal
 import subprocess
 import threading
@@ -20,7 +19,8 @@ from pipeline.child_python import child_command
 from pipeline.llm.lending import Loan, settings_of
 from pipeline.records import Entry
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.workers.messages import PROTOCOL, ClientMessage, LogMessage, PlanMessage, without_links
+from pipeline.run.workers.messages import ClientMessage, LogMessage, PlanMessage, without_links
+from pipeline.run.workers.packing import pack
 
 _END = b""
 _BATCH_BYTES = 1 << 18
@@ -66,7 +66,7 @@ class Worker:
 
     def tell(self, message: object) -> None:
         """Queue a message for the writer thread: a full pipe must not stop the caller."""
-        self.outbox.put(pickle.dumps(message, PROTOCOL))
+        self.outbox.put(pack(message))
 
     def knows(self, lent: Lent, endpoints: dict[object, int]) -> tuple[int, int]:
         """Return the numbers of a document's plan and client in this process; a new plan or client is sent first."""

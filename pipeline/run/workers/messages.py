@@ -1,4 +1,4 @@
-"""The messages between the main process and its worker processes, as pickles on a pipe. Plain data.
+"""The messages between the main process and its worker processes, as pickles on a pipe (packing.py). Plain data.
 
 Both ends are this program, of one version and one user; nothing of a server or a document is ever unpickled.
 """
@@ -15,8 +15,6 @@ from pipeline.llm.prompt_length.verification_case import PromptMeasurements
 from pipeline.output.copies import Copied
 from pipeline.records import Entry, ExtractionAttempt, Result, Unchanged
 from pipeline.run.plan import ExtractionPlan
-
-PROTOCOL = 5
 
 
 @dataclass(frozen=True, slots=True)

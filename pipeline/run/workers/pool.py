@@ -13,9 +13,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from typing import BinaryIO
 
 from pipeline.llm.lending import lend
 from pipeline.output.copies import Copies
@@ -27,7 +25,6 @@ from pipeline.run.in_flight import DocumentOutcome
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.workers.link import Lent, Worker, write_log
 from pipeline.run.workers.messages import (
-    PROTOCOL,
     Call,
     Claim,
     Claimed,
@@ -40,6 +37,7 @@ from pipeline.run.workers.messages import (
     Settings,
     Task,
 )
+from pipeline.run.workers.packing import pack, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +132,7 @@ class WorkerPool:
         ratio = lent.loan.tokens_per_weight
         task = Task(self._number, plan, client, lent.entry, ratio, lent.alone)
         try:
-            data = pickle.dumps(task, PROTOCOL)
+            data = pack(task)
         except (pickle.PicklingError, TypeError, AttributeError):
             return False
         with worker.lock:
@@ -156,7 +154,7 @@ class WorkerPool:
     def _listen(self, worker: Worker) -> None:
         assert worker.process.stdout is not None
         messages = os.fdopen(worker.process.stdout.fileno(), "rb", buffering=1 << 18, closefd=False)
-        while (message := _next(messages)) is not None:
+        while (message := unpack(messages)) is not None:
             self._handle(worker, message)
         self._bury(worker)
 
@@ -231,14 +229,6 @@ class WorkerPool:
         for lent in documents:
             lent.loan.end()
             self._report(DocumentOutcome(_interrupted(lent, worker), lent.plan))
-
-
-def _next(messages: BinaryIO) -> object | None:
-    """Return the next message of a worker process; None at the end of the stream, even in the middle of a message."""
-    with suppress(EOFError, pickle.UnpicklingError):
-        message: object = pickle.load(messages)
-        return message
-    return None
 
 
 def _interrupted(lent: Lent, worker: Worker) -> Finished:

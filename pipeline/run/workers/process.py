@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import signal
 import threading
 from collections.abc import Collection
@@ -31,7 +30,6 @@ from pipeline.run.plan import ExtractionPlan
 from pipeline.run.runner import start_thread
 from pipeline.run.workers.first_request import first_request
 from pipeline.run.workers.messages import (
-    PROTOCOL,
     Claim,
     Claimed,
     ClientMessage,
@@ -44,6 +42,7 @@ from pipeline.run.workers.messages import (
     Settings,
     Task,
 )
+from pipeline.run.workers.packing import pack, unpack
 from pipeline.run.workers.threads import Workers
 
 
@@ -56,7 +55,7 @@ class Channel:
 
     def send(self, message: object) -> None:
         """Write a message; a main process that is gone ends this one."""
-        remaining = memoryview(pickle.dumps(message, PROTOCOL))
+        remaining = memoryview(pack(message))
         try:
             with self._lock:
                 while remaining:
@@ -203,14 +202,12 @@ def main() -> None:
     raise_open_files()
     limit_arenas()
     worker: _WorkerProcess | None = None
-    while True:
-        try:
-            message = pickle.load(messages)
-        except (EOFError, pickle.UnpicklingError):
-            os._exit(0)
+    while (message := unpack(messages)) is not None:
         if worker is None:
+            assert isinstance(message, Settings)
             _log_to(channel, message.level)
             worker = _WorkerProcess(channel, message)
             channel.send(Ready())
         else:
             worker.handle(message)
+    os._exit(0)
