@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from chat_requests import ROOT
 from conftest import Place
 from fake_llm import FakeLLM
 from fake_llm.planted import planted
@@ -270,3 +271,26 @@ def test_page_of_a_failed_document_marks_the_failed_window(
     inside, border, _ = after.partition(f'data-n="end of window {number}, which failed"')
     assert "Payment P00009:" in inside
     assert border
+
+
+def test_documented_query_finds_a_ledger_with_a_gap(
+    place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts the windows and requests of each long document, and whether its windows cover the text."""
+    duckdb = pytest.importorskip("duckdb")
+    texts = {f"long{number}.txt": planted(seed=number, payments=8, chars=16_000).text for number in range(3)}
+    place.documents({**texts, "short.txt": "Nothing was paid."})
+    prepared(place, narrow)
+    assert run(place, monkeypatch) == 0
+    page = (ROOT / "docs" / "long-documents.md").read_text(encoding="utf-8")
+    query = page.split("```sql\n")[1].split("```")[0]
+    records = {record["id"]: record for record in place.lines("results.jsonl")}
+    ledgers = {name: records[name]["windows"]["rows"] for name in texts}
+    found = duckdb.sql(query).fetchall()
+    assert found == [(name, len(rows), sum(row[4] for row in rows), True) for name, rows in ledgers.items()]
+    del ledgers["long1.txt"][2]
+    (place.folder / "out" / "results.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records.values()), encoding="utf-8"
+    )
+    covered = {row[0]: row[3] for row in duckdb.sql(query).fetchall()}
+    assert covered == {"long0.txt": True, "long1.txt": False, "long2.txt": True}
