@@ -151,14 +151,20 @@ class Sizer:
             return Sizing(False, self.size(room, USUAL_BYTES_PER_TOKEN))
         ratio = self.bytes_per_token(text, endpoint=endpoint, count=count)
         size = self.size(room, ratio)
-        tokens = size_bytes / ratio
-        if size is None or self._is_whole(tokens, room):
-            return Sizing(False, size)
+        if size is None:
+            return Sizing(False, None)
+        is_cut = self.is_cut(size_bytes / ratio, room, exact=lambda: self._token_count(text, endpoint, count))
+        return Sizing(is_cut, size)
+
+    def is_cut(self, tokens: float, room: Room, *, exact: Callable[[], float | None]) -> bool:
+        """Return whether a text of this many tokens by estimate is cut; near the room their `exact` number decides."""
+        if self._is_whole(tokens, room):
+            return False
         most = room.whole_tokens
         if (self._window_tokens or math.inf) < tokens or (most is not None and tokens >= CUT_FROM * most):
-            return Sizing(True, size)
-        exact = None if most is None else self._token_count(text, endpoint, count)
-        return Sizing(exact is not None and exact > (room.most_tokens or 0), size)
+            return True
+        exact_tokens = None if most is None else exact()
+        return exact_tokens is not None and exact_tokens > (room.most_tokens or 0)
 
     def size(self, room: Room, bytes_per_token: float) -> WindowSize | None:
         """Return the size of windows; None when the room is below LEAST_ROOM tokens."""
@@ -214,6 +220,18 @@ class Sizer:
         with self._lock:
             self._failures[endpoint] = self._failures.get(endpoint, 0) + 1
         return None
+
+
+def counted_once(count: Count, known: dict[str, int]) -> Count:
+    """Return a tokenizer that counts each text once; `known` keeps the counts."""
+
+    def counted(text: str) -> int | None:
+        tokens = known.get(text) or count(text)
+        if tokens:
+            known[text] = tokens
+        return tokens
+
+    return counted
 
 
 def samples(text: str) -> list[str]:

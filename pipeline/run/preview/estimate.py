@@ -15,15 +15,14 @@ from pipeline import documents
 from pipeline.agents import render
 from pipeline.documents import break_special_tokens
 from pipeline.errors import DocumentError
-from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.llm.vllm import VLLMClient
-from pipeline.long.sizing import USUAL_BYTES_PER_TOKEN
 from pipeline.records import Document, Entry
 from pipeline.report import plain
 from pipeline.report.numbers import RunNumbers
 from pipeline.report.numbers_text import documents_per_second, duration_text, requests_per_second
 from pipeline.run.plan import ExtractionPlan, VariantQuery
-from pipeline.run.preview.window_forecast import Forecast, Measured, forecast_of_sizes, forecast_text, room_before
+from pipeline.run.preview.size_forecast import SampledDocument, forecast_of_sizes, room_before
+from pipeline.run.preview.window_forecast import Forecast, forecast_text
 from pipeline.shards import hash_fraction
 
 SAMPLE = 20
@@ -84,19 +83,19 @@ def estimate(plan: ExtractionPlan, sample: PromptSample) -> Estimate:
     forecast = Forecast(sample.documents)
     windows = ""
     if query is not None:
-        forecast, total, windows = _split(plan, query, sample, _Prompts(empty, fixed, prompts, for_each_byte))
+        forecast, total, windows = _split(plan, query, sample, _Prompts(empty, fixed, prompts, counts[1:]))
     tokens = f"about {round(total):,} prompt tokens ({how} on a sample of {len(prompts)})"
     return Estimate(tokens, windows, forecast.requests)
 
 
 @dataclass(frozen=True, slots=True)
 class _Prompts:
-    """The empty prompt with its tokens, and those of the sample; tokens of a document for each stored byte."""
+    """The empty prompt with its tokens, and those of the sample."""
 
     empty: Mapping[str, str]
     fixed: int
     sampled: Sequence[_Prompt]
-    tokens_per_byte: float
+    tokens: Sequence[int]
 
 
 def _split(
@@ -110,16 +109,11 @@ def _split(
         context = client.count_and_context(prompts.empty)[1]
         count = client.count_text
     room = room_before(plan, query, prompt_tokens=prompts.fixed, context_length=context)
-    assert query.split is not None
-    ratios = [query.split.sizer.bytes_per_token(prompt.text, endpoint="", count=count) for prompt in prompts.sampled]
-    stored = sum(prompt.size_bytes for prompt in prompts.sampled)
-    text_bytes = sum(size_of(prompt.text) for prompt in prompts.sampled)
-    measured = Measured(
-        prompts.tokens_per_byte / room.copies,
-        text_bytes / stored if stored else 1.0,
-        sum(ratios) / len(ratios) if ratios else USUAL_BYTES_PER_TOKEN,
-    )
-    forecast, tokens = forecast_of_sizes(query, room, sample.sizes, measured, answered=sample.answered)
+    sampled = [
+        SampledDocument(prompt.document, prompt.size_bytes, max(0, tokens - prompts.fixed) / room.copies)
+        for prompt, tokens in zip(prompts.sampled, prompts.tokens, strict=True)
+    ]
+    forecast, tokens = forecast_of_sizes(query, room, sample.sizes, sampled, count=count, answered=sample.answered)
     text = forecast_text(forecast, about=True)
     if room.context_length is None:
         unknown = "the context of the server is unknown, so documents that do not fit are not counted as cut"
@@ -129,10 +123,10 @@ def _split(
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """The prompt of a sampled document, its text, and its size as stored."""
+    """The prompt of a sampled document, the document, and its size as stored."""
 
     prompt: Mapping[str, str]
-    text: str
+    document: Document
     size_bytes: int
 
 
@@ -145,7 +139,7 @@ def _prompts(plan: ExtractionPlan, entries: Iterable[Entry]) -> Iterator[_Prompt
             continue
         text, _ = break_special_tokens(document.text)
         prompt = render(plan.query_for(entry.id).resolved, replace(document, text=text))
-        yield _Prompt(prompt, document.text, entry.size_bytes)
+        yield _Prompt(prompt, document, entry.size_bytes)
 
 
 def _counts(plan: ExtractionPlan, prompts: Sequence[Mapping[str, str]]) -> tuple[list[int], str]:

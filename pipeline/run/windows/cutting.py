@@ -22,7 +22,7 @@ from pipeline.evidence import page_starts
 from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.llm.serving import Serving, serving
 from pipeline.long.lead import lead_of
-from pipeline.long.sizing import Count, Room, WindowSize
+from pipeline.long.sizing import Count, Room, WindowSize, counted_once
 from pipeline.long.windows import LEAST_BUDGET_BYTES, LEAST_WINDOW_CHARS, Span, TooManyWindowsError, cut
 from pipeline.records import Document, Entry, Failure, Usage, utc_now
 from pipeline.run.document.state import DocumentState
@@ -269,16 +269,7 @@ def _tokenizer(state: DocumentState, server: Serving | None) -> tuple[str, Count
     """Return the endpoint, and its tokenizer, which counts each text of a document once."""
     if server is None or server.count is None:
         return ("" if server is None else server.endpoint), None
-    endpoint = server.endpoint
-    count = server.count
-
-    def count_once(text: str) -> int | None:
-        tokens = state.token_counts.get((endpoint, text))
-        if tokens is None and (tokens := count(text)):
-            state.token_counts[endpoint, text] = tokens
-        return tokens
-
-    return endpoint, count_once
+    return server.endpoint, counted_once(server.count, state.token_counts.setdefault(server.endpoint, {}))
 
 
 def _halved(size: WindowSize, text: str) -> WindowSize:
