@@ -54,7 +54,7 @@ HOMES = {
     "json_repair": {"answers/json_parsing.py"},
     "prometheus_client": {"run/display/metric_families.py", "run/display/metrics.py"},
     "obstore": {"stores/remote.py", "stores/clouds.py", "stores/foreign.py"},
-    "sqlite3": {"output/latest_pairs.py", "output/index.py", "run/chunks/table.py"},
+    "sqlite3": {"output/latest_pairs.py", "output/index_database.py", "run/chunks/table.py"},
     "pyarrow": {"documents/tables/parquet.py", "output/parquet.py", "engines/spark_frame.py"},
     "pyspark": {"engines/spark.py", "engines/spark_frame.py"},
     "ray": {"engines/ray.py"},

@@ -12,13 +12,12 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from pipeline.config import OutputConfig, mask_url
-from pipeline.config.redaction import SECRETS
-from pipeline.errors import ConfigError, InternalError, OutputError
+from pipeline.errors import ConfigError, OutputError
 from pipeline.output.backend import OutputBackend, ReadableOutput
 from pipeline.output.conditions import check_conditions
 from pipeline.output.index import Index
@@ -27,12 +26,12 @@ from pipeline.output.outage import Outage, no_outage
 from pipeline.output.part_writer import Limits
 from pipeline.output.patient import PatientBackend
 from pipeline.output.places import folder_of, left_out
-from pipeline.output.record_keys import key_of_outcome
+from pipeline.output.record_keys import RecordKey
+from pipeline.output.record_writing import write_all
 from pipeline.output.remote import RemoteBackend
 from pipeline.output.run_index import RunIndex
 from pipeline.output.runs import identity, read_runs, write_run
 from pipeline.output.window_lines import WindowLines
-from pipeline.record_lines import redacted, to_line
 from pipeline.records import Failure, Result, Stamp
 from pipeline.shards import WHOLE, Shard
 from pipeline.stores import RemoteStore
@@ -158,20 +157,20 @@ class Output:
             self.windows.load()
             self.windows.start(self.stamp)
 
+    def write_all(self, outcomes: Sequence[Result | Failure]) -> Iterator[RecordKey]:
+        """Write the outcomes' lines in order, and yield the key of each one that is written and indexed.
+
+        OutputError ends the run; the outcome that was not written is not indexed, nor are those after it.
+        """
+        for key in write_all(outcomes, self.stamp, backend=self.backend, index=self.index):
+            if self.windows is not None and key.reason is None:
+                self.windows.forget(key.id)
+            yield key
+
     def write(self, outcome: Result | Failure) -> None:
-        """Write the outcome's line, then index it. OutputError ends the run; the outcome is not indexed then."""
-        try:
-            redact = SECRETS.redact_values
-            own = SECRETS.redact_whole_values
-            masked = outcome if SECRETS.are_none else redacted(outcome, redact, own=own)
-            line = to_line(masked, self.stamp)
-        except ValueError as exc:
-            raise InternalError(f"{outcome.id!r}: the record is not JSON in UTF-8: {exc}") from exc
-        key = key_of_outcome(outcome, self.stamp)
-        self.backend.append(line, key)
-        self.index.record(key)
-        if self.windows is not None and key.reason is None:
-            self.windows.forget(key.id)
+        """Write the outcome's line, then index it; errors as for `write_all`."""
+        for _ in self.write_all([outcome]):
+            pass
 
     def sync_due(self, now: float) -> None:
         """Make records durable that have waited long enough; the caller repeats this twice a second."""

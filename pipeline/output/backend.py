@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from pipeline.output.index import Index
@@ -72,6 +72,9 @@ class OutputBackend(ReadableOutput, Protocol):
 
     def append(self, line: bytes, key: RecordKey) -> None:
         """Append one record's line, which ends in LF."""
+
+    def append_results(self, records: Sequence[tuple[bytes, RecordKey]]) -> bool:
+        """Append the lines of results at once; return False, with none appended, where each needs its own `append`."""
 
     def sync_due(self, now: float) -> None:
         """Start to store records that have waited long enough; never block."""

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from pipeline.errors import kind_of
 from pipeline.output.backend import ReadableOutput
 from pipeline.output.index import Index
+from pipeline.output.index_database import IdFilter
 from pipeline.output.record_keys import KINDS, question_number
 from pipeline.records import Entry, Failure, ModelMetadata, Result, Usage, utc_now
 
@@ -79,14 +80,17 @@ class Copies:
         self._is_first = False
         self._snapshot = threading.Lock()
         self._claims = threading.Lock()
+        self._asked = IdFilter()
         for statement in _TABLES:
             index.rows(statement)
+        index.database.delay_inserts("asked", "INSERT INTO asked", "(?,?)")
 
     def claim(self, question: str, fingerprint: str, document_id: str) -> str | None:
         """Return the document that is sent with this request in this run; None: send `document_id` itself."""
         key = sha256(f"{fingerprint}/{question}".encode()).digest()
         with self._claims:
-            if self._index.inserted("INSERT OR IGNORE INTO asked VALUES (?,?)", key, document_id):
+            if not self._asked.add(key):
+                self._index.database.insert_later("asked", key, document_id)
                 return None
             rows = self._index.rows("SELECT id FROM asked WHERE question = ?", key)
             if rows and rows[0][0] != document_id and self._will_answer(rows[0][0]):

@@ -6,20 +6,15 @@ It is a cache that every start rebuilds: the lines of the records are the truth.
 from __future__ import annotations
 
 import re
-import sqlite3
-import tempfile
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError, OutputError
+from pipeline.errors import ConfigError
 from pipeline.output.accepted import AcceptedFailure
-from pipeline.output.index_tables import COLUMNS, LATER_WINS, LATEST, RESULT, SCHEMA
-from pipeline.output.record_keys import Kind, RecordKey, until_stopped
+from pipeline.output.index_database import IdFilter, IndexDatabase
+from pipeline.output.index_tables import COLUMNS, LATER_WINS, LATEST, RESULT, ROW, SCHEMA
+from pipeline.output.record_keys import KINDS, Kind, RecordKey, until_stopped
 from pipeline.records import LatestRecord
-from pipeline.stores.local import temporary_folder
 
 _PAGE = 500
 """Rows fetched at a time: other threads may query between two pages, and few rows are held in memory."""
@@ -29,10 +24,10 @@ _Row = tuple[str, int, str | None, int, int, str | None, str | None, int, int, s
 
 
 class Index:
-    """The last line of every id. Safe for use from any thread: one connection, one lock.
+    """The last line of every id. Safe for use from any thread.
 
-    `highest_run`: the highest run number in all lines and summaries. `agents`: the agents of all records.
-    `error_lines`: the number of error lines of owned ids.
+    `database`: its tables, and those of the modules that share the file. `highest_run`: the highest run number in all
+    lines and summaries. `agents`: the agents of all records. `error_lines`: the number of error lines of owned ids.
     """
 
     def __init__(self) -> None:
@@ -45,29 +40,22 @@ class Index:
         self._numbers: dict[str, int] = {}
         self._texts: list[str] = []
         self._same_as: dict[int, str] = {}
-        self._lock = threading.Lock()
-        try:
-            # the file is unlinked while it is open, so that not even kill -9 leaves it behind
-            with tempfile.TemporaryDirectory(prefix="pipeline-index-") as folder:
-                self._db = sqlite3.connect(
-                    Path(folder) / "index.sqlite3", isolation_level=None, check_same_thread=False
-                )
-                for statement in SCHEMA:
-                    self._db.execute(statement)
-        except (sqlite3.Error, OSError) as exc:
-            raise _no_room(exc) from exc
+        self._recorded = IdFilter()
+        self._met = IdFilter()
+        self.database = IndexDatabase(SCHEMA)
+        self.rows = self.database.rows
+        self.database.delay_inserts("met", "INSERT OR IGNORE INTO met", "(?)")
+        for table in KINDS:
+            self.database.delay_inserts(table, f"INSERT INTO {table}", ROW, LATER_WINS)
 
     def add(self, kind: Kind, record_keys: Iterable[RecordKey], *, where: str, owns: Callable[[str], bool]) -> None:
         """Add the lines of one file or part, in order; of ids that are not owned, only the run and the agent.
 
         Raise ConfigError that names `where` for a value that no run writes, TryLaterError once `is_stopped` is true.
         """
+        rows = self._rows(until_stopped(record_keys, self.is_stopped), kind == "errors", owns)
         try:
-            with self._lock, closing(self._db.cursor()) as cursor:
-                keys = until_stopped(record_keys, self.is_stopped)
-                cursor.executemany(LATER_WINS.format(kind), self._rows(keys, kind == "errors", owns))
-        except sqlite3.Error as exc:
-            raise _no_room(exc) from exc
+            self.database.insert_all(f"INSERT INTO {kind} VALUES {ROW} {LATER_WINS}", rows)
         except (UnicodeError, OverflowError) as exc:
             raise ConfigError(f"{where}: a line has a text or a number that no run has written: {exc}") from exc
 
@@ -101,16 +89,17 @@ class Index:
 
     def close(self) -> None:
         """Close the database, which releases the disk space."""
-        with self._lock:
-            self._db.close()
+        self.database.close()
 
     def latest(self, document_id: str) -> LatestRecord | None:
         """Return the last line of an id; None without any."""
+        if not self._recorded.may_hold(document_id):
+            return None
         if self._has_errors:
-            rows = self.rows(LATEST, document_id, document_id)
+            rows = self.database.rows_of(KINDS, LATEST, document_id, document_id)
             return self._to_latest(rows[0]) if rows else None
         # without error lines the views return the rows of the table, but take five times as long
-        for run, sha256, fingerprint, version, run_id in self.rows(RESULT, document_id):
+        for run, sha256, fingerprint, version, run_id in self.database.rows_of(KINDS, RESULT, document_id):
             return LatestRecord(
                 sha256, self.fingerprint_of(fingerprint), version, False, None, 0, run, self._texts[run_id]
             )
@@ -121,15 +110,19 @@ class Index:
         self.error_lines += key.reason is not None
         self._has_errors = self._has_errors or key.reason is not None
         self.agents.add(key.agent)
-        self.rows(LATER_WINS.format("errors" if key.reason is not None else "results"), *self._to_row(key))
+        self._recorded.add(key.id)
+        self.database.insert_later("errors" if key.reason is not None else "results", *self._to_row(key))
 
     def clear_archive_failure(self, archive_id: str) -> None:
         """Remove the failure of an archive that was now read completely; each of its documents has its own line."""
         self.rows("DELETE FROM errors WHERE id = ? AND run <= ?", archive_id, self.highest_run)
 
     def mark_met(self, document_id: str) -> bool:
-        """Mark the id as met in the input of this run; return True when it was met before."""
-        return self.inserted("INSERT OR IGNORE INTO met VALUES (?)", document_id) == 0
+        """Mark the id as met in the input of this run; return True when it was met before. For the reader's thread."""
+        is_met = self._met.add(document_id) and self.was_met(document_id)
+        if not is_met:
+            self.database.insert_later("met", document_id)
+        return is_met
 
     def was_met(self, document_id: str) -> bool:
         """Return True when `mark_met` was called for the id."""
@@ -235,6 +228,7 @@ class Index:
     def _rows(self, record_keys: Iterable[RecordKey], is_errors: bool, owns: Callable[[str], bool]) -> Iterator[_Row]:
         number = self._number
         agents = self.agents
+        recorded = self._recorded.add
         # unpacking is faster than attributes, and this loop runs once for every line of the output
         for key in record_keys:
             id, run, sha256, agent, variant, fingerprint, version, reason, runs, run_id, decided_by, question = key
@@ -242,6 +236,7 @@ class Index:
             if run > self.highest_run:
                 self.highest_run = run
             if owns(id):
+                recorded(id)
                 self.error_lines += is_errors
                 self._has_errors = self._has_errors or is_errors
                 # fmt: off
@@ -275,26 +270,3 @@ class Index:
             self._texts.append(text)
             number = self._numbers[text] = len(self._texts) - 1
         return number
-
-    def inserted(self, query: str, *values: object) -> int:
-        """Return the number of rows that a query has inserted."""
-        try:
-            with self._lock:
-                return self._db.execute(query, values).rowcount
-        except sqlite3.Error as exc:
-            raise _no_room(exc) from exc
-
-    def rows(self, query: str, *values: object) -> list[Any]:
-        """Return the rows of a query; public because copies.py has tables of its own in this file."""
-        try:
-            with self._lock:
-                return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as exc:
-            raise _no_room(exc) from exc
-
-
-def _no_room(exc: Exception) -> OutputError:
-    return OutputError(
-        f"the index of the output, in {temporary_folder()}: {exc};"
-        " it needs about 300 bytes of disk space per document, and 1 kB for one that is identical to another (TMPDIR)"
-    )

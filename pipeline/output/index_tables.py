@@ -19,7 +19,8 @@ from __future__ import annotations
 COLUMNS = "id, run, sha256, fingerprint, variant, version, reason, runs, run_id, decided_by"
 _TABLE = """CREATE TABLE {} (id TEXT PRIMARY KEY, run INTEGER, sha256 TEXT, fingerprint INTEGER, variant INTEGER,
     version TEXT, reason TEXT, runs INTEGER, run_id INTEGER, decided_by TEXT, question INTEGER) WITHOUT ROWID"""
-LATER_WINS = """INSERT INTO {} VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET (run, sha256, fingerprint,
+ROW = "(?,?,?,?,?,?,?,?,?,?,?)"
+LATER_WINS = """ON CONFLICT (id) DO UPDATE SET (run, sha256, fingerprint,
     variant, version, reason, runs, run_id, decided_by, question) = (excluded.run, excluded.sha256,
     excluded.fingerprint, excluded.variant, excluded.version, excluded.reason, excluded.runs, excluded.run_id,
     excluded.decided_by, excluded.question)

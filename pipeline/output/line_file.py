@@ -8,12 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import OutputError
-from pipeline.output.lines import check_length
+from pipeline.output.lines import MAX_LINE_BYTES, check_length
 from pipeline.stores import is_trouble, sync_folder
 from pipeline.stores.local import FILE_MODE
 
@@ -85,6 +85,20 @@ class LineFile:
         self._unsynced.append(line)
         if self.unsynced_since is None:
             self.unsynced_since = self._clock()
+
+    def append_all(self, lines: Sequence[bytes]) -> bool:
+        """Write several lines in one call; return False when nothing of them is written, as one may not be written."""
+        if self._torn or self.is_failing or any(len(line) > MAX_LINE_BYTES for line in lines):
+            return False
+        try:
+            self._write(b"".join(lines))
+        except OSError:
+            self._cut_back()
+            return False
+        self._unsynced += lines
+        if self.unsynced_since is None:
+            self.unsynced_since = self._clock()
+        return True
 
     def sync(self) -> None:
         """Make all appended lines durable; OutputError when that fails. In an outage it may be called again."""

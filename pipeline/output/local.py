@@ -10,7 +10,7 @@ a file of another shard count only under the gate, since other shards may want t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -63,7 +63,7 @@ class LocalBackend:
 
     @property
     def is_full(self) -> bool:
-        """True in an outage, in which lines are kept in memory."""
+        """True in an outage."""
         return any(file.is_failing for file in self._files.values())
 
     def unwritten(self, kind: Kind) -> int:
@@ -125,6 +125,10 @@ class LocalBackend:
         if kind not in self._files:
             raise InternalError(f"{self.where}: `start` comes before `append`")
         self._files[kind].append(line)
+
+    def append_results(self, records: Sequence[tuple[bytes, RecordKey]]) -> bool:
+        """Pass the lines of results to the kernel in one call."""
+        return "results" in self._files and self._files["results"].append_all([line for line, _ in records])
 
     def sync_due(self, now: float) -> None:
         """Sync the files whose oldest unsynced record is SYNC_AFTER_S old, or whose last sync failed."""

@@ -5,7 +5,7 @@ It must not change a step; the files themselves repeat steps that append (line_f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from pipeline.output.backend import OutputBackend
@@ -64,6 +64,10 @@ class PatientBackend:
     def append(self, line: bytes, key: RecordKey) -> None:
         """Append a line."""
         self._inner.append(line, key)
+
+    def append_results(self, records: Sequence[tuple[bytes, RecordKey]]) -> bool:
+        """Append several lines at once, if possible."""
+        return self._inner.append_results(records)
 
     def sync_due(self, now: float) -> None:
         """Sync the due files; a failed sync is repeated after its back-off."""

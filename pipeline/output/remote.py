@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -38,7 +38,6 @@ _log = logging.getLogger(__name__)
 
 PARTS = "parts"
 """The task (outage.py) of writing parts."""
-
 T = TypeVar("T")
 _TICK_S = 0.5
 
@@ -122,6 +121,10 @@ class RemoteBackend:
         """Add the line to the open part of its kind."""
         self._started.add("results" if key.reason is None else "errors", line, key)
 
+    def append_results(self, records: Sequence[tuple[bytes, RecordKey]]) -> bool:  # noqa: ARG002
+        """Return False: a line is added in memory."""
+        return False
+
     def sync_due(self, now: float) -> None:
         """Close the parts that are old enough; the uploader writes them."""
         if self._writer is not None:
@@ -191,14 +194,13 @@ class RemoteBackend:
 
     def remove(self, name: str) -> bool:
         """Delete the object."""
-        there = self._write(name, lambda: self.store.find(name) is not None)
+        is_found = self._write(name, lambda: self.store.find(name) is not None)
         self._write(name, partial(self._delete, name))
-        return there
+        return is_found
 
     def records(self, kind: Kind, *, since: int = 0) -> Records:
         """Read part by part, one in memory at a time; when one was deleted in between, list again to find its lines."""
-        finished = set[Part]()
-        has_deleted = True
+        finished, has_deleted = set[Part](), True
         while has_deleted:
             self._parts.refresh()
             parts = [part for part in self._parts.parts(kind) if part not in finished]

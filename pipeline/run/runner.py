@@ -35,10 +35,11 @@ from pipeline.run.plan import ExtractionPlan
 from pipeline.run.reader import ListingEnd, Reader
 from pipeline.run.selection.copy_records import end_copies
 from pipeline.run.shortage import run_thread
-from pipeline.run.stop_rules import FailureGuard, OutageTimer, StopReason, end_of
+from pipeline.run.stop_rules import OutageTimer, StopReason, end_of
 from pipeline.run.windows.cutting import Cut
 from pipeline.run.windows.long_documents import LongDocuments, PartOutcome
 from pipeline.run.workers.workforce import Workforce
+from pipeline.run.writing import OutcomeWriter
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +64,11 @@ class Runner:
         self._reader = self._feeder = self._new_reader(job.entries, job.selection)
         self.backlog = Backlog(lambda id: self.plan.query_for(id).resolved.variant if job.budget is None else "")
         self.flight = Flight(max_bytes=job.config.max_in_flight_bytes)
-        self._guard, self._outage_timer, self._pace = FailureGuard(job.config), OutageTimer(job.config), Pace(clock)
+        self._writer, self._outage_timer, self._pace = OutcomeWriter(self), OutageTimer(job.config), Pace(clock)
         self.ready, self.is_listing_complete, self._reading, self._stops_at_once = False, False, True, False
         self._workforce = Workforce(job, start=self._start, report=self._events.put)
         self.long = LongDocuments(self, clock)
-        self._written_count, self._was_full = 0, False
-        self._refresh_now, self.end_wait = threading.Event(), EndWait(clock)
+        self._was_full, self._refresh_now, self.end_wait = False, threading.Event(), EndWait(clock)
 
     @property
     def in_flight(self) -> int:
@@ -139,12 +139,13 @@ class Runner:
         return nothing_waits and self.in_flight == 0 and not self.long.documents
 
     def _handle_events(self, timeout_s: float) -> None:
-        """Wait for the first event, then handle all that are queued."""
+        """Wait for the first event, handle all that are queued, and write their outcomes."""
         with suppress(Empty):
             event = self._events.get(timeout=timeout_s)
             while True:
                 self._handle(event)
                 event = self._events.get_nowait()
+        self._writer.write_waiting()
 
     def _handle(self, event: object) -> None:
         if isinstance(event, Entry):
@@ -196,25 +197,18 @@ class Runner:
             return
         elif isinstance(outcome, Unchanged):
             self.run_counts.unchanged += 1
-        elif not isinstance(outcome, (Result, Failure)) or not self.write(outcome):
+        elif isinstance(outcome, (Result, Failure)):
+            self._writer.add(finished, outcome)
             return
         self.job.watcher.outcome(finished)
 
     def write(self, outcome: Result | Failure, *, is_copy: bool = False) -> bool:
-        """Write the outcome's line; return False, and end the run, when that fails. The failure guard skips copies."""
-        outcome = self.job.doubtful_unversioned(outcome)
-        if (end := end_of(partial(self.job.output.write, outcome))) is not None:
-            self.run_counts.left += 1
-            self.finish(end)
-            return False
-        self.run_counts.failed += isinstance(outcome, Failure)
-        self.run_counts.done += isinstance(outcome, Result)
-        self._written_count += 1
-        if self._written_count % self.job.config.refresh_every == 0:
-            self._refresh_now.set()
-        if not is_copy:
-            self.finish(self._guard.add(outcome))
-        return True
+        """Write an outcome now; return False when that ended the run."""
+        return self._writer.write(outcome, is_copy=is_copy)
+
+    def refresh_now(self) -> None:
+        """Look for a change of the configuration or the servers at once."""
+        self._refresh_now.set()
 
     def _sync(self) -> None:
         """Sync the records that are due; an error of the disk or the store ends the run."""

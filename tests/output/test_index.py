@@ -215,7 +215,7 @@ from pipeline.errors import OutputError
 from pipeline.output.index import Index
 from pipeline.output.record_keys import RecordKey
 index = Index()
-index._db.execute("PRAGMA cache_size=10")
+index.database._db.execute("PRAGMA cache_size=10")
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
     for number in range(30000):
