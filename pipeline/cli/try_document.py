@@ -26,6 +26,7 @@ from pipeline.records import Entry
 from pipeline.run.plan import ExtractionPlan, address_warnings, build_plan, schema_warnings
 from pipeline.run.refresh import Refresher
 from pipeline.run.runner import start_thread
+from pipeline.run.stop_rules import OutageTimer
 from pipeline.terminal import hanging, unwrapped_or_width, wants_colour, write_out
 
 EXAMPLES = """examples:
@@ -102,7 +103,9 @@ def _entries(app: AppConfig, names: Sequence[str]) -> Iterator[Entry]:
 
 def _find_server(app: AppConfig, plan: ExtractionPlan, *, stop: threading.Event) -> None:
     """Return when a provider is available; raise ConfigError or TryLaterError with the cause when none is."""
-    Refresher(app, load=lambda: app, stop=stop).establish(plan, start=start_thread)
+    timer = OutageTimer(replace(app.runner, max_outage_s=app.runner.startup_wait_s))
+    timer.begin(0.0)
+    Refresher(app, load=lambda: app, stop=stop).establish(plan, start=start_thread, log_wait=timer.log_start)
     trouble = plan.client.trouble
     if trouble is not None:
         raise TryLaterError(f"no provider is available: {trouble.message}")

@@ -84,8 +84,8 @@ def _overhead(spent: Overhead | None) -> str:
 
 
 def _limit(concurrency: Concurrency | None) -> str:
-    """Return the concurrency limit at the end of the run and its reason; "" when the user has set it."""
-    if not concurrency or concurrency.reason == "set":
+    """Return the concurrency limit at the end of the run and its reason; "" for one that was set or not measured."""
+    if not concurrency or concurrency.reason in ("", "set"):
         return ""
     return f"{concurrency.limit} requests at a time: {concurrency.reason}"
 

@@ -94,7 +94,7 @@ class AdaptiveLimit:
     ceiling: int
     timeout_s: float = math.inf
     value: int = START
-    reason: str = "start value"
+    reason: str = ""
     occupied_slots: int = 0
     _window: _Window = field(default_factory=lambda: _Window(0.0, 0.0, START))
     _next_step: Callable[[float, float], None] | None = None

@@ -74,7 +74,7 @@ class AdaptiveLimits:
 
     def __init__(self, *, ceiling: int, most: int = 1 << 15) -> None:
         self.value = 1
-        self.reason = "start value"
+        self.reason = ""
         self._ceiling = max(1, ceiling)
         self._most = max(1, most)
         self._servers: list[Server] = []
@@ -133,12 +133,10 @@ class AdaptiveLimits:
 
 
 def _reason(limits: Sequence[tuple[str, AdaptiveLimit]]) -> str:
-    """Return the reason of the limit if there is one server, else the limits of the first four servers."""
+    """Return the reason if there is one server, else the limits of the first four; "" before anything is measured."""
     if len(limits) == 1:
         return limits[0][1].reason
-    return (
-        ", ".join(f"{endpoint.partition('://')[2]} {limit.allowed}" for endpoint, limit in limits[:4]) or "start value"
-    )
+    return ", ".join(f"{endpoint.partition('://')[2]} {limit.allowed}" for endpoint, limit in limits[:4])
 
 
 def limit_of(config: RunnerConfig) -> Limit:

@@ -16,6 +16,7 @@ from pipeline.run.display.status import RunStatus
 from pipeline.run.document.process import Finished
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.selection.selection import Selection
+from pipeline.run.stop_rules import LogWait
 from pipeline.run.windows.cutting import EarlierAnswers
 from pipeline.stores import OutageRetry
 
@@ -37,7 +38,7 @@ class Supervisor(Protocol):
     Slow work is passed to `start`, which runs it in a thread of its own.
     """
 
-    def establish(self, plan: ExtractionPlan, *, start: Start) -> None: ...
+    def establish(self, plan: ExtractionPlan, *, start: Start, log_wait: LogWait) -> None: ...
 
     def refresh(self, *, start: Start) -> ExtractionPlan | None: ...
 

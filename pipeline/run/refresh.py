@@ -17,6 +17,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 from pipeline.agents import Agent, load_agent
@@ -26,6 +28,7 @@ from pipeline.errors import ConfigError
 from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Start
 from pipeline.run.plan import ExtractionPlan, build_plan
+from pipeline.run.stop_rules import LogWait
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ class Refresher:
         self._watched_files = tuple(watched_files)
         self._known_versions = self._versions()
 
-    def establish(self, plan: ExtractionPlan, *, start: Start) -> None:
+    def establish(self, plan: ExtractionPlan, *, start: Start, log_wait: LogWait) -> None:
         """Return when each variant has an available provider, or when the run has to wait for one.
 
         Raise ConfigError when a first provider has an error that remains, no other can replace it, and the run resumes
@@ -70,14 +73,23 @@ class Refresher:
         plan.client.quarantine()
         is_available: dict[Provider, bool] = {}
         for order in plan.client.orders.values():
-            self._establish(plan, order, is_available=is_available, start=start)
+            self._establish(plan, order, is_available=is_available, start=start, log_wait=log_wait)
 
     def _establish(
-        self, plan: ExtractionPlan, order: Sequence[Provider], *, is_available: dict[Provider, bool], start: Start
+        self,
+        plan: ExtractionPlan,
+        order: Sequence[Provider],
+        *,
+        is_available: dict[Provider, bool],
+        start: Start,
+        log_wait: LogWait,
     ) -> None:
-        for provider in order:
+        runner = self._app.runner
+        for provider, fallback in zip_longest(order, order[1:]):
             if provider not in is_available:
-                is_available[provider] = self._wait_for(provider, self._app.runner.startup_wait_s, start=start)
+                patience_s = runner.startup_wait_s if fallback else min(runner.startup_wait_s, runner.max_outage_s)
+                log = partial(_log_wait, log_wait, plan, provider, fallback=fallback)
+                is_available[provider] = self._wait_for(provider, patience_s, start=start, log_wait=log)
             if is_available[provider]:
                 self._log_fallback(order[0], provider)
                 return
@@ -129,7 +141,7 @@ class Refresher:
             return None
         plan = build_plan(app, stop=self._stop, agent=agent, before=former_plan)
         plan.client.quarantine()
-        if not self._wait_for(plan.client.first, 0.0, start=start):
+        if not self._wait_for(plan.client.first, 0.0, start=start, log_wait=lambda: None):
             self._reject(plan, versions)
             return None
         self._log(former_plan, plan, changes=changes)
@@ -151,7 +163,7 @@ class Refresher:
         """Return the version of each watched file, in order; None for one that is missing."""
         return [_version(path) for path in self._watched_files]
 
-    def _wait_for(self, provider: Provider, patience_s: float, *, start: Start) -> bool:
+    def _wait_for(self, provider: Provider, patience_s: float, *, start: Start, log_wait: Callable[[], None]) -> bool:
         """Return True as soon as one replica passes its preflight.
 
         Return False when the time is up and no preflight is running, or when one replica refuses the settings and no
@@ -172,8 +184,7 @@ class Refresher:
             if now >= dead_end_at or (now >= deadline and not is_checking):
                 return False
             if not is_checking:
-                announcement = f"waiting up to {patience_s:g} s for provider"
-                self._log_once(f"{announcement} {provider.complaint}", subject=f"{announcement} {provider.name}")
+                log_wait()
             provider.retry_within(MAX_START_PAUSE_S)
             if self._stop.wait(LOOK_S):
                 return False
@@ -209,10 +220,10 @@ class Refresher:
         )
         return former
 
-    def _log_once(self, message: str, *, subject: str = "") -> None:
-        """Log the warning, unless this message, or one about the same `subject`, was logged before."""
-        if (subject or message) not in self._logged:
-            self._logged.add(subject or message)
+    def _log_once(self, message: str) -> None:
+        """Log the warning, unless it was written before."""
+        if message not in self._logged:
+            self._logged.add(message)
             logger.warning("%s", message)
 
     def _log(self, former_plan: ExtractionPlan, new_plan: ExtractionPlan, *, changes: list[str]) -> None:
@@ -231,6 +242,14 @@ class Refresher:
             "variant": new_fields["variant"],
         }
         logger.info("provider switched", extra=fields)
+
+
+def _log_wait(log_wait: LogWait, plan: ExtractionPlan, provider: Provider, *, fallback: Provider | None) -> None:
+    """Log the wait for a provider; without a fallback, with the message of an outage, which it is a part of."""
+    if fallback is not None:
+        log_wait(provider.complaint, fallback.name)
+    elif (trouble := plan.client.trouble) is not None:
+        log_wait(trouble.message, None)
 
 
 def _log_fields(plan: ExtractionPlan) -> dict[str, str]:

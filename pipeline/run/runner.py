@@ -227,7 +227,8 @@ class Runner:
         if self.job.until is not None and now >= self.job.until:
             self.end_wait.limit(self.job.config.grace_s)
             self.finish(StopReason("stopped by --max-duration"))
-        self.finish(self._outage_timer.watch(self.plan.client.trouble if self.ready else None, now))
+        if (trouble := self.plan.client.trouble) is None or self.backlog or self.in_flight or self.long.documents:
+            self.finish(self._outage_timer.watch(trouble, now, examined=self.ready))
 
     def _dispatch(self) -> None:
         """Send entries and windows to workers while there is room."""
@@ -275,7 +276,7 @@ class Runner:
         start_thread(lambda: run_thread(body, self._events.put, name=name), name)
 
     def _probe(self) -> None:
-        self.job.supervisor.establish(self.plan, start=self._start)
+        self.job.supervisor.establish(self.plan, start=self._start, log_wait=self._outage_timer.log_start)
         self._events.put("ready")
         self._start(self._refresh, "refresher")
         while not self._stop.wait(PROBE_TICK_S):

@@ -15,6 +15,8 @@ from pipeline.records import Failure, Result
 logger = logging.getLogger(__name__)
 
 ABORT_WINDOW = 500
+REPEAT_S = 30.0
+"""Seconds until another cause of one outage is logged: its first requests and probes fail with different texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,29 +121,55 @@ class _FailureCounter:
         return StopReason(message, EXIT_FAILURES)
 
 
+LogWait = Callable[[str, str | None], None]
+"""Logs the wait for a provider at the start: the reason, and the name of the fallback that is tried next, if any."""
+
+
 class OutageTimer:
     """The time limits while no provider is available: one for outages, one for configuration errors.
 
-    `since`: when the wait began; None while a provider is available.
+    `since`: when the outage began; None while a provider is available. The wait at the start of a run is part of it,
+    from the first document on: a run without documents to send needs no provider.
     """
 
     def __init__(self, config: RunnerConfig) -> None:
         self.since: float | None = None
+        self._waiting_since: float | None = None
         self._refused_since: float | None = None
-        self._logged: tuple[float, str] | None = None
+        self._logged: tuple[float, str, float] | None = None
         self._config = config
 
-    def watch(self, trouble: Trouble | None, now: float) -> StopReason | None:
-        """Return the reason to stop when the run has waited for too long; log the wait's beginning, causes and end."""
+    def begin(self, now: float) -> float:
+        """Begin to wait, unless a document waits already; return the time since which one waits."""
+        self._waiting_since = now if self._waiting_since is None else self._waiting_since
+        return self._waiting_since
+
+    def log_start(self, message: str, fallback: str | None) -> None:
+        """Log the wait for a first provider, with the time until its fallback is tried, else until the run ends."""
+        if self._waiting_since is None:
+            return
+        if fallback is None:
+            self._log(self._config.max_outage_s, message, self._waiting_since)
+        else:
+            message = f"{message}; the fallback {fallback} is tried next"
+            self._log(self._config.startup_wait_s, message, self._waiting_since)
+
+    def watch(self, trouble: Trouble | None, now: float, *, examined: bool = True) -> StopReason | None:
+        """Return the reason to stop when the run has waited for too long; log the wait's beginning, causes and end.
+
+        `examined`: the preflights at the start are over. Call it only while a document waits, or without trouble.
+        """
         if trouble is None:
             if self.since is not None:
                 logger.info("resuming", extra={"waited_s": round(now - self.since, 1)})
-            self.since = self._refused_since = self._logged = None
+            self.since = self._waiting_since = self._refused_since = self._logged = None
+            return None
+        wait_began = self.begin(now)
+        if not examined:
             return None
         patience_s = self._config.config_grace_s if trouble.dead_end else self._config.max_outage_s
-        self.since = now if self.since is None else self.since
-        self._log(patience_s, trouble.message)
-        wait_began = self.since
+        self.since = wait_began
+        self._log(patience_s, trouble.message, now)
         if trouble.dead_end:
             # an outage can turn into a dead end (an ingress answers 404 meanwhile): the grace starts now
             wait_began = self._refused_since = now if self._refused_since is None else self._refused_since
@@ -151,10 +179,13 @@ class OutageTimer:
             return None
         return StopReason.of_error(TryLaterError(f"no provider was available for {patience_s:g} s: {trouble.message}"))
 
-    def _log(self, patience_s: float, message: str) -> None:
-        """Log the cause of waiting and the time limit, whenever one of the two has changed."""
-        if (patience_s, message) == self._logged:
-            return
-        now = "" if self._logged is None else "now "
-        logger.warning("no provider is available, %swaiting up to %g s: %s", now, patience_s, message)
-        self._logged = (patience_s, message)
+    def _log(self, patience_s: float, message: str, now: float) -> None:
+        """Log the cause of waiting and the time limit when the limit changes; another cause once in 30 s."""
+        if self._logged is not None:
+            logged_patience_s, logged_message, logged_at = self._logged
+            is_recent = now - logged_at < REPEAT_S
+            if patience_s == logged_patience_s and (is_recent or message == logged_message):
+                return
+        again = "" if self._logged is None else "now "
+        logger.warning("no provider is available, %swaiting up to %g s: %s", again, patience_s, message)
+        self._logged = (patience_s, message, now)

@@ -51,6 +51,14 @@ def test_example_document_of_a_new_project_becomes_a_valid_record(project: Place
     assert line["id"] == "example.txt" and line["output"]["summary"]
 
 
+def test_one_failure_of_a_few_documents_is_no_failed_run(project: Place) -> None:
+    """A newcomer's folder holds a few documents: the run names the failure and ends with 0."""
+    (project.folder / "inbox" / "empty.txt").write_text("", encoding="utf-8")
+    ran = project.call("run")
+    assert ran.code == 0, ran.err
+    assert "FINISHED WITH FAILURES: 2 found, 1 done, 1 failed" in ran.out
+
+
 def test_files_of_a_new_project_match_their_schemas(project: Place) -> None:
     """They load, and each names a schema in the project that it fits."""
     app = load_config(project.folder / "config" / "default.yaml", environ={})

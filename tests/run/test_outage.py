@@ -5,6 +5,7 @@ The run waits for a missing server, detects a document that the server cannot pr
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -79,12 +80,47 @@ def test_run_waits_for_a_server_that_starts_late(place: Place, server: FakeLLM) 
     child = place.start("run")
     assert child.process.stderr is not None
     warning = next(line for line in child.process.stderr if "waiting up to" in line)
-    assert f"waiting up to 10 s for provider vllm ({server.url}): connection_error" in warning
+    assert f"no provider is available, waiting up to 3600 s: vllm ({server.url}): connection_error" in warning
     server.up()
     ran = child.end()
     assert ran.code == 0, ran.err
     assert "waiting up to" not in ran.err
     assert place.done() == dict.fromkeys(names, 1)
+
+
+def test_dead_server_is_reported_once_with_one_limit(place: Place, server: FakeLLM) -> None:
+    """The wait for the first provider is part of the outage, whose limit is `max_outage_s`."""
+    place.documents(1)
+    server.down()
+    ran = place.call("run", "--set", "runner.startup_wait_s=0.2", "--set", "runner.max_outage_s=1")
+    assert ran.code == 3, ran.err
+    assert re.findall(r"(?:up to|available for) (\S+) s:", ran.err)[0] == "1"
+    assert ran.err.count("waiting up to") == 1
+
+
+def test_wait_before_a_fallback_names_it(place: Place, server: FakeLLM) -> None:
+    """The wait for the first provider ends with the fallback, not with the run."""
+    place.documents(1)
+    settings = {
+        "fallback": "[spare]",
+        "providers.spare.type": "vllm",
+        "providers.spare.base_url": server.url,
+        "vllm.base_url": refusing_url(),
+        "runner.startup_wait_s": "0.2",
+    }
+    ran = place.call("run", *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")))
+    assert ran.code == 0, ran.err
+    assert "waiting up to 0.2 s: vllm" in ran.err
+    assert "; the fallback spare is tried next" in ran.err
+
+
+def test_dead_server_is_not_reported_when_no_document_waits(place: Place, server: FakeLLM) -> None:
+    """A run whose documents are all done needs no server, and reports nothing about it."""
+    place.documents(3)
+    place.run()
+    server.down()
+    ran = place.run()
+    assert "WARNING no provider" not in ran.err
 
 
 def test_only_the_poisoned_document_fails(place: Place, server: FakeLLM) -> None:

@@ -12,11 +12,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import partial
 
 import pytest
+from raw_server import refusing_url
 from terminals import Terminal
 
 from pipeline import logs
+from pipeline.config.loading import load_config
 from pipeline.llm.sharing import LoadConflict
 from pipeline.report.stats import RunStats
 from pipeline.run.display.observer import Display
@@ -28,7 +31,8 @@ from pipeline.run.display.progress import (
     make_progress,
 )
 from pipeline.run.display.rates import ProgressState, Rates, RateWindow
-from pipeline.run.display.status import RunStatus, total_documents
+from pipeline.run.display.status import RunStatus, total_documents, waiting_for
+from pipeline.run.plan import build_plan
 from pipeline.run.windows.long_counts import LongStatus
 
 log = logging.getLogger("pipeline.test")
@@ -233,6 +237,25 @@ def waiting_lines(message: str, *, width: int) -> list[str]:
     """Return the lines of the block that explain a wait."""
     lines = block_lines(ProgressState(waiting_for=message), Rates(0, 0, 0, None), width=width)
     return [line for style, line in lines if style == "yellow"]
+
+
+def test_wait_at_the_start_names_the_refusing_server() -> None:
+    """Before the first preflight has ended the wait is for the preflight, then for the server."""
+    app = load_config(environ={}, overrides={"provider": "vllm", "vllm.base_url": refusing_url(), "vllm.model": "m"})
+    client = build_plan(app, stop=threading.Event()).client
+    client.quarantine()
+    reason = partial(waiting_for, client, ready=False, is_outage=False, output=None, stopping=False)
+    assert reason() == "preflight of the providers"
+    client.recover(lambda body, _: body())
+    assert "Connection refused" in (reason() or "")
+    client.close()
+
+
+@pytest.mark.parametrize("reason", ["", "set"])
+def test_limit_that_nothing_changed_has_no_reason(reason: str) -> None:
+    """The start value, and one that the user has set, need no explanation."""
+    lines = block_lines(ProgressState(limit=4, limit_reason=reason), Rates(0, 0, 0, None), width=80)
+    assert any("in flight  tokens/s" in line for _, line in lines), lines
 
 
 def test_escape_sequences_in_a_reason_are_spelled_out() -> None:

@@ -100,6 +100,51 @@ def test_outage_timer_logs_each_change_of_cause(caplog: pytest.LogCaptureFixture
     ]
 
 
+def test_causes_that_change_within_seconds_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A request and the probe after it fail with different texts; a cause that remains is logged after 30 s."""
+    patience = OutageTimer(RunnerConfig(max_outage_s=60))
+    other = Trouble(False, "it does not answer")
+    for trouble, now in [(OUTAGE, 0), (other, 1), (OUTAGE, 2), (other, 29), (other, 30), (other, 31)]:
+        patience.watch(trouble, now)
+    assert [record.getMessage() for record in caplog.records] == [
+        "no provider is available, waiting up to 60 s: it refuses connections",
+        "no provider is available, now waiting up to 60 s: it does not answer",
+    ]
+
+
+def test_wait_at_the_start_is_part_of_the_outage() -> None:
+    """The limit counts from the first waiting document, not from the end of the preflights."""
+    patience = OutageTimer(RunnerConfig(max_outage_s=60))
+    assert patience.watch(OUTAGE, 5, examined=False) is None
+    assert patience.since is None
+    assert patience.watch(OUTAGE, 64) is None
+    assert patience.since == 5
+    assert patience.watch(OUTAGE, 66) is not None
+
+
+def test_wait_at_the_start_ends_with_the_first_available_provider() -> None:
+    """A later outage has the whole limit again."""
+    patience = OutageTimer(RunnerConfig(max_outage_s=60))
+    patience.watch(OUTAGE, 0, examined=False)
+    patience.watch(None, 50)
+    assert patience.watch(OUTAGE, 100) is None
+    assert patience.watch(OUTAGE, 159) is None
+    assert patience.watch(OUTAGE, 161) is not None
+
+
+def test_wait_is_not_logged_before_a_document_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """A run that has nothing to send needs no provider."""
+    patience = OutageTimer(RunnerConfig(max_outage_s=60, startup_wait_s=7))
+    patience.log_start("it refuses connections", None)
+    assert not caplog.records
+    patience.begin(0.0)
+    patience.log_start("it refuses connections", "spare")
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "no provider is available, waiting up to 7 s: it refuses connections; the fallback spare is tried next"
+    )
+
+
 @pytest.mark.parametrize(
     ("observed", "ends_at"),
     [

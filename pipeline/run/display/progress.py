@@ -110,7 +110,7 @@ def block_lines(state: ProgressState, rates: Rates, *, width: int, cells: str = 
     speed = [f"{rates.documents:.2f}/s", f"after {_clock_text(state.elapsed_s)}"]
     speed += [f"{_clock_text(rates.eta_s)} left"] if rates.eta_s is not None else []
     speed.append(f"{state.in_flight} of {state.limit} in flight")
-    speed += [f"({state.limit_reason})"] if state.limit_reason else []
+    speed += [f"({state.limit_reason})"] if state.limit_reason not in ("", "set") else []
     speed.append(f"tokens/s {rates.tokens_in:,.0f} in, {rates.tokens_out:,.0f} out")
     speed += [f"server queue {state.queue_s:.1f} s"] if state.queue_s is not None else []
     lines = [("bold", line) for line in _flow(head, width - 1)] + [("", line) for line in _flow(speed, width - 1)]

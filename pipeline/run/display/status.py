@@ -94,9 +94,9 @@ def waiting_for(client: Failover, *, ready: bool, is_outage: bool, output: str |
         return "requests in flight; a second Ctrl-C stops at once"
     model = client.load_conflict
     conflict_text = model.short(datetime.now(timezone.utc)) if model is not None else None
-    if not ready:
-        return conflict_text or "preflight of the providers"
-    if output is not None or conflict_text is not None:
+    if ready and (output is not None or conflict_text is not None):
         return output or conflict_text
-    trouble = client.trouble if is_outage else None
-    return trouble.message if trouble else None
+    trouble = client.trouble if is_outage or (not ready and client.examined) else None
+    if trouble is not None:
+        return conflict_text or trouble.message
+    return None if ready else conflict_text or "preflight of the providers"
