@@ -22,7 +22,7 @@ from pipeline.run.windows.open_documents import OpenDocument
 __all__ = ["narrow", "parts"]
 
 SHORT = -1
-LONG = SimpleNamespace(document=SimpleNamespace(text=""))
+LONG = SimpleNamespace(document=SimpleNamespace(text=""), size_bytes=0)
 
 
 class Ticks:
@@ -92,7 +92,7 @@ class Ticks:
         if self._documents[number] == SHORT:
             return
         if not (self._open.free_place(entry) or self._open.may_open(self.most_in_flight)):
-            self._open.park(entry, windows=self._documents[number])
+            self._open.park(entry, windows=self._documents[number], size_bytes=LONG.size_bytes)
             return
         document = OpenDocument(cast(Any, LONG), cast(Any, SimpleNamespace(client=None)), 0.0)
         document.waiting = [Window(Span(at, at + 1)) for at in range(self._documents[number])]

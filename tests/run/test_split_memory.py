@@ -16,6 +16,9 @@ from test_split import expected, items, narrow, parts, prepared, run
 
 from pipeline.errors import InternalError
 from pipeline.long.windows import Span
+from pipeline.records import Entry
+from pipeline.run.windows.cutting import Window
+from pipeline.run.windows.open_documents import MOST_OPEN_BYTES, OpenDocument, OpenDocuments
 from pipeline.run.windows.stored_answers import StoredAnswers
 from pipeline.run.workers.workforce import Workforce
 from pipeline.window_answers import WindowAnswer
@@ -79,3 +82,28 @@ def test_a_waiting_worker_thread_keeps_no_outcome() -> None:
     with pytest.raises(SystemExit):
         threads[0]()
     assert waiting.get() == "released"
+
+
+def test_large_texts_wait_while_there_are_windows_enough() -> None:
+    """Sixteen documents of 8 MB would take 128 MB; a parked one that is read again counts, too."""
+    documents = OpenDocuments()
+
+    def opened(windows: int) -> OpenDocument:
+        long = cast(Any, SimpleNamespace(size_bytes=MOST_OPEN_BYTES // 2))
+        return OpenDocument(long, cast(Any, None), 0.0, waiting=[Window(Span(at, at + 1)) for at in range(windows)])
+
+    assert documents.may_open(4)
+    documents.open(opened(3))
+    assert documents.may_open(4)
+    documents.open(opened(3))
+    assert not documents.may_open(4)
+    assert documents.may_open(7)
+    entry = Entry("parked", "", None, 1, "text", bytes)
+    documents.park(entry, windows=9, size_bytes=MOST_OPEN_BYTES // 2)
+    assert documents.unpark(4) is None
+    documents.close(documents._open[0])
+    unparked = documents.unpark(4)
+    assert unparked is not None
+    assert not documents.may_open(4)
+    assert documents.free_place(unparked)
+    assert documents.may_open(4)

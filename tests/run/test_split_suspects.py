@@ -52,7 +52,7 @@ def test_parked_documents_are_read_again_however_many_wait() -> None:
     runner.long = documents = LongDocuments(cast(Any, runner), clock=lambda: 0.0)
     for number in range(parked):
         entry = Entry(str(number), "", None, 0, "text", bytes)
-        documents._open.park(entry, windows=3)
+        documents._open.park(entry, windows=3, size_bytes=0)
     for _ in range(parked):
         assert documents.send_one(lambda: send_entry(cast(Any, runner), cast(Any, None)))
         documents._open.free_place(cast(Any, SimpleNamespace(id=sent[-1])))

@@ -84,7 +84,8 @@ class LongDocuments:
         self._runner.job.watcher.outcome(finished)
         self._runner.finish(end_of(self._runner.job.output.open_windows))
         if not (self._open.free_place(finished.entry) or self._open.may_open(self._runner.most_in_flight)):
-            self._open.park(changed(cut.long.entry, earlier_failure=cut.long.earlier_failure), windows=len(cut.spans))
+            entry = changed(cut.long.entry, earlier_failure=cut.long.earlier_failure)
+            self._open.park(entry, windows=len(cut.spans), size_bytes=cut.long.size_bytes)
             return
         document = OpenDocument.of(cut, plan, now=self._clock())
         self._open.open(document)

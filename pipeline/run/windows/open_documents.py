@@ -7,9 +7,10 @@
 
 1. The open documents take turns: each gives its next window, in the order of its text. So a document of a thousand
    windows holds up no other one, and the servers are busy to its end.
-2. Sixteen documents may be open, or more while fewer windows wait than requests may be in flight: documents of three
-   windows would else leave most of many slots idle. One more that turns out to be long is parked: its text is dropped,
-   and its entry is read again, once, when it may be opened. While 64 are parked, no new documents are read.
+2. Sixteen documents with texts of 48 MB may be open, or more while fewer windows wait than requests may be in flight:
+   documents of three windows would else leave most of many slots idle. One more that turns out to be long is parked:
+   its text is dropped, and its entry is read again, once, when it may be opened. While 64 are parked, no new documents
+   are read.
 3. A window that fails ends its document: answers in flight are kept, and nothing further is sent.
 
 It starts nothing and writes nothing: windows/long_documents.py does.
@@ -21,6 +22,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.llm.provider import LOSSES_BEFORE_ALONE
@@ -35,6 +37,8 @@ from pipeline.run.windows.window_outcome import recut
 
 MOST_OPEN = 16
 MOST_PARKED = 64
+MOST_OPEN_BYTES = 48 << 20
+"""Together with reading, two at a time, this keeps documents of 8 MB below 150 MB."""
 BYTES_PER_WINDOW = 300
 """The memory of a window that waits or is answered: its place, in the lists and sets of its document, as measured."""
 
@@ -179,6 +183,14 @@ class OpenDocument:
         return changed(failure, attempts=attempts, usage=tokens)
 
 
+class _Parked(NamedTuple):
+    """A document that is read again when it may be opened: its windows, and the memory of its text."""
+
+    entry: Entry
+    windows: int
+    size_bytes: int
+
+
 class OpenDocuments:
     """All open documents, in the order of their turns, and the parked ones."""
 
@@ -186,9 +198,9 @@ class OpenDocuments:
         self.in_flight = 0
         """Requests in flight for windows, and documents that are being merged."""
         self._open: deque[OpenDocument] = deque()
-        self._parked: deque[tuple[Entry, int]] = deque()
-        self._returning: dict[str, int] = {}
-        """The windows of the parked documents that are being read again, by id: each has its place."""
+        self._parked: deque[_Parked] = deque()
+        self._returning: dict[str, _Parked] = {}
+        """The parked documents that are being read again, by id: each has its place."""
 
     def __len__(self) -> int:
         """The number of documents, open and parked."""
@@ -218,8 +230,10 @@ class OpenDocuments:
 
     def may_open(self, limit: int) -> bool:
         """Return True when one more document may be open while `limit` requests may be in flight."""
-        is_one_of_few = len(self._open) + len(self._returning) < MOST_OPEN
-        return is_one_of_few or self.waiting + sum(self._returning.values()) < limit
+        returning = self._returning.values()
+        has_place = len(self._open) + len(returning) < MOST_OPEN
+        has_memory = self.size_bytes + sum(parked.size_bytes for parked in returning) < MOST_OPEN_BYTES
+        return (has_place and has_memory) or self.waiting + sum(parked.windows for parked in returning) < limit
 
     def open(self, document: OpenDocument) -> None:
         """Add a document; its turn comes after those of the others."""
@@ -229,16 +243,17 @@ class OpenDocuments:
         """Remove a document that has ended or must be read again."""
         self._open.remove(document)
 
-    def park(self, entry: Entry, *, windows: int) -> None:
-        """Keep the entry of a document that may not be open yet."""
-        self._parked.append((changed(entry, is_long=True), windows))
+    def park(self, entry: Entry, *, windows: int, size_bytes: int) -> None:
+        """Keep the entry of a document that may not be open yet. `size_bytes`: the memory of its text."""
+        self._parked.append(_Parked(changed(entry, is_long=True), windows, size_bytes))
 
     def unpark(self, limit: int) -> Entry | None:
         """Remove and return an entry that may be opened now; its place is kept until `has_read`."""
         if not self._parked or not self.may_open(limit):
             return None
-        entry, self._returning[entry.id] = self._parked.popleft()
-        return entry
+        parked = self._parked.popleft()
+        self._returning[parked.entry.id] = parked
+        return parked.entry
 
     def free_place(self, entry: Entry) -> bool:
         """Free the place of a document that was parked and read again; return False for any other document."""
