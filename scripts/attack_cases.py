@@ -8,6 +8,7 @@ from typing import Any
 
 import evil_documents as evil
 import evil_files as files
+import evil_office as office
 import evil_ollama
 from evil_servers import COMPLETIONS, MARK, PAGES, Reply
 
@@ -57,24 +58,24 @@ _FILES = (
     _attack("gzip_members", "evil.jsonl.gz", files.gzip_members, *UNREADABLE, None),
     _attack("pdf_forms", "evil.pdf", files.pdf_of_forms, *UNREADABLE),
     _attack("pdf_circle", "evil.pdf", files.pdf_of_a_circle, *UNREADABLE),
-    _attack("docx_bomb", "evil.docx", files.word_bomb, *UNREADABLE),
-    _attack("docx_paragraphs", "evil.docx", files.word_of_paragraphs, *UNREADABLE, None),
-    _attack("docx_entities", "evil.docx", files.word_of_entities, *UNREADABLE),
-    _attack("docx_nested", "evil.docx", files.word_nested, *UNREADABLE),
-    _attack("xlsx_strings", "evil.xlsx", files.workbook_of_strings, *UNREADABLE, None),
-    _attack("xlsx_one_string", "evil.xlsx", files.workbook_of_one_string, *UNREADABLE),
-    _attack("xlsx_empty_rows", "evil.xlsx", files.workbook_of_empty_rows, *UNREADABLE, None),
-    _attack("xlsx_columns", "evil.xlsx", files.workbook_of_columns, *UNREADABLE, None),
-    _attack("pptx_one_slide", "evil.pptx", files.slides_of_one_part, *UNREADABLE),
-    _attack("parquet_dictionary", "evil.parquet", files.parquet_of_a_dictionary, *UNREADABLE),
+    _attack("docx_bomb", "evil.docx", office.word_bomb, *UNREADABLE),
+    _attack("docx_paragraphs", "evil.docx", office.word_of_paragraphs, *UNREADABLE, None),
+    _attack("docx_entities", "evil.docx", office.word_of_entities, *UNREADABLE),
+    _attack("docx_nested", "evil.docx", office.word_nested, *UNREADABLE),
+    _attack("xlsx_strings", "evil.xlsx", office.workbook_of_strings, *UNREADABLE, None),
+    _attack("xlsx_one_string", "evil.xlsx", office.workbook_of_one_string, *UNREADABLE),
+    _attack("xlsx_empty_rows", "evil.xlsx", office.workbook_of_empty_rows, *UNREADABLE, None),
+    _attack("xlsx_columns", "evil.xlsx", office.workbook_of_columns, *UNREADABLE, None),
+    _attack("pptx_one_slide", "evil.pptx", office.slides_of_one_part, *UNREADABLE),
+    _attack("parquet_dictionary", "evil.parquet", office.parquet_of_a_dictionary, *UNREADABLE),
     _attack(
         "parquet_equal_rows",
         "evil.parquet",
-        files.parquet_of_equal_rows,
+        office.parquet_of_equal_rows,
         EXPENSIVE,
         limits={"cpu_s": 2, "unpacked_bytes": 3_000_000},  # the default would only make it longer
     ),
-    _attack("parquet_page", "evil.parquet", files.parquet_of_a_page, *UNREADABLE),
+    _attack("parquet_page", "evil.parquet", office.parquet_of_a_page, *UNREADABLE),
     _attack("xml_entities", "evil.xml", files.xml_of_entities, *UNREADABLE),
     _attack("xml_references", "evil.xml", files.xml_of_references, *UNREADABLE),
     _attack("xml_nested", "evil.xml", files.xml_nested, *UNREADABLE, None),
@@ -86,7 +87,7 @@ _FILES = (
     _attack("edgar_tags", _FILING, files.filing_of_tags, *UNREADABLE, None),
     _attack("edgar_documents", _FILING, files.filing_of_documents, *UNREADABLE, None),
     _attack("edgar_pictures", _FILING, files.filing_of_pictures, *UNREADABLE, None),
-    _attack("parquet_lies", "evil.parquet", files.parquet_that_lies, *UNREADABLE, None),
+    _attack("parquet_lies", "evil.parquet", office.parquet_that_lies, *UNREADABLE, None),
 )
 DOCUMENTS = (
     _attack("html_attributes", "evil.html", evil.attributes_page, EXPENSIVE, None),

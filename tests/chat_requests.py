@@ -14,7 +14,7 @@ import requests
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from fake_llm import FakeLLM, Fault, Seen  # noqa: E402
+from fake_llm import FakeLLM, Fault, ReceivedRequest  # noqa: E402
 
 SCHEMA = {
     "type": "object",
@@ -48,7 +48,7 @@ def content_of(answer: requests.Response) -> Any:
     return body["message"]["content"] if "message" in body else body["choices"][0]["message"]["content"]
 
 
-def always(fault: Fault) -> Callable[[Seen, int], Fault]:
+def always(fault: Fault) -> Callable[[ReceivedRequest, int], Fault]:
     """Return a `faults` function that gives one fault to every chat."""
     return lambda _seen, _n: fault
 

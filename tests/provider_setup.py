@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from fake_llm import FakeLLM, Fault, Seen
+from fake_llm import FakeLLM, Fault, ReceivedRequest
 
 from pipeline.config import AppConfig, OllamaConfig, ResolvedAgentConfig, VLLMConfig
 from pipeline.llm.capabilities import Preflight
@@ -77,6 +77,6 @@ def request_count(server: FakeLLM, name: str) -> int:
     return sum(chat.document == name for chat in server.chats())
 
 
-def only(name: str, fault: str) -> Callable[[Seen, int], Fault | None]:
+def only(name: str, fault: str) -> Callable[[ReceivedRequest, int], Fault | None]:
     """Return a `faults` function that affects one document, each time."""
     return lambda request, _n: Fault(fault) if request.document == name else None

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conftest import WAIT_S
-from fake_llm import Fault
-from fake_llm.server import Faults, Seen
+from fake_llm import Fault, ReceivedRequest
+from fake_llm.received import Faults
 
 
 class Gate:
@@ -25,7 +25,7 @@ class Gate:
         self._lock = threading.Lock()
         self._opened = threading.Event()
 
-    def __call__(self, seen: Seen, n: int) -> Fault | None:
+    def __call__(self, seen: ReceivedRequest, n: int) -> Fault | None:
         """Return the fault of a chat, if any, once it may proceed."""
         if seen.document.endswith(".txt"):
             with self._lock:

@@ -10,9 +10,8 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator
+from typing import TextIO
 
 from fake_llm.chat import (
     Chat,
@@ -21,11 +20,11 @@ from fake_llm.chat import (
     Refusal,
     Settings,
     Timing,
-    cut_to_fit,
     decoded,
     document_of,
     nanoseconds,
 )
+from fake_llm.completions import completion_of
 from fake_llm.faults import (
     DISPLACED,
     SLOW_S,
@@ -41,7 +40,7 @@ from fake_llm.ollama import CHATS as OLLAMA_CHATS
 from fake_llm.ollama import Ollama, tagged
 from fake_llm.ollama_v1 import OllamaV1
 from fake_llm.planted import reader
-from fake_llm.schema import answer_for
+from fake_llm.received import Answer, Faults, ReceivedRequest, model_in
 from fake_llm.slots import Slots
 from fake_llm.transport import Listener, Peer, Reply, Request
 from fake_llm.vllm import CHAT as VLLM_CHAT
@@ -49,21 +48,6 @@ from fake_llm.vllm import VLLM
 
 CHATS = (*OLLAMA_CHATS, VLLM_CHAT)
 KEPT_POLL_S = 0.05
-Answer = Callable[[str, "Mapping[str, Any] | None"], str]
-Faults = Callable[["Seen", int], "Fault | None"]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A received request. `n` counts the chats of its document from 1 (0: no chat). `at`: Unix time."""
-
-    path: str
-    method: str
-    headers: Mapping[str, str]
-    body: Any
-    document: str
-    at: float
-    n: int = 0
 
 
 class FakeLLM:
@@ -108,7 +92,7 @@ class FakeLLM:
         self.answer = reader if planted else answer
         self.thinks_without_content = thinks_without_content
         self.draining = False
-        self.requests: list[Seen] = []
+        self.requests: list[ReceivedRequest] = []
         self.max_in_flight = 0
         self.loads = 0
         self._keep_requests = keep_requests
@@ -138,7 +122,7 @@ class FakeLLM:
             self._slots.abandon()
             self._listener.close()
 
-    def chats(self) -> list[Seen]:
+    def chats(self) -> list[ReceivedRequest]:
         """Return the chat requests so far, in the order of arrival."""
         return [request for request in self.requests.copy() if request.n]
 
@@ -199,14 +183,14 @@ class FakeLLM:
             if is_chat:
                 self._chats[document] += 1
                 n = self._chats[document]
-            seen_request = Seen(request.path, request.method, request.headers, body, document, time.time(), n)
+            received = ReceivedRequest(request.path, request.method, request.headers, body, document, time.time(), n)
             if self._keep_requests:
-                self.requests.append(seen_request)
+                self.requests.append(received)
         if not self._authorized(request):
             reply: Reply | None = Reply(401, b'{"error":"Unauthorized"}')
         elif is_chat:
             with self._in_flight_counted():
-                reply = self._chat(seen_request, peer, dialect=dialect, text=text)
+                reply = self._chat(received, peer, dialect=dialect, text=text)
         else:
             reply = dialect.page(request)
         # Sent after the count went down: a client may send its next request before this thread continues.
@@ -228,7 +212,7 @@ class FakeLLM:
             with self._lock:
                 self._in_flight -= 1
 
-    def _chat(self, request: Seen, peer: Peer, *, dialect: Dialect, text: str) -> Reply | None:
+    def _chat(self, request: ReceivedRequest, peer: Peer, *, dialect: Dialect, text: str) -> Reply | None:
         try:
             fault = self._fault(request, text)
         except ValueError as error:
@@ -251,7 +235,7 @@ class FakeLLM:
         return displaced(reply, name) if name in DISPLACED else reply
 
     @staticmethod
-    def _accepted(request: Seen, name: str, *, dialect: Dialect) -> Chat:
+    def _accepted(request: ReceivedRequest, name: str, *, dialect: Dialect) -> Chat:
         if name == "http_404_model":
             raise Refusal(dialect.model_not_found(model_in(request)))
         if name in STATUSES:
@@ -261,11 +245,11 @@ class FakeLLM:
             raise Refusal(dialect.context_exceeded(max(chat.prompt_tokens, chat.context + 1), context=chat.context))
         return chat
 
-    def _fault(self, request: Seen, text: str) -> Fault | None:
+    def _fault(self, request: ReceivedRequest, text: str) -> Fault | None:
         fault = marked_fault(text, request.n) if "[[fault:" in text else None
         return fault or (self.faults(request, request.n) if self.faults else None)
 
-    def _log_request(self, request: Seen, fault: Fault | None) -> None:
+    def _log_request(self, request: ReceivedRequest, fault: Fault | None) -> None:
         if self._log is None:
             return
         line = {"document": request.document, "path": request.path, "at": request.at, "n": request.n}
@@ -284,7 +268,13 @@ class FakeLLM:
             begun = nanoseconds()
             if self.latency_s or slow_s or self._slot_count:
                 peer.pause(self.latency_s + slow_s)
-            completion = faulty(self._completion(chat), name, chat=chat)
+            completion = completion_of(
+                chat,
+                answer=self.answer,
+                enforces_schema=self.enforce_schema,
+                thinks_without_content=self.thinks_without_content,
+            )
+            completion = faulty(completion, name, chat=chat)
         spent = nanoseconds() - begun
         timing = Timing(queue=begun - loaded, load=loaded - arrived, prompt=spent // 4, generation=spent - spent // 4)
         return completion, timing
@@ -294,7 +284,8 @@ class FakeLLM:
         loaded = self._ollama.loaded
         if chat.preload == "unload":
             loaded.drop(model)
-        while chat.preload != "unload" and loaded.get(model) != chat.context:
+            return
+        while loaded.get(model) != chat.context:
             if loaded.is_kept_from(model, chat.context):
                 peer.pause(KEPT_POLL_S)
                 continue
@@ -305,24 +296,3 @@ class FakeLLM:
                 peer.pause(self.load_s)
                 loaded.put(model, chat.context)
                 self.loads += 1
-
-    def _completion(self, chat: Chat) -> Completion:
-        schema = chat.schema if self.enforce_schema else None
-        if chat.choices:
-            text = chat.choices[len(chat.prompt) % len(chat.choices)]
-        elif self.answer:
-            text = self.answer(chat.prompt, chat.schema)
-        elif schema is not None:
-            text = answer_for(chat.document_text, schema)
-        else:
-            text = "ok"
-        thought = "The document is read first." if chat.thinks else None
-        if thought and self.thinks_without_content:
-            return Completion("", reasoning=thought, prompt_tokens=chat.prompt_tokens)
-        completion = Completion(text, reasoning=thought, prompt_tokens=chat.prompt_tokens)
-        return replace(cut_to_fit(replace(completion, reasoning=None), chat.max_tokens), reasoning=thought)
-
-
-def model_in(request: Seen) -> str:
-    """Return the model name in a request."""
-    return str(request.body.get("model", "")) if isinstance(request.body, dict) else ""

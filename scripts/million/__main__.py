@@ -30,7 +30,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bench_scale import disk_of
+from fleet_site import disk_of
 
 from million.server import MODEL_NAME, SCHEMA, started, stats
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from fake_llm import FakeLLM, Seen
+from fake_llm import FakeLLM, ReceivedRequest
 from fake_llm.chat import document_of
 from fake_llm.schema import answer_for
 from s3_faults import FaultProxy
@@ -64,7 +64,7 @@ def quotes(name: str) -> bool:
     return bool(zlib.crc32(name.encode()) % 2)
 
 
-class RequestLedger(list[Seen]):
+class RequestLedger(list[ReceivedRequest]):
     """Counts of requests by run and document, in place of the server's list of requests."""
 
     def __init__(self, corpus: Corpus) -> None:
@@ -80,7 +80,7 @@ class RequestLedger(list[Seen]):
         self.repeated_windows: list[tuple[str, str]] = []
         self.total = 0
 
-    def append(self, request: Seen) -> None:
+    def append(self, request: ReceivedRequest) -> None:
         """Count one request; the server calls it under its lock."""
         doc = self.corpus.docs.get(request.document)
         if doc is None or not request.n:

@@ -13,8 +13,7 @@ import jsonschema
 import pytest
 import yaml
 from conftest import AGENT, PACKAGE_PARENT, Place, everything_below
-from fake_llm import FakeLLM
-from fake_llm.server import Seen
+from fake_llm import FakeLLM, ReceivedRequest
 
 from pipeline.cli.check_text import CheckedServer, remedies, remedy_lines
 from pipeline.cli.local_servers import USUAL, LocalServer
@@ -97,10 +96,10 @@ def test_replicas_are_checked_in_parallel(place: Place, server: FakeLLM) -> None
     together = threading.Barrier(3)
     met: set[int] = set()
 
-    def meeting(port: int) -> Callable[[Seen, int], None]:
+    def meeting(port: int) -> Callable[[ReceivedRequest, int], None]:
         """Hold the first chat of a server until each other server has its first chat as well."""
 
-        def hold(_seen: Seen, _n: int) -> None:
+        def hold(_seen: ReceivedRequest, _n: int) -> None:
             if port not in met:
                 met.add(port)
                 together.wait(60)

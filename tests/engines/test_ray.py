@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import WAIT_S, Child, Place, json_log
-from fake_llm.server import Seen
+from fake_llm import ReceivedRequest
 from timing import until
 
 pytestmark = [
@@ -131,7 +131,7 @@ class Halves:
         assert place.call("plan", "--chunks", str(DOCUMENTS // IN_CHUNK)).code == 0
         place.server.faults = self._hold
 
-    def _hold(self, seen: Seen, n: int) -> None:
+    def _hold(self, seen: ReceivedRequest, n: int) -> None:
         if seen.document in self.ids and self.ids.index(seen.document) % IN_CHUNK >= IN_CHUNK // 2:
             self._gate.wait(WAIT_S)
 

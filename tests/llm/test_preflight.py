@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_llm import FakeLLM, Fault, Seen
+from fake_llm import FakeLLM, Fault, ReceivedRequest
 from raw_server import answering, refusing_url, reply
 
 from pipeline.config import OllamaConfig, VLLMConfig
@@ -33,7 +33,7 @@ def look(
     return examine(client, sample=sample, full=full, canary=canary)
 
 
-def schema_sent(seen: Seen) -> Any:
+def schema_sent(seen: ReceivedRequest) -> Any:
     """Return the schema of a chat request, in either dialect."""
     wanted = seen.body.get("response_format")
     return wanted["json_schema"]["schema"] if wanted else seen.body.get("format")

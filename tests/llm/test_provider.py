@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_llm import FakeLLM, Fault, Seen
+from fake_llm import FakeLLM, Fault, ReceivedRequest
 from provider_setup import MODEL, Clock, only, provider_of, question, request_count
 from raw_server import RawServer, refusing_url
 from timing import until
@@ -287,7 +287,7 @@ def test_full_queue_is_no_outage() -> None:
     """A liveness check that is refused while another request is in progress keeps the server available."""
     arrived = threading.Event()
 
-    def gateway(seen: Seen, _n: int) -> Fault | None:
+    def gateway(seen: ReceivedRequest, _n: int) -> Fault | None:
         if seen.document == "long":
             arrived.set()
             return None

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Place, line_with, write_whole
-from fake_llm import FakeLLM
-from fake_llm.server import Seen
+from fake_llm import FakeLLM, ReceivedRequest
 from test_output import ids, opened, result
 from timing import Gate, until
 
@@ -323,7 +322,7 @@ def test_record_is_synced_within_a_second(place: Place, server: FakeLLM) -> None
         lines = log.read_text().splitlines(keepends=True) if log.exists() else []
         return [tuple(json.loads(line)) for line in lines if line.endswith("\n")]
 
-    def each_after_the_last(seen: Seen, _n: int) -> None:
+    def each_after_the_last(seen: ReceivedRequest, _n: int) -> None:
         """Answer a document only when the previous record is durable."""
         if seen.document.endswith(".txt"):
             until(lambda: [kind for kind, *_ in events()].count("write") >= len(asked), "a write")

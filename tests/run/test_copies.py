@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from conftest import HOUR_AGO, Place
+from fake_llm import ReceivedRequest
 from fake_llm.faults import Fault
-from fake_llm.server import Seen
 from s3_server import S3Server
 
 from pipeline.agents import load_agent, resolve
@@ -152,7 +152,7 @@ def test_copy_removed_before_it_is_sent_is_left(place: Place) -> None:
     """Its original failed for a server and the second listing lacks the copy, so the run exits with 3."""
     waiting = place.folder / "inbox" / "c.txt"
 
-    def broken(seen: Seen, _: int) -> Fault | None:
+    def broken(seen: ReceivedRequest, _: int) -> Fault | None:
         if seen.document != "bad.txt":
             return None
         if waiting.exists() and threading.Event().wait(1.5) is False:  # the other worker has read it long before

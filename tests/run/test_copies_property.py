@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 from conftest import EXAMPLES, HOUR_AGO, Place, Ran
 from contract_model import whole_lines
-from fake_llm import FakeLLM, Seen
+from fake_llm import FakeLLM, ReceivedRequest
 from fake_llm.faults import Fault
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -202,7 +202,7 @@ class World:
         self.sent.clear()
         known, pids, lock = threading.Event(), list[int](), threading.Lock()
 
-        def fault(seen: Seen, _: int) -> Fault | None:
+        def fault(seen: ReceivedRequest, _: int) -> Fault | None:
             match = QUESTION.search(str(seen.body["messages"][-1]["content"]))
             if match is None or not match[1].strip("|"):
                 return None  # a probe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from fake_llm import FakeLLM, Fault, Seen
+from fake_llm import FakeLLM, Fault, ReceivedRequest
 from provider_setup import only, provider_of, question, request_count
 from raw_server import RawServer, reply
 
@@ -64,7 +64,7 @@ class Bystander:
         self._arrived, self._done = threading.Event(), threading.Event()
         strikes = only("bad", fault)
 
-        def faults(seen: Seen, n: int) -> Fault | None:
+        def faults(seen: ReceivedRequest, n: int) -> Fault | None:
             if seen.document == "good":
                 self._arrived.set()
             return strikes(seen, n)

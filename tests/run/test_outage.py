@@ -13,7 +13,7 @@ from datetime import datetime
 
 import pytest
 from conftest import Place, line_with
-from fake_llm import FakeLLM, Fault, Seen
+from fake_llm import FakeLLM, Fault, ReceivedRequest
 from raw_server import refusing_url
 from timing import Gate
 
@@ -164,7 +164,7 @@ def test_document_that_hangs_its_server_fails_alone(place: Place, server: FakeLL
     names = place.documents(8)
     wedged_until = [0.0]
 
-    def wedge(seen: Seen, _n: int) -> Fault | None:
+    def wedge(seen: ReceivedRequest, _n: int) -> Fault | None:
         if seen.document == "d003.txt" and time.monotonic() > wedged_until[0]:
             wedged_until[0] = time.monotonic() + 5
         return Fault("hang") if time.monotonic() < wedged_until[0] else None
@@ -365,9 +365,9 @@ def test_configuration_error_after_an_outage_gets_its_whole_grace(place: Place, 
     gate.open()
     line_with(child, "no provider is available")
     time.sleep(2.5)  # longer than the grace
-    refused: list[Seen] = []
+    refused: list[ReceivedRequest] = []
 
-    def ingress(seen: Seen, _n: int) -> Fault | None:
+    def ingress(seen: ReceivedRequest, _n: int) -> Fault | None:
         refused.append(seen)
         return Fault("http_404_url") if len(refused) == 1 else None
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import pytest
 from conftest import EXAMPLES, Place, Ran
 from contract_model import KINDS, RETRY_RUNS, UNASKED, Doc, Flags, Model, whole_lines
-from fake_llm import FakeLLM, Seen
+from fake_llm import FakeLLM, ReceivedRequest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -205,7 +205,7 @@ class World(RuleBasedStateMachine):
         self.server.requests.clear()
         known, pids, lock, count = threading.Event(), list[int](), threading.Lock(), Counter[str]()
 
-        def hook(seen: Seen, _n: int) -> None:
+        def hook(seen: ReceivedRequest, _n: int) -> None:
             with lock:
                 count["asked"] += seen.document in NAMES
                 is_it = strike is not None and seen.document in NAMES and count["asked"] == strike[0]

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from conftest import Place
-from fake_llm import FakeLLM, Fault, Seen
+from fake_llm import FakeLLM, Fault, ReceivedRequest
 
 BROKEN_S = 3.0
 LENIENT = ("--set", "runner.max_error_rate=1", "--set", "runner.fail_fast=0")
@@ -42,7 +42,7 @@ class Breakage:
         self._ends_at = float("inf")
         self.struck: Counter[str] = Counter()
 
-    def __call__(self, seen: Seen, n: int) -> Fault | None:
+    def __call__(self, seen: ReceivedRequest, n: int) -> Fault | None:
         """Return the fault while the server is broken."""
         self._documents += seen.document.endswith(".txt")
         if self._documents < self._start:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import AGENT, Place
-from fake_llm import FakeLLM, Seen
+from fake_llm import FakeLLM, ReceivedRequest
 from raw_server import refusing_url
 
 TERSE = "Be brief.\n"
@@ -18,7 +18,7 @@ def weighted(a: float = 3, b: float = 1, **own: Any) -> dict[str, Any]:
     return {"variants": {"a": {"weight": a}, "b": {"weight": b, "system_prompt": TERSE, **own}}}
 
 
-def system_of(seen: Seen) -> str:
+def system_of(seen: ReceivedRequest) -> str:
     """Return the system prompt of a chat."""
     return str(next((message["content"] for message in seen.body["messages"] if message["role"] == "system"), ""))
 

@@ -6,7 +6,8 @@ import math
 from collections import Counter
 
 import pytest
-from bench_scale import Cost, Fleet, Law, _kind, pages
+from fleet_laws import Fleet, Law, pages
+from fleet_site import Cost, _kind
 
 COST = Cost(
     Counter({"LIST in": 2, "GET in": 1, "LIST results": 1, "LIST errors": 1, "PUT results": 1, "PUT manifests": 1})

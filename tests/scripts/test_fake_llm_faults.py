@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import jsonschema
 import pytest
 from chat_requests import CHATS, ROOT, SCHEMA, always, ask, content_of, saying
-from fake_llm import FakeLLM, Fault, Seen
+from fake_llm import FakeLLM, Fault, ReceivedRequest
 from fake_llm.faults import NAMES, marked_fault
 
 
@@ -56,7 +56,7 @@ def test_unknown_marker_is_reported(server: FakeLLM) -> None:
 
 def test_faults_may_be_a_function(server: FakeLLM) -> None:
     """It receives the request and how often its document was sent."""
-    seen_by: list[tuple[Seen, int]] = []
+    seen_by: list[tuple[ReceivedRequest, int]] = []
     server.faults = lambda request, n: seen_by.append((request, n)) or (Fault("http_429") if n == 1 else None)
     answers = [ask(server, CHATS[1], "text") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [429, 200]
