@@ -46,7 +46,11 @@ def rendered(*values: Values, kube: str = NEWEST, release: str = "test", package
     """Return the chart's objects for these values, later files over earlier ones, without those of `helm test`."""
     text = template(*values, kube=kube, release=release, package=package)
     result = [dict(manifest) for manifest in yaml.safe_load_all(text) if manifest]
-    return [each for each in result if "helm.sh/hook" not in each["metadata"].get("annotations", {})]
+    return [
+        rendered_manifest
+        for rendered_manifest in result
+        if "helm.sh/hook" not in rendered_manifest["metadata"].get("annotations", {})
+    ]
 
 
 def template(*values: Values, kube: str = NEWEST, release: str = "test", package: str = PACKAGE) -> str:
@@ -70,7 +74,7 @@ def check_pod(*values: Values, kube: str = NEWEST) -> Manifest:
         for manifest in yaml.safe_load_all(template(*values, kube=kube))
         if manifest and manifest["kind"] == "Pod"
     ]
-    (pod,) = [each for each in result if "helm.sh/hook" in each["metadata"]["annotations"]]
+    (pod,) = [hook for hook in result if "helm.sh/hook" in hook["metadata"]["annotations"]]
     return dict(pod)
 
 
@@ -85,11 +89,11 @@ def notes(*values: Values, release: str = "test") -> str:
 def flags(*values: Values) -> tuple[str, ...]:
     """Return the flags of helm that give these values."""
     pairs = []
-    for each in values:
-        if isinstance(each, Path):
-            pairs.append(("--values", str(each)))
+    for source in values:
+        if isinstance(source, Path):
+            pairs.append(("--values", str(source)))
         else:
-            pairs += [("--set-json", f"{key}={json.dumps(value)}") for key, value in each.items()]
+            pairs += [("--set-json", f"{key}={json.dumps(value)}") for key, value in source.items()]
     return tuple(flag for pair in pairs for flag in pair)
 
 

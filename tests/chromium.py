@@ -40,10 +40,10 @@ class Page:
         to = {"sessionId": self.session} if self.session else {}
         message = {"id": self.number, "method": method, "params": params, **to}
         os.write(self.out, json.dumps(message).encode() + b"\0")
-        while (said := self._next()).get("id") != self.number:
+        while (reply := self._next()).get("id") != self.number:
             pass
-        assert "error" not in said, said
-        return dict(said["result"])
+        assert "error" not in reply, reply
+        return dict(reply["result"])
 
     def open(self, url: str, *, width: int, dark: bool) -> None:
         """Load a page in a window of this width and theme."""
@@ -63,11 +63,11 @@ class Page:
         """Return the value of a JavaScript expression in the page."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
 
-    def until(self, expression: str, what: str = "") -> Any:
+    def until(self, expression: str, description: str = "") -> Any:
         """Return the value of an expression as soon as it is true; fail after 20 s."""
         ends = time.monotonic() + WAIT_S
         while not (value := self.value(expression)):
-            assert time.monotonic() < ends, f"waited {WAIT_S:g} s for {what or expression}; {self.complaints}"
+            assert time.monotonic() < ends, f"waited {WAIT_S:g} s for {description or expression}; {self.complaints}"
             time.sleep(0.02)
         return value
 

@@ -210,10 +210,10 @@ class Place:
 
     def on_terminal(self, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
         """Run the command with a terminal as its stdout, and return how it ended."""
-        ours, theirs = os.openpty()
-        child = self.start(*arguments, env={"TERM": "xterm", **(env or {})}, stdout=os.ttyname(theirs))
-        os.close(theirs)
-        text = until_closed(ours)
+        terminal, terminal_of_command = os.openpty()
+        child = self.start(*arguments, env={"TERM": "xterm", **(env or {})}, stdout=os.ttyname(terminal_of_command))
+        os.close(terminal_of_command)
+        text = until_closed(terminal)
         ran = child.end()
         return Ran(ran.code, text, ran.err)
 
@@ -247,19 +247,19 @@ class Place:
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in (self.folder / "out" / "runs").glob("*.json")]
         return max(runs, key=lambda run: int(run["run"]))
 
-    def asked(self) -> list[str]:
+    def sent_documents(self) -> list[str]:
         """Return the documents sent in chats since the last call, in order, without probes."""
         chats = [chat.document for chat in self.server.chats() if chat.document.endswith((".txt", ".json", ".csv"))]
         self.server.requests.clear()
         return chats
 
-    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+    def wait_for(self, condition: Callable[[], bool], event: str) -> None:
         """Return as soon as the condition holds; fail if the running command has ended."""
         child, until = self.children[-1].process, time.monotonic() + WAIT_S
         while not condition():
             if child.poll() is not None and not condition():
-                raise AssertionError(f"ended with {child.returncode} before {what}\n{child.communicate()[1]}")
-            assert time.monotonic() < until, f"waited {WAIT_S:g} s for {what}"
+                raise AssertionError(f"ended with {child.returncode} before {event}\n{child.communicate()[1]}")
+            assert time.monotonic() < until, f"waited {WAIT_S:g} s for {event}"
             time.sleep(0.02)
 
     def wait_for_results(self, count: int) -> None:
@@ -303,11 +303,11 @@ def server() -> Iterator[FakeLLM]:
 @pytest.fixture
 def place(tmp_path: Path, server: FakeLLM) -> Iterator[Place]:
     """Yield a configured folder without documents; end commands that still run after the test."""
-    made = Place(tmp_path, server)
-    made.configure()
+    new_place = Place(tmp_path, server)
+    new_place.configure()
     (tmp_path / "inbox").mkdir()
-    yield made
-    for child in made.children:
+    yield new_place
+    for child in new_place.children:
         child.process.kill()
         child.process.communicate()
 

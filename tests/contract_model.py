@@ -130,8 +130,8 @@ class Model:
             if is_result:
                 model.results.setdefault(line["id"], []).append(line["sha256"])
             question = questions[line["fingerprint"]]
-            told = Last(line["sha256"], question, line.get("reason"), line.get("runs", 0), line["run_id"])
-            model.last[line["id"]] = told
+            failure = Last(line["sha256"], question, line.get("reason"), line.get("runs", 0), line["run_id"])
+            model.last[line["id"]] = failure
         return model
 
 

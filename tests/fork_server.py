@@ -99,12 +99,12 @@ class ForkServer:
     """Starts commands of the program; its process ends with this one."""
 
     def __init__(self) -> None:
-        self._control, theirs = socket.socketpair()
-        with theirs:
+        self._control, control_of_server = socket.socketpair()
+        with control_of_server:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, str(control_of_server.fileno())],
                 cwd="/",
-                pass_fds=[theirs.fileno()],
+                pass_fds=[control_of_server.fileno()],
                 stdin=subprocess.DEVNULL,
             )
 

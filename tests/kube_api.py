@@ -55,7 +55,7 @@ class KubeApi:
         """Return the names of the objects of a kind, such as jobs."""
         return sorted(path.rpartition("/")[2] for path in self.objects if f"/{plural}/" in path)
 
-    def one(self, plural: str, name: str) -> Object:
+    def object_named(self, plural: str, name: str) -> Object:
         """Return an object of the namespace by its kind and name."""
         (match,) = [item for path, item in self.objects.items() if path.endswith(f"/{plural}/{name}")]
         return match
@@ -63,7 +63,7 @@ class KubeApi:
     def end_job(self, name: str, kind: str, reason: str = "", message: str = "") -> None:
         """Give a Job the condition (Failed, Complete) that the controller would give it."""
         ended = {"type": kind, "status": "True", "reason": reason, "message": message}
-        self.one("jobs", name)["status"] = {"conditions": [ended]}
+        self.object_named("jobs", name)["status"] = {"conditions": [ended]}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -121,8 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         """Forget an object."""
         self._body()
-        gone = self.api.objects.pop(self.path.partition("?")[0], None)
-        self._answer(gone or _NOT_FOUND, 200 if gone else 404)
+        deleted = self.api.objects.pop(self.path.partition("?")[0], None)
+        self._answer(deleted or _NOT_FOUND, 200 if deleted else 404)
 
 
 def _secret(sent: bytes) -> Object:
@@ -130,17 +130,17 @@ def _secret(sent: bytes) -> Object:
     envelope = _fields(sent[len(_PROTOBUF) :])
     secret = _fields(envelope[2][0])
     metadata = _fields(secret[1][0])
-    labels = [_fields(each) for each in metadata.get(11, ())]
-    data = [_fields(each) for each in secret.get(2, ())]
+    labels = [_fields(entry) for entry in metadata.get(11, ())]
+    data = [_fields(entry) for entry in secret.get(2, ())]
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
             "name": metadata[1][0].decode(),
-            "labels": {each[1][0].decode(): each[2][0].decode() for each in labels},
+            "labels": {entry[1][0].decode(): entry[2][0].decode() for entry in labels},
         },
         "type": secret[3][0].decode(),
-        "data": {each[1][0].decode(): base64.b64encode(each[2][0]).decode() for each in data},
+        "data": {entry[1][0].decode(): base64.b64encode(entry[2][0]).decode() for entry in data},
     }
 
 

@@ -71,10 +71,10 @@ class Server:
         if self.way == "half":
             return Probe(self.context - (self.context - 4) // 2)
         if self.way.startswith("oldest"):
-            left = list(messages)
-            while len(left) > 1 and self.count(left) > most:
-                del left[0]
-            total = self.count(left)
+            remaining = list(messages)
+            while len(remaining) > 1 and self.count(remaining) > most:
+                del remaining[0]
+            total = self.count(remaining)
             if total > most:
                 return Probe(None, refused=True) if self.way == "oldest_refuse" else Probe(most)
             return Probe(total)
@@ -139,8 +139,8 @@ def case_of(
 
 def article(rng: random.Random, words: int) -> str:
     """Return a news text."""
-    said = ("profit", "rose", "the", "company", "12", "per", "cent", "said,")
-    return " ".join(rng.choice(said) for _ in range(words))
+    vocabulary = ("profit", "rose", "the", "company", "12", "per", "cent", "said,")
+    return " ".join(rng.choice(vocabulary) for _ in range(words))
 
 
 def table(rng: random.Random, words: int) -> str:

@@ -16,9 +16,9 @@ def _hook(event: str, arguments: tuple[object, ...]) -> None:
     if event != "open" or not _watched or not isinstance(arguments[0], str | bytes | os.PathLike):
         return
     path = os.fsdecode(arguments[0])
-    for folder, seen in list(_watched):
+    for folder, paths in list(_watched):
         if path.startswith(folder):
-            seen.append(path)
+            paths.append(path)
 
 
 @contextmanager

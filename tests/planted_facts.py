@@ -67,10 +67,10 @@ _PROSE = "the first two were unloaded before noon and nobody counted what was le
 
 def read(text: str, *, quotes: bool = True) -> dict[str, Any]:
     """Return the answer of a perfect reader about a part of a document."""
-    seen = folded(text)
+    folded_text = folded(text)
 
     def first(pattern: re.Pattern[str]) -> str | None:
-        match = pattern.search(seen)
+        match = pattern.search(folded_text)
         return match[1] if match else None
 
     def row(match: re.Match[str], **values: Any) -> dict[str, Any]:
@@ -79,12 +79,21 @@ def read(text: str, *, quotes: bool = True) -> dict[str, Any]:
     return {
         "contract": first(_CONTRACT),
         "place": first(_PLACE),
-        "due": max(_DUE.findall(seen), default=None),
+        "due": max(_DUE.findall(folded_text), default=None),
         "payments": [
-            row(each, number=each[1], payer=each[2], amount=_number(each[3]), date=each[4])
-            for each in _PAYMENT.finditer(seen)
+            row(
+                match_of_row,
+                number=match_of_row[1],
+                payer=match_of_row[2],
+                amount=_number(match_of_row[3]),
+                date=match_of_row[4],
+            )
+            for match_of_row in _PAYMENT.finditer(folded_text)
         ],
-        "fees": [row(each, payer=each[2], amount=_number(each[1])) for each in _FEE.finditer(seen)],
+        "fees": [
+            row(match_of_row, payer=match_of_row[2], amount=_number(match_of_row[1]))
+            for match_of_row in _FEE.finditer(folded_text)
+        ],
     }
 
 
@@ -143,8 +152,8 @@ def _sentence(rng: random.Random, document: Planted, fee_kinds: int) -> str:
         date = f"2024-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}"
         payer = rng.choice(_PAYERS)
         document.payments[number] = {"number": number, "payer": payer, "amount": amount, "date": date}
-    known = document.payments[number]
-    return f"Payment {number}: {known['payer']} pays {known['amount']:,.2f} EUR on {known['date']}."
+    payment = document.payments[number]
+    return f"Payment {number}: {payment['payer']} pays {payment['amount']:,.2f} EUR on {payment['date']}."
 
 
 def _broken(rng: random.Random, sentence: str) -> str:

@@ -155,12 +155,12 @@ def chunked(body: bytes, size: int = 5) -> bytes:
 def answering(*answers: bytes | Mapping[str, bytes], host: str = "127.0.0.1", port: int = 0) -> RawServer:
     """Return a server that sends these replies in turn, the last one for ever; a mapping is by path (else a 404)."""
     server: RawServer
-    left = list(answers)
+    remaining = list(answers)
 
     def talk(line: Line) -> None:
         while (request := line.read()) is not None:
             server.got.append(request)
-            answer = left.pop(0) if len(left) > 1 else left[0]
+            answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
             line.send(
                 answer.get(request.path, reply({"detail": "Not Found"}, 404)) if isinstance(answer, Mapping) else answer
             )

@@ -58,11 +58,11 @@ def write_output(
         (folder.parent / inbox / id).write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
         head = {"v": 1, "id": id, "uri": id, "sha256": digest, "agent": "small", "variant": "default"}
-        what: dict[str, Any] = {"reason": "schema_invalid", "runs": 1, "attempts": 2, "notes": []}
+        outcome: dict[str, Any] = {"reason": "schema_invalid", "runs": 1, "attempts": 2, "notes": []}
         if answer is not None:
-            what = {"output": answer, "attempts": 1, "reasks": 0, "notes": [], "usage": {}, "latency_s": 0.5}
+            outcome = {"output": answer, "attempts": 1, "reasks": 0, "notes": [], "usage": {}, "latency_s": 0.5}
         tail = {"finished_at": "2026-01-01T00:00:00.000Z", "version": None, "run": 1, "run_id": "r1", "shard": None}
-        record = {**head, "fingerprint": "1" * 64, **what, **tail}
+        record = {**head, "fingerprint": "1" * 64, **outcome, **tail}
         lines["errors" if answer is None else "results"].append(json.dumps(record, separators=(",", ":")) + "\n")
     for kind, written in lines.items():
         (folder / f"{kind}.jsonl").write_text("".join(written), encoding="utf-8")

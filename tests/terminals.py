@@ -41,23 +41,25 @@ class Terminal:
         return b"".join(self._read).decode("utf-8")
 
 
-def until_closed(ours: int) -> str:
+def until_closed(terminal: int) -> str:
     """Return what is written to the other end of a terminal until that is closed, and close this one."""
     parts: list[bytes] = []
     with suppress(OSError):  # Linux says EIO where the last writer has gone
-        while part := os.read(ours, 65536):
+        while part := os.read(terminal, 65536):
             parts.append(part)
-    os.close(ours)
+    os.close(terminal)
     return b"".join(parts).decode()
 
 
 def on_columns(command: Sequence[str], *, folder: Path, columns: int) -> tuple[int, str]:
     """Return the exit code of a command in a folder, and what it wrote to a terminal of so many columns."""
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    terminal, terminal_of_command = os.openpty()
+    fcntl.ioctl(terminal_of_command, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     env = {**os.environ, "TERM": "xterm", "NO_COLOR": "1", "PIPELINE_CONFIG": "pipeline.yaml"}
     env.pop("COLUMNS", None)
-    process = subprocess.Popen(command, cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    text = until_closed(ours)
+    process = subprocess.Popen(
+        command, cwd=folder, env=env, stdin=terminal_of_command, stdout=terminal_of_command, stderr=terminal_of_command
+    )
+    os.close(terminal_of_command)
+    text = until_closed(terminal)
     return process.wait(), text.replace("\r\n", "\n")

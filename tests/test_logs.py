@@ -196,9 +196,9 @@ def test_every_warning_is_counted(events: list[tuple[str, float]]) -> None:
         log.warning("retried", extra={"reason": reason})
     handler.close()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    for wanted in "abc":
-        written = sum(1 + line.get("repeated", 0) for line in lines if line["reason"] == wanted)
-        assert written == sum(reason == wanted for reason, _ in events)
+    for name in "abc":
+        written = sum(1 + line.get("repeated", 0) for line in lines if line["reason"] == name)
+        assert written == sum(reason == name for reason, _ in events)
 
 
 def test_suppressed_warnings_use_bounded_memory() -> None:

@@ -107,11 +107,11 @@ def test_client_needs_only_its_config(kind: str) -> None:
         client = build_llm_client(resolved, app.ollama, app.vllm)
         config = build_config_from_resolved(resolved, app.ollama, app.vllm)
         by_hand = VLLMClient(config) if isinstance(config, VLLMConfig) else OllamaClient(config)
-        for each in (client, by_hand):
-            attempt = each.call_llm({"system": "s", "user": "u"}, None, "u")
+        for sender in (client, by_hand):
+            attempt = sender.call_llm({"system": "s", "user": "u"}, None, "u")
             assert isinstance(attempt, ExtractionAttempt)
             assert (attempt.error, attempt.max_tokens) == (None, 99)
             assert attempt.model == ModelMetadata(kind, "llama3.1", server.url)
-            each.close()
+            sender.close()
         assert check_vllm_health(server.url) is True
     assert check_vllm_health(server.url, 1.0) is False

@@ -228,11 +228,11 @@ def test_gold_of_a_built_in_agent_matches_its_texts(path: Path) -> None:
     folder = ROOT / "config" / "builtin"
     schema = agent_at(path)["schema"]
     gold = read_gold(folder / f"{path.stem}.gold.jsonl", schema, agent=path.stem)
-    texts = {each.name: each.read_bytes() for each in (folder / "documents").iterdir()}
+    texts = {item.name: item.read_bytes() for item in (folder / "documents").iterdir()}
     assert set(gold.documents) == {(name, hashlib.sha256(data).hexdigest()) for name, data in texts.items()}
     for (name, _), document in gold.documents.items():
         companies = document.gold.get("companies", [])
         named = [company[key] for company in companies for key in ("name", "ticker") if company.get(key)]
-        assert all(each in texts[name].decode() for each in (*named, *document.gold.get("commodities", ())))
+        assert all(item in texts[name].decode() for item in (*named, *document.gold.get("commodities", ())))
         grade = grade_document(graded_fields(schema, {}), document.gold, document.gold)
         assert grade.totals[1:] == (0, 0)

@@ -81,10 +81,10 @@ def found_in(module: str) -> Iterator[tuple[str, str | bytes, int, set[str]]]:
     loaded = importlib.import_module(
         "pipeline." + module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     )
-    seen: set[str | bytes] = set()
+    compiled: set[str | bytes] = set()
     for name, value in vars(loaded).items():
         for number, regex in enumerate(patterns_in(value)):
-            seen.add(regex.pattern)
+            compiled.add(regex.pattern)
             yield f"{module}: {name}[{number}]", regex.pattern, regex.flags, used(name)
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
@@ -94,11 +94,13 @@ def found_in(module: str) -> Iterator[tuple[str, str | bytes, int, set[str]]]:
         try:
             pattern = eval(compile(ast.Expression(node.args[0]), module, "eval"), vars(loaded))
         except NameError:
-            at_top = not any(isinstance(each, ast.FunctionDef) and node in ast.walk(each) for each in ast.walk(tree))
+            at_top = not any(
+                isinstance(function, ast.FunctionDef) and node in ast.walk(function) for function in ast.walk(tree)
+            )
             if module not in DYNAMIC and not at_top and not in_function_of_module_level(tree, node):
                 raise ValueError(f"{module} line {node.lineno}: a pattern is put together at run time") from None
             continue
-        if isinstance(pattern, (str, bytes)) and not (node.func.attr == "compile" and pattern in seen):
+        if isinstance(pattern, (str, bytes)) and not (node.func.attr == "compile" and pattern in compiled):
             flags = sum(getattr(re, name).value for name in re.findall(r"re\.([A-Z]+)", ast.unparse(node)))
             methods = used("") if node.func.attr == "compile" else {node.func.attr}
             yield f"{module}: {place_of(tree, node)}", pattern, flags, methods
@@ -107,7 +109,7 @@ def found_in(module: str) -> Iterator[tuple[str, str | bytes, int, set[str]]]:
 def place_of(tree: ast.Module, call: ast.Call) -> str:
     """Return the function that contains a call, or its line."""
     functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
-    return next((each.name for each in functions if call in list(ast.walk(each))), f"line {call.lineno}")
+    return next((function.name for function in functions if call in list(ast.walk(function))), f"line {call.lineno}")
 
 
 def in_function_of_module_level(tree: ast.Module, call: ast.Call) -> bool:

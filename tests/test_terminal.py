@@ -29,9 +29,11 @@ def test_file_width_is_100_by_default(columns: str) -> None:
 def test_terminal_size_decides_without_columns() -> None:
     """It applies only if COLUMNS is unset."""
     termios = pytest.importorskip("termios")
-    ours, theirs = pty.openpty()
-    with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb"):
-        termios.tcsetwinsize(theirs, (24, 72)) if hasattr(termios, "tcsetwinsize") else pytest.skip("needs 3.11")
+    own_end, terminal_of_command = pty.openpty()
+    with os.fdopen(terminal_of_command, "w") as terminal, os.fdopen(own_end, "rb"):
+        termios.tcsetwinsize(terminal_of_command, (24, 72)) if hasattr(termios, "tcsetwinsize") else pytest.skip(
+            "needs 3.11"
+        )
         assert width_of(terminal, {}) == 72
 
 

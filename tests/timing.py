@@ -25,27 +25,27 @@ class Gate:
         self._lock = threading.Lock()
         self._opened = threading.Event()
 
-    def __call__(self, seen: ReceivedRequest, n: int) -> Fault | None:
+    def __call__(self, request: ReceivedRequest, n: int) -> Fault | None:
         """Return the fault of a chat, if any, once it may proceed."""
-        if seen.document.endswith(".txt"):
+        if request.document.endswith(".txt"):
             with self._lock:
                 self._left -= 1
                 is_held = self._left < 0
             if is_held:
                 self._opened.wait(WAIT_S)
-        return self._faults(seen, n) if self._faults else None
+        return self._faults(request, n) if self._faults else None
 
     def open(self) -> None:
         """Let all requests proceed from now on."""
         self._opened.set()
 
 
-def until(condition: Callable[[], bool], what: str = "the condition", *, pause_s: float = 0.005) -> None:
+def until(condition: Callable[[], bool], event: str = "the condition", *, pause_s: float = 0.005) -> None:
     """Return as soon as a condition holds that a thread or another process fulfils."""
     ends_at = time.monotonic() + WAIT_S
     pause = threading.Event()
     while not condition():
-        assert time.monotonic() < ends_at, f"waited {WAIT_S:g} s for {what}"
+        assert time.monotonic() < ends_at, f"waited {WAIT_S:g} s for {event}"
         pause.wait(pause_s)
 
 

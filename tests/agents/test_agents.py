@@ -222,11 +222,11 @@ class TestVariants:
 
     def test_variant_choice_depends_only_on_the_id(self, tmp_path: Path) -> None:
         """Order, process and other documents do not matter."""
-        one = agent_of(tmp_path, WEIGHTED)
+        weighted = agent_of(tmp_path, WEIGHTED)
         other = agent_of(tmp_path, MINIMAL + "variants: {b: {weight: 1}, a: {weight: 9}}", name="other")
         ids = [f"doc-{n}" for n in range(200)] + ["\udcff"]
-        assert [variant_for(one, i, pinned=None) for i in ids] == [variant_for(other, i, pinned=None) for i in ids]
-        assert variant_for(one, "doc-10", pinned=None) == "b"
+        assert [variant_for(weighted, i, pinned=None) for i in ids] == [variant_for(other, i, pinned=None) for i in ids]
+        assert variant_for(weighted, "doc-10", pinned=None) == "b"
 
     def test_default_variant_without_weights(self, tmp_path: Path) -> None:
         """Other variants are used only on request."""
@@ -288,8 +288,8 @@ class TestFingerprint:
 
     def test_fingerprint_covers_exactly_the_contracts_fields(self, tmp_path: Path) -> None:
         """Other settings must not cause an archive to be redone."""
-        asked = question(resolved_of(tmp_path, ASKING), AppConfig().ollama)
-        assert asked == {
+        query = question(resolved_of(tmp_path, ASKING), AppConfig().ollama)
+        assert query == {
             "agent": "mine",
             "variant": "default",
             "system_prompt": "",
@@ -314,12 +314,14 @@ class TestFingerprint:
         ollama = OllamaConfig(model="big", num_ctx=4096, keep_alive="1h", stream=True)
         in_vllm = resolved_of(tmp_path, MINIMAL, overrides={"provider": "vllm"})
         in_ollama = resolved_of(tmp_path, MINIMAL, overrides={"provider": "ollama"})
-        one = fingerprint(in_ollama, ollama)
-        assert one == fingerprint(in_vllm, VLLMConfig(model="big", extra_body={"stream_options": {}, "priority": 3}))
-        assert one == fingerprint(in_vllm, VLLMConfig(model="org/big-fp8", model_id="big"))
-        assert one != fingerprint(in_vllm, VLLMConfig(model="org/big-fp8"))
+        ollama_fingerprint = fingerprint(in_ollama, ollama)
+        assert ollama_fingerprint == fingerprint(
+            in_vllm, VLLMConfig(model="big", extra_body={"stream_options": {}, "priority": 3})
+        )
+        assert ollama_fingerprint == fingerprint(in_vllm, VLLMConfig(model="org/big-fp8", model_id="big"))
+        assert ollama_fingerprint != fingerprint(in_vllm, VLLMConfig(model="org/big-fp8"))
         seeded = VLLMConfig(model="big", extra_body={"seed": 7})
-        assert one != fingerprint(in_vllm, seeded)
+        assert ollama_fingerprint != fingerprint(in_vllm, seeded)
         as_request = fingerprint(replace(in_vllm, request={"seed": 7}), VLLMConfig(model="big"))
         in_options = fingerprint(in_ollama, OllamaConfig(model="big", options={"seed": 7, "num_thread": 4}))
         assert fingerprint(in_vllm, seeded) == as_request == in_options

@@ -74,9 +74,9 @@ def test_examples_are_part_of_the_fingerprint(tmp_path: Path) -> None:
     """An agent without examples has the fingerprint it had before examples existed."""
     plain = fingerprint(resolved_of(tmp_path), VLLMConfig())
     assert fingerprint(resolved_of(tmp_path, examples=[]), VLLMConfig()) == plain
-    one = fingerprint(resolved_of(tmp_path, examples=[EXAMPLE]), VLLMConfig())
+    original = fingerprint(resolved_of(tmp_path, examples=[EXAMPLE]), VLLMConfig())
     other = fingerprint(resolved_of(tmp_path, examples=[{**EXAMPLE, "document": "Acme fell."}]), VLLMConfig())
-    assert len({plain, one, other}) == 3
+    assert len({plain, original, other}) == 3
 
 
 @settings(deadline=None, max_examples=50)

@@ -50,9 +50,11 @@ def parts(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         "anyOf": st.lists(inner, min_size=1, max_size=2),
     }
     return st.fixed_dictionaries({}, optional={**KEYWORDS, **below}).flatmap(
-        lambda found: (
-            st.sets(st.sampled_from(sorted(found)), max_size=4).map(lambda kept: {k: found[k] for k in kept})
-            if found
+        lambda properties: (
+            st.sets(st.sampled_from(sorted(properties)), max_size=4).map(
+                lambda required: {k: properties[k] for k in required}
+            )
+            if properties
             else st.just({})
         )
     )

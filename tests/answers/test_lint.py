@@ -84,7 +84,7 @@ def test_check_run_and_try_lint_the_schema(place: Place) -> None:
         ran = place.call(*command)
         assert ran.code == 2
         assert "$.properties.summary.maxLenght: got an unknown keyword" in ran.err
-    assert place.asked() == []
+    assert place.sent_documents() == []
     place.configure(agent={"schema": {"type": "object", "properties": {"summary": {"type": "string"}}}})
     for command in (("check",), ("try", f"inbox/{name}"), ("run", "--log-level", "debug")):
         ran = place.call(*command)

@@ -37,7 +37,7 @@ PROSE = st.text(alphabet="abc .,:\n'", max_size=30)
 DRAFT, ANSWER = {"draft": 1}, {"answer": 2}
 
 
-def found(text: str, repair: str = "basic") -> Any:
+def value_in(text: str, repair: str = "basic") -> Any:
     """Return the accepted value, or None."""
     try:
         return parse(text, repair=repair).value
@@ -57,7 +57,7 @@ def test_object_after_the_thoughts_is_the_answer(
 ) -> None:
     """A draft is ignored, with or without the opening mark, which some templates put into the prompt."""
     text = (marks[0] if opened else "") + before + json.dumps(draft) + after + marks[1] + json.dumps(answer)
-    assert found(text) == answer
+    assert value_in(text) == answer
 
 
 @settings(deadline=None)
@@ -81,7 +81,7 @@ def test_draft_in_thoughts_is_no_answer(
     opening, closing = marks
     inner = before + json.dumps(draft) + after
     text = (opening + inner, opening + inner + closing, inner + closing)[closed]
-    assert found(text, repair) is None
+    assert value_in(text, repair) is None
 
 
 @settings(deadline=None)
@@ -92,8 +92,8 @@ def test_thoughts_after_the_answer_are_refused(
     """Open thoughts at the end may be about to change the answer."""
     text = f"{first[0]}hm{first[1]}{json.dumps(value)}\n"
     if not second[0].startswith("analysis"):
-        assert found(f"{text}{second[0]} or rather") is None
-    assert found(text) == value
+        assert value_in(f"{text}{second[0]} or rather") is None
+    assert value_in(text) == value
 
 
 @pytest.mark.parametrize("marks", OPEN_CLOSE)
@@ -102,9 +102,9 @@ def test_thought_marks_in_strings_belong_to_the_answer(marks: tuple[str, str], c
     """A document about such models may quote their marks; a trailing comma is repaired."""
     value = {"said": f"it wrote {marks[0]} and {marks[1]}"}
     text = json.dumps(value, ensure_ascii=False)
-    assert found(text[:-1] + comma + "}") == value
-    assert found(f"```json\n{text[:-1]}{comma}}}\n```") == value
-    assert found(f"<think>hm</think>{text}") == value
+    assert value_in(text[:-1] + comma + "}") == value
+    assert value_in(f"```json\n{text[:-1]}{comma}}}\n```") == value
+    assert value_in(f"<think>hm</think>{text}") == value
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_thought_marks_in_strings_belong_to_the_answer(marks: tuple[str, str], c
 )
 def test_object_within_a_sentence_is_no_answer(text: str) -> None:
     """The sentence continues around the object, so it is quoted as an example."""
-    assert found(text) is None
+    assert value_in(text) is None
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_object_within_a_sentence_is_no_answer(text: str) -> None:
 )
 def test_object_offered_in_prose_is_the_answer(text: str) -> None:
     """It begins a line or follows a colon."""
-    assert found(text) == ANSWER
+    assert value_in(text) == ANSWER
 
 
 @settings(deadline=None)
@@ -150,7 +150,7 @@ def test_object_offered_in_prose_is_the_answer(text: str) -> None:
 )
 def test_announced_example_is_no_answer(word: str, before: str, value: dict[str, Any], after: str) -> None:
     """This holds whatever stands around it."""
-    assert found(f"So {before.strip()} {word} {json.dumps(value)}{after}") is None
+    assert value_in(f"So {before.strip()} {word} {json.dumps(value)}{after}") is None
 
 
 SCHEMA = {

@@ -60,11 +60,11 @@ def test_unaccept_revokes_an_acceptance(place: Place, out: str) -> None:
 def test_accepted_documents_are_retried_only_when_named(place: Place, out: str) -> None:
     """A plain run skips them; one that fails again in the same way keeps the exit code 0."""
     place.call("errors", out, "--accept", "rejected,document_empty")
-    place.asked()
+    place.sent_documents()
     place.run()
-    assert place.asked() == []
+    assert place.sent_documents() == []
     place.run("--only-failed", "rejected")
-    assert set(place.asked()) == {"bad.txt"}
+    assert set(place.sent_documents()) == {"bad.txt"}
 
 
 def test_accept_without_a_matching_failure_is_refused(place: Place, out: str) -> None:

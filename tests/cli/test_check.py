@@ -81,9 +81,11 @@ def test_check_suggests_a_command_with_an_installed_model(place: Place) -> None:
 
 def test_check_suggests_another_local_server() -> None:
     """If the configured server is unreachable, it prints all settings that use another one, quoted for a shell."""
-    gone = CheckedServer("vllm at x", "vllm", True, Preflight("unreachable", "connection_error"), {}, {}, "", "", None)
+    unreachable = CheckedServer(
+        "vllm at x", "vllm", True, Preflight("unreachable", "connection_error"), {}, {}, "", "", None
+    )
     studio = LocalServer(USUAL[2], ("a model",))
-    (remedy,) = remedies([gone], [studio])
+    (remedy,) = remedies([unreachable], [studio])
     text, _, command = "\n".join(remedy_lines(remedy, "pipeline check", width=60)).partition(" To use it:\n")
     assert " ".join(text.split()) == "LM Studio answers at http://127.0.0.1:1234 with the model a model."
     assert shlex.split(command.replace("\\\n", " "))[3::2] == [
@@ -94,23 +96,23 @@ def test_check_suggests_another_local_server() -> None:
 def test_replicas_are_checked_in_parallel(place: Place, server: FakeLLM) -> None:
     """Each of three servers gets its request before any of them has answered."""
     together = threading.Barrier(3)
-    met: set[int] = set()
+    ports: set[int] = set()
 
     def meeting(port: int) -> Callable[[ReceivedRequest, int], None]:
         """Hold the first chat of a server until each other server has its first chat as well."""
 
         def hold(_seen: ReceivedRequest, _n: int) -> None:
-            if port not in met:
-                met.add(port)
+            if port not in ports:
+                ports.add(port)
                 together.wait(60)
 
         return hold
 
     with FakeLLM(("llama3.1",)) as second, FakeLLM(("llama3.1",)) as third:
         servers = (server, second, third)
-        for one in servers:
-            one.faults = meeting(one.port)
-        place.configure({"vllm.base_url": [one.url for one in servers]})
+        for replica in servers:
+            replica.faults = meeting(replica.port)
+        place.configure({"vllm.base_url": [replica.url for replica in servers]})
         ran = place.call("check")
     assert ran.code == 0
     assert "3 of 3 servers" in ran.out
@@ -240,10 +242,10 @@ def test_report_open_opens_the_browser(place: Place) -> None:
     place.run()
     (place.folder / "browser").write_text('#!/bin/sh\nprintf %s "$1" > "$SEEN"\n', encoding="utf-8")
     (place.folder / "browser").chmod(0o755)
-    seen = place.folder / "seen"
-    ran = place.call("report", "out", "--open", env={"BROWSER": str(place.folder / "browser"), "SEEN": str(seen)})
+    opened = place.folder / "seen"
+    ran = place.call("report", "out", "--open", env={"BROWSER": str(place.folder / "browser"), "SEEN": str(opened)})
     assert ran.code == 0, ran.err
-    assert seen.read_text(encoding="utf-8") == (place.folder / "out" / "report.html").as_uri()
+    assert opened.read_text(encoding="utf-8") == (place.folder / "out" / "report.html").as_uri()
 
 
 @pytest.mark.parametrize("output", ["inbox", "nowhere", "s3://bucket/out"])
@@ -264,8 +266,8 @@ def test_schema_prints_valid_json_schemas(place: Place) -> None:
     assert not validator.is_valid({"runner": {"concurency": 3}})
     agent = json.loads(place.call("schema", "--agent").out)
     jsonschema.Draft202012Validator.check_schema(agent)
-    ours = json.loads((place.folder / "agents" / "small.yaml").read_text(encoding="utf-8"))
-    assert jsonschema.Draft202012Validator(agent).is_valid(ours)
+    agent_file = json.loads((place.folder / "agents" / "small.yaml").read_text(encoding="utf-8"))
+    assert jsonschema.Draft202012Validator(agent).is_valid(agent_file)
 
 
 def test_default_config_file_has_the_built_in_defaults(place: Place) -> None:

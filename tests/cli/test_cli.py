@@ -39,7 +39,7 @@ def test_python_m_pipeline_equals_the_command(place: Place) -> None:
             subprocess.run([*command, *arguments], cwd=place.folder, capture_output=True, text=True, check=False)
             for command in (COMMAND, (sys.executable, "-m", "pipeline"))
         ]
-        first, second = ((each.returncode, each.stdout, re.sub(r"^\S+Z ", "", each.stderr)) for each in both)
+        first, second = ((ended.returncode, ended.stdout, re.sub(r"^\S+Z ", "", ended.stderr)) for ended in both)
         assert first == second
 
 
@@ -74,7 +74,7 @@ def test_usage_error_is_exit_2_without_a_request(place: Place, arguments: tuple[
     assert ran.code == 2
     assert ran.err
     assert "Traceback" not in ran.err
-    assert place.asked() == []
+    assert place.sent_documents() == []
     assert not (place.folder / "out" / "results.jsonl").exists()
 
 

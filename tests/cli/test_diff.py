@@ -28,16 +28,16 @@ def record(document_id: str, output: Any, *, run: int = 1, fingerprint: str = "1
     head = {"v": 1, "id": document_id, "uri": document_id, "sha256": "a" * 64, "agent": "a", "variant": "default"}
     tail = {"finished_at": "2026-01-01T00:00:00.000Z", "version": None, "run": run, "run_id": "r", "shard": None}
     failure = {"reason": "timeout", "runs": 1, "message": "", "stage": "call"}
-    what = failure if output is None else {"output": output}
-    return {**head, "fingerprint": fingerprint * 64, **what, **tail}
+    outcome = failure if output is None else {"output": output}
+    return {**head, "fingerprint": fingerprint * 64, **outcome, **tail}
 
 
 def write(folder: Path, *records: dict[str, Any]) -> None:
     """Write an output with these records."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, wanted in (("results.jsonl", True), ("errors.jsonl", False)):
+    for name, is_result in (("results.jsonl", True), ("errors.jsonl", False)):
         lines = [
-            json.dumps(record, separators=(",", ":")) + "\n" for record in records if ("output" in record) == wanted
+            json.dumps(record, separators=(",", ":")) + "\n" for record in records if ("output" in record) == is_result
         ]
         (folder / name).write_text("".join(lines), encoding="utf-8")
 
@@ -161,8 +161,8 @@ def test_x_key_of_the_schema_identifies_items(place: Place, by: tuple[str, ...])
     """`x-key` comes from the agent in the run's summary; --key takes precedence."""
     items = {"type": "object", "properties": {"name": {"type": "string"}, "isin": {"type": "string"}}}
     schema = {"type": "object", "properties": {"companies": {"type": "array", "items": items, "x-key": "isin"}}}
-    asked = [{"companies": [{"name": name, "isin": "DE1"}]} for name in ("Alpha AG", "Alpha Holding")]
-    for number, output in enumerate(asked):
+    answers = [{"companies": [{"name": name, "isin": "DE1"}]} for name in ("Alpha AG", "Alpha Holding")]
+    for number, output in enumerate(answers):
         place.documents(1)
         place.server.answer = lambda _, __, own=output: json.dumps(own)
         place.configure(agent={"schema": schema, "system_prompt": f"Prompt {number}.\n"})

@@ -13,7 +13,7 @@ def test_dry_run_counts_tokens_with_the_servers_tokenizer(place: Place) -> None:
     ran = place.run("--dry-run")
     match = re.search(r"about ([\d,]+) prompt tokens \(by the tokenizer of vllm on a sample of 20\)", ran.out)
     assert match is not None, ran.out
-    assert place.asked() == []
+    assert place.sent_documents() == []
     place.run()
     used = sum(line["usage"]["prompt_tokens"] for line in place.lines("results.jsonl"))
     assert abs(int(match[1].replace(",", "")) - used) <= 0.02 * used
@@ -22,9 +22,9 @@ def test_dry_run_counts_tokens_with_the_servers_tokenizer(place: Place) -> None:
 def test_dry_run_without_a_tokenizer_estimates_tokens(place: Place) -> None:
     """The server is unreachable or has no tokenizer, and the text says so."""
     place.documents(3)
-    gone = place.run("--dry-run", "--set", "vllm.base_url=http://127.0.0.1:9").out
+    estimated = place.run("--dry-run", "--set", "vllm.base_url=http://127.0.0.1:9").out
     ollama = place.run("--dry-run", "--set", "provider=ollama").out
-    assert "(estimated without a tokenizer: 4 characters each, on a sample of 3)" in gone
+    assert "(estimated without a tokenizer: 4 characters each, on a sample of 3)" in estimated
     assert "(estimated without a tokenizer: 4 characters each, on a sample of 3)" in ollama
 
 

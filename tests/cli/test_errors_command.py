@@ -55,11 +55,11 @@ def test_command_of_a_group_retries_exactly_that_group(place: Place, server: Fak
     failed(place)
     payload = json.loads(place.call("errors", "out", "--json").out)
     commands = {group["reason"]: group["command"] for group in payload["groups"]}
-    place.asked()
+    place.sent_documents()
     place.call(*shlex.split(commands["rejected"])[1:])
-    assert set(place.asked()) == {"bad1.txt", "bad2.txt"}
+    assert set(place.sent_documents()) == {"bad1.txt", "bad2.txt"}
     place.call(*shlex.split(payload["commands"]["backend"])[1:])
-    assert set(place.asked()) == {"down.txt", "full.txt"}
+    assert set(place.sent_documents()) == {"down.txt", "full.txt"}
     assert "--only-failed overloaded,server_error" in payload["commands"]["backend"]
 
 
@@ -171,7 +171,7 @@ def test_errors_spells_out_terminal_escapes(place: Place) -> None:
     assert "a\\x1b[2J\\x9b2J\\u202e.txt" in shown
     output = place.call("errors", "out", "--json").out
     assert json.loads(output)["groups"][0]["examples"][0]["id"] == name
-    assert [each for each in "\x1b\x9b\u202e" if each in shown + output] == []
+    assert [character for character in "\x1b\x9b\u202e" if character in shown + output] == []
 
 
 def test_missing_output_is_exit_2(place: Place) -> None:

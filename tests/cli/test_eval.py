@@ -52,12 +52,12 @@ def write_output(folder: Path, outputs: dict[str, Any], *, variants: dict[str, s
     for id, output in outputs.items():
         head = {"v": 1, "id": id, "uri": id, "sha256": sha256(id), "agent": "small"}
         variant = (variants or {}).get(id, "default")
-        what: dict[str, Any] = {"reason": "schema_invalid", "runs": 1, "attempts": 2}
+        outcome: dict[str, Any] = {"reason": "schema_invalid", "runs": 1, "attempts": 2}
         if output is not None:
             usage = {"prompt_tokens": 100, "completion_tokens": 10}
-            what = {"output": output, "attempts": 1, "reasks": 0, "usage": usage, "latency_s": 0.5}
+            outcome = {"output": output, "attempts": 1, "reasks": 0, "usage": usage, "latency_s": 0.5}
         tail = {"finished_at": "2026-01-01T00:00:00.000Z", "version": None, "run": 1, "run_id": "r1", "shard": None}
-        record = {**head, "variant": variant, "fingerprint": "1" * 64, **what, **tail}
+        record = {**head, "variant": variant, "fingerprint": "1" * 64, **outcome, **tail}
         lines["errors" if output is None else "results"].append(json.dumps(record, separators=(",", ":")) + "\n")
     for kind, written in lines.items():
         (folder / f"{kind}.jsonl").write_text("".join(written), encoding="utf-8")

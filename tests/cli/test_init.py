@@ -187,7 +187,10 @@ def test_local_servers_are_found_with_their_models() -> None:
             Place_("vLLM", "vllm", "http://127.0.0.1:1"),
         ]
         result = list(found_servers(places))
-    assert [(each.place.name, each.section) for each in result] == [("Ollama", "ollama"), ("LM Studio", "vllm")]
+    assert [(local_server.place.name, local_server.section) for local_server in result] == [
+        ("Ollama", "ollama"),
+        ("LM Studio", "vllm"),
+    ]
     assert result[1].models == ("qwen3",)
     assert result[1].text() == f"LM Studio answers at {server.url} with the model qwen3"
 

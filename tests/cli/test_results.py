@@ -39,17 +39,17 @@ SCHEMA = {
 
 def line(document_id: str, output: Any, *, run: int = 1, sha256: str = "a") -> dict[str, Any]:
     head = {"v": 1, "id": document_id, "uri": document_id, "sha256": sha256 * 64, "agent": "a", "variant": "default"}
-    what = {"reason": "timeout", "runs": 1} if output is None else {"output": output, "model": {"name": "m"}}
+    outcome = {"reason": "timeout", "runs": 1} if output is None else {"output": output, "model": {"name": "m"}}
     tail = {"finished_at": "2026-01-01T00:00:00.000Z", "version": None, "run": run, "run_id": "r", "shard": None}
-    return {**head, "fingerprint": "1" * 64, **what, **tail}
+    return {**head, "fingerprint": "1" * 64, **outcome, **tail}
 
 
 def write(folder: Path, *lines: dict[str, Any]) -> None:
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     run = {"run": 1, "config": {"question": {"default": {"agent": "a", "schema": SCHEMA}}}}
     (folder / "runs" / "r.json").write_text(json.dumps(run), encoding="utf-8")
-    for name, wanted in (("results.jsonl", True), ("errors.jsonl", False)):
-        written = [json.dumps(line, separators=(",", ":")) + "\n" for line in lines if ("output" in line) == wanted]
+    for name, is_result in (("results.jsonl", True), ("errors.jsonl", False)):
+        written = [json.dumps(line, separators=(",", ":")) + "\n" for line in lines if ("output" in line) == is_result]
         (folder / name).write_text("".join(written), encoding="utf-8")
 
 
@@ -104,9 +104,9 @@ def test_rows_of_an_earlier_prompt(place: Place) -> None:
     assert "3 of 4 rows are of an earlier prompt, schema or model than that of the last run" in ran.err
     earlier = sorted(row.split(",")[0] for row in ran.out.splitlines() if ",earlier,done" in row)
     assert len(earlier) == 3
-    kept = place.call("results", "--current")
-    assert [json.loads(row)["id"] in earlier for row in kept.out.splitlines()] == [False]
-    assert "earlier" not in kept.err
+    current = place.call("results", "--current")
+    assert [json.loads(row)["id"] in earlier for row in current.out.splitlines()] == [False]
+    assert "earlier" not in current.err
     assert (
         sorted(record.id for record in read_results(str(place.folder / "out")) if record.prompt == "earlier") == earlier
     )

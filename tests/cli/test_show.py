@@ -64,9 +64,9 @@ def test_show_text_prints_the_text_of_the_digest(done: Place) -> None:
         f"This document has changed since (sha256 {record['sha256'][:12]}…): its places are not shown." in changed.err
     )
     path.unlink()
-    gone = done.call("show", "a.txt", "--text")
-    assert (gone.code, gone.out) == (1, "")
-    assert "This document is no longer in the input." in gone.err
+    missing = done.call("show", "a.txt", "--text")
+    assert (missing.code, missing.out) == (1, "")
+    assert "This document is no longer in the input." in missing.err
     plain = done.call("show", "a.txt")
     assert plain.code == 0
     assert plain.out.startswith("This document is no longer in the input.\n")

@@ -85,7 +85,7 @@ def test_dry_run_estimates_windows(
         counted = re.search(pattern, shown)
         assert counted is not None, shown
         assert int(counted[2]) == 4 + int(counted[1])
-        assert place.asked() == []
+        assert place.sent_documents() == []
         windows = windows_of_a_run(place, monkeypatch, capsys)
         assert abs(int(counted[1]) - windows) <= (0 if provider == "vllm" else max(2, windows // 4))
         again, _ = run_command(monkeypatch, capsys, place.folder, "run", "--dry-run", "--redo", "all")
@@ -139,11 +139,11 @@ def test_a_document_of_too_many_windows_fails_before_any_request(
         shown, _ = run_command(monkeypatch, capsys, place.folder, "check")
         assert "1 of the 7 read cannot be used" in shown
         assert message in shown
-        place.asked()
+        place.sent_documents()
         assert main(["run", "--config", "pipeline.yaml", "--quiet", "--ids", "endless.txt"]) == 1
         (error,) = place.lines("errors.jsonl")
         assert (error["reason"], error["stage"], error["message"]) == ("document_too_large", "prompt", message)
-        assert place.asked() == []
+        assert place.sent_documents() == []
 
 
 def test_dry_run_reports_an_unknown_context(

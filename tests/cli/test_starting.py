@@ -159,9 +159,9 @@ def test_refused_default_address_names_its_setting(place: Place, kind: str, sett
 def test_address_of_an_unused_provider_is_reported(place: Place, command: str) -> None:
     """Its server gets no request; when its provider is used, there is no warning."""
     place.documents(1)
-    gone = "http://127.0.0.1:9"
-    place.configure({"provider": "ollama", "ollama.base_url": gone, "vllm.base_url": None})
-    place.env |= {"VLLM_BASE_URL": gone}
+    unused_url = "http://127.0.0.1:9"
+    place.configure({"provider": "ollama", "ollama.base_url": unused_url, "vllm.base_url": None})
+    place.env |= {"VLLM_BASE_URL": unused_url}
     words = {"check": [], "try": ["inbox/d000.txt"], "run": ["--set", "runner.startup_wait_s=0"]}[command]
     outage = ["--set", "runner.max_outage_s=0"]
     ran = place.call(command, *words, *outage)
@@ -177,6 +177,6 @@ def test_shortened_text_ends_with_a_whole_word(text: str, limit: int) -> None:
     short = shorten(text, limit)
     assert len(short) <= limit + 1
     if short != text:
-        kept = short.removesuffix(" …")
-        assert text.startswith(kept)
-        assert len(kept) * 2 < limit or text[len(kept)] in " ,;:." or " " not in text[limit // 2 : limit]
+        beginning = short.removesuffix(" …")
+        assert text.startswith(beginning)
+        assert len(beginning) * 2 < limit or text[len(beginning)] in " ,;:." or " " not in text[limit // 2 : limit]

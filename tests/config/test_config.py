@@ -495,14 +495,14 @@ class TestSecrets:
             f"input: {{uri: 'https://h/c?sv=1&sig={SECRET}', storage: {{secret_access_key: {SECRET}, region: eu}}}}\n"
             f"providers: {{tokens: {{type: vllm, api_key: {SECRET}}}}}\nollama: {{model: m}}\n"
         )
-        told = describe(load_config(path, environ={}))
-        assert SECRET not in json.dumps(told, allow_nan=False)
-        assert told["vllm"]["api_key"] == "***"
-        assert told["vllm"]["base_url"] == ["http://***@a/v1"]
-        assert told["vllm"]["extra_body"] == {"auth_token": "***", "top_k": 3}
-        assert told["input"]["storage"] == {"secret_access_key": "***", "region": "eu"}
-        assert told["providers"]["tokens"]["type"] == "vllm"
-        assert told["fallback"] == ["ollama"]
+        description = describe(load_config(path, environ={}))
+        assert SECRET not in json.dumps(description, allow_nan=False)
+        assert description["vllm"]["api_key"] == "***"
+        assert description["vllm"]["base_url"] == ["http://***@a/v1"]
+        assert description["vllm"]["extra_body"] == {"auth_token": "***", "top_k": 3}
+        assert description["input"]["storage"] == {"secret_access_key": "***", "region": "eu"}
+        assert description["providers"]["tokens"]["type"] == "vllm"
+        assert description["fallback"] == ["ollama"]
 
     @pytest.mark.parametrize(
         ("url", "masked"),

@@ -142,7 +142,7 @@ def test_references_point_to_existing_objects(values: Path) -> None:
             named += [("Secret", value["secretName"]) for key, value in volume.items() if key == "secret"]
             claims = [value["claimName"] for key, value in volume.items() if key == "persistentVolumeClaim"]
             named += [("PersistentVolumeClaim", name) for name in claims]
-        assert [each for each in named if each not in there and each[1] not in given] == []
+        assert [reference for reference in named if reference not in there and reference[1] not in given] == []
 
 
 @each_file
@@ -213,14 +213,14 @@ def test_backfill_is_an_indexed_job() -> None:
     """Its completions equal the shards given to the pods; retries count per index."""
     spec = only(rendered(BACKFILL), "Job")["spec"]
     env = {variable["name"]: variable.get("value") for variable in spec["template"]["spec"]["containers"][0]["env"]}
-    wanted = {
+    expected = {
         "completionMode": "Indexed",
         "completions": 32,
         "parallelism": 8,
         "backoffLimitPerIndex": 4,
         "maxFailedIndexes": 4,
     }
-    assert {key: spec[key] for key in wanted} == wanted
+    assert {key: spec[key] for key in expected} == expected
     assert env["PIPELINE_SHARDS"] == "32"
 
 

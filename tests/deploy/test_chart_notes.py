@@ -63,14 +63,14 @@ def test_pods_of_the_notes_are_restricted(values: Any) -> None:
     """They are valid, with the security context, volume and placement of the chart's pods."""
     result = pods_run(notes(values))
     assert any(name.endswith("-report") for name in result)
-    theirs = next(iter(job_specs(rendered(values)).values()))["template"]["spec"]
+    job_pod = next(iter(job_specs(rendered(values)).values()))["template"]["spec"]
     for pod in result.values():
         kubernetes_validate.validate(pod, NEWEST, strict=True)
-        assert pod["spec"]["securityContext"] == theirs["securityContext"]
+        assert pod["spec"]["securityContext"] == job_pod["securityContext"]
         for key in ("securityContext", "resources"):
-            assert pod["spec"]["containers"][0][key] == theirs["containers"][0][key]
-        assert [volume for volume in pod["spec"]["volumes"] if volume not in theirs["volumes"]] == []
-        assert pod["spec"].get("tolerations") == theirs.get("tolerations")
+            assert pod["spec"]["containers"][0][key] == job_pod["containers"][0][key]
+        assert [volume for volume in pod["spec"]["volumes"] if volume not in job_pod["volumes"]] == []
+        assert pod["spec"].get("tolerations") == job_pod.get("tolerations")
 
 
 @pytest.mark.parametrize("folder", ["/data/inbox", "/data/it's here/*.txt"])

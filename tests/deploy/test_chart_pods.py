@@ -120,15 +120,15 @@ def test_extra_objects_are_rendered() -> None:
 def test_helm_test_pod_equals_the_others(values: Any) -> None:
     """It has the same image, security, files and keys, but nothing specific to a Job's pod."""
     pod = check_pod(values)
-    theirs = next(pods(rendered(values)))
+    job_pod = next(pods(rendered(values)))
     kubernetes_validate.validate(pod, OLDEST, strict=True)
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
-    own, other = pod["spec"]["containers"][0], theirs["containers"][0]
+    own, other = pod["spec"]["containers"][0], job_pod["containers"][0]
     assert own["args"][0] == "check"
     for key in ("image", "volumeMounts", "securityContext", "resources", "workingDir"):
         assert own[key] == other[key]
     for key in ("volumes", "serviceAccountName", "securityContext", "restartPolicy"):
-        assert pod["spec"][key] == theirs[key]
+        assert pod["spec"][key] == job_pod[key]
     env = {variable["name"] for variable in own["env"]}
     assert env <= {variable["name"] for variable in other["env"]}
     assert env & {"JOB_NAME", "PIPELINE_SHARDS"} == set()
@@ -138,14 +138,14 @@ def test_helm_test_pod_equals_the_others(values: Any) -> None:
 def test_pod_has_its_resume_command() -> None:
     """Its last log line prints it."""
     manifests = rendered({"backfill.enabled": True})
-    wanted = {
+    expected = {
         "Job": "helm upgrade test CHART --namespace news --reuse-values",
         "CronJob": "kubectl --namespace news create job test-extraction-pipeline-again "
         "--from=cronjob/test-extraction-pipeline-nightly",
     }
     for kind, spec in job_specs(manifests).items():
         env = {variable["name"]: variable for variable in spec["template"]["spec"]["containers"][0]["env"]}
-        assert env["PIPELINE_RESUME_COMMAND"]["value"] == wanted[kind]
+        assert env["PIPELINE_RESUME_COMMAND"]["value"] == expected[kind]
         assert env["POD_NAMESPACE"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.namespace"
 
 

@@ -84,7 +84,7 @@ def test_retry_after_max_duration_sends_no_request(server: FakeLLM, tmp_path: Pa
     (inbox / "a.txt").write_text("A text that must wait.", encoding="utf-8")
     template, job = nightly(manifests, minutes_ago=301)
     code, log = ended(manifests, template, tmp_path, job=job)
-    (end,) = [each for each in map(json.loads, log_lines(log)) if each["message"] == "run ends"]
+    (end,) = [record for record in map(json.loads, log_lines(log)) if record["message"] == "run ends"]
     assert (code, end["done"], end["left"]) == (0, 0, 1)
 
 

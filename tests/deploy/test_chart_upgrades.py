@@ -46,7 +46,7 @@ def test_upgrade_restarts_a_failed_backfill(cluster: KubeApi, package: str) -> N
     (first,) = cluster.named("jobs")
     assert first == only(rendered(BACKFILL), "Job")["metadata"]["name"]
     cluster.end_job(first, "Failed", "PodFailurePolicy", "Container pipeline failed with exit code 2")
-    uid = cluster.one("jobs", first)["metadata"]["uid"]
+    uid = cluster.object_named("jobs", first)["metadata"]["uid"]
     notes = brought(cluster, "upgrade", BACKFILL, package=package)
     (second,) = cluster.named("jobs")
     assert second == f"{first}-{uid[:5]}"
@@ -67,12 +67,12 @@ def test_upgrade_keeps_a_finished_backfill(cluster: KubeApi, package: str) -> No
     """The Job is kept without a ttl, as the notes say; a changed prompt gives another Job."""
     brought(cluster, "install", BACKFILL, package=package)
     (first,) = cluster.named("jobs")
-    assert "ttlSecondsAfterFinished" not in cluster.one("jobs", first)["spec"]
-    uid = cluster.one("jobs", first)["metadata"]["uid"]
+    assert "ttlSecondsAfterFinished" not in cluster.object_named("jobs", first)["spec"]
+    uid = cluster.object_named("jobs", first)["metadata"]["uid"]
     cluster.end_job(first, "Complete")
     notes = brought(cluster, "upgrade", BACKFILL, {"logLevel": "info"}, package=package)
     assert cluster.named("jobs") == [first]
-    assert cluster.one("jobs", first)["metadata"]["uid"] == uid
+    assert cluster.object_named("jobs", first)["metadata"]["uid"] == uid
     assert "It is COMPLETE: nothing runs until the question" in notes
     notes = brought(cluster, "upgrade", BACKFILL, {"pipelineConfig.agent": "event_classifier"}, package=package)
     assert cluster.named("jobs") != [first]
@@ -85,7 +85,7 @@ def test_upgrade_changes_parallelism_in_place(cluster: KubeApi) -> None:
     (name,) = cluster.named("jobs")
     notes = brought(cluster, "upgrade", BACKFILL, {"backfill.parallelism": 2, "backfill.suspend": True})
     assert cluster.named("jobs") == [name]
-    spec = cluster.one("jobs", name)["spec"]
+    spec = cluster.object_named("jobs", name)["spec"]
     assert (spec["parallelism"], spec["suspend"]) == (2, True)
     assert "0 of 16 shards are done" in notes
 
@@ -122,9 +122,9 @@ def test_nightly_run_needs_no_right_to_list_jobs(cluster: KubeApi) -> None:
 def test_upgrade_keeps_access_modes_of_a_claim(cluster: KubeApi, package: str) -> None:
     """They are immutable: an added backfill uses the existing claim, and the notes warn."""
     brought(cluster, "install", package=package)
-    assert cluster.one("persistentvolumeclaims", CLAIM)["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert cluster.object_named("persistentvolumeclaims", CLAIM)["spec"]["accessModes"] == ["ReadWriteOnce"]
     notes = brought(cluster, "upgrade", BACKFILL, package=package)
-    assert cluster.one("persistentvolumeclaims", CLAIM)["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert cluster.object_named("persistentvolumeclaims", CLAIM)["spec"]["accessModes"] == ["ReadWriteOnce"]
     assert "The volume is not ReadWriteMany: pods on other nodes than its own stay Pending" in notes
 
 

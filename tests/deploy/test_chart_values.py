@@ -230,9 +230,11 @@ def env_of(manifests: list[Manifest], kind: str) -> dict[str, Any]:
 def test_no_setting_is_an_environment_variable() -> None:
     """A variable overrides the file and never changes in a pod, so `helm upgrade` could not reach it."""
     for kind in ("Job", "CronJob"):
-        ours = {name for name in env_of(rendered(EVERYTHING), kind) if name.startswith(("PIPELINE_", "VLLM", "OLLAMA"))}
+        settings = {
+            name for name in env_of(rendered(EVERYTHING), kind) if name.startswith(("PIPELINE_", "VLLM", "OLLAMA"))
+        }
         others = {"PIPELINE_CONFIG", "PIPELINE_SHARDS", "PIPELINE_RESUME_COMMAND"}
-        assert ours - others == {"VLLM_API_KEY_FILE", "OLLAMA_API_KEY_FILE"}
+        assert settings - others == {"VLLM_API_KEY_FILE", "OLLAMA_API_KEY_FILE"}
 
 
 @both_helms
@@ -286,7 +288,7 @@ def test_misspelt_value_is_refused(values: dict[str, Any], package: str) -> None
     message = refused(CRON, values, package=package)
     assert "values don't meet the specifications of the schema" in message
     given = value[0] if isinstance(value, list) and value else value
-    assert any(each in message for each in (key.rpartition(".")[2], *(given if isinstance(given, dict) else ())))
+    assert any(name in message for name in (key.rpartition(".")[2], *(given if isinstance(given, dict) else ())))
 
 
 def test_values_schema_is_current() -> None:

@@ -33,9 +33,9 @@ def final_stage() -> list[tuple[str, str]]:
     return result[max(n for n, (name, _) in enumerate(result) if name == "FROM") :]
 
 
-def one(name: str) -> str:
+def value_of(name: str) -> str:
     """Return the arguments of the only instruction of this name in the final stage."""
-    (match,) = [rest for each, rest in final_stage() if each == name]
+    (match,) = [rest for instruction, rest in final_stage() if instruction == name]
     return match
 
 
@@ -82,26 +82,26 @@ def test_image_has_no_cache_and_no_compiler() -> None:
 def test_user_is_numeric_and_not_root() -> None:
     """The chart runs it as the same user."""
     chart = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["podSecurityContext"]
-    assert one("USER") == f"{chart['runAsUser']}:{chart['runAsGroup']}" == "10001:10001"
+    assert value_of("USER") == f"{chart['runAsUser']}:{chart['runAsGroup']}" == "10001:10001"
 
 
 def test_only_tmp_is_written_to() -> None:
     """The root may be read-only: home, temporary files and working directory are /tmp, a volume."""
-    env = dict(pair.split("=", 1) for pair in one("ENV").split())
-    assert (env["TMPDIR"], env["HOME"], one("WORKDIR"), one("VOLUME")) == ("/tmp", "/tmp", "/tmp", '["/tmp"]')
+    env = dict(pair.split("=", 1) for pair in value_of("ENV").split())
+    assert (env["TMPDIR"], env["HOME"], value_of("WORKDIR"), value_of("VOLUME")) == ("/tmp", "/tmp", "/tmp", '["/tmp"]')
     assert env["PYTHONDONTWRITEBYTECODE"] == "1"
 
 
 def test_entrypoint_is_the_pipeline() -> None:
     """It is on the PATH of the copied environment, behind an init that forwards signals."""
-    env = dict(pair.split("=", 1) for pair in one("ENV").split())
+    env = dict(pair.split("=", 1) for pair in value_of("ENV").split())
     assert env["PATH"].startswith("/opt/pipeline/bin:")
-    assert json.loads(one("ENTRYPOINT")) == ["tini", "--", "pipeline"]
+    assert json.loads(value_of("ENTRYPOINT")) == ["tini", "--", "pipeline"]
 
 
 def test_labels_have_version_and_licence() -> None:
     """Both equal those of the package."""
-    labels = dict(re.findall(r'([a-z.]+)="([^"]*)"', one("LABEL")))
+    labels = dict(re.findall(r'([a-z.]+)="([^"]*)"', value_of("LABEL")))
     assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert f"extraction-pipeline:{__version__}" in TEXT

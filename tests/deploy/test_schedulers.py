@@ -39,7 +39,9 @@ SCRIPTS = [SBATCH, *sorted((PROJECT / "scripts").glob("*.sh")), PROJECT / ".ci" 
 def blocks(page: Path, kind: str = "") -> list[str]:
     """Return the fenced blocks of this kind on a page, without indentation."""
     matches = re.findall(r"^( *)```(\w*)\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, each, text in matches if each == kind]
+    return [
+        re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, language, text in matches if language == kind
+    ]
 
 
 def typed(page: Path, start: str) -> list[list[str]]:
@@ -121,11 +123,11 @@ def test_shell_does_not_change_the_words_of_a_command(page: Path, tmp_path: Path
     assert lines
     for line in lines:
         script = f"set -- {line}\nprintf '%s\\n' \"$@\""
-        told = [
+        commands = [
             subprocess.run(["bash", *flags, "-uc", script], cwd=tmp_path, capture_output=True, text=True, check=True)
             for flags in ([], ["+B", "-f"])
         ]
-        assert told[0].stdout == told[1].stdout
+        assert commands[0].stdout == commands[1].stdout
 
 
 def slurm(task: int, low: int, high: int, count: int) -> dict[str, str]:
@@ -169,8 +171,8 @@ def test_batch_script_stops_before_its_time_limit() -> None:
     text = SBATCH.read_text(encoding="utf-8")
     hours, minutes, seconds = re.findall(r"--time=(\d+):(\d+):(\d+)", text)[0]
     (command,) = re.findall(r"exec (pipeline .*)", text)
-    ours = parser().parse_args(shlex.split(command)[1:])
-    assert ours.max_duration < int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+    arguments = parser().parse_args(shlex.split(command)[1:])
+    assert arguments.max_duration < int(hours) * 3600 + int(minutes) * 60 + int(seconds)
     assert int(re.findall(r"--signal=B:TERM@(\d+)", text)[0]) > 25
 
 

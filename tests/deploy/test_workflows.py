@@ -38,8 +38,8 @@ def test_containers_are_valid_for_kubernetes(version: str) -> None:
 
 def test_containers_have_known_variables() -> None:
     """They are variables of settings, of servers and of Ray."""
-    known = {*env_names(), "RAY_USAGE_STATS_ENABLED"}
-    assert {variable["name"] for container in CONTAINERS for variable in container["env"]} <= known
+    allowed = {*env_names(), "RAY_USAGE_STATS_ENABLED"}
+    assert {variable["name"] for container in CONTAINERS for variable in container["env"]} <= allowed
 
 
 def filled(words: list[str]) -> list[str]:

@@ -35,10 +35,10 @@ def part(element: str, content: str = "", attributes: str = "") -> str:
 def relations(targets: Mapping[str, tuple[str, str]]) -> str:
     """Return a relations part: id → (last word of the type, target)."""
     space = "http://schemas.openxmlformats.org/package/2006/relationships"
-    each = "".join(
+    elements = "".join(
         f'<Relationship Id="{id}" Type="{OFFICE}/{kind}" Target="{target}"/>' for id, (kind, target) in targets.items()
     )
-    return f'<Relationships xmlns="{space}">{each}</Relationships>'
+    return f'<Relationships xmlns="{space}">{elements}</Relationships>'
 
 
 def office(parts: Mapping[str, str | bytes], main: str) -> bytes:

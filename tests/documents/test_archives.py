@@ -72,10 +72,10 @@ def entries(
     return list(load_entries(config, output=None, counts=counts or ListingCounts()))
 
 
-def read(found: Sequence[Entry]) -> dict[str, bytes | str]:
+def read(entries: Sequence[Entry]) -> dict[str, bytes | str]:
     """Return the bytes of each entry, or the reason why it has none."""
     texts: dict[str, bytes | str] = {}
-    for entry in found:
+    for entry in entries:
         try:
             texts[entry.id] = entry.read()
         except DocumentError as error:
@@ -234,10 +234,10 @@ def _large(data: bytes, count: int) -> bytes:
 
 def test_zip_member_names_are_decoded() -> None:
     """They may be UTF-8 with or without the flag, or in the DOS code page."""
-    said = zipped({"ü.txt": b"1"})
+    archive = zipped({"ü.txt": b"1"})
     plain = zipped({"xx.txt": b"2"}).replace(b"xx.txt", "ü.txt".encode())
     dos = zipped({"x.txt": b"3"}).replace(b"x.txt", "ü.txt".encode("cp437"))
-    for data, text in ((said, b"1"), (plain, b"2"), (dos, b"3")):
+    for data, text in ((archive, b"1"), (plain, b"2"), (dos, b"3")):
         assert read(entries(data, "a.zip")) == {"a.zip!/ü.txt": text}
 
 
@@ -345,12 +345,12 @@ def test_bombs_stop_at_the_limit() -> None:
         config = InputConfig(uri=(InputSource(f"in/{name}"),), max_document_bytes=1 << 20)
         collected: dict[str, bytes | str] = {}
 
-        def go_through(config: InputConfig = config, found: dict[str, bytes | str] = collected) -> None:
-            found.update(read(list(load_entries(config, output=None, counts=ListingCounts()))))
+        def go_through(config: InputConfig = config, target: dict[str, bytes | str] = collected) -> None:
+            target.update(read(list(load_entries(config, output=None, counts=ListingCounts()))))
 
         assert peak_bytes(go_through) < 12 << 20
-        wanted = {f"{name}!/{key}": value for key, value in expected.items()}
-        assert collected == ({name: "document_unreadable"} if name == "c.tar.gz" else wanted)
+        prefixed = {f"{name}!/{key}": value for key, value in expected.items()}
+        assert collected == ({name: "document_unreadable"} if name == "c.tar.gz" else prefixed)
 
 
 @pytest.mark.parametrize("size", [-512, -10240, 0o77777777777])

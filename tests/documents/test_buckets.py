@@ -204,12 +204,12 @@ def test_unchanged_object_is_not_fetched_again(place: Place, s3: S3Server, store
     put(store, {name: f"[[doc:{name}]] text".encode() for name in NAMES})
     place.run()
     assert place.done() == dict.fromkeys(NAMES, 1)
-    assert sorted(place.asked()) == NAMES
+    assert sorted(place.sent_documents()) == NAMES
     place.run()
-    assert place.asked() == []
+    assert place.sent_documents() == []
     put(store, {"03.txt": b"[[doc:03.txt]] changed", "99.txt": b"[[doc:99.txt]] new"})
     place.run()
-    assert sorted(place.asked()) == ["03.txt", "99.txt"]
+    assert sorted(place.sent_documents()) == ["03.txt", "99.txt"]
     dry = place.run("--dry-run").out
     assert "done already               13" in dry
 

@@ -75,8 +75,8 @@ def test_table_expansion_is_bounded() -> None:
     assert documents[-1][1][0] == "document_too_expensive"
     assert "input.limits.table_ratio" in documents[-1][1][1]
     assert [id for id, _ in documents[:-1]] == [f"a.csv#{number}" for number in range(1, len(documents))]
-    made = sum(size for _, size in documents[:-1])
-    assert FREE_UNPACKED_BYTES < made < FREE_UNPACKED_BYTES + 50 * len(data) + 1_000_000
+    total_bytes = sum(size for _, size in documents[:-1])
+    assert FREE_UNPACKED_BYTES < total_bytes < FREE_UNPACKED_BYTES + 50 * len(data) + 1_000_000
 
 
 def test_wide_sparse_table_is_read() -> None:

@@ -56,7 +56,7 @@ def read(folder: Path, text: str | bytes, name: str = "feed.xml", **config: Any)
     return documents_of(folder / name, **config)
 
 
-def one(folder: Path, text: str | bytes) -> Document:
+def only_document(folder: Path, text: str | bytes) -> Document:
     (document,) = read(folder, text)
     assert isinstance(document, Document), document
     return document
@@ -67,7 +67,7 @@ def one(folder: Path, text: str | bytes) -> Document:
 
 def test_rss_item_is_a_document(tmp_path: Path) -> None:
     """Title and content are the text, without a repeated teaser; the rest is metadata."""
-    document = one(tmp_path, RSS % ITEM)
+    document = only_document(tmp_path, RSS % ITEM)
     assert document.id == "feed.xml#id-1"
     assert document.uri.endswith("feed.xml#1")
     assert document.text == "Bank & rates\n\nThe bank raised its rate.\nShares fell 3 %."
@@ -81,7 +81,7 @@ def test_rss_item_is_a_document(tmp_path: Path) -> None:
 
 def test_atom_entry_is_a_document(tmp_path: Path) -> None:
     """Its content may be a page within the feed."""
-    document = one(tmp_path, ATOM)
+    document = only_document(tmp_path, ATOM)
     assert document.id == "feed.xml#urn:1"
     assert document.text == "Bank & rates\n\nA summary.\n\nOne.\nTwo < three."
     assert document.metadata == {
@@ -92,7 +92,7 @@ def test_atom_entry_is_a_document(tmp_path: Path) -> None:
 
 def test_rss_1_item_is_a_document(tmp_path: Path) -> None:
     """It stands beside its channel, and its address is its identifier."""
-    document = one(tmp_path, RDF)
+    document = only_document(tmp_path, RDF)
     assert document.id == "feed.xml#https://daily.example/1"
     assert document.text == "Bank\n\nPlain 1 < 2."
     assert document.metadata == {"title": "Bank", "guid": "https://daily.example/1", "source": "The Daily"}
@@ -117,7 +117,7 @@ def test_news_message_has_news_items(tmp_path: Path) -> None:
 def test_unknown_item_elements_are_metadata_or_text(tmp_path: Path) -> None:
     """A short value is metadata under its own name; prose belongs to the text."""
     item = "<item><title>T</title><x:ticker>ACME</x:ticker><x:story>" + "A long story. " * 20 + "</x:story></item>"
-    document = one(tmp_path, RSS % item)
+    document = only_document(tmp_path, RSS % item)
     assert document.metadata["ticker"] == "ACME"
     assert document.text.startswith("T\n\nA long story. A long story.")
 
@@ -148,20 +148,20 @@ def test_item_keeps_its_id_when_the_feed_changes(tmp_path: Path) -> None:
 def test_item_id_is_not_taken_from_nested_elements(tmp_path: Path) -> None:
     """Atom has `id` on several levels, and a page in an item may contain any element."""
     feed = "<feed><id>feed</id><entry><source><id>other</id></source><id>own</id><title>T</title></entry></feed>"
-    assert one(tmp_path, feed).id == "feed.xml#own"
+    assert only_document(tmp_path, feed).id == "feed.xml#own"
     item = "<item><description><![CDATA[<guid>no</guid>]]></description><guid><![CDATA[own&amp;1]]></guid></item>"
-    assert one(tmp_path, RSS % item).id == "feed.xml#own&1"
+    assert only_document(tmp_path, RSS % item).id == "feed.xml#own&1"
 
 
 def test_item_does_not_depend_on_later_elements(tmp_path: Path) -> None:
     """A picture of the feed after or between items does not change them."""
     items = [f"<item><guid>{n}</guid><title>T{n}</title></item>" for n in range(3)]
     picture = "<image><title>Logo</title></image>"
-    one, two = (read(tmp_path, RSS % text) for text in (picture.join(items), "".join(items) + picture))
-    assert [document.sha256 for document in one if isinstance(document, Document)] == [
-        document.sha256 for document in two if isinstance(document, Document)
+    before, after = (read(tmp_path, RSS % text) for text in (picture.join(items), "".join(items) + picture))
+    assert [document.sha256 for document in before if isinstance(document, Document)] == [
+        document.sha256 for document in after if isinstance(document, Document)
     ]
-    assert all(document.metadata["source"] == "The Daily" for document in one if isinstance(document, Document))
+    assert all(document.metadata["source"] == "The Daily" for document in before if isinstance(document, Document))
 
 
 def test_undecodable_identifier_is_ignored(tmp_path: Path) -> None:
@@ -330,11 +330,13 @@ def test_each_planted_word_appears_once(
     folder = tmp_path_factory.mktemp("feed")
     documents = read(folder, feed)
     assert len(documents) == len(items)
-    for item, each in zip(planted, documents, strict=True):
-        if not isinstance(each, Document):
+    for item, document in zip(planted, documents, strict=True):
+        if not isinstance(document, Document):
             assert not {place for place, _ in item} - {"creator", "category", "own", "source"}
             continue
-        words = re.findall(r"planted\d+x", each.text + repr({k: v for k, v in each.metadata.items() if k != "title"}))
+        words = re.findall(
+            r"planted\d+x", document.text + repr({k: v for k, v in document.metadata.items() if k != "title"})
+        )
         assert sorted(words) == sorted(word for _, word in item)
 
 

@@ -316,8 +316,8 @@ def test_missing_extra_for_all_documents_ends_the_run(tmp_path: Path, monkeypatc
 
 def _joined(pieces: str, most: int) -> st.SearchStrategy[bytes]:
     """Return bytes of these pieces separated by a bar, and of any text, in any order."""
-    each = st.sampled_from(pieces.split("|")) | st.text(max_size=5)
-    return st.lists(each, max_size=most).map(lambda chosen: "".join(chosen).encode("utf-8", "replace"))
+    piece = st.sampled_from(pieces.split("|")) | st.text(max_size=5)
+    return st.lists(piece, max_size=most).map(lambda chosen: "".join(chosen).encode("utf-8", "replace"))
 
 
 _PAGES = _joined("<|>|p|</p>|<div| |a|<script>|<!--|-->|&#0;|&lt|\x00|<table>|<meta |=", 40)

@@ -38,9 +38,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def pool() -> Iterator[HelperPool]:
-    made = HelperPool(1)
-    yield made
-    made.close()
+    new_pool = HelperPool(1)
+    yield new_pool
+    new_pool.close()
 
 
 def decode(pool: HelperPool, form: str, data: bytes, **limits: Any) -> str:

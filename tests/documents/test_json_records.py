@@ -209,8 +209,8 @@ def test_any_json_records_are_read_back(
     """Every record in every style is a document, in order."""
     if (suffix == "jsonl" and shape == "list") or (encoding == "utf-16" and suffix == "jsonl" and shape == "array"):
         return
-    wanted = [texts.draw(TEXTS) for _ in records]
-    records = [{"text": text, **record} for text, record in zip(wanted, records, strict=True)]
+    contents = [texts.draw(TEXTS) for _ in records]
+    records = [{"text": text, **record} for text, record in zip(contents, records, strict=True)]
     dumped = [json.dumps(record, indent=indent, ensure_ascii=ascii) for record in records]
     whole: Any = {"n": {"m": []}, "list": records} if shape == "list" else records
     data = json.dumps(whole, indent=indent, ensure_ascii=ascii)
@@ -218,7 +218,7 @@ def test_any_json_records_are_read_back(
     if shape in joined:
         data = ("\x1e" if shape == "sequence" else "") + joined[shape].join(dumped) + "\n"
     path = put(tmp_path_factory.mktemp("a"), f"a.{suffix}", data.encode(encoding))
-    assert [text for _, text in read(path, records_field="list" if shape == "list" else None)] == wanted
+    assert [text for _, text in read(path, records_field="list" if shape == "list" else None)] == contents
 
 
 @settings(deadline=None, max_examples=50)

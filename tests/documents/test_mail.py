@@ -61,9 +61,9 @@ def message(part: str) -> bytes:
 
 def test_html_body_beside_a_plain_footer_is_read() -> None:
     """A mailing list adds its footer as a separate part."""
-    found = case("01_html_body_plus_mailman_plain_footer.eml").text
-    assert found.startswith(HEADING + BODY + "\n\n____")
-    assert "News mailing list" in found
+    text = case("01_html_body_plus_mailman_plain_footer.eml").text
+    assert text.startswith(HEADING + BODY + "\n\n____")
+    assert "News mailing list" in text
 
 
 def test_forwarded_message_is_read_with_its_headers() -> None:
@@ -220,8 +220,8 @@ def test_file_without_headers_is_no_message() -> None:
     """Without a header it is unreadable; without words it is empty."""
     assert problem(b"\n\njust words") == ("document_unreadable", "no message: it does not begin with a header")
     assert problem(b"Subject: x\r\n\r\n \r\n") == ("document_empty", "the message holds no text")
-    reason, told = problem(b"Content-Type: application/pdf\r\n\r\nx")
-    assert (reason, "1" in told) == ("document_empty", True)
+    reason, message = problem(b"Content-Type: application/pdf\r\n\r\nx")
+    assert (reason, "1" in message) == ("document_empty", True)
 
 
 def test_deeply_nested_message_is_bounded() -> None:
@@ -245,9 +245,9 @@ def test_deeply_nested_message_is_bounded() -> None:
 def test_headers_agree_with_the_standard_library(header: str) -> None:
     """The simple parser returns the values of `email.policy.default`."""
     data = f"Content-Type: {header}\r\n\r\nx".encode()
-    ours, theirs = (message_from_bytes(data, policy=each) for each in (POLICY, policy.default))
+    own, standard = (message_from_bytes(data, policy=header_policy) for header_policy in (POLICY, policy.default))
     for name in ("get_content_type", "get_boundary", "get_content_charset", "get_filename", "get_content_disposition"):
-        assert getattr(ours, name)() == getattr(theirs, name)(), name
+        assert getattr(own, name)() == getattr(standard, name)(), name
 
 
 # any tree of parts
@@ -278,13 +278,13 @@ def _tree(draw: st.DrawFn, depth: int = 3) -> tuple[MIMEPart, list[str]]:
         return part, [f"word{number}"]
     children = draw(st.lists(_tree(depth - 1), min_size=1, max_size=3 if kind != "rfc822" else 1))
     if kind == "rfc822":
-        inner, found = children[0]
+        inner, inner_words = children[0]
         if not inner["Subject"]:
             inner["Subject"] = f"subject{number}"
         outer = MIMEPart(policy.default)
         outer["Content-Type"] = "message/rfc822"
         outer.set_payload([inner])
-        return outer, [f"subject{number}", *found]
+        return outer, [f"subject{number}", *inner_words]
     part["Content-Type"] = f"multipart/{kind}"
     for child, _ in children:
         part.attach(child)

@@ -198,12 +198,12 @@ def test_list_numbers_are_computed() -> None:
 
     heading = p("x", properties="<w:pStyle w:val='H1'/>") + p("x", properties="<w:pStyle w:val='H1b'/>")
     plain = p("x", properties="<w:pStyle w:val='H1'/><w:numPr><w:numId w:val='0'/></w:numPr>")
-    gone = item(1, 1).replace("</w:pPr>", "<w:rPr><w:del/></w:rPr></w:pPr>").replace("<w:t", "<w:delText")
-    gone = gone.replace("</w:t>", "</w:delText>")
+    deleted = item(1, 1).replace("</w:pPr>", "<w:rPr><w:del/></w:rPr></w:pPr>").replace("<w:t", "<w:delText")
+    deleted = deleted.replace("</w:t>", "</w:delText>")
     body = (
         heading
         + item(1, 1)
-        + gone
+        + deleted
         + item(1, 1)
         + plain
         + item(1, 0)
@@ -526,7 +526,7 @@ def test_every_cell_appears_once_in_its_row_and_column(rows: list[list[Any]], st
     lines = decode_office(data, "text").text.split("\n")[1:]
     seconds = re.compile(r"(\d\d:\d\d)(?=$|\t)")
     assert [seconds.sub(r"\1:00", line) if ":" in line else line for line in lines] == [
-        line for line in (seconds.sub(r"\1:00", each) for each in expected) if line
+        line for line in (seconds.sub(r"\1:00", expected_line) for expected_line in expected) if line
     ]
 
 

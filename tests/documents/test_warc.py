@@ -53,8 +53,8 @@ def archive(folder: Path, *records: bytes, name: str = "a.warc") -> Path:
     return folder / name
 
 
-def texts(found: Sequence[Document | str]) -> list[str]:
-    return [document if isinstance(document, str) else document.text for document in found]
+def texts(documents: Sequence[Document | str]) -> list[str]:
+    return [document if isinstance(document, str) else document.text for document in documents]
 
 
 def plain(number: int) -> bytes:
@@ -161,9 +161,9 @@ def test_damaged_gzip_member_fails_alone(tmp_path: Path, at: int) -> None:
     members[2][at] ^= 0xFF
     (tmp_path / "a.warc.gz").write_bytes(b"".join(members))
     contents = texts(documents_of(tmp_path / "a.warc.gz"))
-    kept = [text for text in contents if text.startswith("Text")]
+    whole_texts = [text for text in contents if text.startswith("Text")]
     failed = [text for text in contents if "document_unreadable" in text]
-    assert {f"Text number {n}." for n in (1, 2, 4, 5)} <= set(kept)
+    assert {f"Text number {n}." for n in (1, 2, 4, 5)} <= set(whole_texts)
     assert len(failed) == 1 or (at == 3 and not failed)  # the flags hold a bit that means nothing
     assert len(contents) == 5
 

@@ -279,7 +279,7 @@ def test_lenient_parser_agrees_with_expat(element: Element) -> None:
         list(lenient.texts()) and "".join(lenient.texts()) == "".join(strict.texts()) if list(strict.texts()) else True
     )
     assert text_of(lenient) == text_of(strict)
-    assert [each.name for each in lenient.elements()] == [each.name for each in strict.elements()]
+    assert [node.name for node in lenient.elements()] == [node.name for node in strict.elements()]
     assert lenient.attributes == strict.attributes
 
 

@@ -75,7 +75,7 @@ def test_each_chunk_finishes_once(codes: list[int], slots: int) -> None:
 )
 def test_driver_exit_code_is_the_worst_of_its_chunks(codes: tuple[int, ...], code: int) -> None:
     """A killed chunk can be resumed, as after exit code 3."""
-    assert run(Codes([[each] for each in codes])).exit_code == code
+    assert run(Codes([[chunk_code] for chunk_code in codes])).exit_code == code
 
 
 def test_chunk_that_ends_early_is_run_again() -> None:
@@ -125,10 +125,10 @@ def test_invalid_ray_address_is_refused(address: str, monkeypatch: pytest.Monkey
 def test_unreachable_ray_address_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is reported before the input is planned."""
     monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
-    with socket.socket() as taken:  # bound, but it does not listen
-        taken.bind(("127.0.0.1", 0))
+    with socket.socket() as silent:  # bound, but it does not listen
+        silent.bind(("127.0.0.1", 0))
         with pytest.raises(TryLaterError, match=r"no cluster answers at 127\.0\.0\.1:\d+: .*refused"):
-            check_ray(f"127.0.0.1:{taken.getsockname()[1]}")
+            check_ray(f"127.0.0.1:{silent.getsockname()[1]}")
 
 
 @pytest.mark.parametrize(

@@ -78,13 +78,13 @@ def cluster() -> Iterator[Nodes]:
     before = dict(os.environ)
     os.environ.update(ENVIRON, RAY_TMPDIR=str(folder))
     try:
-        made = Nodes()
+        nodes = Nodes()
     except Exception as error:
         pytest.skip(f"Ray does not start on this machine: {error!r}")
     try:
-        yield made
+        yield nodes
     finally:
-        made.cluster.shutdown()
+        nodes.cluster.shutdown()
         os.environ.clear()
         os.environ.update(before)
         shutil.rmtree(folder, ignore_errors=True)
@@ -131,8 +131,8 @@ class Halves:
         assert place.call("plan", "--chunks", str(DOCUMENTS // IN_CHUNK)).code == 0
         place.server.faults = self._hold
 
-    def _hold(self, seen: ReceivedRequest, n: int) -> None:
-        if seen.document in self.ids and self.ids.index(seen.document) % IN_CHUNK >= IN_CHUNK // 2:
+    def _hold(self, request: ReceivedRequest, n: int) -> None:
+        if request.document in self.ids and self.ids.index(request.document) % IN_CHUNK >= IN_CHUNK // 2:
             self._gate.wait(WAIT_S)
 
     def wait_until_busy(self, child: Child, chunks: int) -> set[str]:
@@ -235,7 +235,7 @@ def test_driver_without_a_cluster_starts_its_own(place: Place, cluster: Nodes) -
         ran = place.call(*command, env={**ENVIRON, "RAY_TMPDIR": folder, "RAY_AUTH_MODE": "disabled"})
         assert ran.code == 0, ran.err
         until(lambda: not processes_of(folder), f"the end of Ray in {folder}", pause_s=0.1)
-    assert written(place) == Counter(place.asked())
+    assert written(place) == Counter(place.sent_documents())
     assert sum(written(place).values()) == 6
 
 

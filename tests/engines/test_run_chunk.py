@@ -120,7 +120,7 @@ def test_interrupted_call_loses_no_record(place: Place) -> None:
     assert len(lines_of(place)) == 7
     assert run_chunk("pipeline.yaml", None, 0, folder=place.folder, write=lambda _: None).exit_code == 0
     assert lines_of(place) == Counter({f"d{n:03}.txt": 1 for n in range(12)})
-    assert set(Counter(place.asked()).values()) == {1}
+    assert set(Counter(place.sent_documents()).values()) == {1}
 
 
 def test_child_ends_with_its_killed_parent(place: Place) -> None:

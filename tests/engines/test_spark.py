@@ -82,18 +82,18 @@ def test_killed_python_workers_lose_and_duplicate_no_record(place: Place) -> Non
     place.configure({"runner.lock_wait_s": 60, "runner.fail_fast": 0})
     ids = place.documents(40)
     assert place.call("plan", "--chunks", "4").code == 0
-    held: list[str] = []
+    waiting: list[str] = []
     opened = threading.Event()
 
     def hold(document: str) -> None:
         if document in (ids[5], ids[15]):
-            held.append(document)
+            waiting.append(document)
             opened.wait(WAIT_S)
 
     place.server.faults = lambda request, _: hold(request.document)
     process = submit(place, EXAMPLE, "pipeline.yaml")
     try:
-        until(lambda: len(held) == 2 or process.poll() is not None, "two requests", pause_s=0.05)
+        until(lambda: len(waiting) == 2 or process.poll() is not None, "two requests", pause_s=0.05)
         killed = set(workers(place).values())
         assert killed
         for pid in killed:
@@ -108,7 +108,7 @@ def test_killed_python_workers_lose_and_duplicate_no_record(place: Place) -> Non
     paths = (place.folder / "out").glob("results-chunk-*.jsonl")
     lines = Counter(json.loads(line)["id"] for path in paths for line in path.read_text("utf-8").splitlines())
     assert lines == Counter(ids)
-    assert Counter(place.asked()) == Counter(ids)
+    assert Counter(place.sent_documents()) == Counter(ids)
     counts = place.report()["run"]["counts"]
     assert (counts["found"], counts["done"] + counts["skipped"], counts["left"]) == (40, 40, 0)
 
@@ -139,7 +139,7 @@ def test_answers_become_columns_of_a_frame(place: Place) -> None:
     assert [row[0] for row in rows] == [*(f"d{n}.txt" for n in range(6)), "none.txt"]
     assert all(set(json.loads(row[2])) == {"summary"} for row in rows[:6])
     assert rows[6][1:4] == ["None", "None", "document_empty"]
-    assert sorted(place.asked()) == [f"d{n}.txt" for n in range(6)]
+    assert sorted(place.sent_documents()) == [f"d{n}.txt" for n in range(6)]
 
 
 def test_attempts_follow_the_spark_master() -> None:

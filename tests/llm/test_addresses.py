@@ -88,14 +88,14 @@ def test_new_and_removed_replicas_are_noticed_within_a_minute() -> None:
     with pods("127.0.0.1", "127.0.0.2") as servers:
         service = Service("127.0.0.1")
         provider = service.provider(servers[0].port)
-        (kept,) = provider.replicas
+        (remaining,) = provider.replicas
         assert provider.ask(question("first")).attempts[-1].ok
         service.addresses = ["127.0.0.1", "127.0.0.2"]
         provider.recover(at_once)
-        assert provider.replicas == [kept]
+        assert provider.replicas == [remaining]
         service.clock.now += LOOK_UP_EVERY_S
         provider.recover(at_once)
-        assert provider.replicas[0] is kept
+        assert provider.replicas[0] is remaining
         assert [replica.state for replica in provider.replicas] == ["up", "up"]
         service.addresses = ["127.0.0.2"]
         service.clock.now += LOOK_UP_EVERY_S

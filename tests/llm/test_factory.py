@@ -45,17 +45,17 @@ def test_each_provider_name_gives_its_client(provider: Any, kind: type, caplog: 
 @given(name=st.text(min_size=1).filter(lambda name: name not in ("ollama", "vllm")))
 def test_unknown_provider_name_means_ollama_with_a_warning(name: str) -> None:
     """The call still returns a client."""
-    said: list[logging.LogRecord] = []
+    records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = said.append  # type: ignore[method-assign]
+    handler.emit = records.append  # type: ignore[method-assign]
     logger = logging.getLogger(LOGGER)
     logger.addHandler(handler)
     try:
         assert type(build_llm_client(resolved(name))) is OllamaClient
     finally:
         logger.removeHandler(handler)
-    assert [record.levelname for record in said] == ["WARNING"]
-    assert repr(name) in said[0].getMessage()
+    assert [record.levelname for record in records] == ["WARNING"]
+    assert repr(name) in records[0].getMessage()
 
 
 @pytest.mark.parametrize("name", ["openai", "VLLM", " vllm"])

@@ -118,14 +118,14 @@ def test_broken_exchange_is_classified(step: Callable[[Line], object], reason: s
 def test_refused_connection_is_reported_as_not_sent() -> None:
     """No work can have begun, and the message is the same each time."""
     url = refusing_url()
-    told = set()
+    errors = set()
     for _ in range(2):
         with pytest.raises(CallFailedError) as caught:
             Endpoint(url).get("/x", timeout_s=60)
         assert (caught.value.reason, caught.value.sent, caught.value.lost) == ("connection_error", False, False)
-        told.add(caught.value.error)
-    assert len(told) == 1
-    assert "refused" in told.pop()
+        errors.add(caught.value.error)
+    assert len(errors) == 1
+    assert "refused" in errors.pop()
 
 
 def closing_on_reuse(server_hold_s: float = 0.0, *, also_fresh: bool = False) -> RawServer:
@@ -248,9 +248,9 @@ def test_secrets_are_in_no_repr_and_no_error() -> None:
 @pytest.mark.parametrize("status", [400, 401, 500])
 def test_secret_repeated_in_an_error_is_masked(status: int) -> None:
     """LiteLLM and others repeat the key they received, which would reach records, logs and the report."""
-    said = {"error": {"message": "got Bearer sk-secret-1 and tok-secret, team blue-team, model sk"}}
+    body = {"error": {"message": "got Bearer sk-secret-1 and tok-secret, team blue-team, model sk"}}
     access = Access(read_key=lambda: "sk-secret-1", headers={"X-Token": "Basic tok-secret", "X-Team": "blue-team"})
-    with answering(reply(said, status)) as server:
+    with answering(reply(body, status)) as server:
         for answer in (
             Endpoint(server.url, access).get("/x", timeout_s=60),
             Endpoint(server.url, access).post("/x", b"{}", timeout_s=60),

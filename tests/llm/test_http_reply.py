@@ -29,7 +29,7 @@ class Read:
     keeps: bool
 
 
-def ours(data: bytes, splits: tuple[int, ...] = (), *, most: int = 65536) -> Read:
+def read_reply(data: bytes, splits: tuple[int, ...] = (), *, most: int = 65536) -> Read:
     """Return what our parser reads when the bytes come in pieces."""
     places = sorted({place % (len(data) + 1) for place in splits} | {0, len(data)})
     pieces = iter([data[start:end] for start, end in zip(places, [*places[1:], len(data)], strict=True) if start < end])
@@ -108,7 +108,7 @@ def test_well_formed_reply_is_read_like_http_client(
     data: bytes, splits: tuple[int, ...], most: int, behind: bytes
 ) -> None:
     """Status, headers, body and rest agree for any split; no connection is kept that http.client would close."""
-    read, expected = ours(data + behind, splits, most=most), reference(data + behind)
+    read, expected = read_reply(data + behind, splits, most=most), reference(data + behind)
     assert (read.status, read.headers, read.body, read.rest) == (
         expected.status,
         expected.headers,
@@ -128,12 +128,12 @@ def test_damaged_reply_is_refused_or_read_like_http_client(
     for place, piece in damage:
         data = data[: place % len(data)] + piece + data[place % len(data) + len(piece) :]
     try:
-        read = ours(data)
+        read = read_reply(data)
     except REFUSALS as refusal:
         with pytest.raises(type(refusal)):
-            ours(data, splits)
+            read_reply(data, splits)
         return
-    assert ours(data, splits, most=7) == read
+    assert read_reply(data, splits, most=7) == read
     if read.keeps and not data.startswith(b"HTTP/1.1 1"):
         expected = reference(data)
         assert (read.status, read.body, read.rest) == (expected.status, expected.body, expected.rest)
@@ -145,7 +145,7 @@ def test_any_bytes_give_a_reply_or_a_known_error(noise: bytes, splits: tuple[int
     """No other exception is raised, and reading always ends."""
     for data in (noise, HEAD + noise, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + noise):
         try:
-            ours(data, splits)
+            read_reply(data, splits)
         except REFUSALS:
             continue
 
@@ -175,12 +175,12 @@ def test_any_bytes_give_a_reply_or_a_known_error(noise: bytes, splits: tuple[int
 def test_reply_with_an_ambiguous_end_is_refused(head: bytes) -> None:
     """Two readers could split it differently, and the rest could be taken for another reply."""
     with pytest.raises(http.client.HTTPException):
-        ours(HEAD + head)
+        read_reply(HEAD + head)
 
 
 def test_length_beside_chunks_is_ignored_and_closes_the_connection() -> None:
     """By RFC 9112, 6.3 the chunks win, and such a reply may be a smuggling attempt."""
-    read = ours(HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")
+    read = read_reply(HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n")
     assert (read.body, read.keeps) == (b"a", False)
 
 
@@ -188,5 +188,5 @@ def test_many_small_chunks_take_linear_time() -> None:
     """A flood of chunks in large segments is read in bounded time."""
     data = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 200_000 + b"0\r\n\r\n"
     began = time.process_time()
-    assert len(ours(data, tuple(range(0, len(data), 65536))).body) == 200_000
+    assert len(read_reply(data, tuple(range(0, len(data), 65536))).body) == 200_000
     assert time.process_time() - began < 5.0

@@ -19,10 +19,10 @@ def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     if request.param == "python":
         monkeypatch.setattr(instant_calls, "_LIBRARY", None)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        ours = socket.create_connection(server.getsockname())
-        theirs, _ = server.accept()
-    with ours, theirs:
-        yield ours, theirs
+        local = socket.create_connection(server.getsockname())
+        peer, _ = server.accept()
+    with local, peer:
+        yield local, peer
 
 
 def test_library_is_used_where_it_can_be_called() -> None:
@@ -33,44 +33,44 @@ def test_library_is_used_where_it_can_be_called() -> None:
 
 def test_bytes_are_sent_whole_with_nuls(pair: Pair) -> None:
     """A NUL does not end the data."""
-    ours, theirs = pair
-    assert send_now(ours, b"a\0b") == 3
-    assert theirs.recv(10) == b"a\0b"
+    local, peer = pair
+    assert send_now(local, b"a\0b") == 3
+    assert peer.recv(10) == b"a\0b"
 
 
 def test_a_full_buffer_takes_a_part_and_then_raises(pair: Pair) -> None:
     """What the kernel takes is counted, and a socket that takes nothing raises BlockingIOError."""
-    ours, _ = pair
+    local, _ = pair
     data = b"x" * (1 << 24)
-    assert 0 < send_now(ours, data) < len(data)
+    assert 0 < send_now(local, data) < len(data)
     with pytest.raises(BlockingIOError):
         while True:
-            send_now(ours, data)
+            send_now(local, data)
 
 
 def test_a_closed_peer_raises_what_send_raises(pair: Pair) -> None:
     """The second send to a peer that has closed is a ConnectionError."""
-    ours, theirs = pair
-    theirs.close()
+    local, peer = pair
+    peer.close()
     with pytest.raises(ConnectionError):
         while True:
-            send_now(ours, b"x")
+            send_now(local, b"x")
 
 
 def test_a_socket_without_bytes_is_silent_until_one_arrives(pair: Pair) -> None:
     """The byte that ends the silence remains to be read."""
-    ours, theirs = pair
-    assert is_silent(ours)
-    theirs.send(b"x")
-    ours.setblocking(True)
-    assert ours.recv(1, socket.MSG_PEEK) == b"x"
-    assert not is_silent(ours)
-    assert ours.recv(1) == b"x"
+    local, peer = pair
+    assert is_silent(local)
+    peer.send(b"x")
+    local.setblocking(True)
+    assert local.recv(1, socket.MSG_PEEK) == b"x"
+    assert not is_silent(local)
+    assert local.recv(1) == b"x"
 
 
 def test_a_closed_connection_is_not_silent(pair: Pair) -> None:
     """The end of a connection is something to read."""
-    ours, theirs = pair
-    theirs.close()
-    assert ours.recv(1) == b""
-    assert not is_silent(ours)
+    local, peer = pair
+    peer.close()
+    assert local.recv(1) == b""
+    assert not is_silent(local)

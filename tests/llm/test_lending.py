@@ -38,8 +38,8 @@ def test_copy_sends_the_same_requests(config: VLLMConfig | OllamaConfig, *, is_a
             client.adopt(model="llama3.1", think=False, digest="d", context_length=1024, server="0.33")
         sent = pickle.loads(pickle.dumps(settings_of(client, endpoint=1)))
         copy = LentClients(Overhead()).client(sent)
-        for each in (client, copy):
-            assert each.call_llm(PROMPTS, {"type": "object"}, "u").ok
+        for sender in (client, copy):
+            assert sender.call_llm(PROMPTS, {"type": "object"}, "u").ok
         first, second = server.requests
         assert (first.body, first.headers.get("authorization")) == (second.body, second.headers.get("authorization"))
         assert (copy.model, copy.context_length) == (client.model, client.context_length)

@@ -64,10 +64,10 @@ TABLE: dict[str, tuple[str | None, str | None, int | None, str, str]] = {
 
 def replayed(name: str) -> ExtractionAttempt:
     """Return the attempt for a recorded reply."""
-    asked, answer = RECORDINGS[name]["request"], RECORDINGS[name]["response"]
-    body = asked["json"] if isinstance(asked["json"], dict) else {}
-    with answering({asked["path"]: reply(answer["body"], answer["status"])}) as server:
-        if asked["path"] == OPENAI:
+    recorded, answer = RECORDINGS[name]["request"], RECORDINGS[name]["response"]
+    body = recorded["json"] if isinstance(recorded["json"], dict) else {}
+    with answering({recorded["path"]: reply(answer["body"], answer["status"])}) as server:
+        if recorded["path"] == OPENAI:
             config = VLLMConfig(base_url=server.url, model="m", type="openai", max_tokens=body.get("max_tokens", 60))
             return VLLMClient(config).call_llm({"user": "u"}, None, "u")
         options = body.get("options", {"num_ctx": 2048})

@@ -33,10 +33,10 @@ def look(
     return examine(client, sample=sample, full=full, canary=canary)
 
 
-def schema_sent(seen: ReceivedRequest) -> Any:
+def schema_sent(request: ReceivedRequest) -> Any:
     """Return the schema of a chat request, in either dialect."""
-    wanted = seen.body.get("response_format")
-    return wanted["json_schema"]["schema"] if wanted else seen.body.get("format")
+    response_format = request.body.get("response_format")
+    return response_format["json_schema"]["schema"] if response_format else request.body.get("format")
 
 
 @pytest.mark.parametrize("kind", KINDS)

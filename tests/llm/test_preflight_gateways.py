@@ -77,8 +77,8 @@ def test_openai_servers_may_report_no_context_length(row: dict[str, Any], contex
     pages = {"/v1/models": reply({"data": [row]}), CHAT: reply(ANSWER)}
     with answering(pages) as server:
         preflight = look(client_of("openai", server.url, model="m", max_tokens=8), canary=False)
-        asked = ["/v1/models", *([] if context else ["/api/version"]), CHAT, *TWICE]
-        assert [request.path for request in server.got] == asked
+        paths = ["/v1/models", *([] if context else ["/api/version"]), CHAT, *TWICE]
+        assert [request.path for request in server.got] == paths
     assert (preflight.status, preflight.context_length, preflight.server) == ("ok", context, None)
 
 

@@ -83,7 +83,7 @@ def test_honest_servers_need_at_most_40_requests(order: str, tokenizer: Tokenize
         cases.sort(key=lambda case: case.size_bytes, reverse=order == "descending")
     verifier = PromptVerifier("server")
     verified = [verifier.verify(case) for case in cases]
-    assert not any(each is None or each.is_cut or each.notes for each in verified)
+    assert not any(result is None or result.is_cut or result.notes for result in verified)
     assert server.requests <= MOST_REQUESTS
 
 
@@ -142,11 +142,11 @@ def verify_corpus(
     """
     rng = random.Random(13)
     cases = [case_of(server, kind(rng, int(10**size)), **shape) for kind, size in documents]
-    told = [(case, lost) for case, lost in cases if case.tokens is not None and not 0 < lost <= 8 * case.places]
+    counted = [(case, lost) for case, lost in cases if case.tokens is not None and not 0 < lost <= 8 * case.places]
     verifier = PromptVerifier("server")
     with ThreadPoolExecutor(concurrency) as pool:
-        verified = list(pool.map(verifier.verify, [case for case, _ in told]))
-    return [(lost, each) for (_, lost), each in zip(told, verified, strict=True) if each is not None]
+        verified = list(pool.map(verifier.verify, [case for case, _ in counted]))
+    return [(lost, result) for (_, lost), result in zip(counted, verified, strict=True) if result is not None]
 
 
 def check_any_corpus(data: st.DataObject, concurrency: int) -> None:
@@ -165,10 +165,10 @@ def check_any_corpus(data: st.DataObject, concurrency: int) -> None:
     documents = data.draw(CORPORA, "documents")
     order = data.draw(st.sampled_from(("as drawn", "ascending", "descending")), "order")
     if order != "as drawn":
-        documents.sort(key=lambda each: each[1], reverse=order == "descending")
+        documents.sort(key=lambda document: document[1], reverse=order == "descending")
     verified = verify_corpus(server, documents, shape, concurrency)
-    assert all(each.is_cut == (lost > 0) for lost, each in verified)
-    assert not any(each.notes for _, each in verified)
+    assert all(document.is_cut == (lost > 0) for lost, document in verified)
+    assert not any(document.notes for _, document in verified)
 
 
 @given(data=st.data())
@@ -207,9 +207,9 @@ def test_contradicting_counts_reveal_two_servers() -> None:
     assert result.is_cut
     assert missing > 0
     case, _ = case_of(large, article(rng, 9_000))
-    seen = verifier.verify(case)
-    assert seen is not None
-    assert seen.notes == (UNVERIFIED,)
+    uncertain = verifier.verify(case)
+    assert uncertain is not None
+    assert uncertain.notes == (UNVERIFIED,)
     assert verifier.finding.unverified == TWO_LIMITS
 
 
@@ -295,8 +295,8 @@ def test_documents_accepted_before_the_limit_are_doubted(reach: int | None, conc
         return Accepted(str(number), case.tokens, 1, utc_now(), is_noted=False) if passed else None
 
     with ThreadPoolExecutor(concurrency) as pool:
-        accepted = [each for each in pool.map(silent, range(len(texts))) if each is not None]
-    assert all(verifier.limits.doubts(each) for each in accepted), (accepted, verifier.finding)
+        accepted = [candidate for candidate in pool.map(silent, range(len(texts))) if candidate is not None]
+    assert all(verifier.limits.doubts(candidate) for candidate in accepted), (accepted, verifier.finding)
 
 
 def fine(text: str) -> list[str]:

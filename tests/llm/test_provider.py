@@ -50,8 +50,8 @@ def test_dead_replica_is_marked_unavailable() -> None:
         dead = refusing_url()
         provider = provider_of(dead, alive.url)
         outcome = [provider.ask(question(f"d{n}")) for n in range(20)]
-        assert all(one.attempts[-1].ok for one in outcome)
-        assert sum(len(one.attempts) - 1 for one in outcome) == 1
+        assert all(result.attempts[-1].ok for result in outcome)
+        assert sum(len(result.attempts) - 1 for result in outcome) == 1
         assert [replica.state for replica in provider.replicas] == ["unavailable", "up"]
         assert provider.available
         assert provider.trouble is None
@@ -81,8 +81,8 @@ def test_pause_grows_with_probes_not_with_documents() -> None:
     replica.clients = {"default": Together(replica.client, 16)}
     with ThreadPoolExecutor(16) as threads:
         outcome = list(threads.map(lambda n: provider.ask(question(f"d{n}")), range(16)))
-    assert all(one.unavailable for one in outcome)
-    assert sum(len(one.attempts) for one in outcome) == 16
+    assert all(result.unavailable for result in outcome)
+    assert sum(len(result.attempts) for result in outcome) == 16
     assert replica.pause_s == 2 * FIRST_PAUSE_S
     pauses = []
     for _ in range(6):
@@ -287,8 +287,8 @@ def test_full_queue_is_no_outage() -> None:
     """A liveness check that is refused while another request is in progress keeps the server available."""
     arrived = threading.Event()
 
-    def gateway(seen: ReceivedRequest, _n: int) -> Fault | None:
-        if seen.document == "long":
+    def gateway(request: ReceivedRequest, _n: int) -> Fault | None:
+        if request.document == "long":
             arrived.set()
             return None
         return Fault("http_503") if arrived.is_set() else None

@@ -68,8 +68,8 @@ def test_key_for_a_local_server_is_not_sent_to_the_proxy(monkeypatch: pytest.Mon
             OllamaClient(OllamaConfig(base_url=server.url, api_key="sk-secret-1")),
         ):
             assert client.endpoint.get("/x", timeout_s=60).body == b"direct"
-        asked = VLLMClient(VLLMConfig(base_url=server.url, proxy="env"))
-        assert asked.endpoint.get("/x", timeout_s=60).body == b"by proxy"
+        vllm = VLLMClient(VLLMConfig(base_url=server.url, proxy="env"))
+        assert vllm.endpoint.get("/x", timeout_s=60).body == b"by proxy"
         chosen = OllamaClient(OllamaConfig(base_url=server.url, proxy=proxy.url))
         monkeypatch.delenv("http_proxy")
         assert chosen.endpoint.get("/x", timeout_s=60).body == b"by proxy"

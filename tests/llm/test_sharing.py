@@ -27,10 +27,10 @@ def test_unanswered_api_ps_keeps_the_held_state() -> None:
             assert look() is None
             server.api_key = None
             assert look() is None
-            held = look()
-            assert held is not None
+            state = look()
+            assert state is not None
             server.api_key = "another"
-            assert look() is held
+            assert look() is state
             server.api_key = None
             server.release()
             assert look() is None

@@ -23,9 +23,9 @@ PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nLink: </b>; rel=preload\r\n\r\n"
 
 
-def echo(got: Got) -> bytes:
+def echo(request: Got) -> bytes:
     """Return a reply with the content of the request."""
-    return reply(b"to " + got.body)
+    return reply(b"to " + request.body)
 
 
 @pytest.fixture(params=["direct", "proxied"])
@@ -245,9 +245,9 @@ def test_408_on_an_idle_connection_is_no_stray_reply(tail: bytes) -> None:
     assert answers_around(tail) == ([b"to 0", b"to 1", b"to 2", b"to 3"], 2)
 
 
-def completion(got: Got, request_id: str) -> bytes:
+def completion(request: Got, request_id: str) -> bytes:
     """Return a chat completion with an id, as vLLM sends it."""
-    message = {"role": "assistant", "content": got.json["messages"][-1]["content"]}
+    message = {"role": "assistant", "content": request.json["messages"][-1]["content"]}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     return reply(
         {

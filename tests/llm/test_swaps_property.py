@@ -44,7 +44,7 @@ class Play:
 
 def plays(*, mixed: bool) -> st.SearchStrategy[list[Play]]:
     """Return scripts; requests after the end of a script are answered normally."""
-    one = st.builds(
+    exchange = st.builds(
         Play,
         interim=st.lists(st.integers(0, 2), max_size=3).map(tuple),
         status=st.sampled_from([200, 200, 201, 429, 504]),
@@ -52,7 +52,7 @@ def plays(*, mixed: bool) -> st.SearchStrategy[list[Play]]:
         cuts=st.lists(st.floats(0, 1), max_size=3).map(tuple),
         mixed=st.sampled_from(["", "before", "instead", "behind", "apart"] if mixed else [""]),
     )
-    return st.lists(one, max_size=15)
+    return st.lists(exchange, max_size=15)
 
 
 def pieces(data: bytes, cuts: tuple[float, ...]) -> list[bytes]:
@@ -96,21 +96,21 @@ class Stage:
             line.send(stale)
 
 
-def question_of(got: Got) -> str:
+def question_of(request: Got) -> str:
     """Return the user's message."""
-    return str(got.json["messages"][-1]["content"])
+    return str(request.json["messages"][-1]["content"])
 
 
-def as_vllm(got: Got) -> bytes:
+def as_vllm(request: Got) -> bytes:
     """Return vLLM's reply, with the request's id."""
-    message = {"role": "assistant", "content": f"answer to {question_of(got)}"}
+    message = {"role": "assistant", "content": f"answer to {question_of(request)}"}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-    return reply({"id": f"chatcmpl-{got.headers['x-request-id']}", "model": "m", "choices": choices})
+    return reply({"id": f"chatcmpl-{request.headers['x-request-id']}", "model": "m", "choices": choices})
 
 
-def as_ollama(got: Got) -> bytes:
+def as_ollama(request: Got) -> bytes:
     """Return Ollama's reply, which has no id."""
-    message = {"role": "assistant", "content": f"answer to {question_of(got)}"}
+    message = {"role": "assistant", "content": f"answer to {question_of(request)}"}
     counts = {"prompt_eval_count": 20, "eval_count": 5}
     return reply({"model": "m", "message": message, "done": True, "done_reason": "stop", **counts})
 

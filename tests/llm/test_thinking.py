@@ -165,7 +165,7 @@ def test_answers_from_reasoning_can_be_disabled(place: Place, provider: str, set
     assert [record["notes"] for record in place.lines("results.jsonl")] == (
         [["answer_in_reasoning"]] if setting else []
     )
-    assert len(place.asked()) == requests
+    assert len(place.sent_documents()) == requests
 
 
 def test_request_fields_reach_the_server_in_a_run(place: Place) -> None:

@@ -42,7 +42,9 @@ class Tokenizer:
         """Return the ids of a text."""
         collected: list[int] = []
         while text:
-            token = next((each for each in self.special if special and text.startswith(each)), None)
+            token = next(
+                (special_token for special_token in self.special if special and text.startswith(special_token)), None
+            )
             collected.append(1000 + self.special.index(token) if token else ord(text[0]))
             text = text[len(token or text[0]) :]
         return collected
@@ -95,7 +97,7 @@ def serving(tokenizer: Tokenizer) -> Iterator[VLLMClient]:
 @settings(max_examples=60, deadline=None)
 def test_all_special_tokens_of_the_tokenizer_are_broken_up(special: set[str], others: set[str], data: Any) -> None:
     """Whatever they are named, the sent text has none of them, and each is checked once."""
-    tokenizer, known = Tokenizer(special), SpecialTokens()
+    tokenizer, special_tokens = Tokenizer(special), SpecialTokens()
 
     def is_special(text: str) -> bool:
         tokenizer.asked[text] += 1
@@ -105,7 +107,7 @@ def test_all_special_tokens_of_the_tokenizer_are_broken_up(special: set[str], ot
     for _ in range(3):
         text = "".join(data.draw(st.lists(st.sampled_from(pieces), max_size=20)))
         text, _ = break_special_tokens(text)
-        shown, _ = break_tokens(text, known.among(candidates(text), is_special))
+        shown, _ = break_tokens(text, special_tokens.among(candidates(text), is_special))
         assert all(number < 1000 for number in tokenizer.ids(shown)), shown
         assert shown.replace(" ", "") == text.replace(" ", "")
     assert all(times == 1 for times in tokenizer.asked.values())
@@ -136,11 +138,11 @@ def test_tokenizer_requests_are_bounded() -> None:
     text = " ".join(f"<tag_{n}>" for n in range(5_000)) + "<" + "x" * 1_000 + ">"
     assert len(candidates(text)) == MOST_CANDIDATES
     assert max(map(len, candidates(text))) <= 64
-    asked: list[str] = []
+    requests: list[str] = []
     tokens = SpecialTokens()
     for n in range(1_000):
-        tokens.among([f"<t{n}>"], lambda text: bool(asked.append(text)))
-    assert len(asked) == MOST_TEXTS
+        tokens.among([f"<t{n}>"], lambda text: bool(requests.append(text)))
+    assert len(requests) == MOST_TEXTS
 
 
 def test_html_elements_are_not_sent_to_the_tokenizer() -> None:

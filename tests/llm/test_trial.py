@@ -56,10 +56,10 @@ def serving(answer: Answer) -> RawServer:
             server.got.append(request)
             line.send(page(request))
 
-    def page(got: Got) -> bytes:
-        if got.path == CHAT:
-            return answer(got.json)
-        return reply({"data": [{"id": "m"}]}) if got.path == "/v1/models" else reply({}, 404)
+    def page(received: Got) -> bytes:
+        if received.path == CHAT:
+            return answer(received.json)
+        return reply({"data": [{"id": "m"}]}) if received.path == "/v1/models" else reply({}, 404)
 
     server = RawServer(talk)
     return server
@@ -152,8 +152,8 @@ def test_check_reports_the_servers_message(place: Place, refusal: bytes, code: i
 @pytest.mark.parametrize("bad", [refused("", 500), completion("", "stop"), completion(TEXT, "odd"), reply(b"<html>")])
 def test_one_bad_answer_does_not_fail_preflight(bad: bytes) -> None:
     """A server whose next answer is right passes."""
-    left = [bad]
-    with serving(lambda body: left.pop() if left else obedient(body)) as server:
+    remaining = [bad]
+    with serving(lambda body: remaining.pop() if remaining else obedient(body)) as server:
         assert look(client_of("openai", server.url, model="m")).status == "ok"
 
 

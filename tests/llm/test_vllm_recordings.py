@@ -84,14 +84,14 @@ def recorded(name: str) -> bytes:
 
 def replayed(name: str, **settings: Any) -> ExtractionAttempt:
     """Return the attempt for a recorded reply to a request with the recorded limit."""
-    asked = RECORDINGS[name]["request"].get("json") or {}
-    limits = {key: asked[key] for key in ("max_completion_tokens",) if key in asked}
+    request_body = RECORDINGS[name]["request"].get("json") or {}
+    limits = {key: request_body[key] for key in ("max_completion_tokens",) if key in request_body}
     with answering({CHAT: recorded(name)}) as server:
         config = VLLMConfig(
             base_url=server.url,
             model="smollm2",
-            max_tokens=asked.get("max_tokens") or 1024,
-            stream=bool(asked.get("stream")),
+            max_tokens=request_body.get("max_tokens") or 1024,
+            stream=bool(request_body.get("stream")),
             extra_body=limits,
             **settings,
         )

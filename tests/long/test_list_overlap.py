@@ -15,8 +15,8 @@ FILLER = "Nobody counted what was left on the quay. "
 def size(text: str, before: Span, after: Span, *rows: list[str]) -> int:
     """Return the number of repeated rows; a row is its sentence."""
     lists = [
-        Listed(each, [{"payer": row[-11:-1].split("by ")[-1], "amount": float(row[9])} for row in each])
-        for each in rows
+        Listed(item, [{"payer": row[-11:-1].split("by ")[-1], "amount": float(row[9])} for row in item])
+        for item in rows
     ]
     return shared_size(lists[0], lists[1], spans=(before, after), text=text)
 

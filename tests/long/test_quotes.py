@@ -22,7 +22,7 @@ def place_of(quote: str, text: str, **more: object) -> QuotePlace | None:
     return find_quotes([quote], text, **more)[0]  # type: ignore[arg-type]
 
 
-def found(quote: str, text: str, **more: object) -> tuple[str, str] | None:
+def match_in(quote: str, text: str, **more: object) -> tuple[str, str] | None:
     """Return how a quote was matched, and the text at its position."""
     place = place_of(quote, text, **more)
     return None if place is None else (place.match, text[place.start : place.end])
@@ -66,7 +66,7 @@ class TestExamples:
     @pytest.mark.parametrize("around", [("", ""), ("before ", " after"), ("«\u00a0ﬁrst\n\n", "\u00a0»\n")])
     def test_folded_match_has_the_extent_of_its_passage(self, quote: str, there: str, around: tuple[str, str]) -> None:
         """It covers the whole passage and no more."""
-        assert found(quote, there.join(around)) == ("folded", there)
+        assert match_in(quote, there.join(around)) == ("folded", there)
 
     @pytest.mark.parametrize(
         "quote",
@@ -80,7 +80,7 @@ class TestExamples:
     )
     def test_punctuation_at_the_ends_and_the_first_capital_may_differ(self, quote: str) -> None:
         """Models add a capital and a full stop when they quote the middle of a sentence."""
-        assert found(quote, NEWS) == ("edges", "the first two were unloaded before noon")
+        assert match_in(quote, NEWS) == ("edges", "the first two were unloaded before noon")
 
     @pytest.mark.parametrize(
         ("quote", "text"),
@@ -143,9 +143,9 @@ class TestWhatTheModelSaw:
         shown, _ = break_special_tokens(text)
         quote = break_special_tokens(f'"{token}" and "{token}" end a message')[0]
         assert quote not in text
-        assert found(quote, text, shown=shown) == ("folded", f"“{token}” and “{token}” end a message")
+        assert match_in(quote, text, shown=shown) == ("folded", f"“{token}” and “{token}” end a message")
         edges = f"{quote}…"
-        match, there = found(edges, text, shown=shown) or ("", "")
+        match, there = match_in(edges, text, shown=shown) or ("", "")
         assert match == "edges"
         assert there.endswith("” end a message")
 
@@ -154,7 +154,7 @@ class TestWhatTheModelSaw:
         text = "one <|a|> two three four <|b|> five"
         parts = [(0, 13), (25, 35)]
         shown, _ = break_special_tokens(joined(text, parts))
-        assert found("< |b|> five", text, spans=parts, shown=shown) == ("folded", "<|b|> five")
+        assert match_in("< |b|> five", text, spans=parts, shown=shown) == ("folded", "<|b|> five")
 
 
 ALPHABET = "ab é\u0301\u0323e-\n\r“”\"'’ﬁfi\u00ad\u200b\u00a0ガｶﾞ가ᄀ\u1161カ🙂\u00b4½1⁄2.\u2026A"
@@ -168,8 +168,8 @@ def test_folded_match_is_found_exactly_if_one_exists(text: str, quote: str) -> N
     if place is None:
         assert quote not in text or is_blank(quote)
         for line_end in LineEnd:
-            wanted = folded(quote, line_end)
-            assert not wanted or wanted not in _parts(text, line_end)
+            folded_quote = folded(quote, line_end)
+            assert not folded_quote or folded_quote not in _parts(text, line_end)
     elif place.match == "exact":
         assert (place.start, place.count) == (text.find(quote), text.count(quote))
     else:
@@ -224,7 +224,7 @@ def test_planted_quote_is_found_at_its_position(case: tuple[str, str, int, int])
     place = place_of(quote, text)
     assert place is not None
     assert (place.start, place.end) == (start, end)
-    assert any(folded(text[start:end], each) == folded(quote, each) for each in LineEnd)
+    assert any(folded(text[start:end], line_end) == folded(quote, line_end) for line_end in LineEnd)
 
 
 @settings(max_examples=100, deadline=None)

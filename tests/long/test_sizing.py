@@ -15,12 +15,12 @@ ROOM = Room(context_length=8192, max_tokens=1024, prompt_tokens=610)
 PROSE = "The first two were unloaded before noon. " * 4000
 
 
-def counting(bytes_per_token: float, seen: list[int] | None = None) -> Callable[[str], int]:
+def counting(bytes_per_token: float, lengths: list[int] | None = None) -> Callable[[str], int]:
     """A tokenizer with this many bytes per token that records the lengths of the texts it has counted."""
 
     def count(text: str) -> int:
-        if seen is not None:
-            seen.append(len(text))
+        if lengths is not None:
+            lengths.append(len(text))
         return max(1, round(len(text.encode()) / bytes_per_token))
 
     return count
@@ -48,15 +48,15 @@ def test_window_size_is_the_smallest_of_three_bounds() -> None:
 
 def test_densest_of_three_samples_decides() -> None:
     """A text with digits at its end therefore gets smaller windows throughout."""
-    seen: list[int] = []
+    lengths: list[int] = []
     text = PROSE + "7 1 9 4 " * 1000
 
     def count(sample: str) -> int:
-        seen.append(len(sample))
+        lengths.append(len(sample))
         return len(sample) // (2 if "7" in sample else 4)
 
     assert Sizer().bytes_per_token(text, endpoint="a", count=count) == 2.0
-    assert seen == [4096, 4096, 4096]
+    assert lengths == [4096, 4096, 4096]
 
 
 def test_servers_own_counts_decide_without_a_tokenizer() -> None:
@@ -76,29 +76,29 @@ def test_servers_own_counts_decide_without_a_tokenizer() -> None:
 
 def test_server_without_a_tokenizer_gets_at_most_two_requests() -> None:
     """Each endpoint counts separately."""
-    asked: list[str] = []
+    requests: list[str] = []
 
     def none(text: str) -> None:
-        asked.append(text)
+        requests.append(text)
 
     sizer = Sizer()
     for endpoint in ("a", "a", "a", "b"):
         assert sizer.bytes_per_token(PROSE, endpoint=endpoint, count=none) == 3.0
-    assert len(asked) == 3
+    assert len(requests) == 3
 
 
 def test_document_is_split_only_if_it_does_not_fit() -> None:
     """It is whole below 0.8 of the room and split from 1.25 on; in between the tokenizer counts all of it."""
-    seen: list[int] = []
+    lengths: list[int] = []
     sizer = Sizer()
-    count = counting(4.0, seen)
+    count = counting(4.0, lengths)
     short = "a" * 4000
     assert not sizer.sizing(short, ROOM, endpoint="a", count=count).is_cut
-    assert seen == []  # it fits even if each byte is a token
+    assert lengths == []  # it fits even if each byte is a token
     assert not sizer.sizing(PROSE[: 4 * 4000], ROOM, endpoint="a", count=count).is_cut
-    assert len(seen) == 3
+    assert len(lengths) == 3
     assert sizer.sizing(PROSE[: 4 * 7500], ROOM, endpoint="a", count=count).is_cut
-    assert len(seen) == 6
+    assert len(lengths) == 6
     assert not sizer.sizing(PROSE[: 4 * 6500], ROOM, endpoint="a", count=count).is_cut
     assert sizer.sizing(PROSE[: 4 * 6600], ROOM, endpoint="a", count=count).is_cut
     assert not sizer.sizing(PROSE[: 3 * 6600], ROOM, endpoint="c").is_cut  # nobody counts: asked whole

@@ -29,13 +29,13 @@ def fill(folder: Path, shard: Shard = WHOLE) -> None:
         output.finish()
 
 
-def known(folder: Path, shard: Shard = WHOLE) -> object:
+def index_state(folder: Path, shard: Shard = WHOLE) -> object:
     """Return all values that an index provides."""
     index = scan(OutputConfig(str(folder)), shard=shard)
-    each = [index.latest(id) for id in ("a", "b", "c", "d", "e", "f", 'ü"\\')]
-    said = each, index.counts(), index.highest_run, index.agents, list(index.done())
+    latest = [index.latest(id) for id in ("a", "b", "c", "d", "e", "f", 'ü"\\')]
+    state = latest, index.counts(), index.highest_run, index.agents, list(index.done())
     index.close()
-    return said
+    return state
 
 
 def covered(folder: Path) -> int:
@@ -53,9 +53,9 @@ def test_checkpoint_equals_the_lines(tmp_path: Path, shard: Shard) -> None:
     with opened(tmp_path, shard=shard) as output:
         output.write(result("b", sha256="later"))
         output.write(result("f"))
-    by_checkpoint = known(tmp_path, shard)
+    by_checkpoint = index_state(tmp_path, shard)
     checkpoint.unlink()
-    assert known(tmp_path, shard) == by_checkpoint
+    assert index_state(tmp_path, shard) == by_checkpoint
 
 
 def test_lines_covered_by_a_checkpoint_are_not_read(tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ def test_checkpoint_of_another_file_is_ignored(tmp_path: Path, change: Callable[
     fill(tmp_path)
     change(tmp_path / "results.jsonl")
     assert covered(tmp_path) == 0
-    by_checkpoint = known(tmp_path)
+    by_checkpoint = index_state(tmp_path)
     (tmp_path / ".manifests" / "results.jsonl").unlink()
-    assert known(tmp_path) == by_checkpoint
+    assert index_state(tmp_path) == by_checkpoint
 
 
 def test_broken_lines_after_a_checkpoint_are_removed(tmp_path: Path) -> None:

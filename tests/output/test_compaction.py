@@ -110,8 +110,8 @@ def test_compaction_keeps_the_last_two_fingerprints(config: OutputConfig) -> Non
     with opened(config) as output:
         assert compact(output.backend, output.index) == 1
     assert lines(config, "results") == [("a", 3), ("a", 4), ("b", 4)]
-    known = scan(config).latest("a")
-    assert known is not None and known.fingerprint == "3"
+    latest = scan(config).latest("a")
+    assert latest is not None and latest.fingerprint == "3"
     with opened(config) as output:
         assert compact(output.backend, output.index, history=False) == 1
     assert lines(config, "results") == [("a", 4), ("b", 4)]
@@ -138,8 +138,8 @@ def test_purge_removes_ids_from_notes_of_copies(config: OutputConfig) -> None:
         compact(output.backend, output.index)
     with opened(config) as output:
         purge(output.backend, output.index, gone=lambda id, _: id == "a")
-    kept = {key.id: json.loads(line)["notes"] for line, key in backend_of(config).records("results")}
-    assert kept == {"b": ["shared", "encoding:cp1252"], "c": ["reused:b"]}
+    notes_of = {key.id: json.loads(line)["notes"] for line, key in backend_of(config).records("results")}
+    assert notes_of == {"b": ["shared", "encoding:cp1252"], "c": ["reused:b"]}
 
 
 def test_purge_by_age_uses_the_last_line(config: OutputConfig) -> None:
@@ -178,21 +178,21 @@ def test_kill_at_each_step_in_a_store_loses_no_record(s3: S3Server, bucket: str,
     raise AssertionError("it never came to its end")
 
 
-def change_all(backend: OutputBackend, index: Index, what: str) -> None:
+def change_all(backend: OutputBackend, index: Index, step: str) -> None:
     """Purge `a` or compact, depending on `what`."""
-    if what == "purge":
+    if step == "purge":
         purge(backend, index, gone=lambda id, _: id == "a")
     else:
         compact(backend, index)
 
 
-def change(backend: RemoteBackend, what: str) -> bool:
+def change(backend: RemoteBackend, step: str) -> bool:
     """Run the whole change; return whether the backend survived it."""
     try:
         backend.lock("dying", lock_wait_s=0, wait=lambda _: False, clock=lambda: 0.0)
         index = backend.read()
         backend.start(index, clock=lambda: 0.0)
-        change_all(backend, index, what)
+        change_all(backend, index, step)
         index.close()
         backend.close()
     except DeathError:
@@ -291,9 +291,9 @@ def test_start_of_a_chunk_opens_few_files(tmp_path: Path) -> None:
             (folder / f"results-chunk-{index:05d}.jsonl").write_bytes(line)
             (folder / f"errors-chunk-{index:05d}.jsonl").touch()
         for _ in range(2):
-            with files_opened(folder) as seen:
+            with files_opened(folder) as paths:
                 scan(config, shard=chunk(0)).close()
-            opens.append(len([path for path in seen if path.endswith("l")]))
+            opens.append(len([path for path in paths if path.endswith("l")]))
             with opened(config) as output:
                 compact(output.backend, output.index)
     assert opens[:2] == opens[2:]
@@ -363,9 +363,9 @@ def test_purge_missing_removes_documents_absent_from_the_input(place: Place) -> 
     assert "d002.txt" not in place.done()
     assert place.report()["output"]["done"] == 3
     assert "d002" not in (place.folder / "out" / "report.html").read_text(encoding="utf-8")
-    place.asked()
+    place.sent_documents()
     place.run()
-    assert place.asked() == []
+    assert place.sent_documents() == []
 
 
 @pytest.mark.parametrize("how", ["empty", "gone", "damaged"])

@@ -55,13 +55,13 @@ def test_output_read_only_at_the_start_is_exit_3(place: Place) -> None:
     """No request is sent, no file changes, and the message names the folder."""
     place.documents(3)
     place.run("--limit", "1")
-    place.asked()
+    place.sent_documents()
     before = place.lines("results.jsonl")
     with read_only(place.folder / "out"):
         ran = place.call("run", limits=obey_rights)
     assert ran.code == 3, ran.err
     assert "out" in ran.err and "Permission denied" in ran.err and "Traceback" not in ran.err
-    assert (place.asked(), place.lines("results.jsonl")) == ([], before)
+    assert (place.sent_documents(), place.lines("results.jsonl")) == ([], before)
 
 
 @needs_rights
@@ -76,11 +76,11 @@ def test_output_that_becomes_read_only_is_exit_3(place: Place, server: FakeLLM) 
         ran = child.end()
     assert ran.code == 3, ran.err
     assert "Permission denied" in ran.err and "Traceback" not in ran.err
-    sent, done = place.asked(), place.done()
+    sent, done = place.sent_documents(), place.done()
     assert set(sent) == set(done)
     place.run()
     assert place.done() == dict.fromkeys(names, 1)
-    assert set(place.asked()) == set(names) - set(done)
+    assert set(place.sent_documents()) == set(names) - set(done)
 
 
 @contextmanager
@@ -121,14 +121,14 @@ def test_full_disk_loses_only_documents_in_flight(place: Place, how: str) -> Non
         ran = place.call("run", limits=no_larger_files if how == "limit" else None)
         assert ran.code == 3, ran.err
         assert "out/results.jsonl: a line of" in ran.err and "Traceback" not in ran.err
-        sent, done = place.asked(), place.done()
+        sent, done = place.sent_documents(), place.done()
         assert 10 < len(done) < 100
         assert len(set(sent) - set(done)) <= 4
         assert "STOPPED BEFORE THE END" in ran.out
         give_room()
         place.run()
         assert place.done() == dict.fromkeys(names, 1)
-        assert set(place.asked()) == set(names) - set(done)
+        assert set(place.sent_documents()) == set(names) - set(done)
 
 
 SICK = """
@@ -199,7 +199,7 @@ def test_run_waits_for_a_failing_disk(place: Place, server: FakeLLM, word: str, 
         place.wait_for(lambda: not (place.folder / "sick").exists(), "the failure")
     else:
         line_with(child, "The output is not available; retrying for up to 3600 s")
-        assert not writes or len(place.asked()) < 40  # a failed fsync is noticed after half a second
+        assert not writes or len(place.sent_documents()) < 40  # a failed fsync is noticed after half a second
     disk.is_back()
     ran = child.end()
     assert ran.code == 0, ran.err
@@ -282,10 +282,10 @@ def test_lock_broken_by_an_outage_is_retaken_or_lost(tmp_path: Path) -> None:
     os.close(mine._fd)  # the kernel drops the lock, as a server that has restarted does
     mine.check()
     os.close(mine._fd)
-    theirs = acquire(tmp_path, "theirs", shard=WHOLE, **clock)
+    other_lock = acquire(tmp_path, "theirs", shard=WHOLE, **clock)
     with pytest.raises(TryLaterError, match="lost to another run"):
         mine.check()
-    theirs.release()
+    other_lock.release()
     with pytest.raises(TryLaterError, match="lost to another run"):
         mine.check()
 
@@ -316,18 +316,18 @@ def test_record_is_synced_within_a_second(place: Place, server: FakeLLM) -> None
     place.documents(5)
     (place.folder / "sitecustomize.py").write_text(WATCHED)
     log = place.folder / "fsyncs"
-    asked: list[str] = []
+    sent_ids: list[str] = []
 
     def events() -> list[tuple[str, float, int]]:
         lines = log.read_text().splitlines(keepends=True) if log.exists() else []
         return [tuple(json.loads(line)) for line in lines if line.endswith("\n")]
 
-    def each_after_the_last(seen: ReceivedRequest, _n: int) -> None:
+    def each_after_the_last(request: ReceivedRequest, _n: int) -> None:
         """Answer a document only when the previous record is durable."""
-        if seen.document.endswith(".txt"):
-            until(lambda: [kind for kind, *_ in events()].count("write") >= len(asked), "a write")
-            until(lambda: not asked or waits_for_fsync(events())[-1] is not None, "an fsync")
-            asked.append(seen.document)
+        if request.document.endswith(".txt"):
+            until(lambda: [kind for kind, *_ in events()].count("write") >= len(sent_ids), "a write")
+            until(lambda: not sent_ids or waits_for_fsync(events())[-1] is not None, "an fsync")
+            sent_ids.append(request.document)
 
     server.faults = each_after_the_last
     place.run("--concurrency", "1", env={"PYTHONPATH": str(place.folder), "FSYNC_LOG": str(log)})
@@ -380,10 +380,10 @@ def test_file_is_synced_before_its_name(place: Place) -> None:
     place.documents({"a.txt": "[[fault:http_400]]", "b.txt": "text"})
     (place.folder / "sitecustomize.py").write_text(TOLD)
     log, out = place.folder / "steps", place.folder / "out"
-    told = {"PYTHONPATH": str(place.folder), "STEPS_LOG": str(log)}
-    place.run("--set", "runner.max_error_rate=1", env=told)
+    environment = {"PYTHONPATH": str(place.folder), "STEPS_LOG": str(log)}
+    place.run("--set", "runner.max_error_rate=1", env=environment)
     place.change("a.txt", "a mended text")
-    place.run(env=told)
+    place.run(env=environment)
     events = [json.loads(line) for line in log.read_text().splitlines()]
     named = []
     for at, (kind, *paths) in enumerate(events):
@@ -412,8 +412,8 @@ def test_truncation_at_any_byte_loses_only_later_records(tmp_path: Path) -> None
     for cut in {*range(ends[0], len(whole), 29)} | around_ends:
         for rest in (b"", b"\0" * (len(whole) - cut)):
             path.write_bytes(whole[:cut] + rest)
-            kept = 1 + sum(cut >= end - (rest == b"") for end in ends[1:])
+            remaining = 1 + sum(cut >= end - (rest == b"") for end in ends[1:])
             with opened(tmp_path) as output:
-                assert output.index.counts()["done"] == kept, (cut, len(rest))
-            assert path.read_bytes() == whole[: ends[kept - 1]], (cut, len(rest))
-            assert ids(path) == list("abc"[:kept])
+                assert output.index.counts()["done"] == remaining, (cut, len(rest))
+            assert path.read_bytes() == whole[: ends[remaining - 1]], (cut, len(rest))
+            assert ids(path) == list("abc"[:remaining])

@@ -65,12 +65,12 @@ def model(runs: list[tuple[int, list[Step]]]) -> dict[str, tuple[int, str, str, 
 
 def entry_of(index: Index, id: str) -> tuple[int, str | None, str, bool] | None:
     """Return the entry of the index in the form of the model."""
-    known = index.latest(id)
-    if known is None:
+    latest = index.latest(id)
+    if latest is None:
         return None
-    assert known.failed == (known.reason is not None)
-    assert known.run_id == f"run-{known.run}"
-    return known.run, known.sha256, known.reason or "", index.has_stale_result(id)
+    assert latest.failed == (latest.reason is not None)
+    assert latest.run_id == f"run-{latest.run}"
+    return latest.run, latest.sha256, latest.reason or "", index.has_stale_result(id)
 
 
 @settings(max_examples=150, deadline=None)
@@ -127,8 +127,8 @@ def test_index_has_all_fields_needed_to_skip(tmp_path: Path) -> None:
     """These are sha256, fingerprint, version, and for a failure its reason and runs."""
     line = to_line(replace(failure("a", sha256=None), runs=3), Stamp(7, "job-7", "0/2"))
     (tmp_path / "errors.jsonl").write_bytes(line)
-    known = scan(OutputConfig(str(tmp_path))).latest("a")
-    assert known == LatestRecord(None, "f", "7-8", True, "timeout", 3, 7, "job-7")
+    latest = scan(OutputConfig(str(tmp_path))).latest("a")
+    assert latest == LatestRecord(None, "f", "7-8", True, "timeout", 3, 7, "job-7")
 
 
 def test_shard_index_has_its_own_ids_and_the_highest_run(tmp_path: Path) -> None:
@@ -160,8 +160,8 @@ def test_seen_returns_true_from_the_second_time_on() -> None:
 
 def test_index_counts_by_variant_and_reason(tmp_path: Path) -> None:
     """The report of the whole output uses these counts."""
-    made = [replace(result("a"), variant="terse"), result("b"), failure("c"), failure("d", reason="rejected")]
-    for item in made:
+    outcomes = [replace(result("a"), variant="terse"), result("b"), failure("c"), failure("d", reason="rejected")]
+    for item in outcomes:
         name = "errors.jsonl" if isinstance(item, Failure) else "results.jsonl"
         with (tmp_path / name).open("ab") as stream:
             stream.write(to_line(item, Stamp(1, "r")))

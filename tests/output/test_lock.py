@@ -185,10 +185,10 @@ def test_one_of_many_simultaneous_runs_gets_the_lock(tmp_path: Path) -> None:
         )
         for shard in shards
     ]  # fmt: skip
-    said = [child.stdout.readline() for child in children if child.stdout]
+    lines = [child.stdout.readline() for child in children if child.stdout]
     for child in children:
         child.communicate()
-    assert said.count("held\n") == 1
+    assert lines.count("held\n") == 1
 
 
 def test_long_wait_logs_the_holder_every_minute(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

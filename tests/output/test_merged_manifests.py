@@ -45,7 +45,7 @@ def nights(config: OutputConfig, ids: str, *, shard: Shard = WHOLE) -> None:
             output.finish()
 
 
-def known(config: OutputConfig, shard: Shard = WHOLE) -> Any:
+def index_state(config: OutputConfig, shard: Shard = WHOLE) -> Any:
     """Return all values that an index provides."""
     with closing(scan(config, shard=shard)) as index:
         return [index.latest(id) for id in "abcdefghij"], index.counts(), index.highest_run, index.agents
@@ -74,22 +74,22 @@ def test_merged_manifests_equal_the_parts(config: OutputConfig, shard: Shard) ->
     nights(config, "".join([*ids, *ids[:3]]), shard=shard)
     store = store_of(config)
     (first, *_) = names = keys(config, FOLDER)
-    expected = known(config, shard)
+    expected = index_state(config, shard)
     drop(config)
-    assert known(config, shard) == expected
+    assert index_state(config, shard) == expected
     assert sum(entry is not None for entry in expected[0]) == len(ids)
     nights(config, "", shard=shard)
     assert len(keys(config, FOLDER)) >= len(names)
     data = store.get(first)
     for damaged in (data[:-9], data[30:], data[: len(data) // 2] + data, b"{}\n" + data, b"\xff\n", b""):
         store.put(first, damaged)
-        assert known(config, shard) == expected
+        assert index_state(config, shard) == expected
     store.put(first, data)
     parts = keys(config, "results")
     store.delete(parts[0])
-    by_merged = known(config, shard)
+    by_merged = index_state(config, shard)
     drop(config)
-    assert known(config, shard) == by_merged
+    assert index_state(config, shard) == by_merged
 
 
 def test_requests_of_a_start_do_not_grow_with_the_runs(config: OutputConfig, s3: S3Server) -> None:
@@ -115,7 +115,7 @@ def test_one_run_merges_a_limited_number_of_manifests(config: OutputConfig, monk
         nights(config, "")
         merged.append(sum(store_of(config).get(key).count(b'"part"') for key in keys(config, FOLDER)))
     assert merged == [5, 10, 10]
-    assert known(config)[1]["done"] == 10
+    assert index_state(config)[1]["done"] == 10
 
 
 def test_merged_manifests_of_siblings_are_not_read(config: OutputConfig, s3: S3Server) -> None:
@@ -134,7 +134,7 @@ def test_purge_removes_merged_manifests(config: OutputConfig) -> None:
     with opened(config) as output:
         purge(output.backend, output.index, gone=lambda id, _: id == "a")
     assert keys(config, FOLDER) == []
-    assert known(config)[0][:2] == [None, known(config)[0][1]]
+    assert index_state(config)[0][:2] == [None, index_state(config)[0][1]]
 
 
 def test_kill_while_manifests_are_merged_loses_no_entry(s3: S3Server, bucket: str) -> None:
@@ -144,12 +144,12 @@ def test_kill_while_manifests_are_merged_loses_no_entry(s3: S3Server, bucket: st
         for id in "abcdef":
             with opened(config) as output:
                 output.write(result(id))
-        expected = known(config)
+        expected = index_state(config)
         if merges(RemoteBackend(Dying(store_of(config), lives), Limits(60, 1), shard=WHOLE)):  # type: ignore[arg-type]
             assert lives > 2
             assert keys(config, FOLDER)
             return
-        assert known(config) == expected
+        assert index_state(config) == expected
     raise AssertionError("it never came to its end")
 
 

@@ -72,9 +72,9 @@ def test_truncated_file_keeps_exactly_its_whole_lines(tmp_path: Path) -> None:
         path = tmp_path / "torn.jsonl"
         path.write_bytes(whole[:cut])
         removed = mend(path)
-        kept = max(count for count in range(4) if ends[count] <= cut or ends[count] - 1 == cut > 0)
-        assert path.read_bytes() == whole[: ends[kept]], cut
-        assert removed == (cut > ends[kept]), cut
+        whole_lines = max(count for count in range(4) if ends[count] <= cut or ends[count] - 1 == cut > 0)
+        assert path.read_bytes() == whole[: ends[whole_lines]], cut
+        assert removed == (cut > ends[whole_lines]), cut
 
 
 @pytest.mark.parametrize(
@@ -109,13 +109,15 @@ def test_a_line_of_300_mb_does_not_fill_the_memory(tmp_path: Path, begins_as_rec
         "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
     )
     child = [sys.executable, "-c", code, str(path)]
-    told, peak_kb = subprocess.run(child, capture_output=True, text=True, env=CHILD_ENV, check=True).stdout.splitlines()
+    output, peak_kb = subprocess.run(
+        child, capture_output=True, text=True, env=CHILD_ENV, check=True
+    ).stdout.splitlines()
     assert int(peak_kb) < 300_000
     if begins_as_record:
-        assert "the line at byte 8 has more than 64 MiB" in told
+        assert "the line at byte 8 has more than 64 MiB" in output
         assert path.stat().st_size == size
     else:
-        assert told == "1"
+        assert output == "1"
         assert path.read_bytes() == LINES[0] + LINES[2]
 
 
@@ -313,9 +315,9 @@ def test_records_since_a_run_come_first_and_are_complete(
     outcome = [(int(key.id), key.run) for _, key in records_by_run(path, "results", since=since, near_bytes=500)]
     assert sorted(outcome) == [(number, run) for number, (run, _) in enumerate(records)]
     if not is_compacted and since:
-        wanted = [number for number, (run, _) in enumerate(records) if run >= since]
+        expected = [number for number, (run, _) in enumerate(records) if run >= since]
         place = [number for number, _ in outcome]
-        assert not wanted or place.index(wanted[-1]) <= len(wanted) + 2
+        assert not expected or place.index(expected[-1]) <= len(expected) + 2
 
 
 def test_run_numbers_never_decrease(tmp_path: Path) -> None:
@@ -470,9 +472,9 @@ def test_removing_outdated_errors_spares_the_files_of_siblings(tmp_path: Path) -
     with opened(tmp_path, shard=Shard(1, 2)) as sister:
         mine = next(name for name in map(str, range(99)) if Shard(0, 2).owns(name))
         sister.write(failure("1"))
-        for made in (failure(mine), result(mine)):
+        for outcome in (failure(mine), result(mine)):
             with opened(tmp_path, shard=Shard(0, 2)) as output:
-                output.write(made)
+                output.write(outcome)
                 output.finish()
         sister.write(failure("3"))
     assert ids(tmp_path / "errors-00001-of-00002.jsonl") == ["1", "3"]
@@ -483,39 +485,39 @@ def test_shard_removes_its_outdated_errors_from_an_unsharded_file(tmp_path: Path
     """Errors of other shards stay, and broken lines are removed."""
     shard = Shard(0, 2)
     mine = next(name for name in map(str, range(99)) if shard.owns(name))
-    theirs = next(name for name in map(str, range(99)) if not shard.owns(name))
+    foreign_id = next(name for name in map(str, range(99)) if not shard.owns(name))
     with opened(tmp_path) as output:
         output.write(failure(mine))
-        output.write(failure(theirs))
+        output.write(failure(foreign_id))
     with (tmp_path / "errors.jsonl").open("ab") as stream:
         stream.write(b"{torn")
     with opened(tmp_path, shard=shard) as output:
-        assert ids(tmp_path / "errors.jsonl") == [mine, theirs]
+        assert ids(tmp_path / "errors.jsonl") == [mine, foreign_id]
         output.write(result(mine))
         output.finish()
-    assert ids(tmp_path / "errors.jsonl") == [theirs]
+    assert ids(tmp_path / "errors.jsonl") == [foreign_id]
 
 
 def test_temporary_files_of_a_killed_run_are_deleted(tmp_path: Path) -> None:
     """The next start deletes those of atomic writes, and no other files."""
     places = (".errors.jsonl", ".report.json", ".report.html", "runs/.a.json", ".manifests/.results.jsonl")
-    left = [tmp_path / f"{place}.0123456789ab.tmp" for place in places]
+    leftovers = [tmp_path / f"{place}.0123456789ab.tmp" for place in places]
     others = [tmp_path / ".notes.tmp", tmp_path / "runs" / "mine.0123456789ab.tmp"]
-    for path in (*left, *others):
+    for path in (*leftovers, *others):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
     with opened(tmp_path):
-        assert [path.exists() for path in (*left, *others)] == [False] * len(left) + [True] * len(others)
+        assert [path.exists() for path in (*leftovers, *others)] == [False] * len(leftovers) + [True] * len(others)
 
 
 def test_shard_deletes_only_its_own_temporary_files(tmp_path: Path) -> None:
     """A sibling may be writing its own at this moment, and the report belongs to all."""
-    mine, theirs = Shard(0, 2), Shard(1, 2)
-    names = [f".errors{mine.suffix}.jsonl", f".errors{theirs.suffix}.jsonl", ".report.json"]
+    own_shard, other_shard = Shard(0, 2), Shard(1, 2)
+    names = [f".errors{own_shard.suffix}.jsonl", f".errors{other_shard.suffix}.jsonl", ".report.json"]
     paths = [tmp_path / f"{name}.0123456789ab.tmp" for name in names]
     for path in paths:
         path.write_bytes(b"x")
-    with opened(tmp_path, shard=mine):
+    with opened(tmp_path, shard=own_shard):
         assert [path.exists() for path in paths] == [False, True, True]
 
 

@@ -45,10 +45,10 @@ def summary(run: int, records: list[dict[str, Any]], *, show_texts: bool = False
     return {"run": run, "run_id": f"r{run}", "shard": None, "config": config, "profile": profile, "ask_again": ["b"]}
 
 
-def cleaned(runs: list[dict[str, Any]], records: list[dict[str, Any]], gone: Gone) -> list[dict[str, Any]]:
+def cleaned(runs: list[dict[str, Any]], records: list[dict[str, Any]], is_purged: Gone) -> list[dict[str, Any]]:
     """Return the run files after a purge."""
     lines = [json.dumps(record).encode() for record in records]
-    changed = without_documents({str(run["run"]): run for run in runs}, lambda: lines, gone)
+    changed = without_documents({str(run["run"]): run for run in runs}, lambda: lines, is_purged)
     return [changed.get(str(run["run"]), run) for run in runs]
 
 
@@ -68,10 +68,10 @@ def test_profile_after_a_purge_equals_one_without_the_document(
     first: list[Any], second: list[Any], at: str, show_texts: bool
 ) -> None:
     """This holds for any documents purged by id or by age."""
-    outputs = [(1, each) for each in first] + [(2, each) for each in second]
-    records = [record(f"d{n}", run, each, at=TIMES[n % 2]) for n, (run, each) in enumerate(outputs)]
+    outputs = [(1, output) for output in first] + [(2, output) for output in second]
+    records = [record(f"d{n}", run, output, at=TIMES[n % 2]) for n, (run, output) in enumerate(outputs)]
 
-    def gone(id: str, finished_at: str) -> bool:
+    def is_purged(id: str, finished_at: str) -> bool:
         return id.endswith(("0", "3")) and finished_at <= at
 
     def runs_of(some: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -79,8 +79,8 @@ def test_profile_after_a_purge_equals_one_without_the_document(
             summary(run, [record for record in some if record["run"] == run], show_texts=show_texts) for run in (1, 2)
         ]
 
-    kept = [record for record in records if not gone(record["id"], record["finished_at"])]
-    assert cleaned(runs_of(records), records, gone) == runs_of(kept)
+    remaining = [record for record in records if not is_purged(record["id"], record["finished_at"])]
+    assert cleaned(runs_of(records), records, is_purged) == runs_of(remaining)
 
 
 def test_purge_recounts_profiles_from_remaining_records() -> None:

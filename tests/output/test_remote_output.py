@@ -200,10 +200,10 @@ def test_conflicting_shards_exclude_each_other(config: OutputConfig, held: Shard
 def test_shards_of_one_count_run_side_by_side(config: OutputConfig) -> None:
     """Each writes parts under its own name and indexes its own ids; an unsharded reader has all."""
     mine = next(name for name in map(str, range(99)) if Shard(0, 2).owns(name))
-    theirs = next(name for name in map(str, range(99)) if Shard(1, 2).owns(name))
-    with opened(config, shard=Shard(0, 2)) as one, opened(config, shard=Shard(1, 2)) as other:
-        one.write(result(mine))
-        other.write(result(theirs))
+    foreign_id = next(name for name in map(str, range(99)) if Shard(1, 2).owns(name))
+    with opened(config, shard=Shard(0, 2)) as first_output, opened(config, shard=Shard(1, 2)) as other:
+        first_output.write(result(mine))
+        other.write(result(foreign_id))
     assert keys(config, "results") == [f"results/000001-0000{index}-of-00002-000000.jsonl" for index in (0, 1)]
     assert scan(config, shard=Shard(0, 2)).counts()["done"] == 1
     assert scan(config).counts()["done"] == 2
@@ -288,15 +288,15 @@ def test_long_wait_for_a_lease_logs_the_holder_and_slows_down(
 
 def test_second_writer_of_a_part_name_is_refused(config: OutputConfig) -> None:
     """Two runs have the same run number by accident; only the first upload counts."""
-    one, other = opened(config), opened(config, **WAITS)
-    assert one.stamp.run == other.stamp.run
-    other.write(result("b"))
-    other.backend.sync()
-    one.write(result("a"))
+    first, second = opened(config), opened(config, **WAITS)
+    assert first.stamp.run == second.stamp.run
+    second.write(result("b"))
+    second.backend.sync()
+    first.write(result("a"))
     with pytest.raises(OutputError, match="another run has taken"):
-        one.backend.sync()
+        first.backend.sync()
     assert ids(config) == ["b"]
-    other.close()
+    second.close()
 
 
 def test_output_of_another_agent_is_refused(config: OutputConfig) -> None:

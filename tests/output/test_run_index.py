@@ -120,14 +120,14 @@ def test_report_from_the_index_equals_one_from_all_runs(kinds: list[tuple[int, s
     assert entry is not None
     (whole,) = entries_of(runs).values()
     assert {**entry, "earlier": []} == {**whole, "earlier": []}
-    kept = [*entry["kept"], entry["newest"]]
+    run_names = [*entry["kept"], entry["newest"]]
     counts = {"done": sum(run["counts"]["done"] for run in runs)}
     counts["questions"] = {"default": {question: 1 for _, question, _ in kinds}}
     expected = reported(runs, counts)
     history = tuple(RunSummary.from_json(row) for row in [*entry["history"], history_row(runs[-1])])
     for parts in (entry["earlier"], whole["earlier"]):
         earlier = EarlierRuns(tuple(map(RunSummary.from_json, parts)), history)
-        assert reported(kept, counts, earlier=earlier).to_json() == expected.to_json()
+        assert reported(run_names, counts, earlier=earlier).to_json() == expected.to_json()
 
 
 def test_new_entry_replaces_the_previous_one(tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ def test_old_run_files_are_merged_without_loss(tmp_path: Path) -> None:
     backend = LocalBackend(tmp_path, shard=WHOLE)
     before = read_runs(backend)
     report = reported(before).to_json()
-    left = (tmp_path / "runs" / "r1.json").read_bytes()
+    untouched = (tmp_path / "runs" / "r1.json").read_bytes()
     assert fold(backend) == 5
-    (tmp_path / "runs" / "r1.json").write_bytes(left)
+    (tmp_path / "runs" / "r1.json").write_bytes(untouched)
     assert read_runs(backend) == before
     assert len(list((tmp_path / "runs").glob("*.json"))) == KEPT_FILES + 1
     result = index_of(tmp_path)

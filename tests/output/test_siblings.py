@@ -30,8 +30,8 @@ def test_simultaneous_shards_all_exit_with_0(tmp_path: Path, server: FakeLLM) ->
 
 def record(id: str, run: int = 1) -> bytes:
     """Return a result line."""
-    known = {"sha256": "0", "agent": "a", "variant": "v", "fingerprint": "f", "version": None, "run_id": "r"}
-    return json.dumps({"v": 1, "id": id, "uri": id, **known, "run": run}).encode() + b"\n"
+    common = {"sha256": "0", "agent": "a", "variant": "v", "fingerprint": "f", "version": None, "run_id": "r"}
+    return json.dumps({"v": 1, "id": id, "uri": id, **common, "run": run}).encode() + b"\n"
 
 
 def test_temporary_run_file_is_not_read(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_store_without_conditional_writes_is_exit_2(place: Place, proxy: FaultPr
     proxy.wanted, proxy.fault = is_conditional, fault
     begun = time.monotonic()
     ran = place.call("run")
-    assert (ran.code, place.asked()) == (2, []), ran.err
+    assert (ran.code, place.sent_documents()) == (2, []), ran.err
     assert "conditional writes" in ran.err
     checked = place.call("check")
     assert (checked.code, "FAILED  output" in checked.out) == (2, True), checked.out

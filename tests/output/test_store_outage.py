@@ -67,7 +67,7 @@ def test_run_waits_for_a_failing_output_store(away: Away, fault: str) -> None:
     assert ran.code == 0, ran.err
     assert "not available" not in ran.err
     assert away.done() == dict.fromkeys(names, 1)
-    assert sorted(place.asked()) == names
+    assert sorted(place.sent_documents()) == names
 
 
 @pytest.mark.slow
@@ -84,11 +84,11 @@ def test_lasting_output_store_failure_is_exit_3(away: Away) -> None:
     assert "(runner.max_outage_s)" in ran.err and "Traceback" not in ran.err
     assert ran.err.count(" ERROR ") == 1, "one story, told once"
     assert "0 failed" in ran.out or "failed" not in ran.out
-    assert len(place.asked()) < 40
+    assert len(place.sent_documents()) < 40
     away.proxy.fault = None
     safe = away.done()
     place.run("--set", "runner.lock_wait_s=60")
-    assert sorted(place.asked()) == sorted(set(names) - set(safe))
+    assert sorted(place.sent_documents()) == sorted(set(names) - set(safe))
     assert away.done() == dict.fromkeys(names, 1)
 
 

@@ -67,9 +67,9 @@ def test_remote_output_has_all_files_of_a_run(there: There) -> None:
     assert b"<html" in there.store.get("report.html")
     assert there.json("runs/first.json")["counts"]["found"] == 3
     assert not (place.folder / "out").exists()
-    assert sorted(set(place.asked())) == names
+    assert sorted(set(place.sent_documents())) == names
     place.run("--set", "runner.max_error_rate=1")
-    assert place.asked() == []
+    assert place.sent_documents() == []
 
 
 @pytest.mark.parametrize("before", [(), ("0/2", "1/2")], ids=["whole", "two shards"])
@@ -87,9 +87,9 @@ def test_resolved_errors_of_other_shards_are_removed_by_an_unsharded_run(there: 
     for index in range(3):
         place.run(*flags, "--shard", f"{index}/3", "--only-failed", "rejected")
     assert there.json("report.json")["output"]["failed"] == 1
-    place.asked()
+    place.sent_documents()
     place.run(*flags)
-    assert place.asked() == []
+    assert place.sent_documents() == []
     assert [(line["id"], line["runs"]) for line in there.lines("errors")] == [("always.txt", 2)]
 
 
@@ -129,15 +129,15 @@ def test_killed_run_is_resumed_on_another_machine(there: There, tmp_path_factory
     child.end(9)
     safe = there.done()
     assert 6 <= len(safe) < 30
-    place.asked()
+    place.sent_documents()
     place.server.latency_s = 0.0
     elsewhere = Place(tmp_path_factory.mktemp("elsewhere"), place.server, env=place.env)
     elsewhere.configure({"output.uri": there.uri, "input.uri": str(place.folder / "inbox"), "runner.lock_wait_s": 60})
     elsewhere.run()
-    assert sorted(elsewhere.asked()) == sorted(set(names) - set(safe))
+    assert sorted(elsewhere.sent_documents()) == sorted(set(names) - set(safe))
     assert there.done() == dict.fromkeys(names, 1)
     assert elsewhere.run().code == 0
-    assert elsewhere.asked() == []
+    assert elsewhere.sent_documents() == []
 
 
 def test_temporary_store_outage_loses_no_record(mortal: There) -> None:
@@ -152,7 +152,7 @@ def test_temporary_store_outage_loses_no_record(mortal: There) -> None:
     ran = child.end()
     assert ran.code == 0, ran.err
     assert mortal.done() == dict.fromkeys(names, 1)
-    assert sorted(place.asked()) == names
+    assert sorted(place.sent_documents()) == names
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_lasting_store_outage_exits_with_3(mortal: There) -> None:
     ran = child.end()
     assert ran.code == 3, ran.err
     assert "the request to the store failed" in ran.err
-    assert len(place.asked()) < 60
+    assert len(place.sent_documents()) < 60
     mortal.server.start_again()
     safe = mortal.done()
     match = re.search(r"60 found, (\d+) done, (\d+) left", ran.out)
@@ -177,7 +177,7 @@ def test_lasting_store_outage_exits_with_3(mortal: There) -> None:
     assert int(match[1]) <= len(safe)
     place.server.latency_s = 0.0
     place.run("--set", "runner.lock_wait_s=60")
-    assert sorted(place.asked()) == sorted(set(names) - set(safe))
+    assert sorted(place.sent_documents()) == sorted(set(names) - set(safe))
     assert mortal.done() == dict.fromkeys(names, 1)
 
 
@@ -208,7 +208,7 @@ def test_input_and_output_may_be_in_different_services(there: There) -> None:
         for output in (f"{there.uri}/in", f"{there.uri}/in/results"):
             place.configure({"input.uri": f"{there.uri}/in", "output.uri": output, **inner})
             place.run()
-            assert sorted(place.asked()) == ["a.txt", "b.txt"]
+            assert sorted(place.sent_documents()) == ["a.txt", "b.txt"]
             assert "2 found" in place.run("--sample", "2").out
         assert place.call("purge", output, "--missing").out.endswith("0 results and 0 errors were removed.\n")
 

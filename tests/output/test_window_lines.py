@@ -54,7 +54,7 @@ def begun(config: OutputConfig, *, run_id: str = "r", shard: Shard | None = None
     )  # fmt: skip
 
 
-def known(output: Output, id: str = "a.pdf", *, run_id: str | None = None) -> list[tuple[int, int]]:
+def answered_spans(output: Output, id: str = "a.pdf", *, run_id: str | None = None) -> list[tuple[int, int]]:
     """Return the positions of the known answers about a document."""
     assert output.windows is not None
     return output.windows.places(id, sha256="s", text_sha256=TEXT, question=QUESTION, run_id=run_id)
@@ -107,10 +107,10 @@ def test_window_answer_is_read_back_unchanged(config: OutputConfig) -> None:
         result = output.windows.answered("a.pdf", sha256="s", text_sha256=TEXT, question=QUESTION)
         assert result == [answer(), answer(start=90, end=200)]
         for other in ({"sha256": "t"}, {"text_sha256": "t"}, {"question": "q"}, {"run_id": "other"}):
-            asked = {"sha256": "s", "text_sha256": TEXT, "question": QUESTION, **other}
-            assert output.windows.places("a.pdf", **asked) == []
-        assert known(output, run_id="r") == [(0, 100), (90, 200)]
-        assert known(output, "b.pdf") == []
+            identity = {"sha256": "s", "text_sha256": TEXT, "question": QUESTION, **other}
+            assert output.windows.places("a.pdf", **identity) == []
+        assert answered_spans(output, run_id="r") == [(0, 100), (90, 200)]
+        assert answered_spans(output, "b.pdf") == []
     assert [(line["v"], line["run"], line["run_id"], line["shard"]) for line in lines(config)] == [
         (1, 1, "r", None)
     ] * 2
@@ -122,7 +122,7 @@ def test_result_removes_the_window_lines_of_its_document(config: OutputConfig) -
         write(output, answer("done"), answer("failed"), answer("left"))
         output.write(result("done"))
         output.write(failure("failed"))
-        assert known(output, "done") == []
+        assert answered_spans(output, "done") == []
         output.finish()
     assert [line["id"] for line in lines(config)] == ["failed", "left"]
     with begun(config) as output:
@@ -144,9 +144,9 @@ def test_outdated_window_lines_are_removed_at_the_next_start(config: OutputConfi
     assert {line["id"] for line in lines(config)} == {"done", "changed"}
     with begun(config, run_id="again") as output:
         write(output, answer("done"))
-        assert known(output, "done", run_id="again") == [(0, 100)]
+        assert answered_spans(output, "done", run_id="again") == [(0, 100)]
     with begun(config) as output:
-        assert known(output, "done") == [(0, 100)]
+        assert answered_spans(output, "done") == [(0, 100)]
     assert [(line["id"], line["run"]) for line in lines(config)] == [("done", 2)]
 
 
@@ -173,10 +173,10 @@ def test_window_lines_follow_their_documents_to_other_shards(config: OutputConfi
             write(output, *(answer(id) for id in ids if shard.owns(id)))
             output.finish()
     with begun(config, shard=first) as output:
-        assert [id for id in ids if known(output, id)] == [id for id in ids if first.owns(id)]
+        assert [id for id in ids if answered_spans(output, id)] == [id for id in ids if first.owns(id)]
     for shard in (Shard(0, 3), Shard(1, 3), Shard(2, 3), Shard()):
         with begun(config, shard=shard) as output:
-            assert [id for id in ids if known(output, id)] == [id for id in ids if shard.owns(id)]
+            assert [id for id in ids if answered_spans(output, id)] == [id for id in ids if shard.owns(id)]
     with begun(config) as output:
         for id in ids:
             output.write(result(id))
@@ -193,10 +193,10 @@ def test_broken_window_line_is_removed(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "out" / "windows.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
     with begun(config) as output:
-        assert known(output) == ([(0, 100), (90, 200)] if cut == 1 else [(0, 100)])
+        assert answered_spans(output) == ([(0, 100), (90, 200)] if cut == 1 else [(0, 100)])
         write(output, answer(start=90, end=200))
     with begun(config) as output:
-        assert known(output) == [(0, 100), (90, 200)]
+        assert answered_spans(output) == [(0, 100), (90, 200)]
 
 
 def test_foreign_windows_file_is_refused_unchanged(tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ class Read(HTMLParser):
         self.all_text += data
         if self._inside:
             self.text += data
-            for each in filter(None, self._open):
-                self.ids[each] += data
+            for element in filter(None, self._open):
+                self.ids[element] += data
 
 
 def record(quotes: list[tuple[int, int]], text: str, **more: Any) -> dict[str, Any]:
@@ -108,11 +108,11 @@ def test_pieces_cover_the_text_with_their_marks(text: str, data: st.DataObject) 
     spans = [(a, b) if a < b else (b - 1, a + 1) for a, b in data.draw(st.lists(places, max_size=6))]
     marks = [Mark(start, end, number) for number, (start, end) in enumerate(spans, start=1)]
     result = list(pieces(0, len(text), marks))
-    assert "".join(text[each.start : each.end] for each in result) == text
+    assert "".join(text[part.start : part.end] for part in result) == text
     for piece in result:
         covering = {mark.number for mark in marks if mark.start <= piece.start and piece.end <= mark.end}
         assert set(piece.numbers) == covering
-    assert sorted(number for each in result for number in each.starting) == [mark.number for mark in marks]
+    assert sorted(number for part in result for number in part.starting) == [mark.number for mark in marks]
     read = Read(f"<div class=text>{''.join(marked_text(text, marks, pages=[0, len(text) // 2]))}</div>")
     assert read.text == text
     assert set(read.ids) == {f"e{mark.number}" for mark in marks}
@@ -121,11 +121,11 @@ def test_pieces_cover_the_text_with_their_marks(text: str, data: st.DataObject) 
 def test_page_of_a_long_text_shows_only_the_context_of_marks() -> None:
     """It shows 2,000 characters around each mark, all on request, and the beginning if there are no marks."""
     text = "word " * (WHOLE_CHARS // 5 + 1)
-    one = shown([(1_000_000, 1_000_004), (1_000_500, 1_000_510)], text)
-    page = evidence_page(one, {})
+    excerpt = shown([(1_000_000, 1_000_004), (1_000_500, 1_000_510)], text)
+    page = evidence_page(excerpt, {})
     assert len(Read(page).text) == 4510
     assert "characters 0 to 998,000 are left out" in page
-    assert Read(evidence_page(one, {}, everything=True)).text == text
+    assert Read(evidence_page(excerpt, {}, everything=True)).text == text
     assert len(Read(evidence_page(shown([], text), {})).text) == 2000
 
 

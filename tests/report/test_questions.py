@@ -10,9 +10,9 @@ from pipeline.report.questions import mixed_variants, question_rows
 from pipeline.report.run_summary import OutputCounts, RunSummary
 
 
-def run(asked: dict[str, int], *, refresh: str = "provider", variant: str = "default") -> RunSummary:
+def run(counts: dict[str, int], *, refresh: str = "provider", variant: str = "default") -> RunSummary:
     """Return a run summary with these results by fingerprint."""
-    return RunSummary(stats=RunNumbers(questions={variant: asked}), config={"runner": {"refresh": refresh}})
+    return RunSummary(stats=RunNumbers(questions={variant: counts}), config={"runner": {"refresh": refresh}})
 
 
 @pytest.mark.parametrize(

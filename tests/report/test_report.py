@@ -169,9 +169,9 @@ def test_field_stats_count_empty_values() -> None:
 @given(st.lists(st.floats(0.002, 5000), min_size=1, max_size=80), st.sampled_from([0.5, 0.95]))
 def test_a_percentile_is_at_most_5_percent_too_high(latencies: list[float], share: float) -> None:
     """The histogram's percentile is the true one or up to 5 % above, and never above the longest."""
-    latency = stats_of([result(latency_s=each) for each in latencies]).snapshot().total.latency
+    latency = stats_of([result(latency_s=latency_s) for latency_s in latencies]).snapshot().total.latency
     ranked = sorted(latencies)
-    true = next(each for at, each in enumerate(ranked, 1) if at >= share * len(ranked))
+    true = next(latency_s for at, latency_s in enumerate(ranked, 1) if at >= share * len(ranked))
     estimate = quantile_s(latency, share)
     assert estimate is not None
     assert true * 0.999 <= estimate <= min(true * 1.0501, max(latencies) * 1.000001)
@@ -219,18 +219,18 @@ def test_merged_shards_equal_a_single_run(first: list[Any], second: list[Any]) -
         return plain.from_json(RunNumbers, json.loads(json.dumps(plain.to_json(stats.snapshot()))))
 
     merged = plain.to_json(merge([run(first), run(second)]))
-    one = plain.to_json(run(first + second))
+    single = plain.to_json(run(first + second))
     for name in ("outcomes", "notes", "fields"):
-        assert merged[name] == one[name]
-    for name in ("fields", "reasons") if one["variants"] else ():
-        assert merged["variants"]["default"][name] == one["variants"]["default"][name]
-    assert [row["latency_s"] for row in merged["slowest"]] == [row["latency_s"] for row in one["slowest"]]
-    assert merged["total"]["latency"]["buckets"] == one["total"]["latency"]["buckets"]
-    assert merged["total"]["latency"]["p95_s"] == one["total"]["latency"]["p95_s"]
-    assert merged["timeline"]["bucket_s"] == one["timeline"]["bucket_s"]
-    assert merged["timeline"]["reasons"] == one["timeline"]["reasons"]
-    for ours, theirs in zip(merged["timeline"]["rows"], one["timeline"]["rows"], strict=True):
-        assert ours == pytest.approx(theirs)
+        assert merged[name] == single[name]
+    for name in ("fields", "reasons") if single["variants"] else ():
+        assert merged["variants"]["default"][name] == single["variants"]["default"][name]
+    assert [row["latency_s"] for row in merged["slowest"]] == [row["latency_s"] for row in single["slowest"]]
+    assert merged["total"]["latency"]["buckets"] == single["total"]["latency"]["buckets"]
+    assert merged["total"]["latency"]["p95_s"] == single["total"]["latency"]["p95_s"]
+    assert merged["timeline"]["bucket_s"] == single["timeline"]["bucket_s"]
+    assert merged["timeline"]["reasons"] == single["timeline"]["reasons"]
+    for merged_row, expected_row in zip(merged["timeline"]["rows"], single["timeline"]["rows"], strict=True):
+        assert merged_row == pytest.approx(expected_row)
 
 
 def test_report_covers_the_newest_run() -> None:
@@ -314,7 +314,7 @@ def test_summary_has_verdict_advice_and_commands() -> None:
     """It also has reasons, examples, numbers and files."""
     text = summary_text(build_report([summary()]), colour=False)
     assert text.startswith("FINISHED WITH FAILURES: 24 found, 19 done, 3 failed, 2 skipped (exit 0)\n")
-    for wanted in (
+    for phrase in (
         "      1  timeout\n",
         "example       b.txt",
         "message       no answer in 300 s",
@@ -327,7 +327,7 @@ def test_summary_has_verdict_advice_and_commands() -> None:
         "answered by   ollama (llama3.1) 1 done",
         "results       out/results.jsonl",
     ):
-        assert wanted in text, wanted
+        assert phrase in text, phrase
 
 
 def test_summary_details_only_the_most_frequent_reasons() -> None:
@@ -470,7 +470,7 @@ def test_page_needs_no_network_and_no_script() -> None:
 def test_page_has_the_content_of_the_summary() -> None:
     """These are verdict, counts, advice, an example and the command to run again."""
     page = html_page(build_report([summary()], OutputCounts(done=19)))
-    for wanted in (
+    for phrase in (
         "FINISHED WITH FAILURES",
         "24 found, 19 done, 3 failed, 2 skipped (exit 0)",
         "raise the provider&#39;s <code>timeout</code>",
@@ -478,7 +478,7 @@ def test_page_has_the_content_of_the_summary() -> None:
         "pipeline run --config prod.yaml --only-failed timeout",
         "api_key",
     ):
-        assert wanted in page, wanted
+        assert phrase in page, phrase
 
 
 def test_report_files_are_written(tmp_path: Path) -> None:
@@ -528,9 +528,9 @@ def test_page_of_a_run_without_documents_says_so() -> None:
 
 def test_page_compares_fields_with_the_previous_run() -> None:
     """Without a previous run the columns are left out."""
-    one, two = (summary(stats_of([result()] * 10), run=number) for number in (1, 2))
-    assert "Filled in the run before" not in html_page(build_report([one]))
-    assert "Filled in the run before" in html_page(build_report([one, two]))
+    previous, newest = (summary(stats_of([result()] * 10), run=number) for number in (1, 2))
+    assert "Filled in the run before" not in html_page(build_report([previous]))
+    assert "Filled in the run before" in html_page(build_report([previous, newest]))
 
 
 def test_page_names_the_most_frequent_reason_with_its_count() -> None:
@@ -592,7 +592,7 @@ def test_field_line_omits_parts_that_do_not_fit(width: int) -> None:
     _, line = field_lines(profile, width=width)
     parts = ["58 distinct", "(text) 3 %, 2026-01-11 3 %", "2026-01-10 to 2026-08-18, median 2026-05-14", "1 character"]
     whole = [f"  due_on  filled 100 %  {'; '.join(parts[:number])}" for number in (1, 2, 3, 4)]
-    assert line in [*(f"{each}; …" for each in whole[:3]), whole[3]]
+    assert line in [*(f"{part}; …" for part in whole[:3]), whole[3]]
     assert len(line) <= width
     assert (line == whole[3]) == (width == 160)
 

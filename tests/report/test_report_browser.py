@@ -136,13 +136,13 @@ def test_document_history_opens_without_a_script(page: Page, report: Path) -> No
 
 def test_themes_have_readable_colours(page: Page, report: Path) -> None:
     """Dark is dark, light is light, and the text contrasts in both."""
-    seen = {}
+    brightness = {}
     for dark in (False, True):
         page.open(report.as_uri(), width=380, dark=dark)
         colours = page.value("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
-        seen[dark] = [sum(map(int, re.findall(r"\d+", colour)[:3])) / 3 for colour in colours]
-    assert seen[False][0] - seen[False][1] > 150
-    assert seen[True][1] - seen[True][0] > 150
+        brightness[dark] = [sum(map(int, re.findall(r"\d+", colour)[:3])) / 3 for colour in colours]
+    assert brightness[False][0] - brightness[False][1] > 150
+    assert brightness[True][1] - brightness[True][0] > 150
 
 
 def test_page_sends_no_request_and_logs_no_error(page: Page, report: Path) -> None:

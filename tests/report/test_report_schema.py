@@ -28,7 +28,7 @@ SCHEMA = json.loads(
 def closed(schema: Any) -> Any:
     """Return the schema without permission for unknown keys, so that a new key must be documented."""
     if isinstance(schema, list):
-        return [closed(each) for each in schema]
+        return [closed(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     inner = {key: closed(value) for key, value in schema.items()}
@@ -49,7 +49,7 @@ def test_report_schema_is_valid() -> None:
 def test_closed_schema_detects_violations() -> None:
     """Unknown keys, missing keys and wrong types are found at any depth, or the tests below would prove little."""
     assert len(complaints({"v": 2, "new": 1})) > 5
-    assert any("failed" in said for said in complaints({"run": {"counts": {"found": "1"}}}))
+    assert any("failed" in complaint for complaint in complaints({"run": {"counts": {"found": "1"}}}))
 
 
 def test_report_of_a_run_matches_the_schema(place: Place) -> None:
@@ -102,7 +102,7 @@ def disagreements(kind: Any, schema: Mapping[str, Any], path: str = "$") -> Iter
     options = schema.get("anyOf", [schema])
     names = {name for option in options for name in _names(option)}
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        (kind,) = (each for each in typing.get_args(kind) if each is not types.NoneType)
+        (kind,) = (member for member in typing.get_args(kind) if member is not types.NoneType)
         names.discard("null")
     (inner,) = (option for option in options if _names(option) != ["null"])
     if kind is RemainingFailures:  # it has figures that follow from its fields

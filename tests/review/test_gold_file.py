@@ -59,8 +59,8 @@ def test_incomplete_last_gold_line_is_saved_aside(tmp_path: Path, tail: bytes, t
     path = tmp_path / "gold.jsonl"
     path.write_bytes(b'{"id":"a"}\n' + tail)
     append_lines(path, [{"id": "c"}])
-    kept = b"" if torn else tail + b"\n"
-    assert path.read_bytes() == b'{"id":"a"}\n' + kept + b'{"id":"c"}\n'
+    remaining = b"" if torn else tail + b"\n"
+    assert path.read_bytes() == b'{"id":"a"}\n' + remaining + b'{"id":"c"}\n'
     beside = path.with_name("gold.jsonl.torn")
     assert (beside.read_bytes() if beside.exists() else None) == torn
 

@@ -126,8 +126,8 @@ def test_draft_belongs_to_its_document(page: Page, reviewed: Place) -> None:
     save(page)
     page.press("n", "n")
     child.end(2)
-    seen = (first, page.value("document.querySelector('#text-about').textContent"))
-    named = next(f"d{n}.txt" for n in range(5) if f"d{n}.txt" not in seen)
+    shown_texts = (first, page.value("document.querySelector('#text-about').textContent"))
+    named = next(f"d{n}.txt" for n in range(5) if f"d{n}.txt" not in shown_texts)
     _, url = start(reviewed, "--ids", named, "--port", port)
     show(page, url)
     assert page.value("document.querySelector('#text-about').textContent") == named
@@ -215,7 +215,7 @@ def test_review_page_is_readable_and_accessible(page: Page, reviewed: Place, wid
     assert page.value("document.documentElement.scrollWidth") <= width
     result: list[Any] = page.value(CONTRASTS)
     assert len(result) > 20
-    assert [each for each in result if each[1] < 4.5] == []
+    assert [pair for pair in result if pair[1] < 4.5] == []
     tree = page.call("Accessibility.getFullAXTree")["nodes"]
     roles = {"button", "textbox", "radio", "checkbox", "combobox", "searchbox"}
     controls = [node for node in tree if node.get("role", {}).get("value") in roles]

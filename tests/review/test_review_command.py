@@ -33,8 +33,8 @@ def started(place: Place, *arguments: str) -> tuple[Child, str]:
     return child, line
 
 
-def ids_of(found: list[choice.Candidate]) -> list[str]:
-    return [candidate.id for candidate in found]
+def ids_of(candidates: list[choice.Candidate]) -> list[str]:
+    return [candidate.id for candidate in candidates]
 
 
 def test_larger_sample_includes_the_smaller_one(reviewed: Place) -> None:
@@ -42,11 +42,11 @@ def test_larger_sample_includes_the_smaller_one(reviewed: Place) -> None:
     backend = backend_of(OutputConfig(str(reviewed.folder / "out")))
     twenty = choice.sampled(backend, 20, judged=())
     assert ids_of(choice.sampled(backend, 10, judged=())) == ids_of(twenty)[:10]
-    assert {each.why for each in twenty} == {"sample"}
+    assert {candidate.why for candidate in twenty} == {"sample"}
     everything = choice.sampled(backend, 50, judged=())
     assert len(everything) == 30
-    assert sum(each.answer is None for each in everything) == 3
-    judged = {(each.id, str(each.sha256)) for each in twenty[:5]}
+    assert sum(candidate.answer is None for candidate in everything) == 3
+    judged = {(candidate.id, str(candidate.sha256)) for candidate in twenty[:5]}
     assert ids_of(choice.sampled(backend, 10, judged=judged)) == ids_of(twenty)[5:15]
 
 
@@ -61,7 +61,10 @@ def test_selection_by_ids_failures_and_disputes(reviewed: Place) -> None:
     assert (named.why, named.answer) == ("ids", ANSWER)
     failed = choice.failed(out, judged=())
     assert sorted(ids_of(failed)) == ["d09.txt", "d19.txt", "d29.txt"]
-    assert all((each.why, each.answer, each.reason) == ("failed", None, "schema_invalid") for each in failed)
+    assert all(
+        (candidate.why, candidate.answer, candidate.reason) == ("failed", None, "schema_invalid")
+        for candidate in failed
+    )
     disputed = choice.disputed(out, trial, judged=(), keys={})
     assert ids_of(disputed) == ["d01.txt", "d00.txt"]
     assert disputed[0].other == {**ANSWER, "mood": "bad", "score": 1}

@@ -118,8 +118,8 @@ def test_foreign_requests_are_refused(
     serving: Serving, status: int, method: str, path: str, headers: dict[str, str]
 ) -> None:
     """A foreign host, origin, method, type or size writes no line; no reply allows another site."""
-    found, reply, sent = serving.ask(method, path, b"" if method != "POST" else JUDGEMENT, **headers)
-    assert found == status
+    code, reply, sent = serving.ask(method, path, b"" if method != "POST" else JUDGEMENT, **headers)
+    assert code == status
     assert not any(name.lower().startswith("access-control") for name in sent)
     assert "default-src 'none'" in sent["Content-Security-Policy"]
     assert sent["Cache-Control"] == "no-store"
@@ -172,8 +172,8 @@ def test_page_of_this_origin_may_save(serving: Serving) -> None:
 )
 def test_invalid_judgement_is_refused(serving: Serving, status: int, body: Any, message: str) -> None:
     """The message names the place and no value, and the file does not change."""
-    found, reply, _ = serving.ask("POST", "/api/documents/0/judgement", body)
-    assert found == status
+    code, reply, _ = serving.ask("POST", "/api/documents/0/judgement", body)
+    assert code == status
     assert message in reply["error"]
     assert "SECRET" not in reply["error"]
     assert not serving.gold.exists()
@@ -207,7 +207,7 @@ def test_holdout_and_blind_replies_have_no_answer(tmp_path: Path) -> None:
     write_output(tmp_path / "out", {"a.txt": answer})
     for more in ({"holdout": 1.0}, {"blind": True}):
         session = session_of(tmp_path, **more)
-        session.candidates = [replace(each, other=answer) for each in session.candidates]
+        session.candidates = [replace(candidate, other=answer) for candidate in session.candidates]
         sent = json.dumps([session.overview(), session.document(0), session.save(0, {"gold": {"mood": "good"}})])
         assert "Zyxwv" not in sent
         assert session.document(0)["marks"] == {}
@@ -216,6 +216,6 @@ def test_holdout_and_blind_replies_have_no_answer(tmp_path: Path) -> None:
 
 def test_failed_document_has_an_empty_form(serving: Serving) -> None:
     """The page says why it failed."""
-    numbers = {each.id: number for number, each in enumerate(serving.server.session.candidates)}
+    numbers = {candidate.id: number for number, candidate in enumerate(serving.server.session.candidates)}
     document = serving.ask("GET", f"/api/documents/{numbers['c.txt']}")[1]
     assert (document["answer"], document["reason"]) == (None, "schema_invalid")

@@ -71,9 +71,9 @@ def test_chunks_process_each_document_once(place: Place) -> None:
     assert sorted(path.name for path in (place.folder / "out").glob("results*")) == [
         f"results-chunk-{n:05d}.jsonl" for n in range(4)
     ]
-    place.asked()
+    place.sent_documents()
     place.run()
-    assert place.asked() == []
+    assert place.sent_documents() == []
     assert place.last_run()["counts"]["skipped"] == 49
 
 
@@ -118,12 +118,12 @@ def test_chunks_skip_documents_done_without_a_plan(place: Place) -> None:
     place.documents({"a.txt": "Plain."})
     write_lines(place, range(30))
     place.run()
-    place.asked()
+    place.sent_documents()
     plan(place, "--chunks", "3")
     for index in range(3):
         place.run("--chunk", str(index))
         assert place.last_run()["counts"]["left"] == 0
-    assert place.asked() == []
+    assert place.sent_documents() == []
     assert set(ids_of(place).values()) == {1}
 
 
@@ -137,7 +137,7 @@ def test_new_plan_adds_chunks_for_new_files(place: Place) -> None:
         place.run("--chunk", str(index))
     assert "Nothing new" in plan(place)
     assert chunks_of(place) == 3
-    place.asked()
+    place.sent_documents()
     place.change("a.txt", "Another text.")
     place.change("c.txt", "New.")
     (place.folder / "inbox" / "b.txt").unlink()
@@ -149,7 +149,7 @@ def test_new_plan_adds_chunks_for_new_files(place: Place) -> None:
     assert "run again 0, 1, 2" in output
     for index in range(4):
         place.run("--chunk", str(index))
-    assert len(place.asked()) == 22
+    assert len(place.sent_documents()) == 22
     done = ids_of(place)
     assert done.pop("a.txt") == 2
     assert set(done.values()) == {1}
@@ -252,18 +252,18 @@ def test_chunks_of_a_bucket_have_the_entries_of_its_listing(
     def of_chunks() -> list[tuple[str, str, str | None, bytes]]:
         chunks = [open_chunk(app, index) for index in range(planned.head.chunks)]
         listings = [InputListing(app, chunk) for chunk in chunks]
-        return [seen(entry) for listing in listings for entry in listing(ListingCounts())]
+        return [row_of(entry) for listing in listings for entry in listing(ListingCounts())]
 
-    def seen(entry: Entry) -> tuple[str, str, str | None, bytes]:
+    def row_of(entry: Entry) -> tuple[str, str, str | None, bytes]:
         return entry.id, entry.uri, entry.version, entry.read()
 
-    assert of_chunks() == [seen(entry) for entry in InputListing(app)(ListingCounts())]
+    assert of_chunks() == [row_of(entry) for entry in InputListing(app)(ListingCounts())]
     store.put("in/a.txt", b"Another.")
     store.put("in/big.jsonl", b"".join(b'{"text": "Words %d."}\n' % n for n in range(200)))
     with pytest.raises(TryLaterError, match=r"have changed since they were planned: big\.jsonl"):
         of_chunks()
     assert make_plan(app, chunks=None, chunk_bytes=None).changed == [0, 1, 2, 3]
-    assert of_chunks() == [seen(entry) for entry in InputListing(app)(ListingCounts())]
+    assert of_chunks() == [row_of(entry) for entry in InputListing(app)(ListingCounts())]
     store.delete("in/a.txt")
     assert make_plan(app, chunks=None, chunk_bytes=None).changed == [0]
     assert len(of_chunks()) == 200

@@ -31,7 +31,7 @@ LENIENT = ("--set", "runner.max_error_rate=1")
 
 def chats(place: Place) -> int:
     """Return the number of documents sent to the server since the last call."""
-    return len(place.asked())
+    return len(place.sent_documents())
 
 
 def write_lines(place: Place, texts: list[str]) -> None:
@@ -55,9 +55,9 @@ def test_row_inserted_at_the_front_sends_one_request(place: Place) -> None:
     place.run()
     assert chats(place) == 1
     assert place.last_run()["counts"]["done"] + place.last_run()["counts"]["skipped"] == 31
-    one = record(place, "all.jsonl#31")
-    assert (one["attempts"], one["latency_s"]) == (0, 0.0)
-    assert one["notes"] == ["reused:all.jsonl#30"]
+    last_row = record(place, "all.jsonl#31")
+    assert (last_row["attempts"], last_row["latency_s"]) == (0, 0.0)
+    assert last_row["notes"] == ["reused:all.jsonl#30"]
     place.run()
     assert chats(place) == 0
 
@@ -141,7 +141,7 @@ def test_copy_requires_the_whole_digest_to_match(place: Place) -> None:
     digest = json.loads(first)["question_sha256"]
     path.write_text(first.replace(digest, digest[:40] + "0" * 24) + second, encoding="utf-8")
     (place.folder / "inbox" / "all.jsonl").rename(place.folder / "inbox" / "moved.jsonl")
-    place.asked()
+    place.sent_documents()
     place.run()
     assert chats(place) == 1
     assert sorted(record(place, f"moved.jsonl#{n}")["attempts"] for n in (1, 2)) == [0, 1]
@@ -152,8 +152,8 @@ def test_copy_removed_before_it_is_sent_is_left(place: Place) -> None:
     """Its original failed for a server and the second listing lacks the copy, so the run exits with 3."""
     waiting = place.folder / "inbox" / "c.txt"
 
-    def broken(seen: ReceivedRequest, _: int) -> Fault | None:
-        if seen.document != "bad.txt":
+    def broken(request: ReceivedRequest, _: int) -> Fault | None:
+        if request.document != "bad.txt":
             return None
         if waiting.exists() and threading.Event().wait(1.5) is False:  # the other worker has read it long before
             waiting.unlink()
@@ -295,13 +295,13 @@ def test_copies_in_a_remote_output(place: Place, s3: S3Server, bucket: str) -> N
 def query() -> Callable[[str], VariantQuery]:
     """Return a function that makes the query for a user prompt."""
 
-    def made(prompt: str) -> VariantQuery:
+    def build(prompt: str) -> VariantQuery:
         agent = load_agent("extractor", agents_dir=None)
         resolved = resolve(agent, AppConfig(), variant="default")
         object.__setattr__(resolved, "user_prompt", prompt)
         return VariantQuery(resolved, "f" * 64, agent.compiled)
 
-    return made
+    return build
 
 
 @pytest.mark.parametrize(
@@ -340,5 +340,5 @@ def test_changed_text_field_sends_the_row_again(place: Place) -> None:
     place.run()
     (place.folder / "inbox" / "a.jsonl").rename(place.folder / "inbox" / "b.jsonl")
     place.run("--set", "input.text_field=body")
-    assert place.asked() == ["one.txt", "two.txt"]
+    assert place.sent_documents() == ["one.txt", "two.txt"]
     assert record(place, "b.jsonl#1")["attempts"] == 1

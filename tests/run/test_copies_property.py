@@ -161,28 +161,28 @@ class World:
             assert code in (0, CODES.get(case.strike[1]) if case.strike else 0), details
             self.check(case, before, details, whole=code == 0, sharded=case.shards > 1)
         if case.strike is None:
-            known = {line["id"] for lines in self.lines().values() for line in lines}
-            assert set(case.questions()) <= known, "a document has no line"
+            ids = {line["id"] for lines in self.lines().values() for line in lines}
+            assert set(case.questions()) <= ids, "a document has no line"
 
-    def check(self, case: Case, before: dict[str, list[Any]], told: str, *, whole: bool, sharded: bool) -> None:
+    def check(self, case: Case, before: dict[str, list[Any]], output: str, *, whole: bool, sharded: bool) -> None:
         """Compare the lines and requests of a run with the expected prompts."""
         questions, old = case.questions(), {json.dumps(line) for lines in before.values() for line in lines}
         new = [line for lines in self.lines().values() for line in lines if json.dumps(line) not in old]
-        assert len(new) == len({line["id"] for line in new}), f"a document has two lines: {told}"
+        assert len(new) == len({line["id"] for line in new}), f"a document has two lines: {output}"
         results = [line for line in new if "output" in line]
         for line in results:
-            assert line["output"]["summary"] == questions[line["id"]], f"another question's answer: {told}"
+            assert line["output"]["summary"] == questions[line["id"]], f"another question's answer: {output}"
         for line in new:
             assert self.templates.setdefault(line["fingerprint"], case.template) == case.template
             is_copy = any(note.startswith(("shared:", "reused:")) for note in line["notes"])
-            assert is_copy == (line["attempts"] == 0), told
-            assert not is_copy or line.get("reason") != "server_error", f"a server's failure was shared: {told}"
+            assert is_copy == (line["attempts"] == 0), output
+            assert not is_copy or line.get("reason") != "server_error", f"a server's failure was shared: {output}"
         if case.ask or case.redo == "all":
-            assert not any(line["attempts"] == 0 for line in new), told
+            assert not any(line["attempts"] == 0 for line in new), output
             return
         for question, times in self.sent.items():
             plain = not re.search("reject|broken|flaky", question)
-            assert times == 1 or not plain, f"{question!r} was sent {times} times: {told}"
+            assert times == 1 or not plain, f"{question!r} was sent {times} times: {output}"
         if whole and not sharded:
             latest = {line["id"]: line for line in before["results"]}
             answered = Counter(
@@ -195,22 +195,22 @@ class World:
                 others = answered[questions[line["id"]]] - (own.get(line["id"]) == questions[line["id"]])
                 is_unique = "$id" in case.template
                 # the table of answered questions keeps one document for each, which may be this one itself
-                assert not line["attempts"] or is_unique or others <= 0 or line["id"] in own, f"asked again: {told}"
+                assert not line["attempts"] or is_unique or others <= 0 or line["id"] in own, f"asked again: {output}"
 
     def start(self, arguments: list[str], *, strike: tuple[int, str] | None) -> Ran:
         """Run the command and send it a signal while its n-th request is waiting."""
         self.sent.clear()
-        known, pids, lock = threading.Event(), list[int](), threading.Lock()
+        is_known, pids, lock = threading.Event(), list[int](), threading.Lock()
 
-        def fault(seen: ReceivedRequest, _: int) -> Fault | None:
-            match = QUESTION.search(str(seen.body["messages"][-1]["content"]))
+        def fault(request: ReceivedRequest, _: int) -> Fault | None:
+            match = QUESTION.search(str(request.body["messages"][-1]["content"]))
             if match is None or not match[1].strip("|"):
                 return None  # a probe
             with lock:
                 self.sent[match[1]] += 1
                 is_it = strike is not None and self.sent.total() == strike[0]
                 times = self.sent[match[1]]
-            if is_it and strike is not None and known.wait(10):
+            if is_it and strike is not None and is_known.wait(10):
                 os.kill(pids[0], getattr(signal, strike[1]))
             if "reject" in match[1]:
                 return Fault("http_400")
@@ -219,7 +219,7 @@ class World:
         self.server.faults = fault
         child = Place(self.folder, self.server).start("run", *arguments)
         pids.append(child.process.pid)
-        known.set()
+        is_known.set()
         return child.end()
 
     def lines(self) -> dict[str, list[dict[str, Any]]]:

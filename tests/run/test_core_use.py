@@ -7,7 +7,7 @@ import pytest
 from pipeline.run.workers.core_use import WINDOW_S, CoreWatch, available_cores
 
 
-def wanted(shares: list[float], *, cores: int = 4) -> list[int]:
+def limits_of(shares: list[float], *, cores: int = 4) -> list[int]:
     """Return the number of processes after windows with these shares of a core."""
     used = [0.0]
     watch = CoreWatch(cpu=lambda: used[0], cores=lambda: cores)
@@ -20,18 +20,18 @@ def wanted(shares: list[float], *, cores: int = 4) -> list[int]:
 
 def test_two_busy_windows_start_one_process_per_core() -> None:
     """Later windows start no further processes."""
-    assert wanted([0.95, 0.95, 0.95]) == [0, 4, 0]
+    assert limits_of([0.95, 0.95, 0.95]) == [0, 4, 0]
 
 
 @pytest.mark.parametrize("shares", [[0.5] * 6, [0.95, 0.5] * 3])
 def test_one_sufficient_core_starts_no_processes(shares: list[float]) -> None:
     """Neither low use nor a single busy window starts one."""
-    assert set(wanted(shares)) == {0}
+    assert set(limits_of(shares)) == {0}
 
 
 def test_machine_with_one_core_starts_no_processes() -> None:
     """The same applies to a container with a quota of one core."""
-    assert wanted([1.0] * 3, cores=1) == [0, 0, 0]
+    assert limits_of([1.0] * 3, cores=1) == [0, 0, 0]
 
 
 def test_window_is_not_evaluated_before_its_end() -> None:

@@ -66,8 +66,8 @@ def a_run(out: Path, acknowledge: Callable[[str], object]) -> None:
     """Repair the output, write each missing record, and finish as a run does."""
     with opened(out, run_id="new") as output:
         for id, record in NEW.items():
-            known = output.index.latest(id)
-            if known is None or (id == "retried" and known.failed):
+            latest = output.index.latest(id)
+            if latest is None or (id == "retried" and latest.failed):
                 output.write(record)
                 acknowledge(id)
         output.finish()
@@ -115,10 +115,10 @@ def test_kill_after_any_step_loses_and_duplicates_no_record(tmp_path: Path, deed
     for folder in folders:
         out, acknowledged = folder / "out", set((folder / "acks").read_text().split()) - {"all"}
         with closing(scan(OutputConfig(str(out)))) as index:
-            known = {id: record for id in (*EARLIER, *NEW) if (record := index.latest(id)) is not None}
-        assert known.keys() >= EARLIER | acknowledged, folder.name
-        assert len(known.keys() - EARLIER - acknowledged) <= 1, folder.name
-        failed = {id for id in EARLIER if known[id].failed} - {"retried"}
+            latest = {id: record for id in (*EARLIER, *NEW) if (record := index.latest(id)) is not None}
+        assert latest.keys() >= EARLIER | acknowledged, folder.name
+        assert len(latest.keys() - EARLIER - acknowledged) <= 1, folder.name
+        failed = {id for id in EARLIER if latest[id].failed} - {"retried"}
         assert failed == {"failing"}, folder.name
         a_run(out, lambda _: None)
         with closing(scan(OutputConfig(str(out)), shard=CHUNK)) as index:

@@ -106,9 +106,9 @@ def test_failure_with_unchanged_settings_is_not_retried(place: Place) -> None:
     """Each retry costs a request: changing an unrelated setting, or another provider's, retries nothing."""
     place.documents({**{f"d{n}.txt": "x" for n in range(30)}, "bad.txt": "[[fault:http_400*99]]"})
     place.run()
-    place.asked()
+    place.sent_documents()
     place.run("--set", "input.text_field=body", "--set", "ollama.num_ctx=1", "--set", "vllm.timeout=19")
-    assert place.asked() == []
+    assert place.sent_documents() == []
 
 
 def test_overflow_head_retries_documents_that_were_too_long(place: Place) -> None:
@@ -210,11 +210,11 @@ def test_failure_recorded_by_an_older_version_is_retried_once(place: Place) -> N
     (line,) = place.lines("errors.jsonl")
     assert line.pop("decided_by")
     path.write_text(json.dumps(line) + "\n")
-    place.asked()
+    place.sent_documents()
     place.run(code=1)
-    assert set(place.asked()) == {"bad.txt"}
+    assert set(place.sent_documents()) == {"bad.txt"}
     place.run()
-    assert place.asked() == []
+    assert place.sent_documents() == []
 
 
 @pytest.mark.parametrize("retries", [0, 2])
@@ -223,15 +223,15 @@ def test_changed_settings_restart_the_count_of_retry_runs(place: Place, retries:
     settings: dict[str, Any] = {"runner.retry_runs": retries, "runner.max_error_rate": 1}
     place.configure(settings)
     place.documents({"bad.txt": "[[fault:wrong_type]]"})
-    for wanted in [True, *[True] * retries, False, False]:
-        place.asked()
+    for is_sent in [True, *[True] * retries, False, False]:
+        place.sent_documents()
         place.run()
-        assert bool(place.asked()) == wanted
+        assert bool(place.sent_documents()) == is_sent
     place.configure({**settings, "answers.repair": "off"})
-    for wanted in [True, *[True] * retries, False]:
-        place.asked()
+    for is_sent in [True, *[True] * retries, False]:
+        place.sent_documents()
         place.run()
-        assert bool(place.asked()) == wanted
+        assert bool(place.sent_documents()) == is_sent
 
 
 def test_installing_an_extra_retries_documents_that_needed_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ BY_ID = ("--set", "input.id_field=id")
 
 def lines(*ids: str) -> str:
     """Return JSON Lines with a document for each id."""
-    return "".join(json.dumps({"id": each, "text": f"Text {n}."}) + "\n" for n, each in enumerate(ids)) or "\n"
+    return "".join(json.dumps({"id": id, "text": f"Text {n}."}) + "\n" for n, id in enumerate(ids)) or "\n"
 
 
 def place_lines(place: Place, *ids: str) -> None:

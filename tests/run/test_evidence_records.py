@@ -70,7 +70,7 @@ def test_a_copy_has_the_evidence_of_its_original(place: Place) -> None:
     place.run()
     first, *others = results(place).values()
     assert first["evidence"]
-    assert [note.partition(":")[0] for each in others for note in each["notes"]] == ["shared", "reused", "reused"]
+    assert [note.partition(":")[0] for record in others for note in record["notes"]] == ["shared", "reused", "reused"]
     for other in others:
         assert (other["evidence"], other["text_sha256"]) == (first["evidence"], first["text_sha256"])
 
@@ -79,9 +79,9 @@ def test_page_numbers_include_empty_pages(place: Place) -> None:
     """The evidence has the page; a PDF with the same text on other pages is not a copy."""
     configure(place)
     place.server.answer = lambda _prompt, _schema: json.dumps({"evidence": ["two ships", "one ship"]})
-    one, two = "It has one ship.", "It has two ships."
-    (place.folder / "inbox" / "a.pdf").write_bytes(pdf([one, "", two]))
-    (place.folder / "inbox" / "b.pdf").write_bytes(pdf(["", one, two]))
+    first_page, last_page = "It has one ship.", "It has two ships."
+    (place.folder / "inbox" / "a.pdf").write_bytes(pdf([first_page, "", last_page]))
+    (place.folder / "inbox" / "b.pdf").write_bytes(pdf(["", first_page, last_page]))
     place.run()
     pages_of = {name: [quote["page"] for quote in record["evidence"]] for name, record in results(place).items()}
     assert pages_of == {"a.pdf": [3, 1], "b.pdf": [3, 2]}
@@ -109,8 +109,8 @@ def test_other_commands_return_keep_and_remove_evidence(place: Place, tmp_path: 
     assert records["a.txt"]["evidence"] == before["a.txt"]["evidence"]
     (place.folder / "ids").write_text("a.txt\n", encoding="utf-8")
     assert place.call("purge", "out", "--ids", "ids").code == 0
-    kept = b"".join(path.read_bytes() for path in (place.folder / "out").rglob("*") if path.is_file())
-    assert before["a.txt"]["text_sha256"].encode() not in kept
+    all_bytes = b"".join(path.read_bytes() for path in (place.folder / "out").rglob("*") if path.is_file())
+    assert before["a.txt"]["text_sha256"].encode() not in all_bytes
     assert list(results(place)) == ["b.txt"]
 
 

@@ -28,7 +28,7 @@ def upgraded(place: Place, written_by: str) -> None:
 def sent_again(place: Place, *arguments: str) -> list[str]:
     """Return the done documents that a run would send again."""
     place.run(*LENIENT, *arguments)
-    return [name for name in place.asked() if name != "bad.txt"]
+    return [name for name in place.sent_documents() if name != "bad.txt"]
 
 
 def test_upgrade_sends_no_document_again(place: Place) -> None:
@@ -87,7 +87,7 @@ def test_failure_of_the_former_formula_keeps_its_run_count(place: Place) -> None
     upgraded(place, "ollama")
     place.run("--set", "runner.max_error_rate=1")
     place.run("--set", "runner.max_error_rate=1")
-    assert place.asked().count("bad.txt") <= 2
+    assert place.sent_documents().count("bad.txt") <= 2
     assert place.failed() == {"bad.txt": "rejected"}
     assert place.report()["output"]["failed"] == 1
 
@@ -109,7 +109,7 @@ def test_diff_by_fingerprint_treats_both_formulas_as_one(place: Place) -> None:
     upgraded(place, "ollama")
     place.run(*LENIENT, "--redo", "all")
     runs = place.folder / "out" / "runs"
-    asked = {
+    queries = {
         "agent": "small",
         "variant": "default",
         "system_prompt": "Sum the text up.\n",
@@ -121,7 +121,7 @@ def test_diff_by_fingerprint_treats_both_formulas_as_one(place: Place) -> None:
         "extra_body": {},
         "num_ctx": 4096,
     }
-    summary = {"v": 1, "run": 1, "run_id": "old", "shard": None, "config": {"question": {"default": asked}}}
+    summary = {"v": 1, "run": 1, "run_id": "old", "shard": None, "config": {"question": {"default": queries}}}
     (runs / "old.json").write_text(json.dumps(summary), encoding="utf-8")
     ran = place.call("diff", "out", "--by", "fingerprint")
     assert (ran.code, "results of one fingerprint only" in ran.out) == (0, True)

@@ -71,7 +71,7 @@ def test_second_of_two_simultaneous_runs_gives_way(place: Place, server: FakeLLM
     assert sorted(outcome.code for outcome in ran) == [0, 3], [outcome.err for outcome in ran]
     loser = next(number for number in range(2) if ran[number].code == 3)
     assert f"rival-{1 - loser}" in ran[loser].err
-    assert sorted(place.asked()) == names
+    assert sorted(place.sent_documents()) == names
     assert place.done() == dict.fromkeys(names, 1)
 
 
@@ -81,7 +81,7 @@ def test_only_documents_that_kill_their_server_are_left(place: Place, server: Fa
     names = place.documents({f"k{n}.txt": "[[fault:kill]]" for n in range(2)})
     place.run(*LENIENT)
     assert place.failed() == dict.fromkeys(names, "connection_error")
-    chats = place.asked()
+    chats = place.sent_documents()
     # three losses and once alone, each perhaps sent again on a fresh connection
     assert max(chats.count(name) for name in names) <= 8
     assert {line["attempts"] for line in place.lines("errors.jsonl")} <= {1, 2, 3, 4}
@@ -179,8 +179,8 @@ def test_key_in_a_request_field_is_in_no_file(place: Place) -> None:
     place.configure({"vllm.extra_body": {"gateway_token": "a-secret-key", "seed": 7}})
     place.run()
     assert all(b"a-secret-key" not in data for data in written(place))
-    asked = place.last_run()["config"]["question"]["default"]["parameters"]
-    assert asked == {"gateway_token": "***", "seed": 7}
+    parameters = place.last_run()["config"]["question"]["default"]["parameters"]
+    assert parameters == {"gateway_token": "***", "seed": 7}
 
 
 def test_key_in_a_flag_is_in_no_file(place: Place) -> None:
@@ -203,8 +203,8 @@ def test_document_id_cannot_write_outside_the_output(place: Place) -> None:
     ran = place.run(*LENIENT, "--set", "input.id_field=id")
     assert {path for path in place.folder.rglob("*") if "out" not in path.parts} == before
     paths = [path.relative_to(place.folder / "out") for path in (place.folder / "out").rglob("*")]
-    known = {path.name for path in paths if not any(part.startswith(".") for part in path.parts)}
-    assert known - {path.name for path in (place.folder / "out" / "runs").iterdir()} == {
+    visible_names = {path.name for path in paths if not any(part.startswith(".") for part in path.parts)}
+    assert visible_names - {path.name for path in (place.folder / "out" / "runs").iterdir()} == {
         *("results.jsonl", "errors.jsonl", "report.json", "report.html", "runs")
     }
     assert re.findall(r"[\x00-\x08\x0b-\x1f\x7f]", ran.out + ran.err) == []

@@ -64,10 +64,10 @@ class Bystander:
         self._arrived, self._done = threading.Event(), threading.Event()
         strikes = only("bad", fault)
 
-        def faults(seen: ReceivedRequest, n: int) -> Fault | None:
-            if seen.document == "good":
+        def faults(request: ReceivedRequest, n: int) -> Fault | None:
+            if request.document == "good":
                 self._arrived.set()
-            return strikes(seen, n)
+            return strikes(request, n)
 
         server.faults = faults
 

@@ -39,6 +39,6 @@ def test_threads_share_two_pools_of_memory(tmp_path: Path, own: str | None, is_s
     environment |= {} if own is None else {"MALLOC_ARENA_MAX": own}
     command = [sys.executable, "-c", ARENAS, str(tmp_path / "info.xml")]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    said, arenas = ended.stdout.split()
-    assert said == is_set
+    output, arenas = ended.stdout.split()
+    assert output == is_set
     assert int(arenas) == most

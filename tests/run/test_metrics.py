@@ -166,17 +166,20 @@ def expressions() -> Iterator[str]:
     yield from (rule["expr"] for group in rules["groups"] for rule in group["rules"])
     board = json.loads((CONFIG / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
     yield from (target["expr"] for panel in board["panels"] for target in panel["targets"])
-    yield from (each["query"] for each in board["templating"]["list"] if each["type"] == "query")
+    yield from (variable["query"] for variable in board["templating"]["list"] if variable["type"] == "query")
 
 
 @pytest.mark.parametrize("expression", sorted(set(expressions())))
 def test_queries_use_existing_metrics_and_labels(expression: str) -> None:
     """A query with an unknown metric returns no data, so an alert would silently never fire."""
     names = re.findall(r"\bpipeline_\w+", expression)
-    known = {**FROZEN, **{f"{name}_bucket": (*labels, "le") for name, labels in FROZEN.items() if "_seconds" in name}}
+    labels_of = {
+        **FROZEN,
+        **{f"{name}_bucket": (*labels, "le") for name, labels in FROZEN.items() if "_seconds" in name},
+    }
     assert names
-    assert set(names) <= known.keys()
-    allowed = {"agent", "shard", *(label for name in names for label in known[name])}
+    assert set(names) <= labels_of.keys()
+    allowed = {"agent", "shard", *(label for name in names for label in labels_of[name])}
     used = {
         *re.findall(r"(\w+)\s*=?[=~!]", re.sub(r'"[^"]*"', "", " ".join(re.findall(r"\{([^}]*)\}", expression)))),
         *(name for group in re.findall(r"\bby \(([^)]*)\)", expression) for name in group.replace(" ", "").split(",")),
@@ -222,8 +225,8 @@ def test_metrics_are_served_during_a_run_and_at_its_end(place: Place, server: Fa
     place.configure({"runner.max_error_rate": 1})
     go_on = threading.Event()
 
-    def hold(seen: Any, _n: int) -> Fault | None:
-        if seen.document == "held.txt":
+    def hold(request: Any, _n: int) -> Fault | None:
+        if request.document == "held.txt":
             go_on.wait(30)
         return None
 
@@ -253,8 +256,8 @@ def test_metrics_are_served_during_a_run_and_at_its_end(place: Place, server: Fa
     assert end.get("pipeline_attempt_duration_seconds_count", provider="vllm") == 6
     assert end.get("pipeline_exit_code") == 0
     usage = [line["usage"] for line in place.lines("results.jsonl")]
-    assert end.get("pipeline_tokens_total", kind="prompt") == sum(each["prompt_tokens"] for each in usage)
-    assert end.get("pipeline_tokens_total", kind="completion") == sum(each["completion_tokens"] for each in usage)
+    assert end.get("pipeline_tokens_total", kind="prompt") == sum(counts["prompt_tokens"] for counts in usage)
+    assert end.get("pipeline_tokens_total", kind="completion") == sum(counts["completion_tokens"] for counts in usage)
 
 
 def test_ollama_queue_wait_is_a_histogram(place: Place) -> None:
@@ -280,9 +283,9 @@ def test_second_run_counts_skipped_documents(place: Place) -> None:
     place.documents(5)
     place.run()
     place.run("--metrics-textfile", "metrics.prom")
-    seen = textfile(place)
-    assert seen.get("pipeline_documents_total", outcome="skipped") == 5
-    assert seen.get("pipeline_attempts_total") is None
+    scrape = textfile(place)
+    assert scrape.get("pipeline_documents_total", outcome="skipped") == 5
+    assert scrape.get("pipeline_attempts_total") is None
 
 
 @pytest.mark.parametrize(
@@ -299,9 +302,9 @@ def test_failed_run_sends_no_success_timestamp(
     place.documents({"a.txt": text})
     place.configure(settings)
     place.run("--pushgateway", gateway.url, "--metrics-textfile", "metrics.prom", code=code)
-    for seen in (Scrape.of(gateway.pushed[0][3]), textfile(place)):
-        assert seen.get(SUCCESS) is None
-        assert seen.get("pipeline_exit_code") == code
+    for scrape in (Scrape.of(gateway.pushed[0][3]), textfile(place)):
+        assert scrape.get(SUCCESS) is None
+        assert scrape.get("pipeline_exit_code") == code
 
 
 def test_text_file_keeps_the_last_success_timestamp(place: Place) -> None:
@@ -320,9 +323,9 @@ def test_failed_requests_during_an_outage_are_counted(place: Place, server: Fake
     """They are counted although no document fails for them."""
     place.documents({"killer.txt": "[[fault:kill*1]]", "b.txt": "x"})
     place.run("--metrics-textfile", "metrics.prom")
-    seen = textfile(place)
-    assert seen.get("pipeline_documents_total", outcome="done") == 2
-    assert (seen.get("pipeline_attempts_total", error="connection_error") or 0) >= 1
+    scrape = textfile(place)
+    assert scrape.get("pipeline_documents_total", outcome="done") == 2
+    assert (scrape.get("pipeline_attempts_total", error="connection_error") or 0) >= 1
 
 
 # ---- what must not change how a run ends
@@ -394,7 +397,7 @@ def test_invalid_metrics_flag_is_exit_2(place: Place, arguments: tuple[str, ...]
     place.documents(1)
     ran = place.run(*arguments, code=2)
     assert arguments[0] in ran.err
-    assert place.asked() == []
+    assert place.sent_documents() == []
 
 
 def test_error_labels_are_bounded() -> None:

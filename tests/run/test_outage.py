@@ -140,7 +140,7 @@ def test_only_poisoned_documents_left_is_no_outage(place: Place, server: FakeLLM
     names = place.documents({f"p{n}.txt": "[[fault:http_500]]" for n in range(3)})
     place.run(*LENIENT)
     assert place.failed() == dict.fromkeys(names, "server_error")
-    chats = place.asked()
+    chats = place.sent_documents()
     assert max(chats.count(name) for name in names) <= 4
 
 
@@ -164,8 +164,8 @@ def test_document_that_hangs_its_server_fails_alone(place: Place, server: FakeLL
     names = place.documents(8)
     wedged_until = [0.0]
 
-    def wedge(seen: ReceivedRequest, _n: int) -> Fault | None:
-        if seen.document == "d003.txt" and time.monotonic() > wedged_until[0]:
+    def wedge(request: ReceivedRequest, _n: int) -> Fault | None:
+        if request.document == "d003.txt" and time.monotonic() > wedged_until[0]:
             wedged_until[0] = time.monotonic() + 5
         return Fault("hang") if time.monotonic() < wedged_until[0] else None
 
@@ -173,7 +173,7 @@ def test_document_that_hangs_its_server_fails_alone(place: Place, server: FakeLL
     place.run(*LENIENT)
     assert place.failed() == {"d003.txt": "timeout"}
     assert sorted(place.done()) == [name for name in names if name != "d003.txt"]
-    assert place.asked().count("d003.txt") <= 8
+    assert place.sent_documents().count("d003.txt") <= 8
 
 
 def test_timeout_is_retried_once(place: Place, server: FakeLLM) -> None:
@@ -182,7 +182,7 @@ def test_timeout_is_retried_once(place: Place, server: FakeLLM) -> None:
     place.documents({"a.txt": "[[fault:hang]]", "b.txt": "text", "c.txt": "text"})
     place.run(*LENIENT)
     assert place.failed() == {"a.txt": "timeout"}
-    assert place.asked().count("a.txt") == 2
+    assert place.sent_documents().count("a.txt") == 2
 
 
 @pytest.mark.parametrize("fault", ["drip_header", "drip_body", "huge", "half_body", "garbage_200", "html_200"])
@@ -275,8 +275,8 @@ def test_document_failing_at_the_first_provider_goes_to_the_fallback(place: Plac
         sent = [chat for chat in second.chats() if chat.document.endswith(".txt")]
     assert place.failed() == {}
     assert [(chat.document, chat.body["think"]) for chat in sent] == [("d003.txt", False)]
-    (one,) = (line for line in place.lines("results.jsonl") if line["model"]["provider"] == "ollama")
-    assert (one["id"], one["attempts"]) == ("d003.txt", 5)
+    (record,) = (line for line in place.lines("results.jsonl") if line["model"]["provider"] == "ollama")
+    assert (record["id"], record["attempts"]) == ("d003.txt", 5)
 
 
 def test_document_failing_everywhere_has_the_history_of_all_providers(place: Place, server: FakeLLM) -> None:
@@ -367,8 +367,8 @@ def test_configuration_error_after_an_outage_gets_its_whole_grace(place: Place, 
     time.sleep(2.5)  # longer than the grace
     refused: list[ReceivedRequest] = []
 
-    def ingress(seen: ReceivedRequest, _n: int) -> Fault | None:
-        refused.append(seen)
+    def ingress(request: ReceivedRequest, _n: int) -> Fault | None:
+        refused.append(request)
         return Fault("http_404_url") if len(refused) == 1 else None
 
     server.faults = ingress

@@ -64,16 +64,16 @@ def test_document_is_cut_to_fit_within_three_requests(
     """The server's counts show how much fits; the kept ends of the document fill nearly the whole context."""
     ask(place, narrow, dialect, overflow=overflow)
     (result,) = place.lines("results.jsonl")
-    seen, document = sent(narrow), f"[[doc:long.txt]] {WORDS}"
+    prompts, document = sent(narrow), f"[[doc:long.txt]] {WORDS}"
     assert result["notes"] == ["document_truncated"]
-    assert (result["attempts"], seen[0]) == (len(seen), document)
-    assert len(seen) <= 3
-    head, gap, tail = seen[-1].partition(GAP)
+    assert (result["attempts"], prompts[0]) == (len(prompts), document)
+    assert len(prompts) <= 3
+    head, gap, tail = prompts[-1].partition(GAP)
     assert (gap == GAP) == (overflow == "head_tail")
     assert document.startswith(head)
     assert document.endswith(tail)
     assert 0.94 * (CONTEXT - ANSWER) <= result["usage"]["prompt_tokens"] <= CONTEXT - ANSWER
-    assert result["document_chars"] == len(seen[-1])
+    assert result["document_chars"] == len(prompts[-1])
 
 
 def test_server_without_token_counts_needs_at_most_four_requests(place: Place, narrow: FakeLLM) -> None:
@@ -108,8 +108,8 @@ def test_a_reask_is_never_cut(
     place: Place, narrow: FakeLLM, overflow: str, chars: int, answers: list[str], reason: str
 ) -> None:
     """A re-ask that no longer fits keeps the first reason; one with a clamped answer fails as output_truncated."""
-    said = iter(answers)
-    narrow.answer = lambda prompt, _schema: next(said) if "[[doc:" in prompt else '{"summary": "s"}'
+    remaining = iter(answers)
+    narrow.answer = lambda prompt, _schema: next(remaining) if "[[doc:" in prompt else '{"summary": "s"}'
     agent = {"overflow": overflow, "max_tokens": ANSWER}
     place.configure({"vllm.base_url": narrow.url, "runner.max_error_rate": 1}, agent=agent)
     place.documents({"a.txt": WORDS[:chars]})
@@ -153,16 +153,18 @@ def test_repeated_cuts_shrink_and_keep_the_original_ends(
     text: str, overflow: str, needed: int | None, context: int | None, around: int
 ) -> None:
     """Each cut is shorter than the last and consists of the original's ends, whatever counts the server reports."""
-    kept: KeptText | None = full_text(text)
+    kept_text: KeptText | None = full_text(text)
     failed = attempt(needed_tokens=needed, context_length=context, max_tokens=50)
     for _ in range(200):
-        assert kept is not None
-        before, size = kept.chars, around + len(kept.model_text)
-        kept = shorter(kept, failed, overflow=overflow, prompt_chars=size)
-        if kept is None:
+        assert kept_text is not None
+        before, size = kept_text.chars, around + len(kept_text.model_text)
+        kept_text = shorter(kept_text, failed, overflow=overflow, prompt_chars=size)
+        if kept_text is None:
             return
-        assert LEAST_CHARS <= kept.chars < before
-        assert kept.model_text == (text[: kept.head] + (GAP + text[-kept.tail :] if kept.tail else ""))
+        assert LEAST_CHARS <= kept_text.chars < before
+        assert kept_text.model_text == (
+            text[: kept_text.head] + (GAP + text[-kept_text.tail :] if kept_text.tail else "")
+        )
     pytest.fail("it goes on for ever")
 
 

@@ -13,11 +13,11 @@ CHAT = "/v1/chat/completions"
 LIMIT_CHARS = 2000
 
 
-def page(got: Got) -> bytes:
+def page(request: Got) -> bytes:
     """A model `m` with a context of 2,000 characters; each document names the error wording to answer with."""
-    if got.path != CHAT:
-        return reply({"data": [{"id": "m"}]}) if got.path == "/v1/models" else reply({}, 404)
-    prompt = got.json["messages"][-1]["content"]
+    if request.path != CHAT:
+        return reply({"data": [{"id": "m"}]}) if request.path == "/v1/models" else reply({}, 404)
+    prompt = request.json["messages"][-1]["content"]
     if len(prompt) > LIMIT_CHARS:
         row = ROWS[int(prompt.partition("row ")[2].partition(" ")[0])]
         return reply(row["body"], row["status"])

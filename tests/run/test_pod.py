@@ -103,8 +103,8 @@ def test_first_shards_of_a_backfill_report_how_many_have_finished(place: Place) 
     place.documents(12)
     for index in range(3):
         event = last_line(place.run(*JSON, "--shard", f"{index}/3").err)
-        wanted = ("1 of 3 shards has finished", "2 of 3 shards have finished", "FINISHED")[index]
-        assert event["all_shards"] == wanted
+        expected = ("1 of 3 shards has finished", "2 of 3 shards have finished", "FINISHED")[index]
+        assert event["all_shards"] == expected
         assert (event["verdict"], event["missing_shards"]) == ("FINISHED", [])
     text = place.run("--shard", "0/4").out
     assert text.startswith("1 of 4 shards has finished: ")

@@ -56,7 +56,7 @@ def outcome_of(line: dict[str, Any]) -> dict[str, Any]:
     """Return a record without the fields that differ from run to run."""
     left_out = {"finished_at", "run", "run_id", "latency_s", "message"}
     record = {name: value for name, value in line.items() if name not in left_out}
-    record["history"] = [{**each, "latency_s": 0, "endpoint": ""} for each in record.get("history", ())]
+    record["history"] = [{**attempt, "latency_s": 0, "endpoint": ""} for attempt in record.get("history", ())]
     return {**record, "model": {**record.get("model", {}), "endpoint": ""}}
 
 
@@ -103,7 +103,7 @@ def test_copies_and_archive_members_with_two_processes(place: Place) -> None:
         os.utime(path, (HOUR_AGO, HOUR_AGO))
     place.configure(TWO)
     place.run()
-    assert sorted(place.asked()) == ["m0.txt", "m1.txt", "m2.txt", "m3.txt", "m4.txt", "same.txt"]
+    assert sorted(place.sent_documents()) == ["m0.txt", "m1.txt", "m2.txt", "m3.txt", "m4.txt", "same.txt"]
     assert len(place.done()) == 8
     assert set(place.done().values()) == {1}
 
@@ -121,7 +121,7 @@ def test_killed_worker_process_loses_and_duplicates_no_record(place: Place) -> N
     assert ran.code == 0, ran.err
     assert len(place.done()) == 60
     assert set(place.done().values()) == {1}
-    sent = place.asked()
+    sent = place.sent_documents()
     assert len(sent) - len(set(sent)) <= 2 * 8
 
 
@@ -134,10 +134,10 @@ def test_worker_processes_end_with_the_main_process(place: Place) -> None:
     for pid in workers:
         while not is_gone(pid):
             os.sched_yield()
-    place.asked()
+    place.sent_documents()
     place.server.latency_s = 0.0
     place.run()
-    assert not before & set(place.asked())
+    assert not before & set(place.sent_documents())
     assert len(place.done()) == 40
     assert set(place.done().values()) == {1}
 
@@ -151,7 +151,7 @@ def test_signal_lets_requests_in_flight_finish(place: Place, number: int, code: 
         os.kill(pid, number)
     ran = child.end(number)
     assert ran.code == code, ran.err
-    assert sorted(place.done()) == sorted(set(place.asked()))
+    assert sorted(place.done()) == sorted(set(place.sent_documents()))
     assert "a worker process was lost" not in ran.err
     counts = place.last_run()["counts"]
     assert counts["found"] == counts["done"] + counts["left"]

@@ -135,8 +135,8 @@ def test_rates_cover_the_last_minute_without_skipped_documents() -> None:
     """Skipped documents count neither as done nor as remaining."""
     window = RateWindow()
     for second in range(201):
-        asked = second if second <= 100 else 100 + 3 * (second - 100)
-        window.add(ProgressState(done=asked, skipped=500, elapsed_s=second, tokens_in=10 * asked))
+        sent = second if second <= 100 else 100 + 3 * (second - 100)
+        window.add(ProgressState(done=sent, skipped=500, elapsed_s=second, tokens_in=10 * sent))
     rates = window.rates(ProgressState(done=400, skipped=500, elapsed_s=200, tokens_in=4000, total=1500))
     assert rates.documents == pytest.approx(3.0, rel=0.05)
     assert rates.tokens_in == pytest.approx(30.0, rel=0.05)
@@ -188,11 +188,11 @@ def test_narrow_block_has_the_same_parts_on_more_lines(width: int) -> None:
         last_failed="d0042.txt", queue_s=1.25, elapsed_s=64,
     )  # fmt: skip
     lines = block_lines(state, Rates(5.3, 1300, 41, None), width=width)
-    said = [
+    parts = [
         "22 of 278+", "21 done", "1 failed", "5.30/s", "after 1:04", "2 of 4 in flight", "(rising)",
         "tokens/s 1,300 in, 41 out", "server queue 1.2 s", "last failure: rejected", "d0042.txt",
     ]  # fmt: skip
-    assert [part for _, line in lines for part in line.split("  ")] == said
+    assert [part for _, line in lines for part in line.split("  ")] == parts
     assert len(lines) == {40: 5, 80: 4, 120: 3}[width]
 
 
@@ -200,9 +200,9 @@ def test_narrow_block_has_the_same_parts_on_more_lines(width: int) -> None:
 def test_held_model_message_is_complete_at_any_width(width: int, count: int) -> None:
     """The message has both contexts, the expiry and the setting: one line at 80 columns, more below."""
     expires = datetime(2026, 11, 28, 12, 40, tzinfo=timezone.utc)
-    held = LoadConflict("llama3.1", 131072, 131072, "ollama.num_ctx", expires)
+    conflict = LoadConflict("llama3.1", 131072, 131072, "ollama.num_ctx", expires)
     now = datetime(2026, 11, 28, 12, 10, tzinfo=timezone.utc)
-    lines = waiting_lines(held.short(now), width=width)
+    lines = waiting_lines(conflict.short(now), width=width)
     assert " ".join(lines) == "waiting: context is 131072, need 131072, until 12:40 UTC: set ollama.num_ctx"
     assert len(lines) == count
 
@@ -293,8 +293,8 @@ def test_bar_does_not_garble_log_lines(columns: int) -> None:
     log.info("after")
     shown = [line for line in screen(terminal.text()) if line]
     assert all(re.fullmatch(r"\S+Z INFO (w\d-\d+|after)", line) for line in shown), shown
-    wanted = {f"w{n}-{i}" for n in range(4) for i in range(100)} | {"after"}
-    assert sorted(line.split()[-1] for line in shown) == sorted(wanted)
+    expected = {f"w{n}-{i}" for n in range(4) for i in range(100)} | {"after"}
+    assert sorted(line.split()[-1] for line in shown) == sorted(expected)
 
 
 def test_long_log_line_above_the_bar_is_wrapped_between_words() -> None:

@@ -16,7 +16,7 @@ def done(place: Place) -> Place:
     """Three done documents, and an agent whose prompt changed since."""
     place.documents(3)
     place.run()
-    place.asked()
+    place.sent_documents()
     place.configure(agent=OTHER)
     return place
 
@@ -38,7 +38,7 @@ def test_a_run_goes_on_with_the_rest(done: Place) -> None:
 def test_results_that_are_kept(done: Place) -> None:
     """--redo none says so, and sends nothing."""
     assert f"3 of 3 done documents {BEFORE}; --redo none keeps their results" in done.run("--redo", "none").err
-    assert done.asked() == []
+    assert done.sent_documents() == []
 
 
 @pytest.mark.parametrize("flags", [("--redo", "all"), ("--only-failed",)])

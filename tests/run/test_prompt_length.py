@@ -264,8 +264,8 @@ def test_prompt_that_only_looks_truncated_passes(place: Place, way: str) -> None
     place.documents(2)
     with CuttingLLM(way, context=num_ctx, ollama=True) as server:
         ollama_at(place, server, num_ctx=num_ctx, agent={**AGENT, "user_prompt": f"{user}$document"})
-        told = place.call("check")
-        assert told.code == 0, told.out
+        checked = place.call("check")
+        assert checked.code == 0, checked.out
         place.run()
     assert len(place.done()) == 2
 

@@ -76,12 +76,12 @@ def test_new_provider_applies_to_the_next_documents(place: Place, other: FakeLLM
 
 def test_document_in_flight_keeps_its_client(place: Place, other: FakeLLM) -> None:
     """Its re-ask goes to the old server; after its end all connections to that server are closed."""
-    held = threading.Event()
+    is_held = threading.Event()
 
     def answer(prompt: str, _schema: object) -> str:
         if "[[doc:d002.txt]]" not in prompt:
             return '{"summary": "x"}'
-        held.wait(60)
+        is_held.wait(60)
         return '{"summary": "x"}' if "previous_answer" in prompt else '{"summary": 7}'
 
     place.server.answer = answer
@@ -89,7 +89,7 @@ def test_document_in_flight_keeps_its_client(place: Place, other: FakeLLM) -> No
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "other-model"})
     place.wait_for(lambda: len(other.chats()) > 4, "documents at the other server")
     assert place.server.connections > 0
-    held.set()
+    is_held.set()
     place.wait_for(lambda: place.server.connections == 0, "the end of the old connections")
     finish(child, place)
     (line,) = [line for line in place.lines("results.jsonl") if line["id"] == "d002.txt"]
@@ -135,8 +135,10 @@ def test_each_error_of_a_changed_configuration_is_reported(place: Place, other: 
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "other-model", "vllm.api_key": "wrong"})
     place.wait_for(lambda: len(other.requests) == 2, "another look at it")
     log = finish(child, place)
-    told = [line for line in log.splitlines() if "the run keeps the previous one" in line]
-    assert [cause in line for cause, line in zip(("modle", "no-such-model", "401"), told, strict=True)] == [True] * 3
+    warnings = [line for line in log.splitlines() if "the run keeps the previous one" in line]
+    assert [cause in line for cause, line in zip(("modle", "no-such-model", "401"), warnings, strict=True)] == [
+        True
+    ] * 3
     assert log.index("401") < log.index("run ends")
     assert "repeated=" not in log
 
@@ -151,9 +153,9 @@ def test_refused_configuration_is_checked_and_reported_once(place: Place, other:
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "another-wrong-model"})
     place.wait_for(lambda: len(other.requests) == 2, "another look at it")
     log = finish(child, place)
-    told = [line for line in log.splitlines() if "the run keeps the previous one" in line]
-    assert ["no-such-model" in line for line in told] == [True, False]
-    assert "the server has 'other-model'" in told[0]
+    warnings = [line for line in log.splitlines() if "the run keeps the previous one" in line]
+    assert ["no-such-model" in line for line in warnings] == [True, False]
+    assert "the server has 'other-model'" in warnings[0]
     assert "marked unavailable" not in log
 
 
@@ -418,11 +420,11 @@ def test_old_client_is_closed_after_its_last_document() -> None:
         runner.flight.add(entry, plans[0])
     runner._switch(plans[1])
     runner.flight.add(entries[2], plans[1])
-    seen = [old.closes]
+    closes = [old.closes]
     for entry, plan in zip(entries, (plans[0], plans[0], plans[1]), strict=True):
         runner._handle(DocumentOutcome(Finished(entry, Left(entry.id)), plan))
-        seen.append(old.closes)
-    assert (seen, new.closes) == ([0, 0, 1, 1], 0)
+        closes.append(old.closes)
+    assert (closes, new.closes) == ([0, 0, 1, 1], 0)
 
 
 def test_refresh_provider_keeps_request_parameters() -> None:
@@ -433,11 +435,14 @@ def test_refresh_provider_keeps_request_parameters() -> None:
 
     old = VLLMConfig(base_url="http://a", model="m", max_tokens=100, temperature=0.5, extra_body={"seed": 1})
     new = VLLMConfig(base_url="http://b", model="n", max_tokens=200, temperature=0.1, extra_body={"seed": 2})
-    kept = replace(old, base_url="http://b", model="n")
-    assert allowed(of("provider", big=new, more=new), of("provider", big=old)).providers == {"big": kept, "more": new}
+    expected = replace(old, base_url="http://b", model="n")
+    assert allowed(of("provider", big=new, more=new), of("provider", big=old)).providers == {
+        "big": expected,
+        "more": new,
+    }
     assert allowed(of("all", big=new), of("all", big=old)).providers == {"big": new}
     other = replace(of("all"), runner=RunnerConfig(refresh="all", max_reasks=3, concurrency=9, grace_s=1.0))
     assert allowed(other, of("provider")).runner == RunnerConfig(refresh="all", max_reasks=3)
-    assert list(differences(of("all", big=new), of("all", big=kept))) == [
+    assert list(differences(of("all", big=new), of("all", big=expected))) == [
         *("providers.big.max_tokens", "providers.big.temperature", "providers.big.extra_body")
     ]

@@ -95,9 +95,9 @@ def test_permanent_failures_keep_exit_code_1(place: Place) -> None:
     failing(place, good=325, bad=36)
     place.run(code=1)
     for _ in range(2):
-        place.asked()
+        place.sent_documents()
         ran = place.run("--metrics-textfile", "metrics.prom", code=1)
-        assert place.asked() == []
+        assert place.sent_documents() == []
     assert "TOO MANY FAILURES: 361 found, 0 done, 361 skipped; 36 remain failed from earlier runs (exit 1)" in ran.out
     assert "36 of 361 documents in the input remain failed" in ran.out
     assert "--only-failed rejected" in ran.out and "pipeline errors out --accept rejected" in ran.out

@@ -15,9 +15,13 @@ from pipeline.report.shard_runs import added_outputs
 
 def test_output_counts_of_shards_are_added_up() -> None:
     """Reasons and variants are added by name; with a shard that has no counts the sum is unknown."""
-    one = {"done": 3, "reasons": {"timeout": 1}, "variants": {"default": {"done": 3, "failed": 1}}}
-    other = {"done": 4, "reasons": {"rejected": 2}, "variants": {"default": {"done": 4, "failed": 2}, "b": {"done": 1}}}
-    runs = [RunSummary(output=OutputCounts.from_json(each)) for each in (one, other)]
+    first = {"done": 3, "reasons": {"timeout": 1}, "variants": {"default": {"done": 3, "failed": 1}}}
+    second = {
+        "done": 4,
+        "reasons": {"rejected": 2},
+        "variants": {"default": {"done": 4, "failed": 2}, "b": {"done": 1}},
+    }
+    runs = [RunSummary(output=OutputCounts.from_json(counts)) for counts in (first, second)]
     added = added_outputs(runs)
     assert added is not None
     assert {name: value for name, value in plain.to_json(added).items() if value} == {
@@ -78,8 +82,8 @@ def test_report_of_a_running_set_counts_finished_shards(place: Place) -> None:
     place.run("--shard", "0/3")
     place.server.faults = lambda request, _n: Fault("hang") if request.document.endswith(".txt") else None
     process = place.start("run", "--shard", "1/3").process
-    place.asked()
-    place.wait_for(lambda: bool(place.asked()), "a document in flight")
+    place.sent_documents()
+    place.wait_for(lambda: bool(place.sent_documents()), "a document in flight")
     assert place.call("report", "out", "--text").out.startswith("1 of 3 shards has finished")
     process.kill()
     process.wait()

@@ -16,9 +16,9 @@ def test_second_run_sends_no_request(place: Place) -> None:
     """All documents are skipped, and no line is added."""
     names = place.documents(5)
     place.run()
-    assert sorted(place.asked()) == names
+    assert sorted(place.sent_documents()) == names
     place.run()
-    assert place.asked() == []
+    assert place.sent_documents() == []
     assert place.last_run()["counts"] == {"found": 5, "done": 0, "failed": 0, "skipped": 5, "ignored": 0, "left": 0}
     assert place.done() == dict.fromkeys(names, 1)
 
@@ -27,22 +27,22 @@ def test_file_with_unchanged_size_and_mtime_is_not_read(place: Place) -> None:
     """Changed bytes with the same size and mtime go unnoticed, which shows that the file was not read."""
     place.documents({"a.txt": "text"})
     place.run()
-    place.asked()
+    place.sent_documents()
     path = place.folder / "inbox" / "a.txt"
     path.write_bytes(path.read_bytes().replace(b"text", b"TEXT"))
     os.utime(path, (HOUR_AGO, HOUR_AGO))
     place.run()
-    assert place.asked() == []
+    assert place.sent_documents() == []
 
 
 def test_touched_file_is_read_but_not_sent(place: Place) -> None:
     """The hash decides, not the mtime."""
     place.documents({"a.txt": "text"})
     place.run()
-    place.asked()
+    place.sent_documents()
     os.utime(place.folder / "inbox" / "a.txt")
     place.run()
-    assert place.asked() == []
+    assert place.sent_documents() == []
     assert place.last_run()["counts"]["skipped"] == 1
 
 
@@ -50,11 +50,11 @@ def test_changed_document_is_done_again(place: Place) -> None:
     """The last line of an id is its result; a deleted document keeps its line."""
     place.documents({"changed.txt": "text", "deleted.txt": "text", "same.txt": "text"})
     place.run()
-    place.asked()
+    place.sent_documents()
     place.change("changed.txt", "another text")
     (place.folder / "inbox" / "deleted.txt").unlink()
     place.run()
-    assert place.asked() == ["changed.txt"]
+    assert place.sent_documents() == ["changed.txt"]
     lines = [line for line in place.lines("results.jsonl") if line["id"] == "changed.txt"]
     assert [line["run"] for line in lines] == [1, 2]
     assert lines[0]["sha256"] != lines[1]["sha256"]
@@ -89,26 +89,26 @@ def test_changed_prompt_redoes_documents_unless_redo_none(place: Place) -> None:
     """`--redo none` keeps the finished documents."""
     names = place.documents(3)
     place.run()
-    place.asked()
+    place.sent_documents()
     place.configure(agent={"system_prompt": "Sum the text up in one sentence.\n"})
     place.run("--redo", "none")
-    assert place.asked() == []
+    assert place.sent_documents() == []
     place.run()
-    assert sorted(place.asked()) == names
+    assert sorted(place.sent_documents()) == names
 
 
 def test_interrupted_redo_all_is_resumed_by_run_id(place: Place) -> None:
     """The command that it prints does only the remaining documents; without the run id it would start over."""
     names = place.documents(5)
     place.run()
-    place.asked()
+    place.sent_documents()
     out = place.run("--redo", "all", "--limit", "2").out
-    first = place.asked()
+    first = place.sent_documents()
     command = " ".join(out.partition("Resume with:")[2].replace("\\\n", " ").split())
     program, verb, *flags = shlex.split(command)[: shlex.split(command).index("--run-id") + 2]
     assert (program, verb, len(first)) == ("pipeline", "run", 2)
     place.run(*flags)
-    assert sorted([*first, *place.asked()]) == names
+    assert sorted([*first, *place.sent_documents()]) == names
     assert "Resume" not in place.run(*flags).out
 
 
@@ -116,14 +116,14 @@ def test_max_redo_stops_a_run_that_would_redo_too_many(place: Place) -> None:
     """It is exit 2 before any document and names the changed settings; --redo changed overrides it."""
     place.documents(3)
     place.run()
-    place.asked()
+    place.sent_documents()
     place.configure({"runner.max_redo": 0.5, "vllm.temperature": 0.5}, agent={"system_prompt": "Other.\n"})
     ran = place.run(code=2)
     assert "3 of 3" in ran.err
     assert "system_prompt, temperature" in ran.err
-    assert place.asked() == []
+    assert place.sent_documents() == []
     place.run("--redo", "changed")
-    assert len(place.asked()) == 3
+    assert len(place.sent_documents()) == 3
 
 
 def test_redo_all_resumes_after_a_kill_with_the_same_run_id(place: Place) -> None:
@@ -135,10 +135,10 @@ def test_redo_all_resumes_after_a_kill_with_the_same_run_id(place: Place) -> Non
     place.wait_for_results(12 + 4)
     child.end(9)
     place.server.latency_s = 0.0
-    place.asked()
+    place.sent_documents()
     before = place.done()
     place.run("--redo", "all", "--run-id", "again")
-    assert sorted(place.asked()) == [name for name in names if before[name] == 1]
+    assert sorted(place.sent_documents()) == [name for name in names if before[name] == 1]
     assert place.done() == dict.fromkeys(names, 2)
 
 
@@ -149,7 +149,7 @@ def test_retry_runs_limits_how_often_a_failure_is_retried(place: Place) -> None:
     for runs in (1, 2, 3, 3):
         place.run(*arguments)
         assert [line["runs"] for line in place.lines("errors.jsonl")] == [runs]
-    assert place.asked().count("a.txt") == 6
+    assert place.sent_documents().count("a.txt") == 6
     place.run(*LENIENT, "--only-failed")
     assert [line["runs"] for line in place.lines("errors.jsonl")] == [4]
 
@@ -158,9 +158,9 @@ def test_no_retry_failed_skips_failures_even_with_a_changed_prompt(place: Place)
     """With --no-retry-failed a changed setting redoes only documents that were done."""
     place.documents({"a.txt": "[[fault:wrong_type]]", "b.txt": "text"})
     place.run(*LENIENT)
-    place.asked()
+    place.sent_documents()
     place.run(*LENIENT, "--no-retry-failed", "--set", "vllm.temperature=0.5")
-    assert place.asked() == ["b.txt"]
+    assert place.sent_documents() == ["b.txt"]
 
 
 def test_unlisted_documents_are_reported_as_at_least(place: Place) -> None:
@@ -176,12 +176,12 @@ def test_rejected_document_is_retried_only_when_named(place: Place) -> None:
     """`rejected` remains until the document changes; --only-failed with that reason sends it anyway."""
     place.documents({"a.txt": "[[fault:http_400]]", "b.txt": "[[fault:wrong_type]]", "c.txt": "text"})
     place.run(*LENIENT)
-    place.asked()
+    place.sent_documents()
     place.run(*LENIENT)
-    assert set(place.asked()) == {"b.txt"}
+    assert set(place.sent_documents()) == {"b.txt"}
     place.documents({"new.txt": "text"})
     place.run(*LENIENT, "--only-failed", "rejected,timeout")
-    assert place.asked() == ["a.txt"] * 2
+    assert place.sent_documents() == ["a.txt"] * 2
     counts = place.last_run()["counts"]
     assert (counts["failed"], counts["skipped"], counts["left"]) == (1, 2, 1)
 
@@ -191,9 +191,9 @@ def test_no_retry_failed_sends_only_new_documents(place: Place) -> None:
     place.documents({"b.txt": "[[fault:wrong_type]]"})
     place.run(*LENIENT)
     place.documents({"new.txt": "text"})
-    place.asked()
+    place.sent_documents()
     place.run(*LENIENT, "--no-retry-failed")
-    assert place.asked() == ["new.txt"]
+    assert place.sent_documents() == ["new.txt"]
 
 
 def test_broken_last_line_is_removed(place: Place) -> None:
@@ -228,13 +228,13 @@ def test_changed_variant_weights_count_towards_max_redo(place: Place) -> None:
     weights = {"variants": {"a": {"weight": 1}, "b": {"weight": 1, "temperature": 0.5}}}
     place.configure(agent=weights)
     place.run()
-    place.asked()
+    place.sent_documents()
     place.configure(agent={"variants": {"a": {"weight": 1}, "b": {"weight": 10**6, "temperature": 0.5}}})
     assert "of 20 done documents" in place.run("--set", "runner.max_redo=0.1", code=2).err
     place.run("--set", "runner.max_redo=0.1", "--only-failed")
-    assert place.asked() == []
+    assert place.sent_documents() == []
     place.run("--set", "runner.max_redo=0.1", "--redo", "changed")
-    assert 0 < len(place.asked()) < len(names)
+    assert 0 < len(place.sent_documents()) < len(names)
 
 
 def test_repaired_archive_is_no_longer_failed(place: Place) -> None:

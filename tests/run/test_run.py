@@ -112,9 +112,9 @@ def test_shards_partition_the_documents(place: Place) -> None:
     assert sorted(parts[0] | parts[1]) == names
     assert place.report()["missing_shards"] == []
     assert place.report()["run"]["counts"]["done"] == 20
-    assert len(place.asked()) == 20
+    assert len(place.sent_documents()) == 20
     place.run("--shard", "1/3")
-    assert place.asked() == []
+    assert place.sent_documents() == []
 
 
 def test_dry_run_counts_without_writing_or_sending(place: Place) -> None:
@@ -158,11 +158,11 @@ def test_retry_after_max_duration_sends_no_request(place: Place) -> None:
     """--max-duration counts from the Job's start, so that all its retries end before its deadline."""
     place.documents(3)
     ran = place.run("--max-duration", "5h", "--started-at", "2020-01-01T00:00:00Z")
-    assert place.asked() == []
+    assert place.sent_documents() == []
     assert "stopped by --max-duration" in ran.out
     ran = place.run("--max-duration", "5h", "--started-at", "news-now")
     assert "counts from now" in ran.err
-    assert len(place.asked()) == 3
+    assert len(place.sent_documents()) == 3
     assert "--max-duration" in place.run("--started-at", "news-now", code=2).err
 
 

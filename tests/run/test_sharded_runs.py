@@ -41,11 +41,11 @@ def test_another_number_of_shards_repeats_no_document(place: Place) -> None:
     names = place.documents(30)
     for index in range(4):
         place.run(env=indexed(index, 4))
-    place.asked()
+    place.sent_documents()
     for index in range(3):
         place.run(env=indexed(index, 3))
     place.run()
-    assert place.asked() == []
+    assert place.sent_documents() == []
     assert ids_of(place) == Counter(names)
     assert place.report()["output"]["done"] == 30
 
@@ -121,7 +121,7 @@ def test_invalid_shard_variables_are_exit_2(place: Place, env: dict[str, str]) -
     ran = place.run(code=2, env=env)
     assert any(name in ran.err for name in env)
     assert "need" in ran.err
-    assert place.asked() == []
+    assert place.sent_documents() == []
     assert not (place.folder / "out").exists()
 
 

@@ -27,7 +27,7 @@ def test_signal_lets_requests_in_flight_finish(place: Place, server: FakeLLM, nu
     gate.open()
     ran = child.end()
     assert ran.code == code
-    sent = place.asked()
+    sent = place.sent_documents()
     assert sorted(place.done()) == sorted(sent)
     counts = place.last_run()["counts"]
     assert counts["found"] == counts["done"] + counts["left"]
@@ -140,7 +140,7 @@ def test_documents_are_done_once_despite_repeated_kills(place: Place, server: Fa
     place.run()
     assert place.done() == dict.fromkeys(names, 1)
     assert place.failed() == {}
-    assert len(place.asked()) <= 40 + 3 * 4
+    assert len(place.sent_documents()) <= 40 + 3 * 4
 
 
 def test_second_run_waits_for_the_first_and_skips_all(place: Place, server: FakeLLM) -> None:

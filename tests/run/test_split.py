@@ -152,7 +152,7 @@ def test_window_with_a_too_long_answer_is_divided(
     assert items(record) == expected(document)
     assert "windows_divided" in record["notes"]
     assert record["attempts"] > len(record["windows"]["rows"])
-    assert record["attempts"] == len(place.asked())
+    assert record["attempts"] == len(place.sent_documents())
 
 
 def bad_at(text: str) -> Any:
@@ -175,8 +175,8 @@ def test_invalid_window_fails_its_document_and_keeps_the_other_answers(
     start, end = window["start"], window["end"]
     assert (error["reason"], error["attempts"]) == ("invalid_json", len(parts))
     assert "Payment P00031:" in text[start:end]
-    told = f"window {window['n']} of {window['of']} (characters {start:,} to {end:,}): "
-    assert error["message"].startswith(told)
+    message = f"window {window['n']} of {window['of']} (characters {start:,} to {end:,}): "
+    assert error["message"].startswith(message)
     answered = {line["start"] for line in place.lines("windows.jsonl")}
     assert len(answered) == window["answered"] > 5
     first = set(parts)
@@ -213,7 +213,7 @@ def test_changed_merge_rule_merges_stored_answers_without_a_request(
     prepared(place, narrow, schema=schema)
     narrow.requests.clear()
     assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
-    assert (parts, place.asked()) == ([], [])
+    assert (parts, place.sent_documents()) == ([], [])
     record = long_record(place)
     assert items(record) == expected(document)
     assert record["attempts"] == 0
@@ -228,17 +228,17 @@ def test_switch_to_split_resends_only_the_failed_documents(
     prepared(place, narrow, overflow="fail")
     run(place, monkeypatch)
     assert place.failed() == {"long.txt": "context_length"}
-    place.asked()
+    place.sent_documents()
     prepared(place, narrow)
     assert run(place, monkeypatch) == 0
-    assert set(place.asked()) == {"long.txt", ""} - {""}
+    assert set(place.sent_documents()) == {"long.txt", ""} - {""}
     assert run(place, monkeypatch) == 0
-    assert place.asked() == []
+    assert place.sent_documents() == []
     schema = json.loads(json.dumps(AGENT["schema"]))
     schema["properties"]["title"]["x-merge"] = "longest"
     prepared(place, narrow, schema=schema)
     assert run(place, monkeypatch) == 0
-    assert set(place.asked()) <= {"long.txt"}
+    assert set(place.sent_documents()) <= {"long.txt"}
     assert place.done() == {"long.txt": 2, "short.txt": 1}
     prepared(place, narrow, schema=schema, split={"window_tokens": 5000})
     assert run(place, monkeypatch) == 0
@@ -256,11 +256,11 @@ def test_identical_long_documents_are_sent_once(
     prepared(place, narrow)
     assert run(place, monkeypatch) == 0
     assert len(parts) == len(set(parts))
-    one, other = (long_record(place, name) for name in ("a.txt", "b.txt"))
-    assert one["output"] == other["output"]
-    assert one["windows"] == other["windows"]
-    assert one["fingerprint"] == other["fingerprint"]
-    assert one["attempts"] + other["attempts"] == len(parts)
+    original, copy = (long_record(place, name) for name in ("a.txt", "b.txt"))
+    assert original["output"] == copy["output"]
+    assert original["windows"] == copy["windows"]
+    assert original["fingerprint"] == copy["fingerprint"]
+    assert original["attempts"] + copy["attempts"] == len(parts)
     parts.clear()
     assert run(place, monkeypatch) == 0
     assert (parts, len(place.lines("results.jsonl"))) == ([], 2)
@@ -301,7 +301,7 @@ def test_fallback_with_half_the_context_divides_windows(
     """
     document = planted(seed=12, payments=40, chars=40_000)
     place.documents({"long.txt": document.text})
-    told: list[str] = []
+    messages: list[str] = []
 
     def answer(prompt: str, schema: Any) -> str:
         if PART in prompt and len(parts) == 5:
@@ -309,7 +309,7 @@ def test_fallback_with_half_the_context_divides_windows(
         return reader(prompt, schema)
 
     narrow.answer = counting(answer, parts)
-    with FakeLLM(("llama3.1",), CONTEXT // 2, answer=counting(reader, told)) as half:
+    with FakeLLM(("llama3.1",), CONTEXT // 2, answer=counting(reader, messages)) as half:
         other = {"type": "vllm", "base_url": half.url, "model": "llama3.1", "retry_base_delay": 0.01}
         settings = {"providers.half": other, "fallback": ["half"], "vllm.max_retries": 0, "runner.concurrency": 1}
         prepared(place, narrow, settings=settings, max_tokens=150)

@@ -50,11 +50,11 @@ def test_preflight_sends_the_schema_of_windows(place: Place, monkeypatch: pytest
         prepared(place, server)
         assert run(place, monkeypatch) == 0
         document = "short.txt"
-        schemas = [json.dumps(seen.body) for seen in server.chats() if seen.document != document]
-        asked = [json.dumps(seen.body) for seen in server.chats() if seen.document == document]
+        schemas = [json.dumps(chat.body) for chat in server.chats() if chat.document != document]
+        window_requests = [json.dumps(chat.body) for chat in server.chats() if chat.document == document]
     assert any('"title": {"type": ["string", "null"]' in schema for schema in schemas)
-    assert asked
-    assert not any('"title": {"type": ["string", "null"]' in body or PART in body for body in asked)
+    assert window_requests
+    assert not any('"title": {"type": ["string", "null"]' in body or PART in body for body in window_requests)
 
 
 def test_each_text_of_a_document_is_counted_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,11 @@ def test_each_text_of_a_document_is_counted_once(place: Place, monkeypatch: pyte
     with FakeLLM(("llama3.1",), CONTEXT, answer=reader) as server:
         prepared(place, server)
         assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
-    counted = [seen.body["prompt"] for seen in server.requests if seen.path == "/tokenize" and "prompt" in seen.body]
+    counted = [
+        request.body["prompt"]
+        for request in server.requests
+        if request.path == "/tokenize" and "prompt" in request.body
+    ]
     assert len([text for text in counted if len(text) > 1000]) == 3
 
 

@@ -50,7 +50,7 @@ class Ticks:
 
     def submit(self, _task: object) -> None:
         """Take the window that its document has just put in flight."""
-        (document,) = [each for each in self._open._open if each.in_flight]
+        (document,) = [open_document for open_document in self._open._open if open_document.in_flight]
         document.in_flight.clear()
         self._note(self._numbers[id(document)])
 
@@ -80,7 +80,7 @@ class Ticks:
                 pass
             assert 0 < self.in_flight <= self.most_in_flight
             self.in_flight = 0
-            for document in [each for each in self._open._open if not each.waiting]:
+            for document in [open_document for open_document in self._open._open if not open_document.waiting]:
                 self._open.close(document)
             for entry in self._read:
                 self._turned_out(entry)
@@ -150,7 +150,7 @@ def test_server_receives_both_kinds_of_request_alternately(
     split = {"window_tokens": 256, "overlap_tokens": 0, "lead_chars": 60}
     prepared(place, narrow, settings={"runner.concurrency": 4}, split=split)
     assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
-    order = place.asked()
+    order = place.sent_documents()
     assert len(parts) == len(set(parts)) == len(long_record(place)["windows"]["rows"])
     assert len(parts) > windows
     assert sorted(order) == sorted([*names, *["long.txt"] * (len(order) - shorts)])

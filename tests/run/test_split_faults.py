@@ -32,13 +32,13 @@ def test_full_disk_loses_only_windows_in_flight(place: Place, narrow: FakeLLM, p
         assert "Traceback" not in ran.err
         answered = len(place.lines("windows.jsonl"))
         assert f"windows       {answered} answered, 0 long documents ended" in ran.out
-        asked = set(parts)
-        assert len(parts) == len(asked)
-        assert 10 < len(asked) - 2 <= answered
+        sent = set(parts)
+        assert len(parts) == len(sent)
+        assert 10 < len(sent) - 2 <= answered
         parts.clear()
         give_room()
         place.run()
-        assert len(set(parts) & asked) <= len(asked) - answered
+        assert len(set(parts) & sent) <= len(sent) - answered
         assert items(long_record(place)) == expected(document)
         assert not (place.folder / "out" / "windows.jsonl").exists()
 

@@ -25,10 +25,10 @@ def failing_document(marker: str) -> str:
     return f"{text[:middle]} {marker} {text[middle:]}"
 
 
-def divisions(place: Place, asked: list[str], marker: str) -> int:
+def divisions(place: Place, requests: list[str], marker: str) -> int:
     """Return how often the part with the marker was divided, by the sizes in which it was sent without a complaint."""
     text = (place.folder / "inbox" / "long.txt").read_text(encoding="utf-8")
-    sizes = sorted({len(part) for part in asked if marker in part and part.strip() in text}, reverse=True)
+    sizes = sorted({len(part) for part in requests if marker in part and part.strip() in text}, reverse=True)
     return sum(smaller < 0.8 * larger for larger, smaller in pairwise(sizes))
 
 
@@ -64,7 +64,7 @@ def test_window_without_a_valid_answer_is_divided_twice(
     error = failed_at(place, marker)
     assert error["reason"] == reason
     assert divisions(place, parts, marker) == 2
-    assert error["attempts"] == len(parts) == len(place.asked())
+    assert error["attempts"] == len(parts) == len(place.sent_documents())
     assert len(error["history"]) == (1 if reason == "generation_loop" else 2)
 
 
@@ -128,8 +128,8 @@ def test_first_of_several_failed_windows_is_reported(
     later_failed = threading.Event()
     refused: list[str] = []
 
-    def fault(seen: Any, n: int) -> Fault | None:
-        prompt = json.dumps(seen.body)
+    def fault(request: Any, n: int) -> Fault | None:
+        prompt = json.dumps(request.body)
         if "EARLIER" in prompt:
             assert later_failed.wait(30)
         elif "LATER" in prompt:

@@ -91,7 +91,7 @@ def test_windows_have_the_variables_and_the_seed_of_the_agent(place: Place, narr
         schema=AGENT["schema"],
     )
     place.run()
-    bodies = [seen.body for seen in narrow.chats()]
+    bodies = [chat.body for chat in narrow.chats()]
     windows = [body for body in bodies if PART in json.dumps(body).replace("\\n", "\n")]
     assert len(windows) > 2
     assert all("For Customer 0042:" in json.dumps(body) for body in windows)

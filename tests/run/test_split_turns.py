@@ -31,12 +31,12 @@ def most_at_once(size_bytes: int, *, threads: int = 8) -> int:
             reading -= 1
         raise SystemExit  # nothing after it is of interest
 
-    def one(number: int) -> None:
+    def request(number: int) -> None:
         entry = Entry(str(number), "", None, size_bytes, "text", read)
         with suppress(SystemExit):
             process(entry, plan, client=cast(Any, None))
 
-    workers = [threading.Thread(target=one, args=(number,)) for number in range(threads)]
+    workers = [threading.Thread(target=request, args=(number,)) for number in range(threads)]
     for worker in workers:
         worker.start()
     for worker in workers:

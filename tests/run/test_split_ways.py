@@ -71,11 +71,11 @@ def test_run_without_shards_reuses_window_answers_of_shards(
     for shard in range(2):
         run(place, monkeypatch, "--shard", f"{shard}/2")
     assert sorted(path.name for path in (place.folder / "out").glob("windows-*"))
-    asked = set(parts)
+    sent = set(parts)
     parts.clear()
     narrow.answer = counting(reader, parts)
     assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
-    assert not {part for part in asked if "P00005" not in part} & set(parts)
+    assert not {part for part in sent if "P00005" not in part} & set(parts)
     for name, document in documents.items():
         assert items(long_record(place, name)) == expected(document)
     assert not list((place.folder / "out").glob("windows*"))

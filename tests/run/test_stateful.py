@@ -138,8 +138,8 @@ class World(RuleBasedStateMachine):
     def go(self, flags: Flags, strike: tuple[int, str] | None = None) -> None:
         """Run the command and compare the outcome with the model."""
         self.is_wrong = True
-        question, wanted = self.question, self.wanted(flags)
-        due, number = wanted[: flags.limit], 1 + self.highest_run()
+        question, expected = self.question, self.expected_requests(flags)
+        due, number = expected[: flags.limit], 1 + self.highest_run()
         ran = self.start(flags, strike)
         code = ran.code
         sent = {chat.document for chat in self.server.chats() if chat.document in NAMES}
@@ -164,7 +164,7 @@ class World(RuleBasedStateMachine):
             self.model.note(line["id"], self.docs[line["id"]], question=question, flags=flags)
         self.is_tidy = code != -signal.SIGKILL
         if code == 0 and flags.limit is None:
-            self.check_counts(wanted, flags)
+            self.check_counts(expected, flags)
         self.is_wrong = False
 
     @invariant()
@@ -178,14 +178,14 @@ class World(RuleBasedStateMachine):
         newest = {line["id"]: line for line in lines["results"]}
         for name, last in self.model.last.items():
             if last.reason is None and name in self.docs and self.docs[name].sha256 == last.sha256:
-                said = f"{last.question} {self.docs[name].revision}"
-                assert newest[name]["output"] == {"summary": said}
-        told = {line["id"]: (line["reason"], line["runs"], line["sha256"]) for line in lines["errors"]}
+                summary = f"{last.question} {self.docs[name].revision}"
+                assert newest[name]["output"] == {"summary": summary}
+        failures = {line["id"]: (line["reason"], line["runs"], line["sha256"]) for line in lines["errors"]}
         if self.is_tidy:
-            assert told == self.model.standing()
-            assert len(told) == len(lines["errors"])
+            assert failures == self.model.standing()
+            assert len(failures) == len(lines["errors"])
         else:
-            assert self.model.standing().items() <= told.items()
+            assert self.model.standing().items() <= failures.items()
 
     def teardown(self) -> None:
         """Two undisturbed runs end well after any history."""
@@ -195,7 +195,7 @@ class World(RuleBasedStateMachine):
 
     # ---- how it is done
 
-    def wanted(self, flags: Flags) -> list[str]:
+    def expected_requests(self, flags: Flags) -> list[str]:
         """Return the documents that a run must try, in listing order."""
         tries = self.model.tries
         return [n for n in sorted(self.docs) if tries(n, self.docs[n], question=self.question, flags=flags)]
@@ -203,19 +203,19 @@ class World(RuleBasedStateMachine):
     def start(self, flags: Flags, strike: tuple[int, str] | None) -> Ran:
         """Start the command and return how it ended."""
         self.server.requests.clear()
-        known, pids, lock, count = threading.Event(), list[int](), threading.Lock(), Counter[str]()
+        is_known, pids, lock, count = threading.Event(), list[int](), threading.Lock(), Counter[str]()
 
-        def hook(seen: ReceivedRequest, _n: int) -> None:
+        def hook(request: ReceivedRequest, _n: int) -> None:
             with lock:
-                count["asked"] += seen.document in NAMES
-                is_it = strike is not None and seen.document in NAMES and count["asked"] == strike[0]
-            if is_it and strike is not None and known.wait(10):
+                count["asked"] += request.document in NAMES
+                is_it = strike is not None and request.document in NAMES and count["asked"] == strike[0]
+            if is_it and strike is not None and is_known.wait(10):
                 os.kill(pids[0], getattr(signal, strike[1]))
 
         self.server.faults = hook
         child = Place(self.folder, self.server).start("run", *flags.arguments())
         pids.append(child.process.pid)
-        known.set()
+        is_known.set()
         return child.end()
 
     def lines(self) -> dict[str, list[dict[str, Any]]]:
@@ -232,13 +232,19 @@ class World(RuleBasedStateMachine):
         lines = self.lines()
         return max((record["run"] for record in [*runs, *lines["results"], *lines["errors"]]), default=0)
 
-    def check_counts(self, wanted: list[str], flags: Flags) -> None:
+    def check_counts(self, to_send: list[str], flags: Flags) -> None:
         """Check that the report of a finished run has the right counts of the run and of the output."""
         report = json.loads((self.folder / "out" / "report.json").read_text())
-        failed = sum(self.docs[name].reason is not None for name in wanted)
-        left = 0 if flags.only_failed is None else len(set(self.docs) - set(self.model.last))
-        expected = {"found": len(self.docs), "done": len(wanted) - failed, "failed": failed, "ignored": 0, "left": left}
-        expected["skipped"] = len(self.docs) - len(wanted) - left
+        failed = sum(self.docs[name].reason is not None for name in to_send)
+        remaining = 0 if flags.only_failed is None else len(set(self.docs) - set(self.model.last))
+        expected = {
+            "found": len(self.docs),
+            "done": len(to_send) - failed,
+            "failed": failed,
+            "ignored": 0,
+            "left": remaining,
+        }
+        expected["skipped"] = len(self.docs) - len(to_send) - remaining
         assert report["run"]["counts"] == expected
         output = report["output"]
         assert (output["done"], output["failed"], output["stale"]) == self.model.output_counts()

@@ -316,12 +316,12 @@ def test_interrupted_listing_of_a_large_folder_is_resumed(place: Place, change: 
     env = {**os.environ, **sick_listing(place)}
     command = [sys.executable, "-c", LISTS, str(root), change]
     ran = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    seen, failures = json.loads(ran.stdout)
+    listed, failures = json.loads(ran.stdout)
     assert failures == [5]
     if change:
-        assert "changed while it was listed again" in seen[-1]
+        assert "changed while it was listed again" in listed[-1]
     else:
-        assert sorted(seen) == sorted(names)
+        assert sorted(listed) == sorted(names)
 
 
 def test_object_reads_follow_max_retries(there: There) -> None:

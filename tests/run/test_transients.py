@@ -42,16 +42,16 @@ class Breakage:
         self._ends_at = float("inf")
         self.struck: Counter[str] = Counter()
 
-    def __call__(self, seen: ReceivedRequest, n: int) -> Fault | None:
+    def __call__(self, request: ReceivedRequest, n: int) -> Fault | None:
         """Return the fault while the server is broken."""
-        self._documents += seen.document.endswith(".txt")
+        self._documents += request.document.endswith(".txt")
         if self._documents < self._start:
             return None
         if self._ends_at == float("inf"):
             self._ends_at = time.monotonic() + self._seconds
         if time.monotonic() >= self._ends_at:
             return None
-        self.struck[seen.document] += 1
+        self.struck[request.document] += 1
         return self._fault
 
 
@@ -81,9 +81,9 @@ def test_refused_document_gets_exactly_two_requests(place: Place, server: FakeLL
     server.latency_s = 0.02
     server.faults = lambda request, _n: Fault(kind) if request.document in bad else None
     place.run(*LENIENT)
-    wanted = {"http_413": "document_too_large", "http_404_url": "not_found", "http_403": "unauthorized"}
-    assert place.failed() == dict.fromkeys(bad, wanted.get(kind, "rejected"))
-    sent = Counter(place.asked())
+    reasons = {"http_413": "document_too_large", "http_404_url": "not_found", "http_403": "unauthorized"}
+    assert place.failed() == dict.fromkeys(bad, reasons.get(kind, "rejected"))
+    sent = Counter(place.sent_documents())
     assert [sent[name] for name in bad] == [2, 2, 2]
     assert sum(sent.values()) == 40 + 3
     for line in place.lines("errors.jsonl"):
@@ -98,7 +98,7 @@ def test_refusal_of_all_documents_fails_them(place: Place, server: FakeLLM, conc
     place.run("--concurrency", concurrency, code=1)
     assert set(place.failed().values()) == {"rejected"}
     assert len(place.failed()) == 8
-    assert set(Counter(place.asked()).values()) == {2}
+    assert set(Counter(place.sent_documents()).values()) == {2}
 
 
 def test_refused_document_in_an_outage_gets_at_most_two_requests(place: Place, server: FakeLLM) -> None:
@@ -111,7 +111,7 @@ def test_refused_document_in_an_outage_gets_at_most_two_requests(place: Place, s
     place.run(*LENIENT, "--concurrency", "4")
     assert place.failed() == dict.fromkeys(bad, "rejected")
     assert sorted(place.done()) == [name for name in names if name not in bad]
-    assert max(Counter(place.asked()).values()) == 2
+    assert max(Counter(place.sent_documents()).values()) == 2
 
 
 def test_fallback_answers_while_the_first_provider_refuses_all(place: Place, server: FakeLLM) -> None:
@@ -158,7 +158,7 @@ def test_request_counts_equal_those_of_the_server(place: Place, server: FakeLLM)
     server.faults = Breakage("http_424", start=20, seconds=1.5)
     place.run("--concurrency", "4")
     assert place.done() == dict.fromkeys(names, 1)
-    sent = Counter(place.asked())
+    sent = Counter(place.sent_documents())
     results = {line["id"]: line for line in place.lines("results.jsonl")}
     assert {name: line["attempts"] for name, line in results.items()} == sent
     assert all(len(line["history"]) == line["attempts"] - 1 for line in results.values())

@@ -18,9 +18,9 @@ def weighted(a: float = 3, b: float = 1, **own: Any) -> dict[str, Any]:
     return {"variants": {"a": {"weight": a}, "b": {"weight": b, "system_prompt": TERSE, **own}}}
 
 
-def system_of(seen: ReceivedRequest) -> str:
+def system_of(request: ReceivedRequest) -> str:
     """Return the system prompt of a chat."""
-    return str(next((message["content"] for message in seen.body["messages"] if message["role"] == "system"), ""))
+    return str(next((message["content"] for message in request.body["messages"] if message["role"] == "system"), ""))
 
 
 @pytest.mark.parametrize("kind", ["vllm", "ollama"])
@@ -101,7 +101,7 @@ def test_documents_of_one_variant_are_sent_consecutively(place: Place, server: F
     place.documents(200)
     place.run("--concurrency", "1")
     prompts = [system_of(chat) for chat in server.chats() if chat.document.endswith(".txt")]
-    changes = sum(one != other for one, other in pairwise(prompts))
+    changes = sum(prompt != next_prompt for prompt, next_prompt in pairwise(prompts))
     assert len(prompts) == 200
     assert len(set(prompts)) == 2
     assert changes < 30

@@ -20,7 +20,7 @@ SAME = ("sha256", "output", "metadata", "document_chars", "notes", "fingerprint"
 
 def _documents() -> dict[str, bytes]:
     """Return texts, objects, pages, PDFs and messages, each with its own marker."""
-    made = {}
+    texts = {}
     for n in range(COUNT):
         text = f"[[doc:{n:03}.txt]] {PROFIT} {OUTLOOK} {n}"
         kinds = {
@@ -31,8 +31,8 @@ def _documents() -> dict[str, bytes]:
             "eml": mail(("text/plain", text)),
         }
         kind = list(kinds)[n % len(kinds)]
-        made[f"{n % 7}/{n:03}.{kind}"] = kinds[kind]
-    return made
+        texts[f"{n % 7}/{n:03}.{kind}"] = kinds[kind]
+    return texts
 
 
 @pytest.mark.slow
@@ -62,8 +62,8 @@ def test_all_input_formats_give_the_same_results(
             collected[uri, output] = {
                 line["id"].rpartition("!/")[2]: tuple(line[key] for key in SAME) for line in lines
             }
-    known = collected["inbox", "out0"]
-    assert all(value == known for value in collected.values())
+    reference = collected["inbox", "out0"]
+    assert all(value == reference for value in collected.values())
     texts = {name: data for name, data in documents.items() if name.endswith((".txt", ".json"))}
     rows = [{"id": name, "text": json.loads(data)["text"] if name.endswith("json") else data.decode()}
             for name, data in texts.items()]  # fmt: skip
@@ -72,7 +72,7 @@ def test_all_input_formats_give_the_same_results(
     for output in ("out9", f"s3://{bucket}-out9"):
         place.run("--input", "all.jsonl.gz", "--output", output, "--set", "input.id_field=id")
         outputs = {line["id"]: line["output"] for line in _lines(place, output)}
-        assert outputs == {name: known[name][SAME.index("output")] for name in texts}
+        assert outputs == {name: reference[name][SAME.index("output")] for name in texts}
 
 
 def _lines(place: Place, output: str) -> list[dict[str, Any]]:

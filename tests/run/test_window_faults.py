@@ -53,10 +53,10 @@ def test_truncation_at_any_byte_loses_only_later_answers(data: st.DataObject) ->
         path = Path(folder) / "out" / "windows.jsonl"
         path.write_bytes(whole[:cut] + b"\0" * zeros)
         # the last LF may be missing: the line is whole without it
-        kept = sum(cut >= end - (zeros == 0) for end in ends_of(whole))
+        remaining = sum(cut >= end - (zeros == 0) for end in ends_of(whole))
         with begun(config) as output:
-            assert known(output) == SPANS[:kept]
-            write(output, *(answer(start=start, end=end) for start, end in SPANS[kept:]))
+            assert known(output) == SPANS[:remaining]
+            write(output, *(answer(start=start, end=end) for start, end in SPANS[remaining:]))
         with begun(config) as output:
             assert known(output) == SPANS
             assert len(lines(config)) == len(SPANS)
@@ -177,11 +177,11 @@ def test_kill_after_any_step_loses_no_answered_window(tmp_path: Path) -> None:
         with closing(scan(OutputConfig(str(out)))) as index:
             finished = {name for name in ("done", "failed") if index.latest(name) is not None}
         assert finished >= acknowledged & {"done", "failed"}, folder.name
-        asked: list[str] = []
-        a_run(out, asked.append)
+        requests: list[str] = []
+        a_run(out, requests.append)
         answered = acknowledged | {"failed:0"}
-        assert not set(asked) & answered, folder.name
-        assert all(each.partition(":")[0] not in finished for each in asked), folder.name
+        assert not set(requests) & answered, folder.name
+        assert all(request.partition(":")[0] not in finished for request in requests), folder.name
         assert {"done", "older"} == {*ids(out / "results.jsonl")}, folder.name
         assert ids(out / "errors.jsonl") == ["failed"], folder.name
         assert [line["start"] for line in lines(OutputConfig(str(out))) if line["id"] == "failed"] == [

@@ -18,8 +18,8 @@ def test_planted_server_lists_only_whole_facts_of_its_part(dialect: str) -> None
     schema = AGENT["schema"]
     with FakeLLM(("planted",), planted=True) as server:
         if dialect == "vllm":
-            wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
-            body = {"model": "planted", "messages": [message], "max_tokens": 500, "response_format": wanted}
+            response_format = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+            body = {"model": "planted", "messages": [message], "max_tokens": 500, "response_format": response_format}
             reply = requests.post(f"{server.url}/v1/chat/completions", json=body, timeout=30).json()
             text = reply["choices"][0]["message"]["content"]
         else:

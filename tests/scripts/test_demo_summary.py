@@ -62,6 +62,6 @@ def test_summary_reports_the_long_document(tmp_path: Path) -> None:
     assert list(long_document(tmp_path))[-1] == f"pipeline errors {tmp_path}"
     record = {"id": "a.txt", "windows": {"rows": [[0, 5], [5, 9]]}, "output": {"reports": [{}]}, "evidence": [{}, {}]}
     (tmp_path / "results.jsonl").write_text(json.dumps(record) + "\n")
-    told = list(long_document(tmp_path))
-    assert told[0] == "a.txt: 2 windows merged into one record of 1 reports, with"
-    assert told[1] == f"2 quotes marked in its text: {tmp_path}/bulletin.html"
+    lines = list(long_document(tmp_path))
+    assert lines[0] == "a.txt: 2 windows merged into one record of 1 reports, with"
+    assert lines[1] == f"2 quotes marked in its text: {tmp_path}/bulletin.html"

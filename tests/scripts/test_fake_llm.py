@@ -37,13 +37,13 @@ def recorded() -> Iterator[FakeLLM]:
 
 def replay(server: FakeLLM, name: str) -> requests.Response:
     """Return the fake server's reply to a recorded request."""
-    asked = RECORDINGS[name]["request"]
-    raw = asked.get("raw_body")
-    data = raw.encode(asked.get("raw_body_encoding", "utf-8")) if raw else json.dumps(asked["json"]).encode()
-    headers = {"Content-Type": "application/json", **asked["headers"]}
-    if asked["json"] is None and not raw:
-        data, headers = b"", asked["headers"]
-    return requests.request(asked["method"], server.url + asked["path"], data=data, headers=headers, timeout=60)
+    recorded = RECORDINGS[name]["request"]
+    raw = recorded.get("raw_body")
+    data = raw.encode(recorded.get("raw_body_encoding", "utf-8")) if raw else json.dumps(recorded["json"]).encode()
+    headers = {"Content-Type": "application/json", **recorded["headers"]}
+    if recorded["json"] is None and not raw:
+        data, headers = b"", recorded["headers"]
+    return requests.request(recorded["method"], server.url + recorded["path"], data=data, headers=headers, timeout=60)
 
 
 def shape(value: Any) -> Any:
@@ -56,11 +56,11 @@ def shape(value: Any) -> Any:
 
 def same_shape(answer: requests.Response, name: str) -> None:
     """Assert that a reply has the status, content type and keys of a recorded one."""
-    wanted = RECORDINGS[name]["response"]
-    assert answer.status_code == wanted["status"]
-    if "content-type" in wanted["headers"]:
-        assert answer.headers["content-type"] == wanted["headers"]["content-type"]
-    assert shape(answer.json() if answer.content else "") == shape(wanted["body"])
+    expected = RECORDINGS[name]["response"]
+    assert answer.status_code == expected["status"]
+    if "content-type" in expected["headers"]:
+        assert answer.headers["content-type"] == expected["headers"]["content-type"]
+    assert shape(answer.json() if answer.content else "") == shape(expected["body"])
 
 
 @pytest.mark.parametrize("name", ANSWERED)
@@ -72,15 +72,15 @@ def test_reply_has_the_recorded_shape(recorded: FakeLLM, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in ANSWERED if name.startswith(("err", "schema_auto"))])
 def test_error_has_the_recorded_wording(recorded: FakeLLM, name: str) -> None:
     """The message begins like the real one, and has the same type and parameter."""
-    actual, wanted = replay(recorded, name).json(), RECORDINGS[name]["response"]["body"]
-    if "error" not in wanted:
-        assert set(actual) == set(wanted)
+    actual, expected = replay(recorded, name).json(), RECORDINGS[name]["response"]["body"]
+    if "error" not in expected:
+        assert set(actual) == set(expected)
         return
-    actual, wanted = actual["error"], wanted["error"]
-    assert (actual["type"], actual["code"]) == (wanted["type"], wanted["code"])
-    if not wanted["message"].startswith("19 validation errors"):
-        assert actual["param"] == wanted["param"]
-        assert actual["message"][:60] == wanted["message"][:60]
+    actual, expected = actual["error"], expected["error"]
+    assert (actual["type"], actual["code"]) == (expected["type"], expected["code"])
+    if not expected["message"].startswith("19 validation errors"):
+        assert actual["param"] == expected["param"]
+        assert actual["message"][:60] == expected["message"][:60]
 
 
 @pytest.mark.parametrize(("fault", "name"), [("http_503", "queue_full_503"), ("http_500", "engine_died_in_flight_500")])
@@ -115,17 +115,17 @@ def test_stopped_repetition_has_the_recorded_fields(recorded: FakeLLM) -> None:
     recorded.faults = always(Fault("repetition"))
     answer = replay(recorded, "repetition_detection")
     same_shape(answer, "repetition_detection")
-    wanted = RECORDINGS["repetition_detection"]["response"]["body"]["choices"][0]
+    expected = RECORDINGS["repetition_detection"]["response"]["body"]["choices"][0]
     actual = answer.json()["choices"][0]
-    assert (actual["finish_reason"], actual["stop_reason"]) == (wanted["finish_reason"], wanted["stop_reason"])
+    assert (actual["finish_reason"], actual["stop_reason"]) == (expected["finish_reason"], expected["stop_reason"])
 
 
 def test_stream_events_are_as_recorded(recorded: FakeLLM) -> None:
     """First, usage and last event equal those of the real stream; the text is cut at max_tokens."""
     answer = replay(recorded, "stream_usage")
-    wanted = RECORDINGS["stream_usage"]["response"]
-    assert answer.headers["content-type"] == wanted["headers"]["content-type"]
-    got_events, wanted_events = answer.text.split("\n\n"), wanted["body"].split("\n\n")
+    expected = RECORDINGS["stream_usage"]["response"]
+    assert answer.headers["content-type"] == expected["headers"]["content-type"]
+    got_events, wanted_events = answer.text.split("\n\n"), expected["body"].split("\n\n")
     assert got_events[-2:] == wanted_events[-2:] == ["data: [DONE]", ""]
     actual, real = (json.loads(events[-3][6:]) for events in (got_events, wanted_events))
     assert (set(actual), actual["choices"], set(actual["usage"]) >= {"prompt_tokens"}) == (set(real), [], True)

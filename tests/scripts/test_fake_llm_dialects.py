@@ -26,9 +26,9 @@ def server() -> Iterator[FakeLLM]:
 
 def test_token_counts_agree_everywhere(server: FakeLLM) -> None:
     """/tokenize, vLLM's usage and Ollama's counter give the same count of a prompt."""
-    asked = body_for(CHATS[1], "Invoice 17 from ACME " * 20)
-    count = requests.post(server.url + "/tokenize", json=asked, timeout=60).json()["count"]
-    usage = requests.post(server.url + CHATS[1], json=asked, timeout=60).json()["usage"]
+    request_body = body_for(CHATS[1], "Invoice 17 from ACME " * 20)
+    count = requests.post(server.url + "/tokenize", json=request_body, timeout=60).json()["count"]
+    usage = requests.post(server.url + CHATS[1], json=request_body, timeout=60).json()["usage"]
     assert ask(server, CHATS[0], "Invoice 17 from ACME " * 20).json()["prompt_eval_count"] == count
     assert usage["prompt_tokens"] == count
     assert usage["total_tokens"] == count + usage["completion_tokens"]
@@ -106,8 +106,8 @@ def test_ollama_errors_have_its_format(server: FakeLLM, change: dict[str, Any], 
 def test_ollama_streams_ndjson_by_default(server: FakeLLM) -> None:
     """The parts join to the answer, and the last line has the counts."""
     server.answer = saying("Zürich " * 30)
-    asked = {key: value for key, value in body_for(CHATS[0], "text", schema=None).items() if key != "stream"}
-    answer = requests.post(server.url + CHATS[0], json=asked, timeout=60)
+    request_body = {key: value for key, value in body_for(CHATS[0], "text", schema=None).items() if key != "stream"}
+    answer = requests.post(server.url + CHATS[0], json=request_body, timeout=60)
     assert answer.headers["content-type"] == "application/x-ndjson"
     lines = [json.loads(line) for line in answer.content.splitlines()]
     assert "".join(line["message"]["content"] for line in lines) == "Zürich " * 30

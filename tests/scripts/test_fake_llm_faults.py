@@ -135,13 +135,13 @@ def test_faults_with_invalid_json(server: FakeLLM, path: str) -> None:
 @pytest.mark.parametrize("path", CHATS)
 def test_faults_with_wrong_json(server: FakeLLM, path: str) -> None:
     """Each of them parses, but is not a requested answer."""
-    said = {
+    bodies = {
         name: content_of(ask(server, path, f"[[fault:{name}]]")) for name in ("wrong_type", "nan", "doubly_encoded")
     }
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(json.loads(said["wrong_type"]), SCHEMA)
-    assert "NaN" in said["nan"]
-    jsonschema.validate(json.loads(json.loads(said["doubly_encoded"])), SCHEMA)
+        jsonschema.validate(json.loads(bodies["wrong_type"]), SCHEMA)
+    assert "NaN" in bodies["nan"]
+    jsonschema.validate(json.loads(json.loads(bodies["doubly_encoded"])), SCHEMA)
     twice = content_of(ask(server, path, "[[fault:duplicate_key]]"))
     assert [key for key, _ in json.loads(twice, object_pairs_hook=list)] == ["vendor", "vendor", "total"]
 

@@ -175,8 +175,8 @@ def test_mount_paths_are_replaced_only_at_their_start() -> None:
     """The same text within another path, or in an address, is not replaced."""
     places = {"/data": Path("/x/data"), "/data/in": Path("/y"), "/tmp": Path("/x/tmp")}
     text = "/data/out, uri: /data/in/a.txt '/tmp' /database s3://bucket/data /var/tmp --output=/data http://h/tmp"
-    wanted = "/x/data/out, uri: /y/a.txt '/x/tmp' /database s3://bucket/data /var/tmp --output=/x/data http://h/tmp"
-    assert moved(text, places) == wanted
+    expected = "/x/data/out, uri: /y/a.txt '/x/tmp' /database s3://bucket/data /var/tmp --output=/x/data http://h/tmp"
+    assert moved(text, places) == expected
 
 
 def test_variables_are_expanded_like_by_the_kubelet() -> None:

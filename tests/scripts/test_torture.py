@@ -16,9 +16,9 @@ ZEROS = ("lost", "doubled", "broken lines", "swapped", "wrong ends", "wrong requ
 @pytest.mark.slow
 def test_torture_loses_and_duplicates_no_document() -> None:
     """After kills, outages, full disks and faults each document has an end that its fault allows."""
-    asked = ["--seed", "3", "--documents", "200", "--seconds", "8", "--dialect", "both"]
+    arguments = ["--seed", "3", "--documents", "200", "--seconds", "8", "--dialect", "both"]
     ran = subprocess.run(
-        [sys.executable, str(SCRIPT), *asked], capture_output=True, text=True, timeout=400, check=False
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=400, check=False
     )
     details = ran.stdout[-6000:] + ran.stderr[-2000:]
     table = {name.strip(): int(count) for name, count in re.findall(r"^  (\S.*?) +(\d+)$", ran.stdout, re.MULTILINE)}

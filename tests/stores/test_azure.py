@@ -54,9 +54,9 @@ def test_run_reads_and_writes_azure(endpoint: str, place: Place) -> None:
     place.env.update({**storage, "AZURE_STORAGE_ACCOUNT_KEY": KEY})
     place.configure({"input.uri": "az://docs/in", "output.uri": "az://out/run"})
     place.run()
-    assert sorted(place.asked()) == ["a.txt", "b.txt", "c.txt", "m.txt"]
+    assert sorted(place.sent_documents()) == ["a.txt", "b.txt", "c.txt", "m.txt"]
     place.run()
-    assert place.asked() == []
+    assert place.sent_documents() == []
     assert place.call("compact", "az://out/run").code == 0
     written = opened(endpoint, "az://out/run")
     lines = [line for part in written.list("results") for line in written.get(part.key).splitlines()]

@@ -87,14 +87,14 @@ def test_read_is_repeated_after_an_outage(tmp_path: Path) -> None:
     """A file system error is retried, and a successful read counts as proof for other files."""
     stop = threading.Event()
     source = Source("inbox", OutageRetry(30.0, stop, time.monotonic))
-    left = [OSError(errno.EIO, "Input/output error")]
+    remaining = [OSError(errno.EIO, "Input/output error")]
 
     def opener() -> BinaryIO:
         return io.BytesIO(b"x")
 
     def read() -> bytes:
-        if left:
-            raise left.pop()
+        if remaining:
+            raise remaining.pop()
         return b"bytes"
 
     assert source.read(read, opener, key="a.txt") == b"bytes"

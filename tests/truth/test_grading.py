@@ -230,11 +230,11 @@ def test_assignment_has_the_maximum_weight(weights: dict[tuple[int, int], int]) 
     """It equals the best of all possible assignments."""
     pairs, approximate = assignment(weights)
     best = max(
-        sum(weights.get((left, right), 0) for left, right in enumerate(order))
+        sum(weights.get((row, column), 0) for row, column in enumerate(order))
         for order in itertools.permutations(range(6))
     )
     assert not approximate
-    assert len({left for left, _ in pairs}) == len({right for _, right in pairs}) == len(pairs)
+    assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs)
     assert sum(weights[pair] for pair in pairs) == best
 
 

@@ -34,7 +34,7 @@ def test_drop_in_filled_share_is_marked() -> None:
     for _ in range(50):
         full.add({"supplier": "Acme"}, variant="v", fingerprint="f")
         empty.add({"supplier": None}, variant="v", fingerprint="f")
-    report = drift(*(merged(each.profiles().values()) for each in (empty, full)))
+    report = drift(*(merged(builder.profiles().values()) for builder in (empty, full)))
     assert report.moves[0].is_filled and (report.moves[0].share, report.moves[0].share_before) == (0, 1)
 
 

@@ -73,8 +73,8 @@ def test_profile_of_each_kind_of_field() -> None:
 def test_profile_has_no_free_text() -> None:
     """Texts are digests unless requested, and long texts are left out."""
     outputs = [{"supplier": "Secret Ltd", "tags": ["s" * 200], "currency": "EUR"}] * 3
-    kept = json.dumps(to_json(profile_of(outputs)))
-    assert "Secret" not in kept and "sss" not in kept and "EUR" in kept
+    text = json.dumps(to_json(profile_of(outputs)))
+    assert "Secret" not in text and "sss" not in text and "EUR" in text
     shown = json.dumps(to_json(profile_of(outputs, show_texts=True)))
     assert "Secret Ltd" in shown and "sss" not in shown
 
@@ -122,10 +122,10 @@ def test_merged_profiles_equal_the_whole(outputs: list[Any], cut: int) -> None:
     for name, field in whole.fields.items() if whole.documents else ():
         other = both.fields[name]
         assert (other.filled, other.values, other.distinct) == (field.filled, field.values, field.distinct)
-        for one, two in ((field.numbers, other.numbers), (field.items, other.items)):
-            assert (one is None) == (two is None)
-            if one is not None and two is not None:
-                assert (one.count, one.least, one.greatest) == (two.count, two.least, two.greatest)
+        for own, other_half in ((field.numbers, other.numbers), (field.items, other.items)):
+            assert (own is None) == (other_half is None)
+            if own is not None and other_half is not None:
+                assert (own.count, own.least, own.greatest) == (other_half.count, other_half.least, other_half.greatest)
 
 
 def test_frequent_values_are_found_among_many() -> None:
