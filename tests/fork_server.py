@@ -134,7 +134,7 @@ class ForkServer:
 
 
 def _orders(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]:
-    """Yield each order with its descriptors, until the other side is gone."""
+    """Yield each order with its descriptors, until the other side closes the connection."""
     while True:
         data, ends, *_ = socket.recv_fds(control, 1 << 16, 3)
         while data and not data.endswith(b"\n"):
@@ -201,7 +201,7 @@ def _reopened(stream: Any) -> Any:
 
 
 def _load() -> None:
-    """Import the whole program, without what is loaded only where a document or a store needs it."""
+    """Import the whole program, without the libraries that only some documents or stores need."""
     import pipeline
 
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):

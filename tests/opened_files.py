@@ -23,7 +23,7 @@ def _hook(event: str, arguments: tuple[object, ...]) -> None:
 
 @contextmanager
 def files_opened(folder: Path) -> Iterator[list[str]]:
-    """Collect the path of each file below a folder that is opened in the block, by any thread, as often as it is."""
+    """Collect the path of each file below a folder that any thread opens in the block, once for each opening."""
     global _is_installed
     if not _is_installed:
         _is_installed = True

@@ -28,7 +28,7 @@ class Clock:
         self.now = 1000.0
 
     def __call__(self) -> float:
-        """Return the time, which never stands still."""
+        """Return the time, which advances with every call."""
         self.now += 0.001
         return self.now
 

@@ -42,7 +42,7 @@ class Terminal:
 
 
 def until_closed(terminal: int) -> str:
-    """Return what is written to the other end of a terminal until that is closed, and close this one."""
+    """Return the text written to the other end of a terminal until it is closed, and close this end."""
     parts: list[bytes] = []
     with suppress(OSError):  # Linux says EIO where the last writer has gone
         while part := os.read(terminal, 65536):

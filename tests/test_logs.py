@@ -27,7 +27,7 @@ log = logging.getLogger("pipeline.test")
 
 
 class Clock:
-    """A clock that stands still until it is set."""
+    """A clock that does not advance until it is set."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -214,7 +214,7 @@ def test_suppressed_warnings_use_bounded_memory() -> None:
 
 
 def test_quiet_holds_lines_until_flush_quiet() -> None:
-    """Warnings and errors are held back; after the flush lines are written directly."""
+    """Warnings and errors wait until the flush; after it, lines are written directly."""
     stream, handler = opened(quiet=True)
     log.info("started")
     log.warning("retried")

@@ -74,7 +74,7 @@ def is_bounded(part: Mapping[str, Any]) -> bool:
 
 
 def placeholders(template: str) -> set[str]:
-    """Return the names in a template; `invalid` stands for a `$` without a meaning."""
+    """Return the names in a template; `invalid` represents a `$` that begins no name."""
     matches = list(Template.pattern.finditer(template))
     names = {match["named"] or match["braced"] or "" for match in matches} - {""}
     return names | ({"invalid"} if any(match["invalid"] is not None for match in matches) else set())
@@ -132,7 +132,7 @@ class TestOrder:
         assert list(schema).index("evidence") == 0 and list(schema)[-1] == "confidence"
 
     def test_classifier_schema_has_facts_before_the_judgement(self) -> None:
-        """The severity comes after the facts and after what is affected."""
+        """The severity comes after the facts and the affected goods."""
         names = list(agent_at(CLASSIFIER)["schema"]["properties"])
         assert names.index("facts") < names.index("regions") < names.index("is_global_event") < names.index("severity")
 

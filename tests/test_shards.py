@@ -145,7 +145,7 @@ def test_shard_flag_overrides_the_environment() -> None:
     ],
 )
 def test_inconsistent_scheduler_variables_are_refused(environ: Mapping[str, str], message: str) -> None:
-    """The message has the variable, the value and the need; a wrong guess would skip documents."""
+    """The message contains the variable, the value and the need; a wrong guess would skip documents."""
     with pytest.raises(ConfigError) as error:
         find_shard(None, environ)
     assert message in str(error.value)

@@ -15,7 +15,7 @@ from fake_llm.received import Faults
 class Gate:
     """Chats of documents that a server takes to begin with; those behind them wait until the gate is opened.
 
-    It stands in the place of `FakeLLM.faults`. A test that acts in the middle of a run closes it behind some documents,
+    It replaces `FakeLLM.faults`. A test that acts in the middle of a run closes it behind some documents,
     acts, and opens it: on a busy machine the run would else be over before the test has seen its first results.
     """
 

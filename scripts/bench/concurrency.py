@@ -66,7 +66,7 @@ class Watched:
     limit: AdaptiveLimits = field(default_factory=lambda: AdaptiveLimits(ceiling=CEILING))
 
     def told(self, answer: Answer, now: float) -> None:
-        """Report an answer to the limit, as the runner does."""
+        """Report an answer to the adaptive limit, as the runner does."""
         server = self.servers[answer.server]
         queue_s = answer.queue_s if server.tells == "queue" else None
         model = ModelMetadata("model", "m", server.endpoint)

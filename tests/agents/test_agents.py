@@ -197,7 +197,7 @@ class TestPrecedence:
         assert (resolved.provider, resolved.fallback) == ("vllm", ("ollama",))
 
     def test_unknown_provider_in_an_agent_names_the_agent_file(self, tmp_path: Path) -> None:
-        """The message has the place in the file."""
+        """The message contains the place in the file."""
         with pytest.raises(ConfigError, match=r"mine\.yaml: provider: got 'vlm'.*nearest is vllm"):
             resolved_of(tmp_path, MINIMAL + "provider: vlm")
 
@@ -263,7 +263,7 @@ class TestRendering:
 
     @pytest.mark.parametrize("name", ["document", "id", "two words", "1st", "größe"])
     def test_invalid_variable_name_is_refused(self, tmp_path: Path, name: str) -> None:
-        """The message has the file and the accepted form."""
+        """The message contains the file and the accepted form."""
         with pytest.raises(ConfigError, match="variables: got"):
             agent_of(tmp_path, MINIMAL + f"variables: ['{name}']\n")
 

@@ -51,7 +51,7 @@ def test_requests_have_equal_bytes_up_to_the_document(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["vllm", "ollama"])
 def test_changed_model_name_updates_the_cached_bytes(kind: str) -> None:
-    """The encoded part is made again when a preflight finds another model name."""
+    """The encoded part is rebuilt when a preflight finds another model name."""
     client = client_of(kind)
     bodies(client, kind, "One text.")
     client.adopt(model="other", think=None, digest=None)

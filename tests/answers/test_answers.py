@@ -246,7 +246,7 @@ def test_repair_library_can_be_checked_beforehand() -> None:
 
 
 def test_schema_violation_names_its_place() -> None:
-    """The message has the place and the expectation, without the value."""
+    """The message contains the place and the expectation, without the value."""
     with pytest.raises(AnswerError) as caught:
         judge('{"a": "secret"}', COMPILED, document_text="")
     assert (caught.value.reason, caught.value.stage) == ("schema_invalid", "validate")
@@ -273,7 +273,7 @@ def test_quote_may_differ_in_white_space(quote: str | None) -> None:
     ],
 )
 def test_quote_with_a_small_difference_is_not_grounded(said: str, difference: str) -> None:
-    """Case, punctuation or a missing space matter; the message has only the place and the kind of difference."""
+    """Case, punctuation or a missing space matter; the message contains only the place and the kind of difference."""
     with pytest.raises(AnswerError) as caught:
         judge(json.dumps({"said": said}), COMPILED, document_text="The profits rose sharply.")
     assert (caught.value.reason, caught.value.stage) == ("not_grounded", "validate")
@@ -282,7 +282,7 @@ def test_quote_with_a_small_difference_is_not_grounded(said: str, difference: st
 
 @pytest.mark.parametrize("said", ["losses rose", "…", "rose … profits", "!?"])
 def test_missing_quote_is_not_grounded(said: str) -> None:
-    """Other words, another order or no words: the message has only the place."""
+    """Other words, another order or no words: the message contains only the place."""
     with pytest.raises(AnswerError) as caught:
         judge(json.dumps({"said": said}), COMPILED, document_text="The profits rose sharply.")
     assert caught.value.message == "$.said: quote not found in the document"

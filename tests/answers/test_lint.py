@@ -43,7 +43,7 @@ def test_x_keywords_and_data_are_not_unknown_keywords() -> None:
 
 @given(name=st.text(min_size=1).filter(lambda name: name not in KEYWORDS and not name.startswith("x-")))
 def test_any_unknown_keyword_is_refused(name: str) -> None:
-    """The error has its place."""
+    """The error names the position in the schema."""
     with pytest.raises(ConfigError, match="unknown keyword"):
         check_known_keywords(schema_of({name: 1}), where="a")
 

@@ -76,7 +76,7 @@ def compiled(field: dict[str, Any], **more: Any) -> CompiledSchema:
     ],
 )
 def test_invalid_merge_keyword_is_refused_at_its_place(field: dict[str, Any], message: str) -> None:
-    """The message has the value, the accepted values there, and the nearest name."""
+    """The message contains the value, the accepted values there, and the nearest name."""
     with pytest.raises(ConfigError) as caught:
         compiled(field)
     assert str(caught.value).startswith("a.yaml: schema: at $.properties.s.")

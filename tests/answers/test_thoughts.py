@@ -149,7 +149,7 @@ def test_object_offered_in_prose_is_the_answer(text: str) -> None:
     PROSE,
 )
 def test_announced_example_is_no_answer(word: str, before: str, value: dict[str, Any], after: str) -> None:
-    """This holds whatever stands around it."""
+    """This holds for any text around it."""
     assert value_in(f"So {before.strip()} {word} {json.dumps(value)}{after}") is None
 
 

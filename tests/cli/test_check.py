@@ -24,7 +24,7 @@ KEY = "sk-a-very-secret-key-0123456789"
 
 
 def test_check_prints_the_verdict_first(place: Place) -> None:
-    """The first line tells whether a run can start; servers, input and changed settings follow."""
+    """The first line reports whether a run can start; servers, input and changed settings follow."""
     place.documents(3)
     (place.folder / "inbox" / "sheet.foo").write_text("x", encoding="utf-8")
     ran = place.call("check", "--set", "vllm.max_tokens=77")

@@ -68,7 +68,7 @@ def test_python_m_pipeline_equals_the_command(place: Place) -> None:
     ],
 )
 def test_usage_error_is_exit_2_without_a_request(place: Place, arguments: tuple[str, ...]) -> None:
-    """The message has no traceback, and no output is created."""
+    """The message contains no traceback, and no output is created."""
     place.documents(1)
     ran = place.call(*arguments)
     assert ran.code == 2
@@ -101,7 +101,7 @@ def test_usage_error_is_exit_2_without_a_request(place: Place, arguments: tuple[
 def test_invalid_setting_is_exit_2_with_its_name(
     place: Place, settings: Mapping[str, object], message: list[str]
 ) -> None:
-    """The message has the file, the key, the value and the accepted values."""
+    """The message contains the file, the key, the value and the accepted values."""
     place.documents(1)
     place.configure(settings)
     err = place.run(code=2).err
@@ -210,7 +210,7 @@ def test_locked_output_is_exit_3_and_names_the_holder(place: Place, server: Fake
 
 
 def test_full_output_is_exit_3(place: Place) -> None:
-    """A file size limit stands for a full disk: whole records are kept, and the next run does the rest."""
+    """A file size limit simulates a full disk: whole records are kept, and the next run adds the others."""
     names = place.documents(150)
 
     def limit() -> None:

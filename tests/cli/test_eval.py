@@ -597,7 +597,7 @@ def test_gold_line_with_wrong_types_is_named(graded: Place, more: dict[str, Any]
 
 
 def test_too_deeply_nested_gold_is_refused(graded: Place) -> None:
-    """JSON can express the line, but no comparison can process it; the message has its number."""
+    """JSON can express the line, but no comparison can process it; the message contains its number."""
     line = json.dumps(judged("d00", {"company": 0})).replace(": 0}", ": " + "[" * 900 + "1" + "]" * 900 + "}")
     (graded.folder / "gold.jsonl").write_text(line + "\n", encoding="utf-8")
     ran = graded.call("eval", "--gold", "gold.jsonl")

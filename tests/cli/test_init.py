@@ -179,7 +179,7 @@ def test_each_yaml_file_names_its_schema(path: Path) -> None:
 
 
 def test_local_servers_are_found_with_their_models() -> None:
-    """Ollama is asked for its tags, others for their OpenAI model list; embedding models are left out."""
+    """Ollama gets a request for its tags, other servers for their OpenAI model list; embedding models are left out."""
     with FakeLLM(("qwen3", "nomic-embed-text")) as server:
         places = [
             Place_("Ollama", "ollama", server.url),

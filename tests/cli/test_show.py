@@ -51,7 +51,7 @@ def test_show_prints_a_record_with_its_quotes_in_context(done: Place) -> None:
 
 
 def test_show_text_prints_the_text_of_the_digest(done: Place) -> None:
-    """If the document is gone or changed it prints no text, explains on stderr and exits with 1."""
+    """If the document was removed or changed, no text is printed, stderr explains why, and the exit code is 1."""
     path = done.folder / "inbox" / "a.txt"
     saved = done.folder / "text"
     assert done.start("show", "a.txt", "--text", stdout=str(saved)).end().code == 0

@@ -135,7 +135,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize("at", [5, 60, 160, *(pytest.param(at, marks=pytest.mark.slow) for at in range(200, 480, 4))])
 def test_no_open_file_left_at_any_import_is_exit_3(tmp_path: Path, at: int) -> None:
-    """It may happen in the program, in a command's module, or in a shared library whose error has no errno."""
+    """It may happen in the program, in a command's module, or in a shared library whose error contains no errno."""
     (tmp_path / "a.txt").write_text("A text.", encoding="utf-8")
     arguments = ["run", "--input", str(tmp_path), "--output", str(tmp_path / "out"), "--dry-run"]
     code = [sys.executable, "-c", SHORT.format(at=at), *arguments]

@@ -311,7 +311,7 @@ class TestProviders:
 
 class TestComplaints:
     def test_the_contract_example(self, write: Any) -> None:
-        """A message has the key, the value, the accepted values and the source, in this order."""
+        """A message contains the key, the value, the accepted values and the source, in this order."""
         path = write("runner: {grace_s: -3}")
         assert complaint(path) == f"runner.grace_s: got -3, need a number of seconds >= 0 ({path})"
 

@@ -46,7 +46,7 @@ def pods_run(text: str) -> dict[str, Manifest]:
 
 @pytest.mark.parametrize("values", [*VALUE_FILES, {}], ids=lambda value: getattr(value, "stem", "default"))
 def test_notes_name_the_installed_objects(values: Any) -> None:
-    """They also tell how to watch them and where the report is, without secrets or leftover templates."""
+    """They also explain how to watch them and where the report is, without secrets or unexpanded templates."""
     text = notes(values)
     for manifest in rendered(values):
         if manifest["kind"] in ("Job", "CronJob"):

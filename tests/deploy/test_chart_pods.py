@@ -51,7 +51,7 @@ def test_backfill_by_chunks_has_chunk_variables(chunks: int | str, count: int) -
 
 @pytest.mark.parametrize("chunks", ["many", "-3", "12-10", 0])
 def test_invalid_chunks_are_refused(chunks: int | str) -> None:
-    """The values schema refuses them, or a message has the value."""
+    """The values schema refuses them, or a message contains the value."""
     ran = helm("template", "test", str(CHART), "--set-json", f"backfill.chunks={json.dumps(chunks)}")
     assert ran.returncode
     assert "chunks" in ran.stderr
@@ -136,7 +136,7 @@ def test_helm_test_pod_equals_the_others(values: Any) -> None:
 
 
 def test_pod_has_its_resume_command() -> None:
-    """Its last log line prints it."""
+    """The pod's last log line prints the command."""
     manifests = rendered({"backfill.enabled": True})
     expected = {
         "Job": "helm upgrade test CHART --namespace news --reuse-values",
@@ -165,7 +165,7 @@ def test_volume_is_read_write_many_only_for_several_pods() -> None:
 
 
 def test_chart_has_an_icon() -> None:
-    """Lint recommends one."""
+    """`helm lint` recommends an icon."""
     ran = helm("lint", "--strict", str(CHART))
     assert "[INFO]" not in ran.stdout
     assert ran.returncode == 0

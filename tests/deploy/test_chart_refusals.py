@@ -263,7 +263,7 @@ def test_each_listed_time_zone_is_accepted(zone: str) -> None:
     ids=lambda value: None if isinstance(value, dict) else value.replace(" ", "_")[:60],
 )
 def test_unworkable_values_are_refused_by_both_helms(values: dict[str, Any], message: str, package: str) -> None:
-    """The message has the key and no secret."""
+    """The message contains the key and no secret."""
     error = refused(CRON, values, package=package)
     assert message in error
     assert "secret-word" not in error
@@ -342,7 +342,7 @@ def test_chart_knows_the_built_in_agents(package: str) -> None:
     "values", [*VALUE_FILES, {}, {"backfill.enabled": True}], ids=lambda value: getattr(value, "stem", "given")
 )
 def test_both_helms_render_the_same(values: Any) -> None:
-    """These are helm 3 and helm 4."""
+    """The objects of helm 3 equal those of helm 4."""
     assert rendered(values) == rendered(values, package=PACKAGE_OF_HELM_3)
 
 

@@ -283,7 +283,7 @@ def test_no_setting_is_an_environment_variable() -> None:
     ids=str,
 )
 def test_misspelt_value_is_refused(values: dict[str, Any], package: str) -> None:
-    """The message has the key."""
+    """The message contains the key."""
     key, value = next(iter(values.items()))
     message = refused(CRON, values, package=package)
     assert "values don't meet the specifications of the schema" in message
@@ -318,7 +318,7 @@ def test_values_schema_is_current() -> None:
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_unworkable_values_are_refused(values: dict[str, Any], message: str, package: str) -> None:
-    """The message has the key, the value and the need, in the words of the program."""
+    """The message contains the key, the value and the need, in the words of the program."""
     error = refused(CRON, values, package=package)
     assert message in error
     assert "k3y" not in error

@@ -181,7 +181,7 @@ def test_links_and_devices_are_skipped() -> None:
 def test_include_and_exclude_apply_to_members(
     include: list[str], exclude: list[str], expected: list[str], input: str
 ) -> None:
-    """The archive counts as a folder `a.zip!`; hidden members need their name; a wanted archive is wanted whole."""
+    """The archive is a folder `a.zip!`; hidden members must be named; a pattern for it includes all members."""
     if (input == "in/*.zip" and include != ["**"]) or (input == "in/a.zip" and exclude == ["*.zip"]):
         return
     names = (".h.txt", "a.txt", "b.md", "x/c.txt", "_x/d.txt", "__MACOSX/._a.txt")
@@ -273,7 +273,7 @@ def test_broken_member_is_one_failed_document() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_truncated_archive_keeps_members_before_the_cut(form: str) -> None:
-    """One failed document stands for the rest; a zip, whose directory is at its end, is lost whole."""
+    """One failed document represents the lost members; a zip, whose directory is at its end, is lost completely."""
     noise = random.Random(7)
     files = {f"{n:03}.txt": noise.randbytes(3000) for n in range(400)}
     data = packed(form, files)

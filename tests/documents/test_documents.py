@@ -162,7 +162,7 @@ def test_glob_does_not_enter_folders_that_cannot_match() -> None:
 
 
 def test_excluded_folder_is_not_entered() -> None:
-    """A folder without any possibly wanted file is skipped whole."""
+    """A folder that cannot contain an included file is not listed."""
     for pattern in ("x", "x/", "x/**", "**/x/**"):
         assert not select(["**"], [pattern]).enters("x")
     assert select(["**"], ["x/*.txt", "x/*/**"]).enters("x")
@@ -221,7 +221,7 @@ def test_two_stars_match_paths_without_hidden_parts(path: str) -> None:
 
 @given(st.lists(st.text(alphabet="ab._*?[]!-/\\", min_size=1, max_size=8), min_size=1, max_size=2), _PATHS)
 def test_walk_reaches_every_wanted_file(patterns: list[str], path: str) -> None:
-    """No pattern crashes, and the folders above a wanted file are entered."""
+    """No pattern raises, and the folders above an included file are entered."""
     try:
         chosen = select(patterns, [])
         without = select(["**"], patterns)
@@ -477,7 +477,7 @@ def test_utf16_and_utf32_lines_are_recognised_by_their_bom(encoding: str) -> Non
 def test_any_lines_come_back(lines: list[bytes]) -> None:
     """Each line that is not blank and not too long is an entry with its bytes; one too long fails alone.
 
-    A line that begins an object may go on in the next one: test_json_records.py.
+    A line that begins an object may continue in the next one: see test_json_records.py.
     """
     lines = [b"{}", *(line.lstrip(b"\x1e\xef\xbb\xbf{ \t") for line in lines)]
     Path("in").mkdir(exist_ok=True)
@@ -543,7 +543,7 @@ def test_too_long_line_is_read_in_bounded_memory() -> None:
 
 
 def test_damaged_compressed_lines_keep_the_rows_before() -> None:
-    """One failed document stands for the rest."""
+    """One failed document represents the lost lines."""
     lines = b"".join(json.dumps({"text": hashlib.sha256(b"%d" % n).hexdigest()}).encode() + b"\n" for n in range(9000))
     packed = gzip.compress(lines)
     put({"in/a.jsonl.gz": packed[: len(packed) // 2], "in/b.txt": "x"})
@@ -665,7 +665,7 @@ def test_text_field_is_configurable() -> None:
     ],
 )  # fmt: skip
 def test_json_that_is_no_document_is_unreadable(data: str, message: str) -> None:
-    """The message has the error and its position, and quotes no text of the document."""
+    """The message contains the error and its position, and quotes no text of the document."""
     with pytest.raises(DocumentError, match=message) as error:
         document(data.encode(), "json")
     assert error.value.reason == "document_unreadable"

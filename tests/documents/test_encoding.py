@@ -114,7 +114,7 @@ def test_any_bytes_are_decoded_or_refused(data: bytes, declared: str | None) -> 
     ],
 )
 def test_files_that_an_earlier_version_garbled(name: str, beginning: str, notes: tuple[str, ...]) -> None:
-    """They are read correctly now."""
+    """Each is decoded correctly."""
     decoded = decode_text((CASES / name).read_bytes(), "text")
     assert decoded.text.startswith(beginning)
     assert decoded.notes == notes

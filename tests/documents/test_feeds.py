@@ -91,7 +91,7 @@ def test_atom_entry_is_a_document(tmp_path: Path) -> None:
 
 
 def test_rss_1_item_is_a_document(tmp_path: Path) -> None:
-    """It stands beside its channel, and its address is its identifier."""
+    """The item is a sibling of its channel, and its address is its identifier."""
     document = only_document(tmp_path, RDF)
     assert document.id == "feed.xml#https://daily.example/1"
     assert document.text == "Bank\n\nPlain 1 < 2."

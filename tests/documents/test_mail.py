@@ -67,7 +67,7 @@ def test_html_body_beside_a_plain_footer_is_read() -> None:
 
 
 def test_forwarded_message_is_read_with_its_headers() -> None:
-    """They tell who wrote it."""
+    """They name its author."""
     forwarded = "Subject: Results Q1\nFrom: ceo@acme.example\nDate: Sun, 2 Mar 2025 09:00:00 +0100\n\n"
     assert case("02_plain_fyi_forwarding_html_only_rfc822.eml").text == f"{HEADING}FYI, see below.\n\n{forwarded}{BODY}"
 

@@ -164,7 +164,7 @@ def test_backslashes_separate_only_in_archives_from_windows(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.bz2", "tbz2", "tar.xz", "txz", "tar.zst"])
 def test_hard_link_gives_its_target_member(tmp_path: Path, suffix: str) -> None:
-    """It works even if the target itself is not wanted; a dangling link is one failed document."""
+    """It works even if the target itself is excluded; a dangling link is one failed document."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for name, text in ((".hidden.txt", b"first"), ("b.txt", b"second")):

@@ -102,7 +102,7 @@ def test_parquet_fields_may_be_paths_and_bytes(tmp_path: Path) -> None:
 
 
 def test_parquet_without_the_text_column_fails_once(tmp_path: Path) -> None:
-    """The message has the names of its columns."""
+    """The message contains the names of its columns."""
     (entry,) = entries(tmp_path / "a.parquet", saved(pa.table({"body": ["a"] * 9, "key": list(range(9))})))
     assert reason(entry)[0] == "document_unreadable"
     assert "this document has the columns body, key" in reason(entry)[1]

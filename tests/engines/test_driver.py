@@ -60,7 +60,7 @@ def run(engine: Codes, *, slots: int = 2, stopped: bool = False) -> HandOut:
 @settings(max_examples=50)
 @given(st.lists(st.sampled_from((0, 1, 3, 70, 137, 143)), min_size=1, max_size=12), st.integers(1, 5))
 def test_each_chunk_finishes_once(codes: list[int], slots: int) -> None:
-    """Failed chunks are retried as often as allowed, none stops the others, and no slot has two."""
+    """Failed chunks are retried up to the limit, none stops the others, and no slot runs two."""
     engine = Codes([[code] for code in codes])
     state = run(engine, slots=slots)
     assert {index: result.exit_code for index, result in state.ended.items()} == dict(enumerate(codes))

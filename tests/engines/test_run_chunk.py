@@ -72,7 +72,7 @@ def test_chunks_run_in_parallel_threads(place: Place) -> None:
 
 
 def test_run_chunk_returns_the_exit_code_of_the_run(place: Place) -> None:
-    """A chunk with too many failures is 1, one without a plan 2, and the message has the cause."""
+    """A chunk with too many failures is 1, one without a plan 2, and the message contains the cause."""
     place.documents({f"d{n}.txt": "[[fault:invalid_json]] Plain." for n in range(3)})
     missing = run_chunk("pipeline.yaml", None, 0, folder=place.folder, write=lambda _: None)
     assert (missing.exit_code, missing.counts) == (2, Counts())

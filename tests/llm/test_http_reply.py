@@ -173,7 +173,7 @@ def test_any_bytes_give_a_reply_or_a_known_error(noise: bytes, splits: tuple[int
     ids=range(16),
 )
 def test_reply_with_an_ambiguous_end_is_refused(head: bytes) -> None:
-    """Two readers could split it differently, and the rest could be taken for another reply."""
+    """Two readers could split it differently and interpret the remainder as another reply."""
     with pytest.raises(http.client.HTTPException):
         read_reply(HEAD + head)
 

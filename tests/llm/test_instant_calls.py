@@ -39,7 +39,7 @@ def test_bytes_are_sent_whole_with_nuls(pair: Pair) -> None:
 
 
 def test_a_full_buffer_takes_a_part_and_then_raises(pair: Pair) -> None:
-    """What the kernel takes is counted, and a socket that takes nothing raises BlockingIOError."""
+    """The number of bytes that the kernel accepts is returned; a socket that accepts none raises BlockingIOError."""
     local, _ = pair
     data = b"x" * (1 << 24)
     assert 0 < send_now(local, data) < len(data)

@@ -84,7 +84,7 @@ TOO_LONG = json.loads((Path(__file__).parents[1] / "data" / "prompts_too_long.js
 
 @pytest.mark.parametrize("row", TOO_LONG, ids=[row["server"] for row in TOO_LONG])
 def test_each_wording_of_a_too_long_prompt_is_context_length(row: dict[str, Any]) -> None:
-    """Whichever server words it, its counts tell how much of the document fits."""
+    """The counts in the message determine how much of the document fits."""
     attempt = attempt_of(reply(row["body"], row["status"]))
     assert attempt.reason == "context_length"
     if row["status"] != 200:
@@ -144,7 +144,7 @@ def test_each_error_pattern_matches_a_real_message() -> None:
     ],
 )
 def test_error_message_is_found_in_each_shape_of_body(body: Any, message: str) -> None:
-    """The message has the server's own words, or the heading of an HTML page."""
+    """The message contains the server's own words, or the heading of an HTML page."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     assert read_error(Reply(400, {}, data)).message == message
 

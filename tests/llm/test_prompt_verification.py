@@ -136,9 +136,9 @@ CORPORA = st.lists(st.tuples(st.sampled_from(KINDS), st.floats(1.0, 3.6)), min_s
 def verify_corpus(
     server: Server, documents: list[tuple[Kind, float]], shape: dict[str, Any], concurrency: int
 ) -> list[tuple[int, VerificationResult]]:
-    """How many tokens each document lost, and what the verifier says of it; without those that were refused.
+    """Return the number of tokens that each document lost, and the verifier's result; refused documents are left out.
 
-    A document that lost a few tokens is left out: no count can tell them from what its halves cost.
+    A document that lost a few tokens is left out too: no count can distinguish them from the cost of its halves.
     """
     rng = random.Random(13)
     cases = [case_of(server, kind(rng, int(10**size)), **shape) for kind, size in documents]

@@ -28,7 +28,7 @@ INTERIM = (
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """What is done with one request.
+    """The treatment of one request.
 
     `interim`: 1xx before the reply; `status`: sent ahead of the reply, which is then late; `copies` of the reply in one
     piece; `cuts`: shares of the first copy at which it is split; `mixed`: also the reply to an earlier request, of

@@ -268,7 +268,7 @@ def test_check_and_run_exit_with_2_at_once(place: Place, answer: Answer, message
 
 
 def test_check_reports_schema_enforcement(place: Place, server: FakeLLM) -> None:
-    """It is one of three statements."""
+    """It is reported as enforced, not enforced or not verified."""
     assert "schema: enforced" in place.call("check").out
     server.enforce_schema = False
     assert "schema: not enforced" in place.call("check").out

@@ -75,7 +75,7 @@ def test_missing_count_is_not_judged(count: int | None) -> None:
 
 
 def test_counts_without_cached_tokens_do_not_look_truncated() -> None:
-    """After a far too small count, a typical count also needs a text that cannot have fitted."""
+    """After an implausibly small count, a typical count means a truncation only if the text is too long to fit."""
     judge = taught()
     for count in (1, 7, 60):
         assert judge.is_cut(20_000, count) is False
@@ -111,7 +111,7 @@ def test_truncated_prompt_gives_no_result() -> None:
 
 
 def test_document_alone_may_exceed_its_count() -> None:
-    """The caller states its length, wherever it stands in the request."""
+    """The caller gives its length, wherever it is in the request."""
     counts = {"prompt_eval_count": 4098, "eval_count": 2, "done": True, "done_reason": "stop"}
     with answering(reply({"message": {"content": "{}"}, **counts})) as server:
         client = OllamaClient(OllamaConfig(base_url=server.url))

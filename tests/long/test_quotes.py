@@ -163,7 +163,7 @@ ALPHABET = "ab é\u0301\u0323e-\n\r“”\"'’ﬁfi\u00ad\u200b\u00a0ガｶﾞ�
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=ALPHABET, max_size=14), st.text(alphabet=ALPHABET, min_size=1, max_size=6))
 def test_folded_match_is_found_exactly_if_one_exists(text: str, quote: str) -> None:
-    """Compared with all parts of the text that keep clusters whole."""
+    """The reference compares the quote with every part of the text that keeps clusters whole."""
     place = place_of(quote, text)
     if place is None:
         assert quote not in text or is_blank(quote)

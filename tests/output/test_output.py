@@ -189,7 +189,7 @@ def test_partially_written_line_is_removed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_full_device_is_an_output_error() -> None:
-    """The error has the path and the cause; after a partial line that cannot be undone no line is written."""
+    """The error contains the path and the cause; after a partial line that cannot be undone no line is written."""
     file = LineFile(Path("/dev/full"))
     with pytest.raises(OutputError, match=r"/dev/full.*No space left"):
         file.append(b"{}\n")

@@ -43,7 +43,7 @@ def test_temporary_run_file_is_not_read(tmp_path: Path) -> None:
 
 
 def test_dangling_link_is_skipped(tmp_path: Path) -> None:
-    """It stands for a file that is listed and deleted before it is read."""
+    """The link simulates a file that is deleted between its listing and its reading."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "gone.json").symlink_to("nowhere")
     assert list(LocalBackend(tmp_path, shard=WHOLE).files("runs")) == []

@@ -94,7 +94,7 @@ def test_page_has_the_history_of_a_failed_document() -> None:
 
 
 def test_page_explains_each_note() -> None:
-    """The explanation stands beside the note's name in the record."""
+    """The explanation is beside the name of the note."""
     page = html_page(build_report([summary()]))
     assert '<th scope="row" class="word">encoding:cp1252</th>' in page
     assert "decoded from this encoding" in page

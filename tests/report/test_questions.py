@@ -35,7 +35,7 @@ def test_two_fingerprints_of_a_variant_are_mixed(runs: list[RunSummary], mixed: 
 
 
 def test_mixed_fingerprints_warning_counts_each() -> None:
-    """The larger number comes first, and the warning has advice."""
+    """The larger number comes first, and the warning contains advice."""
     (warning,) = mixed_variants([run({"a" * 64: 59}), run({"b" * 64: 61})])
     assert "variant default has results of 2 fingerprints (61 of bbbbbbbbbbbb, 59 of aaaaaaaaaaaa)" in warning
     assert "run again" in warning

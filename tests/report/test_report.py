@@ -42,7 +42,7 @@ SCHEMA = {"type": "object", "properties": {"summary": {"type": "string"}, "compa
 
 
 class Clock:
-    """A clock that stands still until it is set."""
+    """A clock that does not advance until it is set."""
 
     def __init__(self) -> None:
         self.now = 0.0

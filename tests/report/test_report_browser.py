@@ -97,7 +97,7 @@ def test_phone_shows_every_table_without_sideways_scrolling(page: Page, typical:
 
 
 def test_typical_report_prints_on_fewer_than_4_sheets(page: Page, typical: Path) -> None:
-    """No heading stands alone at the end of a sheet, and no word of a heading is broken."""
+    """No heading is alone at the end of a sheet, and no word of a heading is broken."""
     page.open(typical.as_uri(), width=1400, dark=False)
     headings = page.value("[...document.querySelectorAll('h2, h3')].map(each => each.innerText)")
     printed = base64.b64decode(page.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])

@@ -66,7 +66,7 @@ def test_incomplete_last_gold_line_is_saved_aside(tmp_path: Path, tail: bytes, t
 
 
 def test_failed_write_leaves_the_gold_file_unchanged(tmp_path: Path) -> None:
-    """A file size limit stands for a full disk."""
+    """A file size limit simulates a full disk."""
     path = tmp_path / "gold.jsonl"
     append_lines(path, [{"id": "a"}])
     before = path.read_bytes()

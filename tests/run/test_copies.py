@@ -317,7 +317,7 @@ def query() -> Callable[[str], VariantQuery]:
 def test_copy_lookup_ignores_doubtful_and_different_requests(
     query: Callable[[str], VariantQuery], prompt: str, doubtful: dict[str, int], reused: bool
 ) -> None:
-    """A result is not reused if it must be asked again or if the prompt contained other metadata."""
+    """A result is not reused if it must be extracted again or if the prompt contained other metadata."""
     index = Index()
     old = Document("old.txt", "file:///old.txt", "a" * 64, "text", {"title": "T", "source": "one"})
     new = Document("new.txt", "file:///new.txt", "b" * 64, "text", {"title": "T", "source": "another"})

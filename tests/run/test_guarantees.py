@@ -55,10 +55,10 @@ def test_second_of_two_simultaneous_runs_gives_way(place: Place, server: FakeLLM
     """The first run processes all documents; the second names it, and no document is sent twice."""
     names = place.documents(12)
     place.configure({"vllm.timeout": 600})
-    one_gave_way = threading.Event()  # whoever is first cannot end before the other one has begun
+    one_run_ended = threading.Event()  # the first run cannot end before the second has begun
 
     def answer(*_: object) -> str:
-        one_gave_way.wait(WAIT_S)
+        one_run_ended.wait(WAIT_S)
         return json.dumps({"summary": "A text."})
 
     server.answer = answer
@@ -66,7 +66,7 @@ def test_second_of_two_simultaneous_runs_gives_way(place: Place, server: FakeLLM
     with ThreadPoolExecutor(2) as threads:
         ends = [threads.submit(child.end) for child in both]
         wait(ends, return_when=FIRST_COMPLETED)
-        one_gave_way.set()
+        one_run_ended.set()
         ran = [end.result() for end in ends]
     assert sorted(outcome.code for outcome in ran) == [0, 3], [outcome.err for outcome in ran]
     loser = next(number for number in range(2) if ran[number].code == 3)

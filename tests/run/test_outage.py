@@ -22,7 +22,7 @@ LENIENT = ("--set", "runner.max_error_rate=1")
 
 @pytest.mark.parametrize("how", ["down", "draining"])
 def test_run_resumes_by_itself_after_an_outage(place: Place, server: FakeLLM, how: str) -> None:
-    """The server is gone for two seconds during the run: the run waits, and no document fails."""
+    """The server is down for two seconds during the run: the run waits, and no document fails."""
     names = place.documents(40)
     server.faults = gate = Gate(after=8)
     child = place.start("run")

@@ -47,7 +47,7 @@ def sent(server: FakeLLM) -> list[str]:
 
 @pytest.mark.parametrize("dialect", ["vllm", "ollama"])
 def test_too_long_document_fails_after_one_request(place: Place, narrow: FakeLLM, dialect: str) -> None:
-    """By default the document is not cut, and the error has both token counts."""
+    """By default the document is not cut, and the error contains both token counts."""
     ask(place, narrow, dialect)
     (error,) = place.lines("errors.jsonl")
     assert (error["reason"], error["attempts"], error["notes"]) == ("context_length", 1, [])

@@ -198,7 +198,7 @@ def test_narrow_block_has_the_same_parts_on_more_lines(width: int) -> None:
 
 @pytest.mark.parametrize(("width", "count"), [(40, 3), (60, 2), (80, 1), (120, 1), (160, 1)])
 def test_held_model_message_is_complete_at_any_width(width: int, count: int) -> None:
-    """The message has both contexts, the expiry and the setting: one line at 80 columns, more below."""
+    """The message contains both contexts, the expiry and the setting: one line at 80 columns, more below."""
     expires = datetime(2026, 11, 28, 12, 40, tzinfo=timezone.utc)
     conflict = LoadConflict("llama3.1", 131072, 131072, "ollama.num_ctx", expires)
     now = datetime(2026, 11, 28, 12, 10, tzinfo=timezone.utc)
@@ -219,7 +219,7 @@ def test_held_model_message_is_complete_at_any_width(width: int, count: int) -> 
     ],
 )
 def test_held_model_short_form_names_the_expiry(expires: datetime | None, wanted: str) -> None:
-    """It names the day unless it is today, and tells an unknown expiry from a keep_alive of -1."""
+    """It names the day unless it is today, and distinguishes an unknown expiry from a keep_alive of -1."""
     now = datetime(2026, 11, 28, 23, 50, tzinfo=timezone.utc)
     assert wanted in LoadConflict("llama3.1", 2048, 8192, "ollama.num_ctx", expires).short(now)
 

@@ -29,8 +29,8 @@ def test_a_run_reports_what_it_extracts_again(done: Place) -> None:
     assert "done documents" not in done.run().err
 
 
-def test_a_run_goes_on_with_the_rest(done: Place) -> None:
-    """The change is named also after a first run with the new prompt, which left documents."""
+def test_later_runs_extract_the_remaining_documents(done: Place) -> None:
+    """The change is also reported after a first run with the new prompt that left documents."""
     assert f"3 of 3 done documents {BEFORE}; those that this run selects" in done.run("--limit", "1").err
     assert f"2 of 3 done documents {BEFORE} and will be" in done.run().err
 

@@ -143,7 +143,7 @@ def test_concat_keeps_repeated_rows_and_drops_overlap_copies(
 def test_window_with_a_too_long_answer_is_divided(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is divided as often as necessary without losing a payment; notes and attempts show it."""
+    """It is divided until each part is answered; no payment is lost; notes and attempts count the divisions."""
     document = planted(seed=6, payments=120, chars=16_000)
     place.documents({"long.txt": document.text})
     prepared(place, narrow, max_tokens=300)

@@ -29,7 +29,7 @@ __all__ = ["narrow", "parts"]
 def test_answers_are_not_in_memory_while_other_windows_are_sent(
     place: Place, narrow: FakeLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With many windows answered, only those that have just landed are objects."""
+    """With many windows answered, only the answers that have just arrived are objects."""
     documents = {f"{seed}.txt": planted(seed=seed, payments=8, chars=40_000) for seed in (1, 2)}
     place.documents({name: document.text for name, document in documents.items()})
     in_memory: list[int] = []

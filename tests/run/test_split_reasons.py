@@ -93,7 +93,7 @@ def test_window_with_an_invented_quote_is_divided_twice(
 def test_window_with_too_long_an_answer_is_divided_to_the_smallest_size(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch, split: dict[str, int]
 ) -> None:
-    """As often as it takes; one that cannot be divided further ends its document, also with a long overlap."""
+    """It is divided repeatedly; a window of the smallest size ends its document, also with a long overlap."""
     marker = "[[fault:truncated]]"
     place.documents({"long.txt": failing_document(marker)})
     prepared(place, narrow, split=split)
@@ -107,7 +107,7 @@ def test_window_with_too_long_an_answer_is_divided_to_the_smallest_size(
 def test_refused_window_ends_its_document_undivided(
     place: Place, narrow: FakeLLM, parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A 4xx has nothing to do with the length; windows in flight land and are kept."""
+    """A 4xx is unrelated to the length; the answers of windows in flight arrive and are kept."""
     marker = "[[fault:http_422]]"
     place.documents({"long.txt": failing_document(marker)})
     prepared(place, narrow)

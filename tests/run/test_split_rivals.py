@@ -26,15 +26,15 @@ def documents(count: int) -> dict[str, Planted]:
 
 
 def test_second_run_on_the_output_sends_no_window(place: Place, narrow: FakeLLM, parts: list[str]) -> None:
-    """The first one has a long document open meanwhile, and ends as usual."""
+    """The first run has a long document open at that time, and ends as usual."""
     texts = documents(2)
     place.documents({name: document.text for name, document in texts.items()})
     answer = counting(reader, parts)
-    one_gave_way = threading.Event()
+    one_run_ended = threading.Event()
 
     def slow(prompt: str, schema: Any) -> str:
         if PART in prompt:
-            one_gave_way.wait(WAIT_S)
+            one_run_ended.wait(WAIT_S)
         return answer(prompt, schema)
 
     narrow.answer = slow
@@ -43,7 +43,7 @@ def test_second_run_on_the_output_sends_no_window(place: Place, narrow: FakeLLM,
     with ThreadPoolExecutor(2) as threads:
         ends = [threads.submit(child.end) for child in both]
         wait(ends, return_when=FIRST_COMPLETED)
-        one_gave_way.set()
+        one_run_ended.set()
         ran = [end.result() for end in ends]
     assert sorted(outcome.code for outcome in ran) == [0, 3], [outcome.err for outcome in ran]
     assert max(Counter(parts).values()) == 1

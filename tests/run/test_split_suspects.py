@@ -36,7 +36,7 @@ def test_suspect_document_and_window_do_not_deadlock() -> None:
 
 
 def test_parked_documents_are_read_again_however_many_wait() -> None:
-    """Documents that land together may be far more than are parked at most; each is still read again."""
+    """More documents may end together than can be parked; each is still read again."""
     parked = MOST_PARKED + 2 * MOST_OPEN
     sent: list[str] = []
     runner = SimpleNamespace(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from test_crashes import DYING
 from test_output import CHILD_ENV, failure, ids, opened, result
 from test_remote_output import Clock
-from test_window_lines import answer, begun, known, lines, write
+from test_window_lines import answer, answered_spans, begun, lines, write
 
 from pipeline.config import OutputConfig
 from pipeline.output import scan
@@ -55,10 +55,10 @@ def test_truncation_at_any_byte_loses_only_later_answers(data: st.DataObject) ->
         # the last LF may be missing: the line is whole without it
         remaining = sum(cut >= end - (zeros == 0) for end in ends_of(whole))
         with begun(config) as output:
-            assert known(output) == SPANS[:remaining]
+            assert answered_spans(output) == SPANS[:remaining]
             write(output, *(answer(start=start, end=end) for start, end in SPANS[remaining:]))
         with begun(config) as output:
-            assert known(output) == SPANS
+            assert answered_spans(output) == SPANS
             assert len(lines(config)) == len(SPANS)
 
 
@@ -77,9 +77,9 @@ def test_corrupt_bytes_lose_only_the_answers_they_hit(data: st.DataObject) -> No
         begins = [0, *ends[:-1]]
         hit = [begin < start + size and start < end for begin, end in zip(begins, ends, strict=True)]
         with begun(config) as output:
-            outcome = known(output)
+            outcome = answered_spans(output)
             whole_lines = [span for span, is_hit in zip(SPANS, hit, strict=True) if not is_hit]
-            # a lost LF joins two lines, and both are lost; that of the last line is not missed
+            # a lost LF joins two lines, and both are lost; the last line does not need its LF
             assert set(outcome) <= set(SPANS)
             joined = {n for n, end in enumerate(ends) if start < end <= start + size and start <= end - 1}
             lost_with = {SPANS[n + 1] for n in joined if n + 1 < len(SPANS)}
@@ -96,7 +96,7 @@ def test_deleted_or_emptied_file_loses_only_its_answers(tmp_path: Path, damage: 
     path = tmp_path / "out" / "windows.jsonl"
     damage(path)
     with begun(config) as output:
-        assert known(output) == []
+        assert answered_spans(output) == []
         write(output, answer())
     assert path.read_bytes().count(b"\n") == 1
     # deleted under a running command: what it answered later is on no disk, but nothing fails
@@ -104,7 +104,7 @@ def test_deleted_or_emptied_file_loses_only_its_answers(tmp_path: Path, damage: 
         write(output, answer(start=90, end=200))
         path.unlink()
         write(output, answer(start=190, end=300))
-        assert known(output) == [(0, 100), (90, 200), (190, 300)]
+        assert answered_spans(output) == [(0, 100), (90, 200), (190, 300)]
         output.write(result("a.pdf"))
         output.finish()
     assert lines(config) == []
@@ -135,7 +135,7 @@ def a_run(out: Path, acknowledge: Callable[[str], object]) -> None:
             if last is not None and last.failed == (name == "failed"):
                 continue
             for start, end in SPANS:
-                if (start, end) not in known(output, name):
+                if (start, end) not in answered_spans(output, name):
                     write(output, answer(name, start, end))
                     acknowledge(f"{name}:{start}")
             output.write(outcome)

@@ -74,7 +74,7 @@ def test_client_may_leave_a_huge_body(server: FakeLLM, text: str, head: bytes) -
 
 
 def test_down_and_up_keep_the_port(server: FakeLLM) -> None:
-    """Open connections end and new ones are refused; afterwards only the loaded model is gone."""
+    """Open connections end and new ones are refused; afterwards only the loaded model is missing."""
     ask(server, CHATS[0], "text")
     with connected(server, "[[fault:hang]]") as sock:
         until(lambda: len(server.chats()) == 2)

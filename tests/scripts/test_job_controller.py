@@ -1,6 +1,6 @@
 """The chart's backfill, simulated: pods are local processes, ended and restarted by the chart's own policy.
 
-No cluster ran it: scripts/job_trial/pod.py and scripts/job_trial/controller.py say what is played and what is not.
+No cluster is needed: scripts/job_trial/pod.py and scripts/job_trial/controller.py list what they simulate.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Clock(threading.Event):
         super().__init__()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Let the time pass, and what is due happen."""
+        """Advance the clock and perform the events that are due."""
         self.now += timeout or 0.0
         for due in [item for item in self.at if item[0] <= self.now]:
             self.at.remove(due)
@@ -52,7 +52,7 @@ class Store:
         return b"bytes"
 
     def opener(self, name: str) -> Callable[[], BinaryIO]:
-        """What opens a file."""
+        """A function that opens a file."""
         return lambda: io.BytesIO(self.read(name))
 
 

@@ -45,7 +45,7 @@ def test_growing_file_is_read_to_its_end() -> None:
 
 
 def test_read_whole_refuses_fifos_replaced_files_and_links(tmp_path: Path) -> None:
-    """A link counts only if the listing did not find it."""
+    """A link is refused only if the listing had found a file."""
     path = tmp_path / "a.txt"
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError, match="regular"):

@@ -250,7 +250,7 @@ def test_long_upload_is_not_cut_by_a_read_timeout() -> None:
     ],
 )
 def test_invalid_store_address_is_refused(uri: str, says: str) -> None:
-    """The message has the error and no key."""
+    """The message contains the error and no key."""
     with pytest.raises(ConfigError, match=says) as caught:
         RemoteStore.open(uri, storage={})
     assert "secret" not in str(caught.value)

@@ -221,7 +221,7 @@ def test_folder_replaced_by_a_link_is_not_listed(tmp_path: Path) -> None:
 
 
 def test_allowed_link_is_resolved_again_when_opened(tmp_path: Path) -> None:
-    """If it leads out of the root by then, it is refused."""
+    """If it leads out of the root when it is opened, it is refused."""
     root = tmp_path / "root"
     fill(tmp_path, "root/..1/a.txt", "root/..2/a.txt", "outside/a.txt")
     (root / "..data").symlink_to("..1")

@@ -72,6 +72,6 @@ def test_fisher_test_has_textbook_values(counts: tuple[int, int, int, int], p: f
 
 
 def test_exact_and_approximate_test_agree_at_their_border() -> None:
-    """At an expected count of 40 the p-values differ by at most a third."""
+    """At an expected count of 40 the p-values differ by less than a factor of five."""
     exact, approximate = difference_p(25, 200, 54, 200), difference_p(27, 200, 56, 200)
     assert 0.2 < approximate / exact < 5
