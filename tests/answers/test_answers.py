@@ -261,7 +261,7 @@ def test_quote_may_differ_in_white_space(quote: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "difference"),
+    ("quote", "difference"),
     [
         ("Profits rose", "letter case"),
         ("profits rose!", "punctuation"),
@@ -272,19 +272,19 @@ def test_quote_may_differ_in_white_space(quote: str | None) -> None:
         ("PRÓFITS-ROSE", "letter case, punctuation, white space or accents"),
     ],
 )
-def test_quote_with_a_small_difference_is_not_grounded(said: str, difference: str) -> None:
+def test_quote_with_a_small_difference_is_not_grounded(quote: str, difference: str) -> None:
     """Case, punctuation or a missing space matter; the message contains only the place and the kind of difference."""
     with pytest.raises(AnswerError) as caught:
-        judge(json.dumps({"said": said}), COMPILED, document_text="The profits rose sharply.")
+        judge(json.dumps({"said": quote}), COMPILED, document_text="The profits rose sharply.")
     assert (caught.value.reason, caught.value.stage) == ("not_grounded", "validate")
     assert caught.value.message == f"$.said: quote not found in the document; it differs only in {difference}"
 
 
-@pytest.mark.parametrize("said", ["losses rose", "…", "rose … profits", "!?"])
-def test_missing_quote_is_not_grounded(said: str) -> None:
+@pytest.mark.parametrize("quote", ["losses rose", "…", "rose … profits", "!?"])
+def test_missing_quote_is_not_grounded(quote: str) -> None:
     """Other words, another order or no words: the message contains only the place."""
     with pytest.raises(AnswerError) as caught:
-        judge(json.dumps({"said": said}), COMPILED, document_text="The profits rose sharply.")
+        judge(json.dumps({"said": quote}), COMPILED, document_text="The profits rose sharply.")
     assert caught.value.message == "$.said: quote not found in the document"
 
 

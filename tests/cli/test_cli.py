@@ -293,7 +293,7 @@ def test_unencodable_file_name_is_spelled_out(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "kept"),
+    ("setting", "is_kept"),
     [
         ("vllm.base_url=http://gpu1:8000", True),
         ('vllm.base_url=["http://gpu1:8000", "http://gpu2:8000/v1"]', True),
@@ -303,10 +303,10 @@ def test_unencodable_file_name_is_spelled_out(place: Place) -> None:
         ('vllm.headers={"Cookie": "a=b"}', False),
     ],
 )
-def test_suggested_command_keeps_settings_without_secrets(setting: str, kept: bool) -> None:
+def test_suggested_command_keeps_settings_without_secrets(setting: str, is_kept: bool) -> None:
     """It uses the same server; only settings that are or may contain a secret are omitted."""
     arguments = parser("run").parse_args(["run", "--set", setting])
-    assert (setting in shlex.split(same_command(arguments))) is kept
+    assert (setting in shlex.split(same_command(arguments))) is is_kept
 
 
 NOW = 1_800_000_000.0

@@ -123,8 +123,8 @@ def test_a_run_that_was_refused_has_no_prompt(place: Place) -> None:
 
 
 @pytest.mark.parametrize("has_summary", [True, False])
-def test_a_run_in_progress_or_killed(place: Place, has_summary: bool) -> None:
-    """Its prompt is that of its records, as it has written no summary yet."""
+def test_prompt_of_an_unfinished_run_is_that_of_its_records(place: Place, has_summary: bool) -> None:
+    """Such a run is in progress or was killed, and has no summary yet."""
     place.documents(3)
     place.run()
     place.configure(agent={"system_prompt": "Other.\n"})

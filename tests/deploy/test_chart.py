@@ -133,7 +133,7 @@ def test_schedules_are_cron_expressions(values: Path) -> None:
 def test_references_point_to_existing_objects(values: Path) -> None:
     """Each ConfigMap, Secret, claim and account of a pod is rendered, or named by the values."""
     manifests, given = rendered(values), values.read_text(encoding="utf-8")
-    there = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
+    existing = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
     for spec in job_specs(manifests).values():
         pod = spec["template"]["spec"]
         named = [("ServiceAccount", pod["serviceAccountName"])]
@@ -142,7 +142,7 @@ def test_references_point_to_existing_objects(values: Path) -> None:
             named += [("Secret", value["secretName"]) for key, value in volume.items() if key == "secret"]
             claims = [value["claimName"] for key, value in volume.items() if key == "persistentVolumeClaim"]
             named += [("PersistentVolumeClaim", name) for name in claims]
-        assert [reference for reference in named if reference not in there and reference[1] not in given] == []
+        assert [reference for reference in named if reference not in existing and reference[1] not in given] == []
 
 
 @each_file

@@ -804,7 +804,7 @@ def test_replaced_file_is_read_in_its_current_state(tmp_path: Path, name: str) -
     pack = gzip.compress if name.endswith(".gz") else bytes
     (tmp_path / name).write_bytes(pack(b"old"))
     stop = threading.Event()
-    stop.set()  # who waits for the store would end here
+    stop.set()  # a run that waited for the store would end here
     outage_retry = OutageRetry(60, stop, time.monotonic)
     config = InputConfig(uri=(InputSource(str(tmp_path)),))
     (entry,) = load_entries(config, output=None, counts=ListingCounts(), outage_retry=outage_retry)

@@ -164,7 +164,7 @@ def test_damaged_gzip_member_fails_alone(tmp_path: Path, at: int) -> None:
     whole_texts = [text for text in contents if text.startswith("Text")]
     failed = [text for text in contents if "document_unreadable" in text]
     assert {f"Text number {n}." for n in (1, 2, 4, 5)} <= set(whole_texts)
-    assert len(failed) == 1 or (at == 3 and not failed)  # the flags hold a bit that means nothing
+    assert len(failed) == 1 or (at == 3 and not failed)  # one bit of the flags has no effect
     assert len(contents) == 5
 
 

@@ -146,7 +146,7 @@ def test_merging_is_associative_and_the_last_layer_wins(one: Any, two: Any, thre
 @given(st.dictionaries(st.sampled_from([*sorted(OLLAMA_OPTIONS), "think", "x"]), st.integers()))
 @settings(deadline=None)
 def test_each_request_field_reaches_ollama(request: dict[str, int]) -> None:
-    """Each goes either to `options` or beside them."""
+    """Each field is either in `options` or in the body beside them."""
     options, body = split_for_ollama(request)
     assert {**options, **body} == request
     assert set(options) <= OLLAMA_OPTIONS

@@ -162,7 +162,7 @@ def test_impossible_window_arguments_are_refused() -> None:
 @pytest.mark.parametrize("overlap", [0, 200, 800, 20_000])
 @pytest.mark.parametrize("piece", ["Nothing was paid. ", "港" * 9 + " ", "x"])
 def test_dividing_again_and_again_ends(piece: str, overlap: int) -> None:
-    """Also with an overlap that is longer than a half: each half is at most seven eighths of its window."""
+    """This holds even for an overlap longer than a half: each half is at most seven eighths of its window."""
     text = (piece * 2000)[:20_000]
     window = Span(0, len(text))
     for _ in range(60):

@@ -52,7 +52,7 @@ def take(folder: Path, shard: Shard = WHOLE, *, lock_wait_s: float = 0) -> Lock:
 
 
 @pytest.mark.parametrize(
-    ("held", "wanted"),
+    ("holder_shard", "other_shard"),
     [
         (WHOLE, WHOLE),
         (WHOLE, Shard(0, 2)),
@@ -62,10 +62,10 @@ def take(folder: Path, shard: Shard = WHOLE, *, lock_wait_s: float = 0) -> Lock:
         (Shard(0, 1), WHOLE),
     ],
 )
-def test_conflicting_shards_exclude_each_other(tmp_path: Path, held: Shard, wanted: Shard) -> None:
+def test_conflicting_shards_exclude_each_other(tmp_path: Path, holder_shard: Shard, other_shard: Shard) -> None:
     """The whole excludes all, another count excludes, a shard excludes itself; the error names the holder."""
-    with holder(tmp_path, held) as child, pytest.raises(TryLaterError) as caught:
-        take(tmp_path, wanted)
+    with holder(tmp_path, holder_shard) as child, pytest.raises(TryLaterError) as caught:
+        take(tmp_path, other_shard)
     message = str(caught.value)
     assert f"pid {child.pid}" in message
     assert "holder-run" in message

@@ -188,13 +188,14 @@ def test_kill_while_errors_are_rewritten_loses_none(config: OutputConfig) -> Non
 
 
 @pytest.mark.parametrize(
-    ("held", "wanted"), [(WHOLE, WHOLE), (WHOLE, Shard(0, 2)), (Shard(0, 2), WHOLE), (Shard(0, 2), Shard(1, 3))]
+    ("holder_shard", "other_shard"),
+    [(WHOLE, WHOLE), (WHOLE, Shard(0, 2)), (Shard(0, 2), WHOLE), (Shard(0, 2), Shard(1, 3))],
 )
-def test_conflicting_shards_exclude_each_other(config: OutputConfig, held: Shard, wanted: Shard) -> None:
+def test_conflicting_shards_exclude_each_other(config: OutputConfig, holder_shard: Shard, other_shard: Shard) -> None:
     """The second run gets an error that names the holder of the output, and can open it when the first has ended."""
-    with opened(config, shard=held), pytest.raises(TryLaterError, match=r"another run holds.*run_id r"):
-        opened(config, shard=wanted)
-    opened(config, shard=wanted).close()
+    with opened(config, shard=holder_shard), pytest.raises(TryLaterError, match=r"another run holds.*run_id r"):
+        opened(config, shard=other_shard)
+    opened(config, shard=other_shard).close()
 
 
 def test_shards_of_one_count_run_side_by_side(config: OutputConfig) -> None:

@@ -116,7 +116,7 @@ def test_counts_reconcile_only_if_they_add_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "exit_code", "wanted"),
+    ("given", "exit_code", "expected"),
     [
         (counts(done=1), 0, "FINISHED"),
         (counts(done=1, failed=1), 0, "FINISHED WITH FAILURES"),
@@ -126,9 +126,9 @@ def test_counts_reconcile_only_if_they_add_up() -> None:
         (counts(left=1), 143, "INTERRUPTED"),
     ],
 )
-def test_headline_follows_counts_and_exit_code(given: Counts, exit_code: int, wanted: str) -> None:
+def test_headline_follows_counts_and_exit_code(given: Counts, exit_code: int, expected: str) -> None:
     """Each combination has its own verdict."""
-    assert headline(given, exit_code) == wanted
+    assert headline(given, exit_code) == expected
 
 
 def test_stats_count_outcomes_by_kind() -> None:

@@ -45,7 +45,7 @@ def test_kill_9_loses_no_acknowledged_judgement(tmp_path: Path) -> None:
             assert writer.stdout is not None
             answered[name] = len(writer.stdout.read().split("\n")) - 1
             writer.wait()
-        append_lines(path, [{"id": f"after-{round}"}])  # it mends what a killed one has begun
+        append_lines(path, [{"id": f"after-{round}"}])  # this repairs the line that a killed writer had begun
         result = {line["id"] for line in gold_lines(path)}
         for name, count in answered.items():
             assert {f"{name}-{number}" for number in range(count)} <= result

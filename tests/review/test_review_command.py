@@ -104,7 +104,7 @@ def test_invalid_review_usage_is_exit_2(reviewed: Place, arguments: list[str], m
 
 
 def test_review_of_a_fully_judged_sample_says_so(reviewed: Place) -> None:
-    """It is started again after the last document."""
+    """The review is restarted after its last document."""
     lines = [json.loads(line) for line in (reviewed.folder / "out" / "results.jsonl").read_text().splitlines()]
     lines += [json.loads(line) for line in (reviewed.folder / "out" / "errors.jsonl").read_text().splitlines()]
     write(reviewed.folder / "gold.jsonl", [{"id": r["id"], "sha256": r["sha256"], "gold": {"score": 1}} for r in lines])

@@ -208,7 +208,7 @@ def test_held_model_message_is_complete_at_any_width(width: int, count: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("expires", "wanted"),
+    ("expires", "expected"),
     [
         (None, "context is 2048, need 8192: set ollama.num_ctx"),
         (datetime(2026, 11, 29, 0, 5, tzinfo=timezone.utc), "until 11-29 00:05 UTC"),
@@ -218,10 +218,10 @@ def test_held_model_message_is_complete_at_any_width(width: int, count: int) -> 
         ),
     ],
 )
-def test_held_model_short_form_names_the_expiry(expires: datetime | None, wanted: str) -> None:
+def test_held_model_short_form_names_the_expiry(expires: datetime | None, expected: str) -> None:
     """It names the day unless it is today, and distinguishes an unknown expiry from a keep_alive of -1."""
     now = datetime(2026, 11, 28, 23, 50, tzinfo=timezone.utc)
-    assert wanted in LoadConflict("llama3.1", 2048, 8192, "ollama.num_ctx", expires).short(now)
+    assert expected in LoadConflict("llama3.1", 2048, 8192, "ollama.num_ctx", expires).short(now)
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 40, 80])

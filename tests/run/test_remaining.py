@@ -40,7 +40,7 @@ def code_of(*, end: StopReason | None = None, remains: RemainingFailures | None 
 
 
 @pytest.mark.parametrize(
-    ("done", "failed", "wanted"),
+    ("done", "failed", "code"),
     [
         (38, 2, EXIT_OK),
         (37, 3, EXIT_FAILURES),
@@ -50,15 +50,15 @@ def code_of(*, end: StopReason | None = None, remains: RemainingFailures | None 
         (0, 0, EXIT_OK),
     ],
 )
-def test_error_rate_of_this_run_decides_the_exit_code(done: int, failed: int, wanted: int) -> None:
+def test_error_rate_of_this_run_decides_the_exit_code(done: int, failed: int, code: int) -> None:
     """It is exit 1 above the rate with 20 tried, or if all tried failed; skipped documents do not dilute the rate."""
-    assert code_of(done=done, failed=failed, skipped=1000) == wanted
+    assert code_of(done=done, failed=failed, skipped=1000) == code
 
 
-@pytest.mark.parametrize(("failed", "wanted"), [(5, EXIT_OK), (6, EXIT_FAILURES)])
-def test_remaining_failures_decide_the_exit_code(failed: int, wanted: int) -> None:
+@pytest.mark.parametrize(("failed", "code"), [(5, EXIT_OK), (6, EXIT_FAILURES)])
+def test_remaining_failures_decide_the_exit_code(failed: int, code: int) -> None:
     """Their share of the input counts even if none was tried; accepted failures do not count."""
-    assert code_of(skipped=100, remains=remaining(failed, documents=100)) == wanted
+    assert code_of(skipped=100, remains=remaining(failed, documents=100)) == code
     assert code_of(skipped=100, remains=remaining(failed, documents=100, accepted=True)) == EXIT_OK
 
 

@@ -144,15 +144,15 @@ def test_pod_deleted_during_start_up_ends_at_once(trial: Trial, keyed: FakeLLM) 
     """PID 1 gets the SIGTERM at any time; the deletion counts as one failure, and the pod is replaced."""
     trial = replace(trial, shards=1, parallelism=1)
     ids = trial.archive(4)
-    delays, exit_times = [0.0, 0.1, 0.3, 0.6], dict[str, float]()
+    delays, noticed_at = [0.0, 0.1, 0.3, 0.6], dict[str, float]()
     answers_in_s, keyed.latency_s = keyed.latency_s, 30.0  # a fast machine finishes no pod before its deletion
 
     def delete(running: Sequence[Pod]) -> None:
         for pod in running:
-            begun = exit_times.setdefault(pod.name, time.monotonic())
-            if len(exit_times) > len(delays):
+            begun = noticed_at.setdefault(pod.name, time.monotonic())
+            if len(noticed_at) > len(delays):
                 keyed.latency_s = answers_in_s
-            if len(exit_times) <= len(delays) and time.monotonic() - begun >= delays[len(exit_times) - 1]:
+            if len(noticed_at) <= len(delays) and time.monotonic() - begun >= delays[len(noticed_at) - 1]:
                 pod.terminate(20.0)
 
     begun = time.monotonic()

@@ -97,15 +97,17 @@ def test_only_faulty_files_fail(lengths: list[tuple[float, float]], reads: list[
     assert source.read(lambda: store.read("a.txt"), store.opener("a.txt"), key="a.txt") == b"bytes"
 
 
-@pytest.mark.parametrize("gone", [FileNotFoundError(errno.ENOENT, "No such file"), OSError(errno.EACCES, "denied")])
-def test_not_found_of_another_file_proves_a_working_store(gone: OSError) -> None:
+@pytest.mark.parametrize(
+    "not_found", [FileNotFoundError(errno.ENOENT, "No such file"), OSError(errno.EACCES, "denied")]
+)
+def test_not_found_of_another_file_proves_a_working_store(not_found: OSError) -> None:
     """The file needed as a proof was removed meanwhile, and the store reports that."""
     clock = Clock()
     store = Store(clock, [], own="a.txt")
     source = source_of(store)
 
     def opener() -> BinaryIO:
-        raise gone
+        raise not_found
 
     source.succeeded("removed.txt", opener)
     with pytest.raises(OwnTroubleError):
