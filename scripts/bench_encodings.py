@@ -65,15 +65,15 @@ Decoder = Callable[[bytes], str | None]
 
 def sentences(language: str, *, root: Path) -> list[str]:
     """Return the distinct sentences of a language, without the places for names and numbers."""
-    found: dict[str, None] = {}
+    distinct: dict[str, None] = {}
     for path in sorted(root.rglob(f"locale/{language}/LC_MESSAGES/django.mo")):
         with path.open("rb") as file:
             catalog = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
         for key, value in sorted(catalog.items(), key=str):
             text = " ".join(_PLACEHOLDER.sub("", value).split())
             if key and text and text != (key[0] if isinstance(key, tuple) else key):
-                found[text] = None
-    return list(found)
+                distinct[text] = None
+    return list(distinct)
 
 
 def samples(texts: list[str], encoding: str, *, size: int, count: int, seed: str) -> Iterator[tuple[str, bytes]]:

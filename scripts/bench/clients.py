@@ -43,13 +43,13 @@ class Work:
 
     def body(self, number: int) -> bytes:
         """Return the request's body for one document."""
-        asked: dict[str, Any] = {"model": MODEL, "messages": self.messages(number), "stream": False}
+        request: dict[str, Any] = {"model": MODEL, "messages": self.messages(number), "stream": False}
         if self.dialect == "vllm":
             shape = {"name": "extraction", "schema": SCHEMA, "strict": True}
-            asked |= {"max_tokens": 1024, "response_format": {"type": "json_schema", "json_schema": shape}}
+            request |= {"max_tokens": 1024, "response_format": {"type": "json_schema", "json_schema": shape}}
         else:
-            asked |= {"format": SCHEMA, "options": {"num_ctx": 8192, "num_predict": 1024}}
-        return json.dumps(asked).encode()
+            request |= {"format": SCHEMA, "options": {"num_ctx": 8192, "num_predict": 1024}}
+        return json.dumps(request).encode()
 
     def content(self, reply: bytes) -> Any:
         """Return the object in an answer."""
@@ -81,11 +81,11 @@ def plain_requests(work: Work) -> None:
     session = requests.Session()
     session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=work.threads))
 
-    def one(number: int) -> None:
+    def send_document(number: int) -> None:
         headers = {"Content-Type": "application/json"}
         work.content(session.post(work.url + work.path, data=work.body(number), headers=headers, timeout=60).content)
 
-    work.in_threads(one)
+    work.in_threads(send_document)
 
 
 def tuned_requests(work: Work) -> None:
@@ -95,7 +95,7 @@ def tuned_requests(work: Work) -> None:
     adapter = requests.adapters.HTTPAdapter(pool_maxsize=work.threads)
     local = threading.local()
 
-    def one(number: int) -> None:
+    def send_document(number: int) -> None:
         if not hasattr(local, "request"):
             headers = {"Content-Type": "application/json"}
             local.request = requests.Request("POST", work.url + work.path, headers=headers).prepare()
@@ -105,7 +105,7 @@ def tuned_requests(work: Work) -> None:
         work.content(response.raw.read())
         response.close()
 
-    work.in_threads(one)
+    work.in_threads(send_document)
 
 
 def urllib3_alone(work: Work) -> None:
@@ -114,11 +114,11 @@ def urllib3_alone(work: Work) -> None:
 
     pool = urllib3.connectionpool.connection_from_url(work.url, maxsize=work.threads)
 
-    def one(number: int) -> None:
+    def send_document(number: int) -> None:
         headers = {"Content-Type": "application/json"}
         work.content(pool.urlopen("POST", work.path, body=work.body(number), headers=headers, retries=False).data)
 
-    work.in_threads(one)
+    work.in_threads(send_document)
 
 
 def aiohttp_alone(work: Work) -> None:
@@ -150,14 +150,14 @@ def openai_sdk(work: Work) -> None:
     )
     shape: Any = {"type": "json_schema", "json_schema": {"name": "extraction", "schema": SCHEMA, "strict": True}}
 
-    def one(number: int) -> None:
+    def send_document(number: int) -> None:
         messages: Any = work.messages(number)
         response = client.chat.completions.create(
             model=MODEL, messages=messages, max_tokens=1024, response_format=shape
         )
         json.loads(response.choices[0].message.content or "")
 
-    work.in_threads(one)
+    work.in_threads(send_document)
 
 
 def litellm_async(work: Work) -> None:

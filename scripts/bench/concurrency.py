@@ -29,12 +29,12 @@ class Row:
 
     name: str
     shapes: tuple[Shape, ...]
-    tells: str = "nothing"
+    reports: str = "nothing"
     changes: tuple[tuple[float, int, Shape], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class AutoResult:
     """Share of the best throughput, seconds to 95 % of it, mean requests in flight, and the servers' capacity."""
 
     share: float
@@ -44,35 +44,35 @@ class Judged:
 
 
 @dataclass
-class Told:
+class ReportingServer:
     """One server, as the limit sees it."""
 
     endpoint: str
-    tells: str
+    reports: str
     timeout_s: float = 300.0
     share: int = 1
     now: Gauges | None = None
 
     def gauges(self) -> Gauges | None:
         """Return its current gauges."""
-        return self.now if self.tells == "gauges" else None
+        return self.now if self.reports == "gauges" else None
 
 
 @dataclass
-class Watched:
+class LimitOfModel:
     """The limit of a run, connected to the model."""
 
-    servers: list[Told]
+    servers: list[ReportingServer]
     limit: AdaptiveLimits = field(default_factory=lambda: AdaptiveLimits(ceiling=CEILING))
 
-    def told(self, answer: Answer, now: float) -> None:
+    def record(self, answer: Answer, now: float) -> None:
         """Report an answer to the adaptive limit, as the runner does."""
         server = self.servers[answer.server]
-        queue_s = answer.queue_s if server.tells == "queue" else None
+        queue_s = answer.queue_s if server.reports == "queue" else None
         model = ModelMetadata("model", "m", server.endpoint)
         self.limit.record([ExtractionAttempt(model, latency_s=answer.latency_s, queue_s=queue_s)], full=True, now=now)
 
-    def gauge(self, servers: Sequence[Server], now: float) -> None:
+    def read_gauges(self, servers: Sequence[Server], now: float) -> None:
         """Have the limit read the gauges, as the prober does."""
         for reported, server in zip(self.servers, servers, strict=True):
             reported.now = Gauges(float(len(server.heap)), float(len(server.queue)))
@@ -101,7 +101,7 @@ def preempting(number: int) -> Shape:
 
 ROWS = (
     *(Row(f"{number} slots, Ollama", (slots(number),), "queue") for number in (1, 2, 4, 16)),
-    *(Row(f"{number} slots, tells nothing", (slots(number),)) for number in (32, 64, 100, 200)),
+    *(Row(f"{number} slots, reports nothing", (slots(number),)) for number in (32, 64, 100, 200)),
     *(Row(f"batch of {number}, vLLM", (batching(number),), "gauges") for number in (16, 64, 128, 200)),
     *(Row(f"preempts at {number}", (preempting(number),)) for number in (64, 128)),
     Row("saturates, no slots", (Shape(1000, half=30),)),
@@ -125,7 +125,7 @@ def last_shapes(row: Row) -> tuple[Shape, ...]:
 def fixed_rate(shapes: tuple[Shape, ...], number: int) -> float:
     """Return answers per second with this many requests at each server."""
     seconds = 40.0
-    samples = simulate(shapes, limits=lambda: [number] * len(shapes), told=lambda *_: None, until=seconds, seed=2)
+    samples = simulate(shapes, limits=lambda: [number] * len(shapes), on_answer=lambda *_: None, until=seconds, seed=2)
     return sum(1 for sample in samples if sample.at > seconds / 4) / (seconds * 3 / 4)
 
 
@@ -138,19 +138,19 @@ def best_of(shape: Shape) -> tuple[float, int]:
     return best, min(number for number, rate in rates.items() if rate >= 0.99 * best)
 
 
-def judged(row: Row, *, seconds: float) -> Judged:
+def result_of_auto(row: Row, *, seconds: float) -> AutoResult:
     """Return the result of auto within `seconds` of the start or of the last change, without the first 30."""
-    servers = [Told(f"http://{number}", row.tells) for number in range(len(row.shapes))]
-    watched = Watched(servers)
-    watched.limit.set_servers(servers)
+    servers = [ReportingServer(f"http://{number}", row.reports) for number in range(len(row.shapes))]
+    trial = LimitOfModel(servers)
+    trial.limit.set_servers(servers)
     start = max((at for at, _, _ in row.changes), default=0.0)
     samples = simulate(
         row.shapes,
-        limits=watched.limits,
-        told=watched.told,
+        limits=trial.limits,
+        on_answer=trial.record,
         until=start + seconds,
         changes=row.changes,
-        gauge=watched.gauge,
+        on_gauge=trial.read_gauges,
     )
     rates = [best_of(shape) for shape in last_shapes(row)]
     best = sum(rate for rate, _ in rates)
@@ -158,7 +158,9 @@ def judged(row: Row, *, seconds: float) -> Judged:
     settled = [sample for sample in samples if sample.at > start + SETTLED_S]
     present = sum(sum(sample.present) for sample in settled) / max(1, len(settled))
     share = len(settled) / (seconds - SETTLED_S) / best
-    return Judged(share, _reached(samples, start=start, until=start + seconds, rate=0.95 * best), present, float(room))
+    return AutoResult(
+        share, _reached(samples, start=start, until=start + seconds, rate=0.95 * best), present, float(room)
+    )
 
 
 def _reached(
@@ -173,16 +175,16 @@ def _reached(
 
 def line(row: Row, *, seconds: float) -> list[object]:
     """Return a row of the table."""
-    judgement = judged(row, seconds=seconds)
+    result = result_of_auto(row, seconds=seconds)
     shapes = last_shapes(row)
     best = sum(best_of(shape)[0] for shape in shapes)
-    reached = "never" if judgement.reached_s is None else f"{judgement.reached_s:.0f} s"
+    reached = "never" if result.reached_s is None else f"{result.reached_s:.0f} s"
     fixed_shares = [f"{fixed_rate(shapes, max(1, number // len(shapes))) / best:.0%}" for number in FIXED]
     return [
         row.name,
-        f"{judgement.share:.0%}",
+        f"{result.share:.0%}",
         reached,
-        f"{judgement.present:.0f} of {judgement.room:.0f}",
+        f"{result.present:.0f} of {result.room:.0f}",
         *fixed_shares,
     ]
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-Told = Callable[["Answer", float], None]
+OnAnswer = Callable[["Answer", float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,11 @@ def simulate(
     shapes: Sequence[Shape],
     *,
     limits: Callable[[], Sequence[int]],
-    told: Told,
+    on_answer: OnAnswer,
     until: float,
     changes: Sequence[tuple[float, int, Shape]] = (),
     every_s: float = 1.0,
-    gauge: Callable[[Sequence[Server], float], None] | None = None,
+    on_gauge: Callable[[Sequence[Server], float], None] | None = None,
     seed: int = 1,
 ) -> list[Sample]:
     """Return all answers up to `until` seconds, with endless documents and at most `limits` requests per server."""
@@ -134,10 +134,10 @@ def simulate(
             servers[at].change(shape, now)
         elif event == gauges_at:
             gauges_at += every_s
-            if gauge is not None:
-                gauge(servers, now)
+            if on_gauge is not None:
+                on_gauge(servers, now)
         else:
             latency_s, queue_s = servers[which].end(now)
             samples.append(Sample(now, which, tuple(server.present for server in servers)))
-            told(Answer(which, latency_s, queue_s), now)
+            on_answer(Answer(which, latency_s, queue_s), now)
     return samples

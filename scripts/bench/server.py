@@ -119,11 +119,11 @@ class Stub:
     def stats(self, *, reset: bool) -> bytes:
         """Return the counts since the last reset, and the CPU seconds of this process."""
         names = ("first", "last", "answered")
-        told = {name: getattr(self, name) for name in names} | {"cpu_s": time.process_time()}
+        counts = {name: getattr(self, name) for name in names} | {"cpu_s": time.process_time()}
         if reset:
             self.first = self.last = 0.0
             self.answered = 0
-        return page(told)
+        return page(counts)
 
 
 class Connection(asyncio.Protocol):

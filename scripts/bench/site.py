@@ -142,8 +142,8 @@ def measured(command: Sequence[str], folder: Path) -> Cost:
         )
         _, status, usage = os.wait4(child.pid, 0)
     if status:
-        told = (folder / "child.log").read_text(encoding="utf-8")[-2000:]
-        raise RuntimeError(f"{' '.join(command)}: ended with {os.waitstatus_to_exitcode(status)}\n{told}")
+        log_end = (folder / "child.log").read_text(encoding="utf-8")[-2000:]
+        raise RuntimeError(f"{' '.join(command)}: ended with {os.waitstatus_to_exitcode(status)}\n{log_end}")
     return Cost(usage.ru_utime + usage.ru_stime, peak_mb_of(usage))
 
 

@@ -40,9 +40,11 @@ def _site(folder: Path, count: int, stub: Stub) -> Path:
     return folder
 
 
-def _ratio(many: Path, few: Path) -> float:
-    own_s = _own_s(many / "inbox", FILES)
-    more_s = measured((*COMMAND, "run", "--quiet"), many).cpu_s - measured((*COMMAND, "run", "--quiet"), few).cpu_s
+def _ratio(long_run: Path, short_run: Path) -> float:
+    own_s = _own_s(long_run / "inbox", FILES)
+    more_s = (
+        measured((*COMMAND, "run", "--quiet"), long_run).cpu_s - measured((*COMMAND, "run", "--quiet"), short_run).cpu_s
+    )
     return more_s / (FILES - FEW) / own_s
 
 

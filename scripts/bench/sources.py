@@ -48,7 +48,7 @@ _WORDS = "The central bank left its rate where it was, and the shares of the len
 
 
 def texts(count: int) -> Iterator[tuple[str, bytes]]:
-    """Names and texts of about a kilobyte, in folders of a thousand; each with a part that no packer makes smaller."""
+    """Yield names and texts of about a kilobyte, in folders of a thousand; each text has an incompressible part."""
     digests = (sha256(b"%d" % n).hexdigest() for n in range(count))
     return ((f"{n // 1000:04}/{n:07}.txt", f"{n} {_WORDS} {digest}".encode()) for n, digest in enumerate(digests))
 
@@ -187,16 +187,16 @@ def measure(uri: str) -> None:
 
 
 def measured(uri: str, count: int) -> tuple[float, float]:
-    """Documents per second and peak memory in MB, of a process of its own."""
+    """Return documents per second and peak memory in MB, measured in a process of its own."""
     command = [sys.executable, str(SCRIPTS), "sources", "--measure", uri]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    if found["count"] != count:
-        raise SystemExit(f"{uri}: got {found['count']} documents, need {count}")
-    return count / found["seconds"], found["peak_mb"]
+    measurement = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    if measurement["count"] != count:
+        raise SystemExit(f"{uri}: got {measurement['count']} documents, need {count}")
+    return count / measurement["seconds"], measurement["peak_mb"]
 
 
 def main() -> None:
-    """Make each input, measures it, and prints the table."""
+    """Make each input, measure it, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help=f"{SHORT:,} documents are many")
     parser.add_argument("--documents", type=int, help=f"how many are many (default {LARGE:,})")

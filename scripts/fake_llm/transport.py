@@ -20,7 +20,7 @@ BACKLOG = 1024
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
-class Gone(ConnectionError):
+class DisconnectedError(ConnectionError):
     """The client disconnected, or the server was stopped."""
 
 
@@ -81,7 +81,7 @@ class Peer:
             return None
         try:
             head = self._until(b"\r\n\r\n")
-        except Gone:
+        except DisconnectedError:
             return None
         first, *lines = head.decode("latin-1").split("\r\n")
         method, target, _ = first.split(" ", 2)
@@ -106,14 +106,14 @@ class Peer:
         self.send(last + b"".join(parts_of(reply)) * (reply.copies - 1))
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are; raise Gone if the client has disconnected."""
+        """Send bytes as they are; raise DisconnectedError if the client has disconnected."""
         try:
             self._sock.sendall(data)
         except OSError as error:
-            raise Gone(str(error)) from error
+            raise DisconnectedError(str(error)) from error
 
     def pause(self, seconds: float | None) -> None:
-        """Wait (None: for ever); raise Gone as soon as the client closes or the server stops."""
+        """Wait (None: for ever); raise DisconnectedError as soon as the client closes or the server stops."""
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             left_s = None if until is None else max(0.0, until - time.monotonic())
@@ -125,10 +125,10 @@ class Peer:
         """End the connection with a RST."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._sock.close()
-        raise Gone("reset")
+        raise DisconnectedError("reset")
 
     def cut(self) -> None:
-        """End the connection from any thread; a thread that waits on it gets Gone."""
+        """End the connection from any thread; a thread that waits on it gets DisconnectedError."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -146,9 +146,9 @@ class Peer:
         try:
             data = self._sock.recv(262144)
         except OSError as error:
-            raise Gone(str(error)) from error
+            raise DisconnectedError(str(error)) from error
         if not data:
-            raise Gone("closed by the client")
+            raise DisconnectedError("closed by the client")
         self._buffer += data
 
     def _until(self, mark: bytes) -> bytes:
@@ -255,7 +255,7 @@ class Listener:
                 self._handler(request, peer)
                 if request.headers.get("connection", "").lower() == "close":
                     break
-        except (Gone, ValueError):
+        except (DisconnectedError, ValueError):
             pass
         finally:
             peer.close()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from bench.concurrency import ROWS, Row, judged
+from bench.concurrency import ROWS, Row, result_of_auto
 from raw_server import answering_together
 
 from pipeline import load_config
@@ -28,11 +28,11 @@ class Fake:
     endpoint: str = "http://a"
     timeout_s: float = 300.0
     share: int = 1
-    told: list[Gauges] = field(default_factory=list)
+    reported: list[Gauges] = field(default_factory=list)
 
     def gauges(self) -> Gauges | None:
         """Return the next gauges, or None when there are no more."""
-        return self.told.pop(0) if self.told else None
+        return self.reported.pop(0) if self.reported else None
 
 
 def attempt(
@@ -51,21 +51,21 @@ def auto(*servers: Fake, ceiling: int = 256, most: int = 4096) -> AdaptiveLimits
 
 
 def run(
-    limit: AdaptiveLimits, seconds: float, *, slots: int, start: float = 0.0, latency_s: float = 1.0, **told: float
+    limit: AdaptiveLimits, seconds: float, *, slots: int, start: float = 0.0, latency_s: float = 1.0, **report: float
 ) -> float:
     """Simulate a server with so many slots for some seconds; return the time at the end."""
     now = start
     while now < start + seconds:
         now += latency_s / min(limit.value, slots)
         taken_s = latency_s * max(1.0, limit.value / slots)
-        limit.record([attempt(latency_s=taken_s, **told)], full=True, now=now)
+        limit.record([attempt(latency_s=taken_s, **report)], full=True, now=now)
     return now
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_auto_limit_reaches_95_percent_of_the_best_throughput(row: Row) -> None:
     """This is measured after 30 s on each server model, with a queue of at most a fifth of the slots."""
-    result = judged(row, seconds=90.0)
+    result = result_of_auto(row, seconds=90.0)
     assert result.share >= 0.95
     assert result.present <= max(1.2 * result.room, result.room + 1.0)
 
@@ -154,7 +154,7 @@ def test_limit_shrinks_when_ollama_reports_queueing() -> None:
 
 def test_limit_shrinks_when_vllm_reports_waiting_requests() -> None:
     """Its gauges report that half of the requests are waiting."""
-    server = Fake(told=[Gauges(2.0, 2.0)] * 100)
+    server = Fake(reported=[Gauges(2.0, 2.0)] * 100)
     limit = auto(server)
     for number in range(20):
         limit.read_gauges([server], now=float(number))
@@ -165,11 +165,11 @@ def test_limit_shrinks_when_vllm_reports_waiting_requests() -> None:
 
 def test_gauges_are_read_at_most_once_a_second() -> None:
     """A prober that polls more often does not cause more reads."""
-    server = Fake(told=[Gauges(1.0, 0.0)] * 100)
+    server = Fake(reported=[Gauges(1.0, 0.0)] * 100)
     limit = auto(server)
     for number in range(101):
         limit.read_gauges([server], now=number / 8)
-    assert len(server.told) == 100 - 13
+    assert len(server.reported) == 100 - 13
 
 
 def test_limit_shrinks_when_latency_nears_the_timeout() -> None:
@@ -225,8 +225,8 @@ def test_refused_documents_do_not_raise_the_limit(reason: str) -> None:
 def test_fixed_concurrency_never_changes() -> None:
     """`runner.concurrency: 7` stays 7, whatever the servers report."""
     limit = FixedLimit(7)
-    servers: Sequence[Fake] = [Fake(told=[Gauges(1.0, 9.0)])]
+    servers: Sequence[Fake] = [Fake(reported=[Gauges(1.0, 9.0)])]
     limit.record([attempt(reason="overloaded")], full=True, now=1.0)
     limit.read_gauges(servers, now=1.0)
     limit.set_servers(servers)
-    assert (limit.value, limit.reason, len(servers[0].told)) == (7, "set", 1)
+    assert (limit.value, limit.reason, len(servers[0].reported)) == (7, "set", 1)
