@@ -178,8 +178,10 @@ def fake_rows(sizes: Sequence[int], count: int) -> Iterator[list[str]]:
     """Yield the rows of a perfect reader with a context of 8,192 tokens."""
     with FakeLLM(("planted",), CONTEXT, planted=True, keep_requests=False) as server:
         for chars in sizes:
+            payments = max(1, chars // 1500)
+            repeats = [number for number in (1, 2, 5) if number < payments]
             documents = {
-                f"{seed}.txt": planted(seed=seed, payments=chars // 1500, chars=chars, repeats=[1, 2, 5])
+                f"{seed}.txt": planted(seed=seed, payments=payments, chars=chars, repeats=repeats)
                 for seed in range(count)
             }
             for way, overflow in WAYS.items():
@@ -194,7 +196,7 @@ def model_rows(sizes: Sequence[int], count: int) -> Iterator[list[str]]:
     with serving(context=MODEL_CONTEXT) as server:
         for chars in sizes:
             documents = {
-                f"{seed}.txt": planted(seed=seed, payments=chars // 600, chars=chars, kinds="prose")
+                f"{seed}.txt": planted(seed=seed, payments=max(1, chars // 600), chars=chars, kinds="prose")
                 for seed in range(count)
             }
             for way, overflow in WAYS.items():
