@@ -68,6 +68,7 @@ def forecast_of_sizes(
     exact = [_windows_of(query, room, sampled.document, count=count) for sampled in sample]
     if size is not None:
         measures = replace(measures, windows=_excess(sample, exact, size))
+    before_tokens = room.before_bytes * measures.tokens_per_byte / measures.text_per_byte
     forecast = Forecast()
     tokens = window_tokens = 0.0
     for own, windows in (
@@ -78,7 +79,7 @@ def forecast_of_sizes(
         if not windows or size is None:
             tokens += room.prompt_tokens + room.copies * own
             continue
-        window_tokens += windows * (room.prompt_tokens + room.copies * room.before_tokens)
+        window_tokens += windows * (room.prompt_tokens + room.copies * before_tokens)
         window_tokens += room.copies * (own + (windows - 1) * size.overlap_tokens)
     forecast.answered = min(answered, forecast.windows)
     return forecast, tokens + window_tokens * (1 - forecast.answered / max(forecast.windows, 1))
@@ -89,10 +90,11 @@ def _measured(split: SplitQuery, sample: Sequence[SampledDocument], *, count: Co
     stored = sum(sampled.size_bytes for sampled in sample)
     texts = [sampled.document.text for sampled in sample]
     ratios = [split.sizer.bytes_per_token(text, endpoint="", count=count) for text in texts]
-    if not stored:
+    text_bytes = sum(map(size_of, texts))
+    if not (stored and text_bytes):
         return _Measures(0.0, 1.0, USUAL_BYTES_PER_TOKEN)
     tokens = sum(sampled.tokens for sampled in sample)
-    return _Measures(tokens / stored, sum(map(size_of, texts)) / stored, harmonic_mean(ratios))
+    return _Measures(tokens / stored, text_bytes / stored, harmonic_mean(ratios))
 
 
 def _windows_of(query: VariantQuery, room: Room, document: Document, *, count: Count | None) -> int:
