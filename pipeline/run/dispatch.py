@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from pipeline.run.document.process import is_suspect
@@ -9,6 +10,9 @@ from pipeline.run.reader import Reader
 
 if TYPE_CHECKING:
     from pipeline.run.runner import Runner
+
+PAUSE_S = 0.003
+"""At 5,000 documents a second, 15 of them finish in a pause."""
 
 
 def send_entry(runner: Runner, feeder: Reader) -> bool:
@@ -23,6 +27,19 @@ def send_entry(runner: Runner, feeder: Reader) -> bool:
     return True
 
 
+def pause(runner: Runner) -> None:
+    """Pause while enough documents wait for workers: else each outcome would wake the main thread for itself."""
+    if runner.workforce.waiting > runner.ahead // 2 > 0:
+        time.sleep(PAUSE_S)
+
+
+def take_back(runner: Runner) -> None:
+    """Take back the documents that wait for a worker when the run ends: they are left for the next run."""
+    for task in runner.workforce.take_back():
+        runner.flight.remove(task.entry, task.plan)
+        runner.backlog.append(task.entry)
+
+
 def _has_room(runner: Runner) -> bool:
     long = runner.long
     if not runner.job.allows(runner.run_counts.tried + runner.flight.documents + long.documents):
@@ -33,4 +50,6 @@ def _has_room(runner: Runner) -> bool:
         return False
     if runner.job.output.is_full:
         return False
-    return runner.flight.has_room(runner.most_in_flight, other_requests=long.in_flight, others_bytes=long.size_bytes)
+    return runner.flight.has_room(
+        runner.most_in_flight + runner.ahead, other_requests=long.in_flight, others_bytes=long.size_bytes
+    )

@@ -6,6 +6,7 @@ It runs in a thread of its own, which runner.py starts. It reads no document.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -21,6 +22,8 @@ LOOK_AHEAD = 64
 LOOK_AHEAD_BYTES = 32 << 20
 """The memory of the waiting entries: lines and records contain their bytes, and each may have 10 MB."""
 WAIT_S = 0.5
+WAKE_BELOW = 32
+"""Entries on their way to workers, up to which each one wakes the main thread; further ones wait for its next turn."""
 
 
 class EntryChoice(Protocol):
@@ -61,6 +64,7 @@ class Reader:
     ) -> None:
         self.counts = ReaderCounts()
         self._entries = entries
+        self._arrived: deque[Entry] = deque()
         self._selection = selection
         self._events = events
         self._stop = stop
@@ -95,6 +99,11 @@ class Reader:
         if waiting <= self._room // 2 and waiting_bytes <= LOOK_AHEAD_BYTES // 2 and not self._wake.is_set():
             self._wake.set()
 
+    def arrivals(self) -> Iterator[Entry]:
+        """Yield the entries that were passed on since the last call; for the main thread."""
+        while self._arrived:
+            yield self._arrived.popleft()
+
     def close(self) -> None:
         """Stop counting and passing on entries."""
         with self._handover:
@@ -117,7 +126,9 @@ class Reader:
             if choice == "do":
                 self._passed_count += 1
                 self._passed_bytes += held_bytes(entry)
-                self._events.put(entry)
+                self._arrived.append(entry)
+                if self._passed_count - self._sent_count <= WAKE_BELOW:
+                    self._events.put(None)  # the main thread may wait for entries
         return True
 
     def _is_full(self) -> bool:

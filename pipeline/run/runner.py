@@ -24,7 +24,7 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.output.copies import Copied, Copies
 from pipeline.records import Entry, Failure, Left, Postponed, Result, Unchanged
-from pipeline.run.dispatch import send_entry
+from pipeline.run.dispatch import pause, send_entry, take_back
 from pipeline.run.display.run_counts import RunCounts, settle
 from pipeline.run.display.status import Pace, RunStatus, status_of
 from pipeline.run.document.process import Finished
@@ -66,7 +66,7 @@ class Runner:
         self.flight = Flight(max_bytes=job.config.max_in_flight_bytes)
         self._writer, self._outage_timer, self._pace = OutcomeWriter(self), OutageTimer(job.config), Pace(clock)
         self.ready, self.is_listing_complete, self._reading, self._stops_at_once = False, False, True, False
-        self._workforce = Workforce(job, start=self._start, report=self._events.put)
+        self.workforce = Workforce(job, start=self._start, report=self._events.put)
         self.long = LongDocuments(self, clock)
         self._was_full, self._refresh_now, self.end_wait = False, threading.Event(), EndWait(clock)
 
@@ -78,7 +78,12 @@ class Runner:
     @property
     def most_in_flight(self) -> int:
         """Return the number of requests that may be in flight now."""
-        return self._workforce.limited(self.job.limit.value)
+        return self.workforce.limited(self.job.limit.value)
+
+    @property
+    def ahead(self) -> int:
+        """Return how many documents may wait for a worker besides those in flight; none beside windows."""
+        return 0 if self.long.documents else self.workforce.ahead
 
     def interrupt(self, number: int) -> None:
         """End the run because of a signal, at once on the second signal; called by the signal handler."""
@@ -140,17 +145,18 @@ class Runner:
 
     def _handle_events(self, timeout_s: float) -> None:
         """Wait for the first event, handle all that are queued, and write their outcomes."""
+        pause(self)
         with suppress(Empty):
             event = self._events.get(timeout=timeout_s)
             while True:
                 self._handle(event)
                 event = self._events.get_nowait()
+        for entry in self._feeder.arrivals():
+            self._accept(entry)
         self._writer.write_waiting()
 
     def _handle(self, event: object) -> None:
-        if isinstance(event, Entry):
-            self._accept(event)
-        elif isinstance(event, DocumentOutcome):
+        if isinstance(event, DocumentOutcome):
             self.flight.remove(event.finished.entry, event.plan)
             self.close_unused(event.plan)
             self._handle_outcome(event.finished, event.plan)
@@ -222,7 +228,7 @@ class Runner:
     def _check_time(self) -> None:
         """End the run when its time is up, or when its providers have been unavailable for too long."""
         now = self._clock()
-        self._workforce.look(now)
+        self.workforce.look(now)
         self.job.limit.set_servers(self.plan.client.serving)
         if self.job.until is not None and now >= self.job.until:
             self.end_wait.limit(self.job.config.grace_s)
@@ -238,11 +244,11 @@ class Runner:
 
     def submit(self, task: Callable[[], object]) -> None:
         """Run a task in a thread of this process; its return value becomes an event."""
-        self.finish(end_of(partial(self._workforce.submit, task)))
+        self.finish(end_of(partial(self.workforce.submit, task)))
 
     def send(self, entry: Entry, *, alone: bool) -> None:
         """Send an entry to a worker process or to a thread of this process."""
-        self.finish(end_of(partial(self._workforce.send, entry, self.plan, alone=alone)))
+        self.finish(end_of(partial(self.workforce.send, entry, self.plan, alone=alone)))
 
     def _switch(self, plan: ExtractionPlan) -> None:
         """Use the new plan from the next document on; documents in flight keep theirs."""
@@ -259,11 +265,12 @@ class Runner:
         self._stop.set()
         if self.end is not None and self.in_flight:
             logger.info("stopping", extra={"in_flight": self.in_flight, "why": self.end.message})
+        take_back(self)
         while self.in_flight and not self._stops_at_once and (left_s := deadline - self._clock()) > 0:
             self._handle_events(min(TURN_S, left_s))
             self._sync()
             self.job.watcher.turn(self.status)
-        self._workforce.close()
+        self.workforce.close()
         for reader in (self._reader, self._feeder):
             reader.close()  # makes its counts final
         self._handle_events(0.0)

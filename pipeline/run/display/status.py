@@ -67,7 +67,7 @@ def status_of(runner: Runner, *, is_outage: bool) -> RunStatus:
     return RunStatus(
         counts,
         total=total_documents(counts, budget=job.budget, is_listing_complete=runner.is_listing_complete),
-        in_flight=runner.in_flight,
+        in_flight=runner.in_flight - min(runner.ahead, runner.workforce.waiting),
         limit=job.limit.value,
         limit_reason=job.limit.reason,
         waiting_for=wait_text and SECRETS.redact(wait_text),

@@ -15,23 +15,23 @@ class Workers:
 
     def __init__(self, start: Callable[[str], None]) -> None:
         self._start = start
-        self._count = 0
+        self.count = 0
         self._is_short = False
 
     def limited(self, limit: int) -> int:
         """Return how many documents may be in flight: `limit`, or fewer on a machine that cannot start more threads."""
-        return min(limit, self._count) if self._is_short else limit
+        return min(limit, self.count) if self._is_short else limit
 
     def ensure(self, in_flight: int) -> None:
         """Start one more worker if there are fewer than documents in flight; TryLaterError if there is none at all."""
-        if in_flight <= self._count or self._is_short:
+        if in_flight <= self.count or self._is_short:
             return
         try:
-            self._start(f"worker-{self._count + 1}")
+            self._start(f"worker-{self.count + 1}")
         except (RuntimeError, MemoryError) as cause:
             self._is_short = True
-            logger.warning("this machine starts no more than %d workers: %s", self._count, cause)
-            if not self._count:
+            logger.warning("this machine starts no more than %d workers: %s", self.count, cause)
+            if not self.count:
                 raise TryLaterError(f"no worker can be started: {cause}") from cause
         else:
-            self._count += 1
+            self.count += 1

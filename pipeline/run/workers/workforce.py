@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from pipeline.llm.extraction_request import AskResult, ExtractionRequest, SentRequest
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 
 Start = Callable[[Callable[[], object], str], object]
 
+FEWEST_WITH_AHEAD = 16
+"""The lowest limit with which documents wait for workers: below, a server is so slow that workers may wait instead."""
+MOST_AHEAD = 32
+"""More than finish during a pause of the main thread (dispatch.py), and few to take back at the end of a run."""
+
 
 class Workforce:
     """The threads and the worker processes of a run; `start` starts a thread. Its methods belong to the main thread."""
@@ -41,7 +47,8 @@ class Workforce:
         self._start = start
         self._job = job
         self._report = report
-        self._tasks: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._tasks: SimpleQueue[Callable[[], object] | Here] = SimpleQueue()
+        self._limit = 1
         self._here = 0
         self._lock = threading.Lock()
         self._workers = Workers(self._start_worker)
@@ -60,7 +67,37 @@ class Workforce:
 
     def limited(self, limit: int) -> int:
         """Return how many documents may be in flight: `limit`, or fewer on a machine that cannot start more threads."""
-        return self._workers.limited(limit)
+        self._limit = self._workers.limited(limit)
+        return self._limit
+
+    @property
+    def ahead(self) -> int:
+        """How many documents may wait for a worker, so that one that finishes begins its next document at once.
+
+        None while there are more workers than the limit allows: each of them would take one.
+        """
+        if self._pool is not None or self._limit < FEWEST_WITH_AHEAD or self._workers.count > self._limit:
+            return 0
+        return min(self._limit // 4, MOST_AHEAD)
+
+    @property
+    def waiting(self) -> int:
+        """The number of documents and tasks that no worker has begun."""
+        return self._tasks.qsize()
+
+    def take_back(self) -> list[Here]:
+        """Remove and return the documents that no worker has begun; those of worker processes are not taken back."""
+        tasks: list[Callable[[], object] | Here] = []
+        with suppress(Empty):
+            while self._pool is None:
+                tasks.append(self._tasks.get_nowait())
+        documents = [task for task in tasks if isinstance(task, Here)]
+        with self._lock:
+            self._here -= len(documents)
+        for task in tasks:
+            if not isinstance(task, Here):
+                self._tasks.put(task)
+        return documents
 
     def send(self, entry: Entry, plan: ExtractionPlan, *, alone: bool) -> None:
         """Send a document to a worker; TryLaterError when no process and no thread can be started for it.
@@ -85,22 +122,33 @@ class Workforce:
         self._tasks.put(task)
 
     def _do_here(self, task: Here) -> None:
+        with self._lock:
+            self._here += 1
+            if self._here <= self._limit or not self.ahead:
+                self._workers.ensure(self._here)
+        self._tasks.put(task)
+
+    def _outcome(self, task: Here) -> DocumentOutcome:
         client: ExtractionClient = task.plan.client
         client = client if task.sent is None else _AfterFirst(client, task.sent, task.digest)
         job = self._job
         done = partial(process, client=client, alone=task.alone, copies=job.copies, earlier=job.earlier)
-        self.submit(lambda: DocumentOutcome(done(task.entry, task.plan), task.plan))
+        return DocumentOutcome(done(task.entry, task.plan), task.plan)
 
     def _start_worker(self, name: str) -> None:
         self._start(self._work, name)
 
     def _work(self) -> None:
         while True:
-            event = self._tasks.get()()
+            task = self._tasks.get()
+            event = self._outcome(task) if isinstance(task, Here) else task()
             with self._lock:
                 self._here -= 1
             self._report(event)
-            del event  # a merged document is large, and this thread may wait for its next task to the end of the run
+            del (
+                event,
+                task,
+            )  # a merged document is large, and this thread may wait for its next task to the end of the run
 
 
 @dataclass(slots=True)
