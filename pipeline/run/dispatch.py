@@ -27,9 +27,14 @@ def send_entry(runner: Runner, feeder: Reader) -> bool:
     return True
 
 
+def ahead_of(runner: Runner) -> int:
+    """Return how many documents may wait for a worker besides those in flight; none beside windows."""
+    return 0 if runner.long.documents else runner.workforce.ahead
+
+
 def pause(runner: Runner) -> None:
     """Pause while enough documents wait for workers: else each outcome would wake the main thread for itself."""
-    if runner.workforce.waiting > runner.ahead // 2 > 0:
+    if runner.workforce.waiting > ahead_of(runner) // 2 > 0:
         time.sleep(PAUSE_S)
 
 
@@ -51,5 +56,5 @@ def _has_room(runner: Runner) -> bool:
     if runner.job.output.is_full:
         return False
     return runner.flight.has_room(
-        runner.most_in_flight + runner.ahead, other_requests=long.in_flight, others_bytes=long.size_bytes
+        runner.most_in_flight + ahead_of(runner), other_requests=long.in_flight, others_bytes=long.size_bytes
     )

@@ -80,11 +80,6 @@ class Runner:
         """Return the number of requests that may be in flight now."""
         return self.workforce.limited(self.job.limit.value)
 
-    @property
-    def ahead(self) -> int:
-        """Return how many documents may wait for a worker besides those in flight; none beside windows."""
-        return 0 if self.long.documents else self.workforce.ahead
-
     def interrupt(self, number: int) -> None:
         """End the run because of a signal, at once on the second signal; called by the signal handler."""
         self._stops_at_once = self.end is not None
@@ -131,7 +126,6 @@ class Runner:
         self._check_time()
         if dispatch:
             self._dispatch()
-            self._was_full = self.in_flight >= self.job.limit.value
         self._sync()
         if self._pace.is_due(busy=self.in_flight > 0):
             self.job.watcher.turn(self.status)
@@ -241,6 +235,7 @@ class Runner:
         send = partial(send_entry, self, self._feeder)
         while self.ready and self.end is None and self.plan.client.available and self.long.send_one(send):
             pass
+        self._was_full = self.in_flight >= self.job.limit.value
 
     def submit(self, task: Callable[[], object]) -> None:
         """Run a task in a thread of this process; its return value becomes an event."""
@@ -263,20 +258,20 @@ class Runner:
         """Let documents in flight finish within the grace period, then close all parts; see the module's docstring."""
         deadline = self._clock() + self.job.config.grace_s
         self._stop.set()
+        take_back(self)
         if self.end is not None and self.in_flight:
             logger.info("stopping", extra={"in_flight": self.in_flight, "why": self.end.message})
-        take_back(self)
         while self.in_flight and not self._stops_at_once and (left_s := deadline - self._clock()) > 0:
             self._handle_events(min(TURN_S, left_s))
             self._sync()
             self.job.watcher.turn(self.status)
         self.workforce.close()
-        for reader in (self._reader, self._feeder):
-            reader.close()  # makes its counts final
+        self._reader.close()  # makes its counts final
+        self._feeder.close()
         self._handle_events(0.0)
         self.end = settle(self.job.output, self.run_counts, end=self.end)
-        unfinished = self.flight.documents + self.long.documents + len(self.backlog)
-        self.run_counts.left += self.job.copies_waiting + unfinished
+        waiting = self.job.copies_waiting + len(self.backlog)
+        self.run_counts.left += waiting + self.flight.documents + self.long.documents
         self.plan.client.close()  # last, as the documents in flight use it
 
     def _start(self, body: Callable[[], object], name: str) -> None:

@@ -29,6 +29,7 @@ from pipeline.run.display.progress import Progress, make_progress
 from pipeline.run.ending.closing import RunClosing
 from pipeline.run.ending.graded_run import check_gold
 from pipeline.run.ending.report_of_shards import write_report_of_set
+from pipeline.run.garbage import rare_collections
 from pipeline.run.job import Job
 from pipeline.run.listing import Chunk, InputListing, open_chunk
 from pipeline.run.options import RunOptions
@@ -209,7 +210,8 @@ class _Session:
         code = EXIT_INTERNAL
         try:
             try:
-                self.runner.run()
+                with rare_collections():
+                    self.runner.run()
             finally:
                 progress.close()
                 display.placeholders.close()

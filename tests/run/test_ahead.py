@@ -70,7 +70,7 @@ def test_requests_stay_within_the_limit_and_none_begins_after_a_signal(place: Pl
     line_with(child, "stopping")
     gate.open()
     assert child.end().code == 143
-    sent = place.asked()
+    sent = place.sent_documents()
     assert sorted(place.done()) == sorted(sent)
     assert len(sent) == 8 + LIMIT
     counts = place.last_run()["counts"]

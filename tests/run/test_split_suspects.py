@@ -45,7 +45,7 @@ def test_parked_documents_are_read_again_however_many_wait() -> None:
         plan=None,
         in_flight=0,
         most_in_flight=2 * parked,
-        ahead=0,
+        workforce=SimpleNamespace(ahead=0),
         run_counts=SimpleNamespace(tried=0),
         job=SimpleNamespace(output=SimpleNamespace(is_full=False), allows=lambda _: True),
         send=lambda entry, *, alone: sent.append(entry.id),  # noqa: ARG005

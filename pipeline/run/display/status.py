@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.config.redaction import SECRETS
 from pipeline.llm.failover import Failover
 from pipeline.llm.overhead import Spent
+from pipeline.run.dispatch import ahead_of
 from pipeline.run.windows.long_counts import LongStatus
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def status_of(runner: Runner, *, is_outage: bool) -> RunStatus:
     return RunStatus(
         counts,
         total=total_documents(counts, budget=job.budget, is_listing_complete=runner.is_listing_complete),
-        in_flight=runner.in_flight - min(runner.ahead, runner.workforce.waiting),
+        in_flight=runner.in_flight - min(ahead_of(runner), runner.workforce.waiting),
         limit=job.limit.value,
         limit_reason=job.limit.reason,
         waiting_for=wait_text and SECRETS.redact(wait_text),

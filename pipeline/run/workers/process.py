@@ -25,6 +25,7 @@ from pipeline.llm.lending import ClientSettings, LentClients
 from pipeline.llm.overhead import Overhead
 from pipeline.llm.replica import Client
 from pipeline.logs import TALKATIVE, fields_of
+from pipeline.run.garbage import rare_collections
 from pipeline.run.machine import limit_arenas, raise_open_files
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.runner import start_thread
@@ -202,12 +203,13 @@ def main() -> None:
     raise_open_files()
     limit_arenas()
     worker: _WorkerProcess | None = None
-    while (message := unpack(messages)) is not None:
-        if worker is None:
-            assert isinstance(message, Settings)
-            _log_to(channel, message.level)
-            worker = _WorkerProcess(channel, message)
-            channel.send(Ready())
-        else:
-            worker.handle(message)
+    with rare_collections():
+        while (message := unpack(messages)) is not None:
+            if worker is None:
+                assert isinstance(message, Settings)
+                _log_to(channel, message.level)
+                worker = _WorkerProcess(channel, message)
+                channel.send(Ready())
+            else:
+                worker.handle(message)
     os._exit(0)
