@@ -141,7 +141,7 @@ def after_nights(folder: Path, server: FakeLLM, past: int) -> tuple[float, Count
         place.add("b.txt")
         tap.seen.clear()
         seconds = place.run()
-        # the lease is renewed every few seconds: its requests tell how slow this machine is
+        # the lease is renewed every few seconds: the number of its requests depends on the machine's speed
         return seconds, Counter(method for method, target in tap.seen if "lock" not in target)
 
 

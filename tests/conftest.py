@@ -28,11 +28,11 @@ from hypothesis import settings
 from s3_server import S3Server, s3_server
 from terminals import until_closed
 
-# some thousand commands start below, and each would compile the whole program again: four times the CPU of its start
+# thousands of commands start below; without bytecode each would compile the program: four times the CPU of a start
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# no test depends on the machine's speed, also where it has no settings of its own
+# no property depends on the machine's speed, even without settings of its own
 settings.register_profile("project", parent=settings.default, deadline=None)
 settings.load_profile("project")
 

@@ -146,8 +146,8 @@ def _orders(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]
 
 def _serve(control: socket.socket) -> bool:
     """Fork for each order; return True in a process that is to be the command, False at the end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt of the tests ends it by the end of `control`
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards are not waited for
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of `control` ends it after an interrupt of the tests
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the guards
     for order, ends in _orders(control):
         if os.fork():
             for end in ends:

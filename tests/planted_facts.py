@@ -139,7 +139,7 @@ def _sentence(rng: random.Random, document: Planted, fee_kinds: int) -> str:
     """Return a new payment, one that was stated before, or a fee; also, at times, a fee twice in a row."""
     if rng.random() < 0.4:
         kind = rng.randrange(fee_kinds)
-        # no payment names who bears a fee: the text of a row without quotes is all that tells how often it is there
+        # no payment names the payer of a fee, so that only the text of a row without quotes shows how often it occurs
         fee = {"payer": f"{_BEARERS[kind % len(_BEARERS)]} {kind:03}", "amount": 5.0 + kind}
         times = 2 if rng.random() < 0.2 else 1
         document.fees += [fee] * times

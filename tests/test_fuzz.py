@@ -43,7 +43,7 @@ fuzz = settings(
 @contextmanager
 def soon() -> Iterator[None]:
     """Fail if the block takes more than a second of CPU time."""
-    gc.disable()  # what collects here is hypothesis' own memory of 100,000 examples, for longer than a second
+    gc.disable()  # a collection would traverse hypothesis' records of 100,000 examples for more than a second
     try:
         begun = time.thread_time()
         yield

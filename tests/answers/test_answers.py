@@ -27,7 +27,7 @@ WORDS = st.text(max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORDS
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(WORDS, inner), max_leaves=8)
 OBJECTS = st.dictionaries(WORDS, VALUES)
-# texts that look like answers far more often than plain random ones do
+# texts that resemble answers far more often than plain random text
 PIECES = ["{", "}", "[", "]", '"', ":", ",", "\\", "\n", " ", "1", "1e999", "NaN", "a", "'", "\ud800", "\\ud800"]
 PIECES += ['"a"', "```", "```json\n", "<think>", "</think>", '{"a": 1}', "\x00", "true", "\ufeff"]
 TEXTS = st.text() | st.lists(st.sampled_from(PIECES)).map("".join)

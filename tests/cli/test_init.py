@@ -63,7 +63,7 @@ def test_files_of_a_new_project_match_their_schemas(project: Place) -> None:
     """They load, and each names a schema in the project that it fits."""
     app = load_config(project.folder / "config" / "default.yaml", environ={})
     assert (app.provider, app.agent) == ("vllm", "my_agent")
-    # a model that follows the schema passes, whatever it writes: none of its texts must be a quote
+    # a model that follows the schema passes with any text: no field of the sample requires a quote
     assert not load_agent("my_agent", agents_dir=project.folder / "agents").compiled.has_quotes
     for name in ("config/default.yaml", "agents/my_agent.yaml"):
         path = project.folder / name

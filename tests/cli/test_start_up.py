@@ -83,7 +83,7 @@ def test_interrupt_during_start_up_prints_no_traceback(tmp_path: Path, after_s: 
         stdout=subprocess.PIPE,
     ) as child:
         until(lambda: has_signal(child.pid, "SigCgt", signal.SIGTERM), pause_s=0.001)
-        time.sleep(after_s)  # the moment of the signal is what is tried
+        time.sleep(after_s)  # the moment of the signal is the subject of the test
         child.send_signal(signal.SIGINT)
         try:
             _, stderr = child.communicate(timeout=60)
@@ -96,7 +96,7 @@ def test_interrupt_during_start_up_prints_no_traceback(tmp_path: Path, after_s: 
 INTERRUPTED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from pipeline.cli import main  # the moments in which the program itself is imported have the test above
+from pipeline.cli import main  # the test above covers the import of the program itself
 left = [{at}]
 def interrupt(event, arguments):
     if event == "import" and left[0] >= 0:

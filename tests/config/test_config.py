@@ -471,7 +471,7 @@ def test_any_value_of_any_key_is_accepted_or_refused_by_name(key: str, value: ob
     try:
         assert isinstance(load_config(None, environ={}, overrides={key: value}), AppConfig)
     except ConfigError as error:
-        # one that does not go with another is named beside that one
+        # a value that contradicts another key is reported under that key
         assert key.rpartition(".")[2] in str(error)
 
 

@@ -90,7 +90,7 @@ def test_each_object_is_valid(values: Path, kube: str) -> None:
     assert len(manifests) >= 3
     for manifest in [*manifests, check_pod(values, kube=kube)]:
         if manifest["kind"] == "PodMonitor":
-            continue  # of the Prometheus Operator: a test of its own looks at it
+            continue  # an object of the Prometheus Operator, which has a test of its own
         kubernetes_validate.validate(manifest, kube, strict=True)
 
 
@@ -487,7 +487,7 @@ def test_network_policy_allows_dns_and_configured_targets() -> None:
     assert {port["port"] for port in dns["ports"]} == {53}
     assert servers["to"] == [{"ipBlock": {"cidr": "10.0.0.0/16"}}]
     assert [port["port"] for port in servers["ports"]] == [8000, 443]
-    (peer,) = models["to"]  # of both selectors in one peer, a pod must fit both
+    (peer,) = models["to"]  # a peer with both selectors selects the pods that match both
     assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "models"}}
     assert peer["podSelector"] == {"matchLabels": {"app": "vllm"}}
     assert [port["port"] for port in models["ports"]] == [8000]

@@ -89,7 +89,7 @@ def test_wide_sparse_table_is_read() -> None:
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.tar.gz"])
 def test_decompression_bomb_is_abandoned(name: str) -> None:
     """A stream that expands to hundreds of times its size is given up after the first 64 MB."""
-    bomb = gzip_of_zeros(1 << 28) if name != "a.tar.gz" else tar_of_empty_members(400_000)
+    bomb = gzip_of_zeros(1 << 28) if name != "a.tar.gz" else tar_of_empty_members(200_000)
     before = {"a.jsonl.gz": gzip.compress(b'{"text":"x"}\n'), "a.csv.gz": gzip.compress(b"text\nx\n")}.get(name, b"")
     started = time.process_time()
     documents = read(name, before + bomb)

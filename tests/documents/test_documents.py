@@ -576,7 +576,7 @@ def test_removed_file_of_lines_is_one_failed_document() -> None:
     assert reason(listing[0].read) == "document_unreadable"
 
 
-# what bytes mean
+# decoding
 
 
 def test_utf8_text_is_read_unchanged() -> None:

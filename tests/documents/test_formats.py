@@ -275,7 +275,7 @@ def test_binary_data_as_csv_is_one_failed_document(tmp_path: Path) -> None:
     assert read(records(tmp_path, bytes(range(256)) * 50)) == [("a.csv", "document_unreadable")]
 
 
-# what is not installed
+# missing libraries
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ def test_damage_to_one_record_costs_one_record(
     result = [text for _, text in read(path)]
     others = [text for at, text in enumerate(texts) if at != which]
     if shape == "array" and which == 0 and len(result) == 1:
-        return  # the first element says how the others begin
+        return  # the first element shows the form of the others
     assert len(result) >= len(texts)
     assert [text for text in result if text in others][: len(others)] == others
     assert any(text.startswith("!") for text in result) or len(result) == len(texts)

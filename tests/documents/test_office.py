@@ -530,7 +530,7 @@ def test_every_cell_appears_once_in_its_row_and_column(rows: list[list[Any]], st
     ]
 
 
-# what is no office file, or a hostile one
+# invalid and hostile files
 
 
 def test_old_and_encrypted_office_files_are_recognised() -> None:

@@ -30,7 +30,7 @@ pytestmark = [
 ]
 ENVIRON = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_memory_monitor_refresh_ms": "0",  # it kills tasks of a machine that other tests have filled
+    "RAY_memory_monitor_refresh_ms": "0",  # Ray kills tasks when other tests have filled the machine's memory
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20, "include_dashboard": False}
@@ -172,7 +172,7 @@ def test_killed_node_loses_and_duplicates_no_record(place: Place, nodes: Nodes) 
     nodes.add()
     ran = driver.end()
     assert ran.code == 0, ran.err
-    assert ran.out.startswith("FINISHED"), ran.out  # what Ray says about its nodes is in the log
+    assert ran.out.startswith("FINISHED"), ran.out  # Ray's messages about its nodes are in the log
     halves.check(in_flight)
 
 
@@ -193,7 +193,7 @@ def test_permanently_failing_chunk_does_not_stop_others(place: Place, nodes: Nod
     halves = Halves(place, lock_wait_s=0)
     other = place.start("run", "--chunk", "2")
     in_flight = halves.wait_until_busy(other, 1)
-    place.server.faults = None  # only what is in flight still waits
+    place.server.faults = None  # only the documents in flight still wait
     ran = start(place, nodes).end()
     assert ran.code == 3, ran.err
     own = [line for line in ran.err.splitlines() if line.startswith("{")]  # Ray writes lines of its own
@@ -228,7 +228,7 @@ def test_ctrl_c_lets_requests_in_flight_finish(place: Place, nodes: Nodes) -> No
 
 def test_driver_without_a_cluster_starts_its_own(place: Place, cluster: Nodes) -> None:
     """No process of Ray remains after it."""
-    assert cluster.address  # it must not be taken
+    assert cluster.address  # the run must not use it
     place.documents(6)
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         command = ("run", "--engine", "ray", "--address", "local", "--slots", "2")

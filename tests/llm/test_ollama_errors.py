@@ -30,7 +30,7 @@ CRASHED = (
 )
 UNMARSHAL = "json: cannot unmarshal string into Go struct field ChatRequest.messages of type []api.Message"
 
-# status, body → reason, what the message says
+# status, body → reason, part of the message
 ERRORS: list[tuple[int, bytes, str, str]] = [
     (400, error("missing request body"), "rejected", "missing request body"),
     (400, error("invalid character 'x' looking for beginning of value"), "rejected", "invalid character"),

@@ -31,7 +31,7 @@ CHATS = sorted(
 JSON = '{\n  "company'
 NESTED = "n_prompt_tokens 5309, n_ctx 2048"
 
-# exchange → error, reason, prompt tokens, how the text begins, what the message says
+# exchange → error, reason, prompt tokens, beginning of the text, part of the message
 TABLE: dict[str, tuple[str | None, str | None, int | None, str, str]] = {
     "chat_cold_schema": (None, None, 40, JSON, ""),
     "chat_warm_schema": (None, None, 40, JSON, ""),

@@ -102,7 +102,7 @@ def test_every_truncation_is_found(way: str, tokenizer: Tokenizer, keeps_room: b
     for number in range(240):
         words = int(10 ** rng.uniform(1.5, 3.6))
         case, lost = case_of(server, KINDS[number % len(KINDS)](rng, words), **SHAPES[shape])
-        if case.tokens is None or 0 < lost <= 8 * case.places:  # too few to tell from what halves cost
+        if case.tokens is None or 0 < lost <= 8 * case.places:  # too few to distinguish from the cost of the halves
             continue
         verified = verifier.verify(case)
         assert verified is not None

@@ -113,5 +113,5 @@ def test_replica_with_a_larger_share_gets_more_requests(server: FakeLLM) -> None
     provider = failover_of((server.url, server.url + "/other")).first
     small, large = provider.replicas
     small.share, large.share = 1, 4
-    replicas = [provider.take() for _ in range(10)]  # what nobody gives back
+    replicas = [provider.take() for _ in range(10)]  # replicas that are never released
     assert (replicas.count(small), replicas.count(large)) == (2, 8)

@@ -132,7 +132,7 @@ def test_request_with_a_partial_reply_is_not_resent(begun: bytes, resets: bool, 
     with RawServer(talk) as server:
         first, broken, last = replies_in_turn(server, 3, way=way)
         assert (first, last, server.accepts) == ("to 0", "to 2", 2)
-    # http.client, which reads for proxies, takes the end of the connection for that of a head: no JSON comes of that
+    # http.client, which reads for proxies, accepts the end of the connection as the end of the headers: no JSON follows
     assert broken == "connection_error" or (way == "proxied" and broken in ("", "bad_response"))
 
 
@@ -194,7 +194,7 @@ def test_reply_with_surplus_bytes_on_a_reused_connection_is_refused(way: str) ->
             answer = b"".join([*late, echo(request)])
             late[:] = (
                 [echo(request)] if request.body == b"1" else []
-            )  # before it is sent: another connection may be next
+            )  # set before the reply is sent, because the next request may come on another connection
             line.send(answer)
 
     with RawServer(talk) as server:
@@ -236,7 +236,7 @@ def test_bytes_on_an_idle_connection_close_it(secure: bool) -> None:
     context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
     answers, accepts = answers_around(reply(b"late"), tls=context if secure else None)
     assert answers == [b"to 0", b"to 1", b"to 2", b"to 3"]
-    assert accepts == 4  # no connection to this server is used twice any more
+    assert accepts == 4  # no connection to this server is reused from now on
 
 
 @pytest.mark.parametrize("tail", [reply(b"", 408, Connection="close"), b"\r\n"], ids=["408", "an empty line"])

@@ -138,7 +138,7 @@ def test_each_request_gets_its_own_answer(dialect: str, data: st.DataObject) -> 
         else:
             client = OllamaClient(OllamaConfig(base_url=server.url, model="m", timeout=60))
         questions = [f"question {number}" for number in range(QUESTIONS)]
-        # One failure for each play, and at most one each for what was left behind on the connections of the workers.
+        # One failure for each script, and at most one for the bytes that remain on each worker's connection.
         tries = len(script) + WORKERS + 1
         ends = list(threads.map(lambda question: ask_until_answered(client, question, tries=tries), questions))
         client.close()

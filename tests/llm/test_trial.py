@@ -70,7 +70,7 @@ def crash(message: str = "") -> Answer:
     return lambda body: refused(message, 500) if schema_of(body) else completion("ok")
 
 
-# what the server says → reason, what a person reads
+# the server's reply → reason, the message for the user
 FAULTY: list[tuple[str, Answer, str, str]] = [
     (
         "system role",

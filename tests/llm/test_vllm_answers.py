@@ -26,7 +26,7 @@ def whole(content: Any = '{"a": 1}', finish: Any = "stop", **message: Any) -> di
 
 
 LOOP = "[" + " \n  " * 60
-# body → reason, text, what the message says
+# body → reason, text, part of the message
 ANSWERS: list[tuple[Any, str | None, str | None, str]] = [
     (whole(), None, '{"a": 1}', ""),
     (whole(reasoning="Let me see."), None, '{"a": 1}', ""),
@@ -74,7 +74,7 @@ def error(message: str, kind: str = "BadRequestError", param: str | None = None,
 OLDER = "This model's maximum context length is 2048 tokens. However, you requested 2310 tokens (310 in the messages"
 CHARS = "your prompt contains 99999 characters (more than 9999 characters, which is the upper bound for 2048 tokens)"
 LLAMA = "request (3031 tokens) exceeds the available context size (1024 tokens), try increasing it"
-# status, body → reason, what the message says
+# status, body → reason, part of the message
 ERRORS: list[tuple[int, Any, str, str]] = [
     (400, error(OLDER), "context_length", "you requested 2310 tokens"),
     (400, error(CHARS, param="input_text"), "context_length", "99999 characters"),

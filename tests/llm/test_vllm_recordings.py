@@ -26,8 +26,8 @@ RECORDINGS = {
 CHAT = "/v1/chat/completions"
 CHATS = sorted(name for name, record in RECORDINGS.items() if record["request"]["path"] in (CHAT, "/v1/nope"))
 
-# exchange → error, reason, how the text begins (None: there is none), what the message says; `err_404_route` was the
-# answer to another path, and is what a wrong `base_url` gets
+# exchange → error, reason, beginning of the text (None: no text), part of the message; `err_404_route` was the
+# answer to another path, the one that a wrong `base_url` gets
 TABLE: dict[str, tuple[str | None, str | None, str | None, str]] = {
     "chat_json_schema_ok": (None, None, '{\n  "vendor": "ACME GmbH"', ""),
     "chat_json_schema_seeded_a": (None, None, '{\n  "vendor": "Acme GmbH"', ""),

@@ -64,7 +64,7 @@ def test_every_planted_fact_is_found_once(tokens: int, overlap_share: int, quote
     """Windows and overlaps have any size; without an overlap cuts are only between sentences."""
     budget = tokens * 3
     overlap = budget // overlap_share if overlap_share else 0
-    # a broken sentence is read where a window shows all of it
+    # a divided sentence is read in the window that contains all of it
     breaks = overlap >= 2 * SENTENCE_BYTES
     kinds = ("prose", "table", "chinese", "base64", "endless") if breaks else ("prose",)
     document = plant(tokens + overlap_share, cuts=range(budget, 30_000, budget), breaks=breaks, kinds=kinds)

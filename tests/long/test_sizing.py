@@ -101,7 +101,7 @@ def test_document_is_split_only_if_it_does_not_fit() -> None:
     assert len(lengths) == 6
     assert not sizer.sizing(PROSE[: 4 * 6500], ROOM, endpoint="a", count=count).is_cut
     assert sizer.sizing(PROSE[: 4 * 6600], ROOM, endpoint="a", count=count).is_cut
-    assert not sizer.sizing(PROSE[: 3 * 6600], ROOM, endpoint="c").is_cut  # nobody counts: asked whole
+    assert not sizer.sizing(PROSE[: 3 * 6600], ROOM, endpoint="c").is_cut  # no server counts: sent whole
 
 
 def test_window_tokens_splits_documents_that_would_fit() -> None:

@@ -199,7 +199,7 @@ def test_run_waits_for_a_failing_disk(place: Place, server: FakeLLM, word: str, 
         place.wait_for(lambda: not (place.folder / "sick").exists(), "the failure")
     else:
         line_with(child, "The output is not available; retrying for up to 3600 s")
-        assert not writes or len(place.sent_documents()) < 40  # a failed fsync is noticed after half a second
+        assert not writes or len(place.sent_documents()) < 40  # a failed fsync is detected after half a second
     disk.is_back()
     ran = child.end()
     assert ran.code == 0, ran.err
@@ -256,7 +256,7 @@ def test_unsynced_lines_are_rewritten_after_an_outage(tmp_path: Path) -> None:
     file.append(b'{"n": 2}\n')
     away = tmp_path / "away"
     path.rename(away)
-    os.close(file._fd)  # as a file system that has gone
+    os.close(file._fd)  # like a file system that was unmounted
     file._fd = os.open(tmp_path, os.O_RDONLY)
     file.is_failing = True
     file.append(b'{"n": 3}\n')
@@ -279,7 +279,7 @@ def test_lock_broken_by_an_outage_is_retaken_or_lost(tmp_path: Path) -> None:
     clock = {"lock_wait_s": 0.0, "wait": lambda _: True, "clock": lambda: 0.0}
     mine = acquire(tmp_path, "mine", shard=WHOLE, **clock)
     mine.check()
-    os.close(mine._fd)  # the kernel drops the lock, as a server that has restarted does
+    os.close(mine._fd)  # the kernel drops the lock, as a restarted file server does
     mine.check()
     os.close(mine._fd)
     other_lock = acquire(tmp_path, "theirs", shard=WHOLE, **clock)

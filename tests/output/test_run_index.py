@@ -271,7 +271,7 @@ def test_store_requests_of_a_run_do_not_grow_with_earlier_runs(place: Place, s3:
             place.run()  # merges the manifests of these nights
             tap.seen.clear()
             place.run()
-            # the lease is renewed every few seconds, so its requests count how slow this machine is
+            # the lease is renewed every few seconds, so the number of its requests depends on the machine's speed
             counted.append(Counter(method for method, target in tap.seen if "lock" not in target))
         assert counted[0] == counted[1]
         assert counted[0]["GET"] < 20

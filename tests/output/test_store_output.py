@@ -173,7 +173,7 @@ def test_lasting_store_outage_exits_with_3(mortal: There) -> None:
     safe = mortal.done()
     match = re.search(r"60 found, (\d+) done, (\d+) left", ran.out)
     assert match is not None, ran.out
-    # of a part that was on its way nobody knows whether it has arrived
+    # a part that was being uploaded may or may not have arrived
     assert int(match[1]) <= len(safe)
     place.server.latency_s = 0.0
     place.run("--set", "runner.lock_wait_s=60")

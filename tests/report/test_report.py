@@ -439,7 +439,7 @@ def full_report(text: str) -> Report:
     stats = RunStats({"properties": {text: {}}}, clock)
     for clock.now in (0.0, 5.0):
         count(stats, result(text, variant=text, output={text: "x"}))
-        count(stats, failure(text, message=text, reason="?" + text))  # a known one brings advice with it
+        count(stats, failure(text, message=text, reason="?" + text))  # a known reason has advice
     run = summary(
         stats, run=2, agent=text, message=text, command=text, files={text: text}, config={text: {text: text}},
         ignored={text: 1}, shard="0/2", verdict=text,

@@ -105,7 +105,7 @@ def disagreements(kind: Any, schema: Mapping[str, Any], path: str = "$") -> Iter
         (kind,) = (member for member in typing.get_args(kind) if member is not types.NoneType)
         names.discard("null")
     (inner,) = (option for option in options if _names(option) != ["null"])
-    if kind is RemainingFailures:  # it has figures that follow from its fields
+    if kind is RemainingFailures:  # it has values that are derived from its fields
         written = set(NONE_REMAIN.to_json())
         if written != set(inner["properties"]):
             yield f"{path}: {written} is not {set(inner['properties'])}"

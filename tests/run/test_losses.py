@@ -39,7 +39,7 @@ def test_failure_that_others_survive_is_not_a_lost_server() -> None:
     with FakeLLM(latency_s=0.3) as server, Bystander(server, fault="reset") as good:
         provider = provider_of(server.url, sleep=good.wait_for)
         good.ask(provider)
-        # asked once in the other's company: after that a loss is its own
+        # sent once beside the other document: a loss after that is its own
         outcome = provider.ask(question("bad", losses=2))
         assert outcome.attempts[0].lost
         assert len(outcome.attempts) > 1

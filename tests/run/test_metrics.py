@@ -214,7 +214,7 @@ def test_promtool_accepts_the_dashboard_queries(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-# ---- the ways out
+# ---- textfile, server and gateway
 
 
 def test_metrics_are_served_during_a_run_and_at_its_end(place: Place, server: FakeLLM, gateway: Gateway) -> None:
@@ -328,7 +328,7 @@ def test_failed_requests_during_an_outage_are_counted(place: Place, server: Fake
     assert (scrape.get("pipeline_attempts_total", error="connection_error") or 0) >= 1
 
 
-# ---- what must not change how a run ends
+# ---- failures that must not change the end of a run
 
 
 def silent_port() -> socket.socket:

@@ -463,7 +463,7 @@ def test_run_waiting_for_its_server_can_be_stopped(place: Place, server: FakeLLM
     place.wait_for_results(4)
     server.draining = True
     gate.open()
-    line_with(child, "request failed")  # those that the gate held count among the server's chats already
+    line_with(child, "request failed")  # the server's chats already include the requests that the gate holds
     ran = child.end(signal.SIGTERM if how == "signal" else None)
     assert ran.code == (143 if how == "signal" else 0), ran.err
     assert place.failed() == {}

@@ -66,7 +66,7 @@ def as_pid_1(place: Place, init: Sequence[str]) -> Iterator[tuple[subprocess.Pop
 def ended(place: Place, *, init: Sequence[str], after_s: float) -> int:
     """Return the exit code of a run that got one SIGTERM this long after its PID 1 could handle it."""
     with as_pid_1(place, init) as (child, pid):
-        time.sleep(after_s)  # the moment of the signal is what is tried
+        time.sleep(after_s)  # the moment of the signal is the subject of the test
         subprocess.run(["kill", "-TERM", str(pid)], check=True)
         return child.wait(WAIT_S)
 

@@ -297,7 +297,7 @@ def test_replicas_with_different_limits_behind_one_address(
         ran = place.call("run")
         again = set(place.last_run().get("ask_again", []))
         noted = {line["id"] for line in place.lines("results.jsonl") if "prompt_length_unverified" in line["notes"]}
-        if len(balancer.cut) > 2:  # fewer leave no trace in the counts
+        if len(balancer.cut) > 2:  # fewer do not change the counts
             assert balancer.cut & set(place.done()) <= again | noted
         assert set(place.failed().values()) <= {"prompt_truncated"}
         assert ran.code == (1 if again else 0)

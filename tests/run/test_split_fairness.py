@@ -158,6 +158,6 @@ def test_server_receives_both_kinds_of_request_alternately(
     assert narrow.max_in_flight <= 4
     begun = order.index("long.txt")
     last_short = max(at for at, name in enumerate(order) if name != "long.txt")
-    # the fair place is twice the number of short ones; starved, they would come last
+    # if scheduled fairly, the last short document is at twice their number; if starved, it would come last
     assert last_short - begun < min(4 * shorts, len(order) - 20)
     assert order[begun:last_short].count("long.txt") > shorts / 3

@@ -29,7 +29,7 @@ def most_at_once(size_bytes: int, *, threads: int = 8) -> int:
         full.wait(0.05)
         with lock:
             reading -= 1
-        raise SystemExit  # nothing after it is of interest
+        raise SystemExit  # the test ends here
 
     def request(number: int) -> None:
         entry = Entry(str(number), "", None, size_bytes, "text", read)

@@ -70,7 +70,7 @@ class World(RuleBasedStateMachine):
         self.written += 1
         data = f"[[doc:{name}]] revision {self.written} {kind}".encode() if kind.strip() else b" " * self.written
         data = f"[[doc:{name}]] revision {self.written}".encode() if kind == "" else data
-        # one NUL in a text is an invalid byte; these many are in no encoding, whatever the length before them
+        # one NUL in a text is an invalid byte; this many are invalid in every encoding, at any position
         data = data + bytes(64) if kind == "\0" else data
         path = self.folder / "inbox" / name
         path.write_bytes(data)
@@ -156,7 +156,7 @@ class World(RuleBasedStateMachine):
             assert strike is not None and code == CODES[strike[1]], details
             assert set(recorded) <= set(due) and sent <= must_ask, details
             assert len(sent - set(recorded)) <= CONCURRENCY, details
-            # what would be tried again is left for the next run, and a refusal that no other answer has confirmed yet
+            # retryable documents are left for the next run, as is a refusal that no other answer has confirmed
             unsettled = {self.docs[name].reason for name in sent - set(recorded)}
             assert code == -9 or unsettled <= {"server_error", "rejected"}, details
         for line in new:
@@ -193,7 +193,7 @@ class World(RuleBasedStateMachine):
             self.go(Flags(f"peace-{number}"))
             self.holds()
 
-    # ---- how it is done
+    # ---- operations
 
     def expected_requests(self, flags: Flags) -> list[str]:
         """Return the documents that a run must try, in listing order."""

@@ -99,7 +99,7 @@ def test_deleted_or_emptied_file_loses_only_its_answers(tmp_path: Path, damage: 
         assert answered_spans(output) == []
         write(output, answer())
     assert path.read_bytes().count(b"\n") == 1
-    # deleted under a running command: what it answered later is on no disk, but nothing fails
+    # deleted while the command runs: later answers are on no disk, but nothing fails
     with begun(config) as output:
         write(output, answer(start=90, end=200))
         path.unlink()

@@ -15,8 +15,8 @@ RECORDINGS = {
     record["name"]: record
     for record in map(json.loads, (ROOT / "tests/data/vllm_transcripts.jsonl").read_text("utf-8").splitlines())
 }
-# Recorded with a server that was full, killed, draining, that stops repetitions, or that pinned another grammar back
-# end: a fault or a setting stands for those, see below.
+# Recorded with a server that was full, killed, draining, stopping repetitions, or using another grammar back end:
+# a fault or a setting simulates these, see below.
 # Two more depend on the real tokenizer and have tests of their own.
 OTHERWISE = ("max_tokens_over_remaining_room_clamped", "err_prompt_exactly_fills_context")
 ANSWERED = sorted(

@@ -78,7 +78,7 @@ def test_prompt_change_during_a_backfill_is_reported(trial: Trial) -> None:
     def change(running: Sequence[Pod]) -> None:
         pods.extend(pod.name for pod in running if pod.name not in pods)
         if len(pods) == 2 and cluster.manifests != changed.manifests:
-            object.__setattr__(cluster, "manifests", changed.manifests)  # what pods find that start from now on
+            object.__setattr__(cluster, "manifests", changed.manifests)  # for the pods that start from now on
 
     assert faults_of(trial, ids, waited((cluster, job), trouble=change)) == []
     report = trial.report()

@@ -59,7 +59,7 @@ def test_deep_tree_is_listed(tmp_path: Path) -> None:
     last.touch()
     try:
         assert names(tmp_path) == ["d/" * 1049 + "x.txt"]
-    finally:  # what removes temporary folders is recursive itself
+    finally:  # pytest's removal of temporary folders is recursive
         last.unlink()
         for folder in reversed(folders):
             folder.rmdir()
