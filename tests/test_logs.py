@@ -146,7 +146,7 @@ def test_only_text_on_a_terminal_is_wrapped(form: logs.LogFormat) -> None:
 
 
 def test_json_traceback_is_a_field() -> None:
-    """It is inside the single object."""
+    """The traceback is a field of the single log object."""
     stream, _ = opened(format="json")
     try:
         raise ValueError("bad")

@@ -76,7 +76,7 @@ def test_starter_agents_have_no_lint_warnings(path: Path) -> None:
 
 
 def test_check_run_and_try_lint_the_schema(place: Place) -> None:
-    """An error ends each of them with 2 before any request; each prints a warning."""
+    """An error in the schema ends each command with 2 before any request; a warning is printed by each."""
     (name,) = place.documents(1)
     schema: dict[str, Any] = {**AGENT["schema"], "properties": {"summary": {"type": "string", "maxLenght": 9}}}
     place.configure(agent={"schema": schema})

@@ -403,7 +403,7 @@ def test_help_shows_the_exit_codes_of_its_own_command(graded: Place, command: st
 
 
 def test_cut_last_gold_line_is_skipped(graded: Place) -> None:
-    """It is skipped with a warning; a whole last line without LF counts."""
+    """The broken line is skipped with a warning; a complete last line without LF is read."""
     path = graded.folder / "gold.jsonl"
     path.write_text(path.read_text(encoding="utf-8") + '{"id":"d0', encoding="utf-8")
     ran = graded.call("eval", "--gold", "gold.jsonl")

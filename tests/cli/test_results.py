@@ -385,7 +385,7 @@ def test_results_parquet_has_typed_columns(filled: Place) -> None:
 
 
 def test_results_parquet_of_fields_and_exploded_items(filled: Place) -> None:
-    """A path through a list is a list column; of an exploded list it is a single value."""
+    """A path through a list gives a list column; if the list is exploded, it gives a single value."""
     save = ("--format", "parquet", "--save", "r.parquet", "--fields")
     assert filled.call("results", "out", *save, "id,companies.score").code == 0
     assert pq.read_table(filled.folder / "r.parquet").schema.field("companies.score").type == pa.list_(pa.float64())

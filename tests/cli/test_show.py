@@ -88,7 +88,7 @@ def test_show_html_writes_a_single_file(done: Place) -> None:
 
 
 def test_a_result_of_an_earlier_prompt(done: Place) -> None:
-    """It says so while the document waits for the new prompt, and names the failure when that fails."""
+    """`show` reports the earlier prompt and, after a failed attempt with the new one, the failure."""
     done.configure({"runner.max_error_rate": 1}, agent={**AGENT, "system_prompt": "Other.\n"})
     done.server.answer = lambda _prompt, _schema: "no JSON"
     done.run("--ids", "bad.txt")

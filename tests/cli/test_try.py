@@ -22,7 +22,7 @@ def test_try_shows_prompts_answer_and_verdict(place: Place) -> None:
 
 
 def test_try_prints_the_output_as_json(place: Place) -> None:
-    """It can be copied out."""
+    """The output is complete JSON that can be copied."""
     place.documents({"a.txt": "text"})
     shown = place.call("try", "inbox/a.txt").out
     assert json.loads(shown.partition("\noutput\n")[2].partition("\nVALID")[0])["summary"]

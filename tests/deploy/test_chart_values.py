@@ -135,7 +135,7 @@ def test_chart_sets_cluster_defaults(tmp_path: Path) -> None:
     ],
 )
 def test_lock_wait_covers_the_longest_job(values: Any, seconds: int, tmp_path: Path) -> None:
-    """Without a deadline it is 30 days."""
+    """Without a deadline the lock wait is 30 days."""
     assert configured(tmp_path, CRON, values)[0].runner.lock_wait_s == seconds
 
 

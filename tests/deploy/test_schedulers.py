@@ -226,7 +226,7 @@ def test_containers_have_valid_arguments_and_variables(command: list[str], env: 
 
 
 def test_cloud_run_task_ends_before_it_is_killed() -> None:
-    """Its grace is ten seconds, less than our default, and finished work would be lost."""
+    """Cloud Run grants ten seconds, less than the default grace of a run, so finished work would be lost."""
     (container,) = CLOUD_RUN["spec"]["template"]["spec"]["template"]["spec"]["containers"]
     assert float(env_of(container)["PIPELINE_RUNNER_GRACE_S"]) < 10
 

@@ -69,7 +69,7 @@ def test_record_size_includes_its_column_names() -> None:
 
 
 def test_table_expansion_is_bounded() -> None:
-    """Records of fifty times the file's size end it, after the records before them."""
+    """A table whose records exceed fifty times its size is abandoned; the records before that are read."""
     data = wide_table(9000, rows=40_000, name_chars=60)
     documents = read("a.csv", data)
     assert documents[-1][1][0] == "document_too_expensive"

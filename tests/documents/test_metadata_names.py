@@ -49,7 +49,7 @@ def test_documentation_lists_the_metadata_table() -> None:
 
 @pytest.mark.parametrize("name", ["from", "sender", "author"])
 def test_sender_names_are_aliases(name: str) -> None:
-    """A prompt gets the value of whichever exists; a name's own value comes first."""
+    """A prompt gets the value of an existing alias; the value of the name itself takes precedence."""
     mail = Document("i", "u", "s", "text", {"from": "Anna", "sender": " "})
     assert rendered(f"${name}: $document", mail) == "Anna: text"
     both = Document("i", "u", "s", "text", {"from": "Anna", name: "Own"})

@@ -169,7 +169,7 @@ def test_wrong_url_is_a_configuration_error(kind: str, page: bytes) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_redirect_is_reported_with_its_target(kind: str) -> None:
-    """It is not followed, because the key would go along; the message shows http written for https."""
+    """It is not followed, because the key would be sent along; the message reveals http instead of https."""
     page = reply(b"", 308, Location="https://robot:hunter2@gateway.example/v1?token=hunter2")
     with answering(page) as server:
         preflight = look(client_of(kind, server.url))
@@ -275,7 +275,7 @@ def test_think_false_is_sent_only_to_thinking_models(thinking: bool, think: bool
 
 @pytest.mark.parametrize(("family", "think"), [("gptoss", "low"), ("qwen3", False)])
 def test_gpt_oss_gets_the_lowest_thinking_level(family: str, think: object) -> None:
-    """It has levels but cannot be switched off."""
+    """Its thinking has levels but cannot be switched off."""
     pages = {
         "/api/tags": reply({"models": [{"name": "llama3.1:latest"}]}),
         "/api/show": reply({"capabilities": ["completion", "thinking"], "details": {"family": family}}),

@@ -47,7 +47,7 @@ def test_running_and_waiting_are_summed_over_engines() -> None:
 
 @pytest.mark.parametrize(("status", "body"), [(404, "no"), (401, "no"), (200, "python_info 1.0")])
 def test_foreign_metrics_page_is_requested_once(status: int, body: str) -> None:
-    """A gateway in front of the server may not pass it on."""
+    """A gateway may not forward the metrics of its server."""
     read = reader()
     with responses.RequestsMock() as wire:
         wire.get(URL, status=status, body=body)

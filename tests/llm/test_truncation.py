@@ -70,7 +70,7 @@ def test_first_document_is_judged_by_a_usual_text() -> None:
 
 @pytest.mark.parametrize("count", [None, 0])
 def test_missing_count_is_not_judged(count: int | None) -> None:
-    """Some servers leave it out."""
+    """Some servers omit the count."""
     assert TruncationJudge(8192).is_cut(10**6, count) is False
 
 

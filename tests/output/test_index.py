@@ -132,7 +132,7 @@ def test_index_has_all_fields_needed_to_skip(tmp_path: Path) -> None:
 
 
 def test_shard_index_has_its_own_ids_and_the_highest_run(tmp_path: Path) -> None:
-    """It takes its share of an unsharded file, and only the run number of a sibling's file."""
+    """The index reads its own ids from an unsharded file, and only the run number from a sibling's file."""
     names = [str(number) for number in range(20)]
     write(tmp_path, [(1, [(name, "s", "", "") for name in names])])
     write(tmp_path, [(9, [("of the sister", "s", "", "-00001-of-00002")])])

@@ -63,8 +63,8 @@ def test_failures_among_results_go_to_their_own_file(tmp_path: Path) -> None:
     assert ids(tmp_path / "errors.jsonl") == ["b"]
 
 
-def test_record_that_is_no_json_ends_the_writing_behind_the_others(tmp_path: Path) -> None:
-    """Those before it are written, it and those behind it are not."""
+def test_record_that_is_no_json_ends_the_writing(tmp_path: Path) -> None:
+    """The records before it are written; it and the records after it are not."""
     outcomes: list[Result | Failure] = [result("a"), result("b", output={"x": float("nan")}), result("c")]
     with opened(tmp_path) as output:
         assert written(output, outcomes) == ["a", "InternalError"]
@@ -73,7 +73,7 @@ def test_record_that_is_no_json_ends_the_writing_behind_the_others(tmp_path: Pat
 
 
 def test_full_disk_keeps_the_lines_that_fit(tmp_path: Path) -> None:
-    """No part of a line remains, and what is yielded is what is in the file."""
+    """No part of a line remains, and exactly the records in the file are yielded."""
     path = tmp_path / "results.jsonl"
     with opened(tmp_path) as output:
         output.write(result("first", output=TEXT))

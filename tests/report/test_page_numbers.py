@@ -45,7 +45,7 @@ def test_remaining_failures_include_those_of_this_run() -> None:
 
 
 def test_remaining_failures_of_this_run_alone_have_no_table() -> None:
-    """The failures by reason show the same."""
+    """The table of failures by reason already shows them."""
     rows = {"timeout": ReasonCount(2, 0, 0, ("b.txt",))}
     report = build_report([summary(remaining=RemainingFailures(9, 0, rows))])
     assert remaining(report).rows == ()

@@ -174,23 +174,23 @@ def test_gauges_are_read_at_most_once_a_second() -> None:
 
 def test_limit_shrinks_when_latency_nears_the_timeout() -> None:
     """More requests in flight would turn answers into timeouts."""
-    lane = AdaptiveLimit(256, timeout_s=10.0)
+    limit = AdaptiveLimit(256, timeout_s=10.0)
     for number in range(40):
-        lane.record_answer(8.0, None, full=True, now=8.0 * number)
-    assert lane.value < 4
-    assert lane.reason == "latency near the timeout"
+        limit.record_answer(8.0, None, full=True, now=8.0 * number)
+    assert limit.value < 4
+    assert limit.reason == "latency near the timeout"
 
 
 def test_timed_out_ollama_request_occupies_a_slot_until_an_answer_without_queueing() -> None:
     """Ollama keeps working on a request whose client has given up."""
-    lane = AdaptiveLimit(256)
-    lane.record_answer(1.0, 0.0, full=True, now=1.0)
-    lane.record_overload(timed_out=True, now=2.0)
-    assert (lane.value, lane.allowed) == (2, 1)
-    lane.record_answer(9.0, 8.0, full=True, now=10.0)
-    assert lane.allowed == 1
-    lane.record_answer(1.0, 0.0, full=True, now=11.0)
-    assert lane.allowed == 2
+    limit = AdaptiveLimit(256)
+    limit.record_answer(1.0, 0.0, full=True, now=1.0)
+    limit.record_overload(timed_out=True, now=2.0)
+    assert (limit.value, limit.allowed) == (2, 1)
+    limit.record_answer(9.0, 8.0, full=True, now=10.0)
+    assert limit.allowed == 1
+    limit.record_answer(1.0, 0.0, full=True, now=11.0)
+    assert limit.allowed == 2
 
 
 def test_returning_server_keeps_its_limit() -> None:

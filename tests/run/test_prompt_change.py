@@ -64,7 +64,7 @@ def test_check_reports_it_without_sending_documents(done: Place) -> None:
 
 
 def test_check_refuses_what_a_run_would_refuse(done: Place) -> None:
-    """Too many changed documents, or the output of another agent: exit 2 with the sentence of the run."""
+    """Too many changed documents, or the output of another agent: exit 2 with the message of the run."""
     ran = done.call("check", "--set", "runner.max_redo=0.5")
     assert ran.code == 2
     assert f"runner.max_redo: got 0.5, but 3 of 3 done documents {BEFORE}" in ran.out

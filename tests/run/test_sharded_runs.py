@@ -85,7 +85,7 @@ def test_file_ignored_by_every_shard_is_counted_once(place: Place) -> None:
 
 
 def test_log_names_the_source_of_the_shard(place: Place) -> None:
-    """A wrong manifest is then visible in the log."""
+    """An error in a manifest is then visible in the log."""
     place.documents(2)
     ran = place.run("--log-format", "json", env=indexed(1, 2))
     line = next(line for line in json_log(ran.err) if line["message"] == "one shard of the documents")

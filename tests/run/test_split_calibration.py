@@ -17,7 +17,7 @@ from test_split import CONTEXT, expected, items, long_record, prepared, run
 def test_nothing_is_lost_by_any_calibration(
     place: Place, monkeypatch: pytest.MonkeyPatch, dialect: str, tokenizer: float, earlier: int
 ) -> None:
-    """By the tokenizer, by the counts of `earlier` prompts, by the usual ratio, and by one that is wrong by three."""
+    """Sizes come from a tokenizer (right, wrong by a factor of three, or absent) or from `earlier` prompts."""
     document = planted(seed=81, payments=40, chars=30_000, repeats=[3, 30])
     shorts = {f"a{number}.txt": f"Nothing was paid on day {number}. " * 20 for number in range(earlier)}
     place.documents({**shorts, "long.txt": document.text})
