@@ -56,10 +56,20 @@ class FileKind(NamedTuple):
 
 def kind_of(name: str, lookup: Lookup) -> FileKind:
     """Return the kind of a file by its name."""
+    dot = name.rfind(".")
+    if dot > name.rfind("/") + 1 and (kind := _kind_of_suffix(name[dot:], lookup)) is not None:
+        return kind
     if may_be_compressed(name[name.rfind(".") :].lower()):
         stem, compression = split_compression(name)
         return _kind(suffix_of(stem), compression.suffix, lookup)
     return _kind(suffix_of(name), PLAIN.suffix, lookup)
+
+
+@lru_cache(maxsize=1024)
+def _kind_of_suffix(suffix: str, lookup: Lookup) -> FileKind | None:
+    """Return the kind of the files with this suffix; None for one that may be of a compression."""
+    suffix = suffix.lower()
+    return None if may_be_compressed(suffix) else _kind(suffix, PLAIN.suffix, lookup)
 
 
 @lru_cache(maxsize=1024)

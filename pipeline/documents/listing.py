@@ -100,7 +100,7 @@ def _local(path: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
     if isinstance(plan.output, Path) and os.path.realpath(plan.output) == os.path.realpath(root):
         raise ConfigError(f"input.uri: {path!r} is the output as well, need another folder for one of them")
     chosen = select(plan.config.include, plan.config.exclude, glob=glob)
-    files = partial(_chosen_files, root, chosen, plan=plan, reads=reads)
+    files = partial(_chosen_files, root, chosen, source=source, plan=plan, reads=reads)
     return _origin(files, root, source, chosen=chosen, reads=reads, clock=plan.clock)
 
 
@@ -146,11 +146,16 @@ def _origin(
 ) -> DocumentSource:
     prefix = folder.as_posix()
     uri_prefix = "" if prefix == "." else prefix.rstrip("/") + "/"
-    id_prefix = f"{source.name}/" if source.name else ""
+    id_prefix = id_prefix_of(source)
     look_up = partial(look_again, folder, os.path.realpath(folder), clock=clock)
     return DocumentSource(
         files, open_file, open_newest, chosen, id_prefix, uri_prefix, reads, again=look_up, whole=read_whole
     )
+
+
+def id_prefix_of(source: InputSource) -> str:
+    """Return the text with which the ids of an input's documents begin."""
+    return f"{source.name}/" if source.name else ""
 
 
 SCHEMES: Mapping[str, Callable[[str, InputSource, ListingPlan], DocumentSource]] = {
@@ -161,8 +166,15 @@ SCHEMES: Mapping[str, Callable[[str, InputSource, ListingPlan], DocumentSource]]
 
 
 def _chosen_files(
-    root: Path, chosen: PathFilter, ignored: Callable[[str], None], *, plan: ListingPlan, reads: Source | None
+    root: Path,
+    chosen: PathFilter,
+    ignored: Callable[[str], None],
+    *,
+    source: InputSource,
+    plan: ListingPlan,
+    reads: Source | None,
 ) -> Iterator[StoredFile]:
+    prefix = id_prefix_of(source)
     skip = plan.output if isinstance(plan.output, Path) else None
 
     def enter(folder: str) -> bool:
@@ -172,7 +184,11 @@ def _chosen_files(
         return entered
 
     attempt = at_once if reads is None else partial(reads.attempt, role="listing")
-    files = walk(root, enter=enter, skip=skip, ignored=ignored, clock=plan.clock, attempt=attempt)
+
+    def look_up(paths: list[str]) -> None:
+        plan.counts.look_up([prefix + printable(path) for path in paths])
+
+    files = walk(root, enter=enter, skip=skip, ignored=ignored, clock=plan.clock, attempt=attempt, upcoming=look_up)
     return _only_chosen(files, chosen, ignored)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ class ListingCounts:
     each with ` folder` for a folder that was not entered, `(symlink)` for dangling links or links out of the input,
     `(special)` for fifos, sockets and devices. `streamed` files had to be read to their end to be listed, by each shard
     of a run. `on_complete` is called with the id of each container that was read to its end. `latest_record` returns
-    the last line of an id in the output.
+    the last line of an id in the output; `look_up` is called with the ids that it will soon be called for.
     """
 
     files: int = 0
@@ -44,6 +44,7 @@ class ListingCounts:
     ignored: Counter[str] = field(default_factory=Counter)
     on_complete: Callable[[str], None] = lambda _: None
     latest_record: Callable[[str], LatestRecord | None] = lambda _: None
+    look_up: Callable[[Iterable[str]], object] = lambda _: None
 
     def ignore(self, kind: str) -> None:
         """Count one skipped file of this kind."""

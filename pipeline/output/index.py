@@ -10,15 +10,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.output import index_tables as tables
 from pipeline.output.accepted import AcceptedFailure
 from pipeline.output.index_database import IdFilter, IndexDatabase
-from pipeline.output.index_tables import COLUMNS, LATER_WINS, LATEST, RESULT, ROW, SCHEMA
 from pipeline.output.record_keys import KINDS, Kind, RecordKey, until_stopped
 from pipeline.records import LatestRecord
 
 _PAGE = 500
 """Rows fetched at a time: other threads may query between two pages, and few rows are held in memory."""
 
+_WORTH_IDS = 4
+"""Fewer ids are read faster one by one."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _Row = tuple[str, int, str | None, int, int, str | None, str | None, int, int, str | None, int | None]
 
@@ -42,11 +44,12 @@ class Index:
         self._same_as: dict[int, str] = {}
         self._recorded = IdFilter()
         self._met = IdFilter()
-        self.database = IndexDatabase(SCHEMA)
+        self._looked_up: dict[str, LatestRecord] = {}
+        self.database = IndexDatabase(tables.SCHEMA)
         self.rows = self.database.rows
         self.database.delay_inserts("met", "INSERT OR IGNORE INTO met", "(?)")
         for table in KINDS:
-            self.database.delay_inserts(table, f"INSERT INTO {table}", ROW, LATER_WINS)
+            self.database.delay_inserts(table, f"INSERT INTO {table}", tables.ROW, tables.LATER_WINS)
 
     def add(self, kind: Kind, record_keys: Iterable[RecordKey], *, where: str, owns: Callable[[str], bool]) -> None:
         """Add the lines of one file or part, in order; of ids that are not owned, only the run and the agent.
@@ -55,7 +58,7 @@ class Index:
         """
         rows = self._rows(until_stopped(record_keys, self.is_stopped), kind == "errors", owns)
         try:
-            self.database.insert_all(f"INSERT INTO {kind} VALUES {ROW} {LATER_WINS}", rows)
+            self.database.insert_all(f"INSERT INTO {kind} VALUES {tables.ROW} {tables.LATER_WINS}", rows)
         except (UnicodeError, OverflowError) as exc:
             raise ConfigError(f"{where}: a line has a text or a number that no run has written: {exc}") from exc
 
@@ -95,15 +98,30 @@ class Index:
         """Return the last line of an id; None without any."""
         if not self._recorded.may_hold(document_id):
             return None
+        looked_up = self._looked_up.pop(document_id, None)
+        if looked_up is not None:
+            return looked_up
         if self._has_errors:
-            rows = self.database.rows_of(KINDS, LATEST, document_id, document_id)
+            rows = self.database.rows_of(KINDS, tables.LATEST, document_id, document_id)
             return self._to_latest(rows[0]) if rows else None
         # without error lines the views return the rows of the table, but take five times as long
-        for run, sha256, fingerprint, version, run_id in self.database.rows_of(KINDS, RESULT, document_id):
-            return LatestRecord(
-                sha256, self.fingerprint_of(fingerprint), version, False, None, 0, run, self._texts[run_id]
-            )
+        for row in self.database.rows_of(KINDS, tables.RESULT, document_id):
+            return self._to_result(row)
         return None
+
+    def look_up(self, document_ids: Iterable[str]) -> None:
+        """Read the last lines of documents that `latest` will soon be called for; at most tables.TOGETHER of them."""
+        may_hold = self._recorded.may_hold
+        ids = [document_id for document_id in document_ids if may_hold(document_id)]
+        if len(ids) < _WORTH_IDS:
+            return
+        ids += ids[:1] * (tables.TOGETHER - len(ids))
+        if self._has_errors:
+            rows = self.database.rows_of(KINDS, tables.LATEST_OF, *ids, *ids)
+            self._looked_up = {row[1]: self._to_latest(row) for row in rows}
+        else:
+            rows = self.database.rows_of(KINDS, tables.RESULTS_OF, *ids)
+            self._looked_up = {row[0]: self._to_result(row) for row in rows}
 
     def record(self, key: RecordKey) -> None:
         """Add an outcome of this run whose line has been written."""
@@ -111,6 +129,7 @@ class Index:
         self._has_errors = self._has_errors or key.reason is not None
         self.agents.add(key.agent)
         self._recorded.add(key.id)
+        self._looked_up.pop(key.id, None)
         self.database.insert_later("errors" if key.reason is not None else "results", *self._to_row(key))
 
     def clear_archive_failure(self, archive_id: str) -> None:
@@ -155,7 +174,7 @@ class Index:
         """
         after = ""
         met = "AND id IN met" if only_met else ""
-        query = f"SELECT 1, {COLUMNS}, accepted FROM failed WHERE id > ? {met} ORDER BY id LIMIT {_PAGE}"
+        query = f"SELECT 1, {tables.COLUMNS}, accepted FROM failed WHERE id > ? {met} ORDER BY id LIMIT {_PAGE}"
         while rows := self.rows(query, after):
             after = rows[-1][1]
             for row in rows:
@@ -207,7 +226,7 @@ class Index:
         """Yield the last lines of all results, sorted by id, with `agent`, which the index does not store."""
         after = ""
         texts = self._texts
-        query = f"SELECT {COLUMNS}, question FROM results WHERE id > ? ORDER BY id LIMIT {_PAGE}"
+        query = f"SELECT {tables.COLUMNS}, question FROM results WHERE id > ? ORDER BY id LIMIT {_PAGE}"
         while rows := self.rows(query, after):
             after = rows[-1][0]
             for id, run, sha256, fingerprint, variant, version, reason, runs, run_id, decided_by, question in rows:
@@ -250,6 +269,10 @@ class Index:
         return (key.id, key.run, key.sha256, number(key.fingerprint), number(key.variant),
                 key.version, key.reason, key.runs, number(key.run_id), key.decided_by, key.question)
         # fmt: on
+
+    def _to_result(self, row: tuple[Any, ...]) -> LatestRecord:
+        _, run, sha256, fingerprint, version, run_id = row
+        return LatestRecord(sha256, self.fingerprint_of(fingerprint), version, False, None, 0, run, self._texts[run_id])
 
     def _to_latest(self, row: tuple[Any, ...]) -> LatestRecord:
         failed, _, run, sha256, fingerprint, _, version, reason, runs, run_id, decided_by, accepted = row

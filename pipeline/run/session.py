@@ -177,6 +177,7 @@ class _Session:
         index = self.output.index
         self.counts.on_complete = index.clear_archive_failure
         self.counts.latest_record = index.latest
+        self.counts.look_up = index.look_up
         rules = replace(rules, ask_again=self.output.run_index.ask_again())
         return Selection(index, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
 

@@ -15,7 +15,7 @@ from typing import Any
 Attempt = Callable[[Callable[[], Any]], Any]
 """Returns the result of an action, which it may repeat when it raises an OSError."""
 
-_TOGETHER = 256
+READ_TOGETHER = 256
 """Names read together, so that a large folder costs little more than its names."""
 
 
@@ -63,7 +63,7 @@ class _Unsorted:
         try:
             if self._names is None:
                 self._names = self._resumed()
-            names = list(islice(self._names, _TOGETHER))
+            names = list(islice(self._names, READ_TOGETHER))
         except OSError:
             self._names = None
             raise
@@ -76,7 +76,7 @@ class _Unsorted:
         names = _names(self._open_folder)
         digest = hashlib.sha256()
         earlier_names = islice(names, self._count)
-        while batch := list(islice(earlier_names, _TOGETHER)):
+        while batch := list(islice(earlier_names, READ_TOGETHER)):
             _add(digest, batch)
         if digest.digest() != self._digest.digest():
             raise ChangedFolderError(errno.ESTALE, "the folder changed while it was listed again")

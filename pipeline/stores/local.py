@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from pipeline.errors import OutputError, TryLaterError
@@ -27,6 +28,9 @@ SORTED_ENTRIES = 4096
 
 RACY_S = 2.0
 """A file changed less than this ago may change again within the resolution of its mtime (2 s on FAT)."""
+
+UPCOMING = 64
+"""Names that are announced together; it divides READ_TOGETHER, so that none of them waits for the next ones."""
 
 HIDDEN = (".", "_")
 """Prefixes of names that a pattern matches only when it names them itself."""
@@ -64,6 +68,7 @@ class _Rules:
     clock: Callable[[], float]
     sort_up_to: int
     attempt: Attempt
+    upcoming: Callable[[list[str]], object]
 
 
 def walk(
@@ -75,6 +80,7 @@ def walk(
     clock: Callable[[], float] = time.time,
     sort_up_to: int = SORTED_ENTRIES,
     attempt: Attempt = at_once,
+    upcoming: Callable[[list[str]], object] = lambda _: None,
 ) -> Iterator[StoredFile]:
     """Yield the regular files below the root, depth first, sorted by name, without holding the tree in memory.
 
@@ -82,12 +88,13 @@ def walk(
     A link to a file counts when its target is inside the root. A link to a folder is entered only when its
     target is inside the root and hidden: a visible target is listed at its own place already.
     `ignored` is called with "symlink" or "special" for each skipped link and each fifo, socket or device.
-    A folder that cannot be listed raises TryLaterError. `attempt` may repeat each step that fails.
+    A folder that cannot be listed raises TryLaterError. `attempt` may repeat each step that fails. `upcoming` is called
+    with the relative paths of the next UPCOMING names of a folder, before the first of them is inspected.
     """
     path = os.fspath(root)
     top = _Folder(path, "", os.path.realpath(path))
     skipped = None if skip is None else os.path.realpath(skip)
-    rules = _Rules(top, _identity(path), enter, skipped, ignored, clock, sort_up_to, attempt)
+    rules = _Rules(top, _identity(path), enter, skipped, ignored, clock, sort_up_to, attempt, upcoming)
     stack = [(top, _scan(top, rules))]
     while stack:
         folder, names = stack[-1]
@@ -110,9 +117,12 @@ def walk(
 def _scan(folder: _Folder, rules: _Rules) -> Iterator[str]:
     """Yield the names in one folder, sorted unless there are more than `sort_up_to`."""
     try:
-        yield from folder_names(
+        names = folder_names(
             lambda: _open_folder(folder, rules.root), sort_up_to=rules.sort_up_to, attempt=rules.attempt
         )
+        while next_names := list(islice(names, UPCOMING)):
+            rules.upcoming([folder.join(name) for name in next_names])
+            yield from next_names
     except OSError as cause:
         if cause.errno == errno.ELOOP:
             rules.ignored("symlink")

@@ -133,6 +133,18 @@ def test_input_name_prefixes_its_ids() -> None:
     assert result == ["first/a.txt", "second/a.txt", "second/7", "second/b.jsonl#2"]
 
 
+def test_ids_are_announced_before_their_entries() -> None:
+    """They are exactly the ids of the entries, so that the records of many documents can be read together."""
+    put({"in/a.txt": "x", "in/sub/b.txt": "x", "in/sub/c.txt": "x"})
+    Path(os.fsdecode(b"in/sub/\xff.txt")).write_bytes(b"x")
+    announced: list[str] = []
+    counts = ListingCounts(look_up=announced.extend)
+    config = InputConfig(uri=(InputSource("in", name="news"),))
+    for entry in load_entries(config, output=None, counts=counts):
+        assert entry.id in announced
+    assert sorted(announced) == ["news/a.txt", "news/sub", "news/sub/\\xff.txt", "news/sub/b.txt", "news/sub/c.txt"]
+
+
 def test_glob_is_an_input() -> None:
     """Its root is its fixed part, a wildcard stays within a name, and a matching folder counts whole."""
     put({f"in/{name}.txt": "x" for name in ("a", "b", "x1/c", "x1/d/e", "x2/f", ".h", "x1/_g")})

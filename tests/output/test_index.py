@@ -109,6 +109,27 @@ def test_recorded_outcomes_equal_an_index_of_their_lines(runs: list[list[Step]])
     index.close()
 
 
+@settings(max_examples=50, deadline=None)
+@given(runs=runs_of_steps, after=st.lists(steps, max_size=2))
+def test_records_looked_up_together_are_those_read_one_by_one(runs: list[list[Step]], after: list[Step]) -> None:
+    """So are those that get a new line after the look-up, and ids that were not looked up."""
+    one = Index()
+    together = Index()
+    ids = ["a", "b", 'ü/"c\\', "d\x00e", *(f"file {number}" for number in range(10))]
+    first = [(id, "s", "", "") for id in ids[4:]]
+    for run, run_steps in enumerate([first, *runs], start=1):
+        for step in run_steps:
+            for index in (one, together):
+                index.record(key_of_outcome(record(step), Stamp(run, f"run-{run}")))
+    together.look_up([*ids, "unknown"])
+    for step in after:
+        for index in (one, together):
+            index.record(key_of_outcome(record(step), Stamp(99, "run-99")))
+    assert [entry_of(together, id) for id in [*ids, "unknown"]] == [entry_of(one, id) for id in [*ids, "unknown"]]
+    one.close()
+    together.close()
+
+
 def test_result_wins_over_an_error_of_the_same_run(tmp_path: Path) -> None:
     """Within a run the error counts as the earlier line."""
     write(tmp_path, [(1, [("a", "s", "", ""), ("a", "s", "timeout", "")])])

@@ -28,6 +28,8 @@ from pipeline.stores import (
     walk,
     write_atomic,
 )
+from pipeline.stores.folder_names import READ_TOGETHER
+from pipeline.stores.local import UPCOMING
 
 
 def names(root: Path, skip: Path | None = None) -> list[str]:
@@ -63,6 +65,28 @@ def test_deep_tree_is_listed(tmp_path: Path) -> None:
         last.unlink()
         for folder in reversed(folders):
             folder.rmdir()
+
+
+@pytest.mark.parametrize("sort_up_to", [4096, 100])
+def test_names_are_announced_before_their_files(tmp_path: Path, sort_up_to: int) -> None:
+    """Each path is announced once, with at most UPCOMING others, and before the file is inspected."""
+    (tmp_path / "sub").mkdir()
+    for number in range(150):
+        (tmp_path / "sub" / f"{number}.txt").touch()
+    (tmp_path / "z.txt").touch()
+    announced: list[str] = []
+    sizes: list[int] = []
+
+    def upcoming(paths: list[str]) -> None:
+        announced.extend(paths)
+        sizes.append(len(paths))
+
+    for file in walk(tmp_path, sort_up_to=sort_up_to, upcoming=upcoming):
+        assert file.relative in announced
+    expected = ["sub", "z.txt", *(f"sub/{number}.txt" for number in range(150))]
+    assert sorted(announced) == sorted(expected)
+    assert max(sizes) == UPCOMING
+    assert READ_TOGETHER % UPCOMING == 0
 
 
 def test_large_folder_is_listed_in_bounded_memory(tmp_path: Path) -> None:
