@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fleet_laws import FLEET_HEAD, Law, extrapolated, formulas
-from fleet_site import HEAD, Cost, Site, disk_of, measured, site_on_s3
+from fleet_site import HEAD, Cost, Site, disk_of, site_on_s3, table_row
 
 from pipeline.output import Index
 from pipeline.output.record_keys import RecordKey
@@ -40,7 +40,7 @@ def hash_shards(site: Site, documents: int) -> tuple[list[str], Cost]:
     for factor in (1, 2):
         site.fill(f"shards{factor}", files=2 * factor, documents=documents * factor)
         costs.append(site.cost("run", "--quiet", "--shard", "0/4"))
-        rows.append(measured(f"shard 0/4 of {documents * factor:,} documents in {2 * factor} files", costs[-1]))
+        rows.append(table_row(f"shard 0/4 of {documents * factor:,} documents in {2 * factor} files", costs[-1]))
     return rows, costs[0]
 
 
@@ -54,7 +54,7 @@ def chunks(site: Site, documents: int) -> tuple[list[str], Cost, Cost] | None:
     site.fill("chunks", files=4, documents=documents * 2)
     plan = site.cost(_PLAN, "--chunks", "8")
     chunk_cost = site.cost("run", "--quiet", "--chunk", "0")
-    rows = [measured(f"plan of {documents * 2:,} documents in 4 files", plan), measured("chunk 0 of 8", chunk_cost)]
+    rows = [table_row(f"plan of {documents * 2:,} documents in 4 files", plan), table_row("chunk 0 of 8", chunk_cost)]
     return rows, plan, chunk_cost
 
 

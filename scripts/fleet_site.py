@@ -147,7 +147,7 @@ def site_on_s3() -> Iterator[Site]:
         yield Site(Path(name), llm, proxy, {"region": s3.env["AWS_REGION"], **keys})
 
 
-def measured(name: str, cost: Cost) -> str:
+def table_row(name: str, cost: Cost) -> str:
     """Return a row of the table of measurements."""
     methods: Counter[str] = Counter()
     for kind, count in cost.requests.items():

@@ -23,7 +23,7 @@ KINDS: Mapping[str, tuple[str | None, bool]] = {
     "\0": ("document_unreadable", True),
 }
 """What a document holds: the reason it always fails for, and whether the document is to blame."""
-UNASKED = ("  ", "\0")
+NEVER_SENT = ("  ", "\0")
 
 
 @dataclass(frozen=True)

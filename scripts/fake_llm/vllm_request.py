@@ -151,9 +151,9 @@ def texts(messages: Any) -> tuple[str, str]:
 
 def check(fields: Mapping[str, Any]) -> None:
     """Raise Refusal for a parameter out of bounds."""
-    heat = fields.get("temperature")
-    if heat is not None and not (isinstance(heat, (int, float)) and 0 <= heat <= 2):
-        message = f"temperature must be in [0, 2], got {heat}. (parameter=temperature, value={heat})"
+    temperature = fields.get("temperature")
+    if temperature is not None and not (isinstance(temperature, (int, float)) and 0 <= temperature <= 2):
+        message = f"temperature must be in [0, 2], got {temperature}. (parameter=temperature, value={temperature})"
         raise refuse(message, param="temperature")
     if fields.get("stream_options") and not fields.get("stream"):
         raise refuse("Stream options can only be defined when `stream=True`.", param="stream_options")

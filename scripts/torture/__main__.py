@@ -56,12 +56,12 @@ class Total:
     windows: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     places: Counter[str] = field(default_factory=Counter)
-    tallies: list[RunCounts] = field(default_factory=list)
+    campaigns: list[RunCounts] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
         """Return whether no fault was found."""
-        return not any(sentences for tally in self.tallies for sentences in tally.findings.rows().values())
+        return not any(sentences for counts in self.campaigns for sentences in counts.findings.rows().values())
 
 
 def arguments() -> argparse.Namespace:
@@ -144,10 +144,10 @@ def one_round(total: Total, options: argparse.Namespace, *, seed: int, root: Pat
         seconds = options.seconds / share
         with places(folder, reads=reads, writes=writes) as (inbox, outbox):
             size = {"documents": documents, "seconds": seconds, "processes": options.processes}
-            ledger, tally = campaign(folder, dialect, inbox, outbox, seed=seed, long=options.long, **size)
+            ledger, counts = campaign(folder, dialect, inbox, outbox, seed=seed, long=options.long, **size)
         way = f"from a {'bucket' if reads else 'folder'} into a {'bucket' if writes else 'folder'}"
         total.places[way] += 1
-        total.tallies.append(tally)
+        total.campaigns.append(counts)
         total.faults += ledger.faults
         total.requests += ledger.total
         total.windows += ledger.windows
@@ -205,10 +205,10 @@ def print_report(total: Total) -> int:
     kills = Counter[str]()
     happened = Counter[str]()
     wrong: dict[str, list[str]] = {}
-    for tally in total.tallies:
-        kills += tally.kills
-        happened += tally.happened
-        for name, sentences in tally.findings.rows().items():
+    for counts in total.campaigns:
+        kills += counts.kills
+        happened += counts.happened
+        for name, sentences in counts.findings.rows().items():
             wrong.setdefault(name, []).extend(sentences)
     for name, sentences in wrong.items():
         for sentence in sentences[:SHOWN]:
@@ -217,7 +217,7 @@ def print_report(total: Total) -> int:
             print(f"{name}: and {len(sentences) - SHOWN} more")
     _print_rows("FAULTS OF THE SERVER, by document and request", dict(sorted(total.faults.items())))
     rows = {f"campaigns {name}": count for name, count in sorted(total.places.items())}
-    rows |= {"documents": total.documents, "runs": sum(tally.runs for tally in total.tallies)}
+    rows |= {"documents": total.documents, "runs": sum(counts.runs for counts in total.campaigns)}
     rows |= {f"kills by {name}": count for name, count in sorted(kills.items())}
     rows |= dict(sorted(happened.items()))
     rows |= {

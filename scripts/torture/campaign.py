@@ -48,7 +48,7 @@ class Campaign:
         rng: random.Random,
         say: Callable[[str], None],
     ) -> None:
-        self.tally = RunCounts()
+        self.counts = RunCounts()
         self._site = site
         self._corpus = corpus
         self._server = server
@@ -88,12 +88,12 @@ class Campaign:
         else:
             self._wrong(f"{MAX_QUIET_RUNS} quiet runs, and documents are still sent")
         self._add(check_end(self._corpus, self._site, ledger=self._ledger))
-        return self.tally
+        return self.counts
 
     def _run_action(self, action: Callable[[str], bool]) -> None:
         """Start one run, let the action happen to it, and check its output."""
-        self.tally.runs += 1
-        label = f"run-{self.tally.runs:04}"
+        self.counts.runs += 1
+        label = f"run-{self.counts.runs:04}"
         snapshot_before = Snapshot.of(self._site.outbox)
         results = snapshot_before.last_results()
         self._is_first_start = not (snapshot_before.results or snapshot_before.errors)
@@ -112,7 +112,7 @@ class Campaign:
         outbox.free()  # no process of this campaign is alive, so the next run need not wait for the lease
         result_count = len(snapshot_after.last_results())
         document_count = sum(1 for _ in self._corpus.visible())
-        wrong = sum(map(len, self.tally.findings.rows().values()))
+        wrong = sum(map(len, self.counts.findings.rows().values()))
         action_name = action.__name__.strip("_").replace("_", " ")
         self._say(
             f"{label} {action_name}: {result_count} results, {len(snapshot_after.errors)} errors of {document_count};"
@@ -146,7 +146,7 @@ class Campaign:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     self._ledger.events[label] += 1
-                    self.tally.happened["worker processes killed"] += 1
+                    self.counts.happened["worker processes killed"] += 1
         return self._strike(label, signal.SIGKILL, after_s=self._rng.uniform(1.0, 4.0), process=started)
 
     def _cut(self, label: str) -> bool:
@@ -168,7 +168,7 @@ class Campaign:
             # The second one may have been quicker; then the first gives way.
             if holder not in log and f"pid {second.pid}" not in self._site.log(label).read_text():
                 self._wrong(f"{rival}: does not name the holder, expected {holder!r} in its log")
-            self.tally.happened["second runs refused"] += code == 3
+            self.counts.happened["second runs refused"] += code == 3
         return self._strike(
             label, signal.SIGKILL, after_s=self._rng.uniform(0.0, 2.0), process=first, more=frozenset({3})
         )
@@ -181,7 +181,7 @@ class Campaign:
         limit = (path.stat().st_size if path.exists() else 0) + room
         code = exit_code_of(self._site.start(label, limit_bytes=limit))
         self._expect(label, code, {0, 3})
-        self.tally.happened["disk full"] += code == 3
+        self.counts.happened["disk full"] += code == 3
         return code == 0
 
     def _outage(self, label: str) -> bool:
@@ -195,15 +195,15 @@ class Campaign:
         finally:
             self._server.up()
         self._expect(label, code, {0, 3})
-        self.tally.happened["outages given up"] += code == 3
-        self.tally.happened["server cuts"] += 1
+        self.counts.happened["outages given up"] += code == 3
+        self.counts.happened["server cuts"] += 1
         return code == 0
 
     def _few_files(self, label: str) -> bool:
         """Limit the number of open files for the whole run."""
         self._ledger.events[label] += 1  # at times no connection can be opened, as in an outage of the server
         process = self._site.start(label, open_files=self._rng.randint(48, 110))
-        self.tally.happened["few open files"] += 1
+        self.counts.happened["few open files"] += 1
         number = self._rng.choice(SIGNALS)
         after_s = self._rng.uniform(3.0, 9.0)
         return self._strike(label, number, after_s=after_s, process=process, more=frozenset({3}))
@@ -215,7 +215,7 @@ class Campaign:
         time.sleep(self._rng.uniform(0.7, 4.0))
         spare = self._rng.randint(-8, 2)
         lasts_s = self._rng.uniform(0.2, 2.0)
-        self.tally.happened["short of open files"] += short_of_files(process, spare=spare, lasts_s=lasts_s)
+        self.counts.happened["short of open files"] += short_of_files(process, spare=spare, lasts_s=lasts_s)
         number = self._rng.choice(SIGNALS)
         after_s = self._rng.uniform(2.0, 8.0)
         return self._strike(label, number, after_s=after_s, process=process, more=frozenset({3}))
@@ -227,16 +227,16 @@ class Campaign:
         with store_fails(self._rng.choice(self._proxies), self._rng.choice(list(STORE_FAULTS.values()))):
             code = exit_code_of(process, 60.0)
         self._expect(label, code, {0, 3} | self._refused())
-        self.tally.happened["stores given up"] += code == 3
+        self.counts.happened["stores given up"] += code == 3
         return code == 0
 
     def _takeover(self, label: str) -> bool:
         """Kill a run, and start another one that waits for its lease and takes it over."""
         first = self._site.start(label)
         exit_after_signal(first, signal.SIGKILL, after_s=self._rng.uniform(1.0, 4.0))
-        self.tally.kills["SIGKILL"] += 1
+        self.counts.kills["SIGKILL"] += 1
         heir = self._site.start(f"{label}-rival", "--set", "runner.lock_wait_s=60")
-        self.tally.happened["leases taken over"] += 1
+        self.counts.happened["leases taken over"] += 1
         return self._strike(label, self._rng.choice(SIGNALS), after_s=self._rng.uniform(22.0, 30.0), process=heir)
 
     @property
@@ -269,16 +269,16 @@ class Campaign:
         self._expect(label, code, {0} | CODES[signal.Signals(number)] | more | refused)
         if number != signal.SIGKILL and seconds > GRACE_S + 5.0:
             self._wrong(f"{label}: took {seconds:.1f} s from {name} to its end, expected {GRACE_S:g} s of grace")
-        self.tally.kills[name] += seconds > 0
+        self.counts.kills[name] += seconds > 0
         return seconds == 0 and code == 0
 
     def _trouble(self, label: str, times: int) -> CountedTrouble:
         trouble = Trouble(self._server, self._ledger, run=label, rng=self._rng, times=times, proxies=self._proxies)
-        return CountedTrouble(trouble, self.tally)
+        return CountedTrouble(trouble, self.counts)
 
     def _change_one(self) -> None:
         if self._rng.random() < 0.4 and self._corpus.change(self._rng) is not None:
-            self.tally.happened["documents changed"] += 1
+            self.counts.happened["documents changed"] += 1
 
     def _expect(self, label: str, code: int | None, allowed: set[int]) -> None:
         if code not in allowed:
@@ -293,7 +293,7 @@ class Campaign:
 
     def _add(self, more: Findings) -> None:
         """Add findings, and report them at once: a long campaign is watched while it runs."""
-        for total, (name, sentences) in zip(self.tally.findings.rows().values(), more.rows().items(), strict=True):
+        for total, (name, sentences) in zip(self.counts.findings.rows().values(), more.rows().items(), strict=True):
             total += sentences
             for sentence in sentences:
                 self._say(f"WRONG ({name}) {sentence}")

@@ -120,7 +120,7 @@ PASSING = (
     *(Case(f"late_after_{status}*1", None, 2) for status in (429, 504)),
     Case("kill*1", None, 2),
 )
-UNASKED = (
+NEVER_SENT = (
     Case("blank", "document_empty", 0),
     Case("oversized", "document_too_large", 0),
     Case("no_text", "document_unreadable", 0),
@@ -245,7 +245,7 @@ def _make_twins(fine: list[Doc]) -> None:
 
 def chosen_cases(count: int, rng: random.Random) -> list[Case]:
     """Return one case per document: faults of each kind in turn, few killers, and most documents without a fault."""
-    kinds = [*PERMANENT, *REPAIRED, *PASSING, *UNASKED]
+    kinds = [*PERMANENT, *REPAIRED, *PASSING, *NEVER_SENT]
     faulty = [kinds[n % len(kinds)] for n in range(max(len(kinds), count * 2 // 5))]
     faulty += [KILLER, DOUBLING] * max(1, count // 1000)
     cases = (faulty + [FINE] * count)[:count]
@@ -266,7 +266,7 @@ def _bytes_of(doc: Doc) -> bytes:
 
 
 def _text_of(doc: Doc) -> str:
-    fault = f"[[fault:{doc.case.marker}]]\n" if doc.case.marker and doc.case not in UNASKED else ""
+    fault = f"[[fault:{doc.case.marker}]]\n" if doc.case.marker and doc.case not in NEVER_SENT else ""
     quote = (
         f"On that day {SECRET_PHRASE} {len(doc.named) + doc.revision} ships for {doc.named} in revision {doc.revision}"
     )

@@ -22,13 +22,13 @@ class RunCounts:
 class CountedTrouble:
     """Trouble whose counts are added to the campaign's when it ends."""
 
-    def __init__(self, trouble: Trouble, tally: RunCounts) -> None:
+    def __init__(self, trouble: Trouble, counts: RunCounts) -> None:
         self._trouble = trouble
-        self._tally = tally
+        self._counts = counts
 
     def __enter__(self) -> Counter[str]:
         return self._trouble.__enter__().happened
 
     def __exit__(self, *_: object) -> None:
         self._trouble.__exit__()
-        self._tally.happened += self._trouble.happened
+        self._counts.happened += self._trouble.happened

@@ -330,7 +330,7 @@ def test_parse_condition_reads_json_values() -> None:
 
 
 def test_condition_through_nested_lists(place: Place) -> None:
-    """Any item suffices along the path; `~` takes its text literally."""
+    """One matching item along the path suffices; `~` treats its text literally."""
     companies = [{"name": "Acme", "score": 1, "aka": ["AC", "ACME 1e3"]}, {"name": "Beta", "aka": []}]
     write(place.folder / "out", line("one", {"companies": companies}), line("two", {"companies": []}))
     for condition in ("companies.aka = AC", "companies.aka ~ 1e3"):

@@ -259,7 +259,7 @@ def test_limits_have_defaults() -> None:
 
 
 def test_helper_that_cannot_start_is_no_document_failure(pool: HelperPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For any errno, and the next document is decoded once the machine has recovered."""
+    """This holds for any errno; the next document is decoded once the machine has recovered."""
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/nonexistent/python")
         for _ in range(3):

@@ -131,9 +131,9 @@ def test_each_error_of_a_changed_configuration_is_reported(place: Place, other: 
     write_whole(place.folder / "pipeline.yaml", "vllm: {modle: x}\n")
     place.wait_for_results(12)
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "no-such-model", "vllm.api_key": "right"})
-    place.wait_for(lambda: len(other.requests) == 1, "a look at the other server")
+    place.wait_for(lambda: len(other.requests) == 1, "a preflight of the other server")
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "other-model", "vllm.api_key": "wrong"})
-    place.wait_for(lambda: len(other.requests) == 2, "another look at it")
+    place.wait_for(lambda: len(other.requests) == 2, "another preflight of it")
     log = finish(child, place)
     warnings = [line for line in log.splitlines() if "the run keeps the previous one" in line]
     assert [cause in line for cause, line in zip(("modle", "no-such-model", "401"), warnings, strict=True)] == [
@@ -147,11 +147,11 @@ def test_refused_configuration_is_checked_and_reported_once(place: Place, other:
     """It is not checked again until the file changes, and the current server is not marked unavailable."""
     child = start(place)
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "no-such-model"})
-    place.wait_for(lambda: len(other.requests) == 1, "a look at the other server")
+    place.wait_for(lambda: len(other.requests) == 1, "a preflight of the other server")
     place.wait_for_results(30)
     assert [request.path for request in other.requests] == ["/v1/models"]
     place.configure({**QUICK, "vllm.base_url": other.url, "vllm.model": "another-wrong-model"})
-    place.wait_for(lambda: len(other.requests) == 2, "another look at it")
+    place.wait_for(lambda: len(other.requests) == 2, "another preflight of it")
     log = finish(child, place)
     warnings = [line for line in log.splitlines() if "the run keeps the previous one" in line]
     assert ["no-such-model" in line for line in warnings] == [True, False]

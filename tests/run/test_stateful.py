@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import pytest
 from conftest import EXAMPLES, Place, Ran
-from contract_model import KINDS, RETRY_RUNS, UNASKED, Doc, Flags, Model, whole_lines
+from contract_model import KINDS, NEVER_SENT, RETRY_RUNS, Doc, Flags, Model, whole_lines
 from fake_llm import FakeLLM, ReceivedRequest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -143,7 +143,7 @@ class World(RuleBasedStateMachine):
         ran = self.start(flags, strike)
         code = ran.code
         sent = {chat.document for chat in self.server.chats() if chat.document in NAMES}
-        must_ask = {name for name in due if self.docs[name].kind not in UNASKED}
+        must_send = {name for name in due if self.docs[name].kind not in NEVER_SENT}
         new = [line for lines in self.lines().values() for line in lines if line["run"] >= number]
         recorded = [line["id"] for line in new]
         details = f"exit code {code}, {flags}, {strike}\n{(ran.err + ran.out)[-3000:]}"
@@ -151,10 +151,10 @@ class World(RuleBasedStateMachine):
         assert len(recorded) == len(set(recorded)), details
         assert "Traceback" not in details
         if code == 0:
-            assert (sorted(recorded), sent) == (sorted(due), must_ask), details
+            assert (sorted(recorded), sent) == (sorted(due), must_send), details
         else:
             assert strike is not None and code == CODES[strike[1]], details
-            assert set(recorded) <= set(due) and sent <= must_ask, details
+            assert set(recorded) <= set(due) and sent <= must_send, details
             assert len(sent - set(recorded)) <= CONCURRENCY, details
             # retryable documents are left for the next run, as is a refusal that no other answer has confirmed
             unsettled = {self.docs[name].reason for name in sent - set(recorded)}

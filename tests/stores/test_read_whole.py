@@ -65,7 +65,7 @@ def test_read_whole_refuses_fifos_replaced_files_and_links(tmp_path: Path) -> No
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    """This holds after a read file and after a refused one."""
+    """This holds after reading a file and after refusing one."""
     (tmp_path / "a.txt").write_bytes(b"x" * (LIMIT + 1))
     file = find_file(tmp_path / "a.txt")
     assert file is not None
