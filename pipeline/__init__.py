@@ -1,6 +1,6 @@
 """A batch pipeline from documents, through a self-hosted language model, to validated JSON.
 
-What other programs use can be had from here by its name; its module is imported when it is asked for.
+The public names for other programs are importable from here; the first use of a name imports its module.
 """
 
 from __future__ import annotations

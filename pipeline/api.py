@@ -1,6 +1,6 @@
 """The Python interface: extract from one text with a client, without a run; read the results of an output.
 
-Reading, validation and re-asks are those of a run (process.py); it must not write a file.
+It reads, validates and re-asks as a run does (process.py). It must not write a file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pipeline.output.current import CurrentRecords, Record
 from pipeline.records import Entry, Failure, Postponed, Result
 from pipeline.run.document.process import process
 from pipeline.run.plan import ExtractionPlan, VariantQuery, used_variants
-from pipeline.run.windows.cutting import Cut
+from pipeline.run.windows.cutting import CutDocument
 from pipeline.run.windows.sequential import ask_all_windows
 from pipeline.run.windows.split_query import split_query
 
@@ -53,7 +53,11 @@ class OneClient:
         """Return which texts the tokenizer of the client's server takes for a special token."""
         del variant
         client = self.client
-        return self.tokens.among(candidates, client.is_special_token) if isinstance(client, VLLMClient) else frozenset()
+        return (
+            self.tokens.special_candidates(candidates, client.is_special_token)
+            if isinstance(client, VLLMClient)
+            else frozenset()
+        )
 
     def ask(self, question: ExtractionRequest) -> AskResult:
         """Send a request, with the retries of the policy, and return the result."""
@@ -123,7 +127,7 @@ class Extractor:
         client = self._clients[variant_for(self._agent, document_id, pinned=self._variant)]
         asker = OneClient(client, RetryPolicy.of(_config_of(client)), self._sleep, self._rng)
         outcome = process(_entry(text, metadata, document_id), self._plan, client=asker).outcome
-        if isinstance(outcome, Cut):
+        if isinstance(outcome, CutDocument):
             outcome = ask_all_windows(outcome, self._plan, client=asker)
         if isinstance(outcome, Postponed):
             return outcome.failure

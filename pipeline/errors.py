@@ -63,7 +63,7 @@ class OutputError(TryLaterError):
 
 
 MACHINE_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-"""Raised by a machine with too few descriptors or buffers, or too little memory; often only for a moment."""
+"""The errors of a machine with too few descriptors or buffers, or too little memory; often only for a moment."""
 
 
 _LOADER_TEXTS = (*(os.strerror(number) for number in MACHINE_ERRNOS), "failed to map segment")
@@ -88,14 +88,14 @@ class InternalError(PipelineError):
 class DocumentError(Exception):
     """One document fails: `reason` is a key of REASONS, `stage` the step that failed.
 
-    `again`: the next run retries it though it has not changed, as the failure says nothing about the document.
+    `is_transient`: the next run retries it though it has not changed, as the failure is not a property of the document.
     """
 
-    def __init__(self, reason: str, message: str, *, stage: Stage = "load", again: bool = False) -> None:
+    def __init__(self, reason: str, message: str, *, stage: Stage = "load", is_transient: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
         self.stage = stage
-        self.again = again
+        self.is_transient = is_transient
 
 
 AGENT_FILE = "the agent's file"
@@ -224,7 +224,7 @@ def kind_of(reason: str) -> ReasonClass:
 
 
 TRANSIENT_STATUSES = frozenset({402, 408, 409, 423, 424, 425, 460, 499})
-"""4xx statuses by which a server or gateway reports a temporary state."""
+"""The 4xx statuses with which servers and gateways report a temporary state."""
 
 PROMPT_TOO_LONG = frozenset({"context_length", "prompt_truncated"})
 """Reasons that do not depend on the state of the server: each attempt at the document fails alike."""

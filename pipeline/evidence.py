@@ -21,8 +21,8 @@ class _Place(TypedDict):
 class Evidence(_Place, total=False):
     """The place of one quote: text[start:end] in code points. `path`: a JSON Pointer into the answer.
 
-    `match`: exact, folded or edges; `count`: how often the quote occurs in what the model saw. `page`: from 1, for a
-    document with pages. `window`: from 1, for a document that was merged from windows.
+    `match`: exact, folded or edges; `count`: how often the quote occurs in the text that the model saw. `page`: from 1,
+    for a document with pages. `window`: from 1, for a document that was merged from windows.
     """
 
     page: int
@@ -47,5 +47,5 @@ def page_starts(text: str, pages: Sequence[int]) -> Sequence[int]:
 
 
 def page_of(place: int, starts: Sequence[int]) -> int:
-    """Return the number of the page, from 1, that a place is on."""
+    """Return the number, from 1, of the page with this place."""
     return max(bisect_right(starts, place), 1)

@@ -47,8 +47,8 @@ class Entry:
     `read` returns the bytes after decompression, or raises DocumentError; it is called in a worker thread.
     `duplicate_of` is the id that this entry repeats, if any.
     `latest` is its last line in the output; `latest_is_valid`: that line remains valid while the bytes are the same.
-    `losses` counts the servers that were lost while they processed this entry. `refused`: a server that turned out to
-    be unhealthy answered it with a 4xx, so the next 4xx may be the document's own. `earlier_failure`: the outcome of
+    `losses` counts the servers that were lost while they processed this entry. `was_refused`: a server that turned out
+    to be unhealthy answered it with a 4xx, so the next 4xx may be the document's own. `earlier_failure`: the outcome of
     earlier attempts in this run that no server completed. `is_long`: it did not fit when it was read before in this
     run.
     """
@@ -63,7 +63,7 @@ class Entry:
     latest: LatestRecord | None = None
     latest_is_valid: bool = False
     losses: int = 0
-    refused: bool = False
+    was_refused: bool = False
     earlier_failure: Failure | None = field(default=None, compare=False, repr=False)
     is_long: bool = False
 
@@ -97,7 +97,7 @@ class ModelMetadata:
 class ExtractionAttempt:
     """The outcome of one request.
 
-    `error` is None, or the wire-level text (`timeout`, `http_500`, …); `reason` is its row in errors.REASONS.
+    `error` is None, or the wire-level text (`timeout`, `http_500`, …); `reason` is its key in errors.REASONS.
     `raw_text` is the whole text of the model, also when `error` is set (a truncated answer). `latency_s` is wall time.
     Token counts are None if the server does not report them. `max_tokens` is the requested limit; `needed_tokens` is
     the size of a prompt that did not fit. `queue_s` is the time in the server's queue. `rejection`: the reason why an
@@ -170,12 +170,12 @@ class Stamp:
 @quick_init
 @dataclass(frozen=True)
 class Result:
-    """A line of results. `version` is the entry's; `history`: the last requests before the one that was answered.
+    """A line of results. `version` is the file's version; `history`: the last requests before the answered one.
 
     `text_sha256` is of the document's text; it and `evidence` are None in records of versions that had neither.
     `question_sha256`: a digest of the prompt's text and metadata (run/selection/copies.py); None for a prompt with $id
     or $uri.
-    `windows` (the ledger of what was read) and `merge` are of a document merged from windows, else None.
+    `windows` (the ledger of the windows) and `merge` are None except for a document merged from windows.
     """
 
     id: str
@@ -208,7 +208,7 @@ class Result:
 @quick_init
 @dataclass(frozen=True)
 class Failure:
-    """A line of errors. `raw`: the start of the model's text; `decided_by`: a digest of what the reason depends on.
+    """A line of errors. `raw`: the start of the model's text; `decided_by`: a digest of the deciding settings.
 
     `window`: the part of the document that failed, its number and how many were answered; None: it was sent whole.
     """
@@ -248,19 +248,19 @@ class Unchanged:
 class Postponed:
     """No server could process the document: it is queued again; `failure` is its outcome if no retry succeeds.
 
-    `losses`: the number of servers lost while they processed it. `refused`: one answered it with a 4xx.
+    `losses`: the number of servers lost while they processed it. `was_refused`: one answered it with a 4xx.
     """
 
     entry: Entry
     failure: Failure
     losses: int = 0
-    refused: bool = False
+    was_refused: bool = False
 
     def next_entry(self) -> Entry:
         """Return the entry for the next try, with its losses and requests counted."""
         losses = self.entry.losses + self.losses
-        refused = self.entry.refused or self.refused
-        return changed(self.entry, losses=losses, refused=refused, earlier_failure=self.failure)
+        was_refused = self.entry.was_refused or self.was_refused
+        return changed(self.entry, losses=losses, was_refused=was_refused, earlier_failure=self.failure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +287,7 @@ def utc_now(now: datetime | None = None) -> str:
 
 
 def changed(record: R, **values: Any) -> R:
-    """Return the record with other values, as dataclasses.replace does in ten times the time."""
+    """Return the record with other values; ten times as fast as dataclasses.replace."""
     if unknown := values.keys() - record.__dict__.keys():
         raise TypeError(f"{type(record).__name__} has no {', '.join(unknown)}")
     copy = object.__new__(type(record))

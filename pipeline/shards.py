@@ -37,7 +37,8 @@ T = TypeVar("T")
 class Shard:
     """Part `index` (from 0) of `count`; a count of 0 is a run without --shard, which owns everything.
 
-    A chunk has the count CHUNKED: `chunks` is the number of chunks in its plan, and `holds` tests for a document.
+    A chunk has the count CHUNKED: `chunks` is the number of chunks in its plan, and `holds` returns whether a document
+    is in it.
     """
 
     index: int = 0
@@ -83,12 +84,12 @@ def shard_of_suffix(suffix: str | None) -> Shard:
     return Shard(int(chunk), CHUNKED) if chunk else Shard(int(index), int(count))
 
 
-def by_chunk(things: Iterable[T], shard_of: Callable[[T], Shard]) -> dict[Shard, list[T]]:
+def by_chunk(items: Iterable[T], shard_of: Callable[[T], Shard]) -> dict[Shard, list[T]]:
     """Group items by chunk, in order; items without a chunk, shards included, are under WHOLE."""
     groups: dict[Shard, list[T]] = {WHOLE: []}
-    for thing in things:
-        shard = shard_of(thing)
-        groups.setdefault(shard if shard.is_chunk else WHOLE, []).append(thing)
+    for item in items:
+        shard = shard_of(item)
+        groups.setdefault(shard if shard.is_chunk else WHOLE, []).append(item)
     return groups
 
 
@@ -144,7 +145,7 @@ def find_shard(flag: str | None, environ: Mapping[str, str]) -> tuple[Shard, str
 
 def _of_counted(environ: Mapping[str, str], name: str) -> tuple[Shard, str]:
     """Return the shard of a scheduler that numbers from 0; PIPELINE_SHARDS is the count."""
-    return _checked(_number(environ, name), _count(environ, SHARDS, beside=name), name=name, count_name=SHARDS)
+    return _checked(_number(environ, name), _number_in(environ, SHARDS, other_name=name), name=name, count_name=SHARDS)
 
 
 def _of_slurm(environ: Mapping[str, str], name: str) -> tuple[Shard, str]:
@@ -155,7 +156,7 @@ def _of_slurm(environ: Mapping[str, str], name: str) -> tuple[Shard, str]:
     index = _number(environ, name)
     array = _slurm_array(environ)
     if environ.get(SHARDS):
-        count = _count(environ, SHARDS, beside=name)
+        count = _number_in(environ, SHARDS, other_name=name)
         first = array.start if array is not None and len(array) == count else 0
         return _checked(index - first, count, name=name, count_name=SHARDS)
     if array is None:
@@ -180,7 +181,7 @@ def _slurm_array(environ: Mapping[str, str]) -> range | None:
 
 def _of_cloud_run(environ: Mapping[str, str], name: str) -> tuple[Shard, str]:
     """Return the shard of a Cloud Run task; PIPELINE_SHARDS must not differ from its own count."""
-    count = _count(environ, "CLOUD_RUN_TASK_COUNT", beside=name)
+    count = _number_in(environ, "CLOUD_RUN_TASK_COUNT", other_name=name)
     if environ.get(SHARDS) and _number(environ, SHARDS) != count:
         raise ConfigError(f"{SHARDS}: got {environ[SHARDS]!r}, need {count} as CLOUD_RUN_TASK_COUNT says, or nothing")
     return _checked(_number(environ, name), count, name=name, count_name="CLOUD_RUN_TASK_COUNT")
@@ -235,9 +236,9 @@ def _checked(index: int, count: int, *, name: str, count_name: str) -> tuple[Sha
     return Shard(index, count), f"{name} and {count_name}"
 
 
-def _count(environ: Mapping[str, str], name: str, *, beside: str) -> int:
+def _number_in(environ: Mapping[str, str], name: str, *, other_name: str) -> int:
     if not environ.get(name):
-        raise ConfigError(f"{name}: not set beside {beside}, need the number of shards that there are")
+        raise ConfigError(f"{name}: not set beside {other_name}, need the number of shards that there are")
     return _number(environ, name)
 
 

@@ -19,7 +19,7 @@ from pipeline.errors import OutputError
 from pipeline.logs import visible
 
 MAX_WIDTH = 100
-"""Columns at most: longer lines are hard to read; also the width of output that goes to a file or a pipe."""
+"""The most columns of a line, as longer lines are hard to read; also the width of output to a file or a pipe."""
 _MIN_WIDTH = 40
 """Columns at least: with fewer, an indented label leaves no room for its text."""
 LABEL = 14
@@ -62,7 +62,7 @@ def unwrapped_or_width(stream: TextIO, environ: Mapping[str, str]) -> int:
     return width_of(stream, environ) if stream.isatty() else sys.maxsize
 
 
-def tinted(text: str, tint: str, *, colour: bool) -> str:
+def in_colour(text: str, tint: str, *, colour: bool) -> str:
     """Return the text in a colour, or unchanged without `colour`."""
     return f"{tint}{text}{_PLAIN}" if colour and tint and text else text
 
@@ -72,38 +72,40 @@ def labelled(label: str, text: str, *, indent: int, width: int = MAX_WIDTH) -> l
     if not text:
         return []
     first = " " * indent + f"{label:<{LABEL - 1}} "
-    return _lines(text, width, first=first, others=" " * len(first))
+    return _lines(text, width, first=first, indent_text=" " * len(first))
 
 
-def hanging(text: str, *, indent: int, width: int = MAX_WIDTH, hang: int | None = None) -> list[str]:
+def hanging_indent(text: str, *, indent: int, width: int = MAX_WIDTH, hang: int | None = None) -> list[str]:
     """Return the text as lines without control characters, indented; those after the first by `hang` columns."""
-    others = " " * (indent + 2 if hang is None else hang)
+    indent_text = " " * (indent + 2 if hang is None else hang)
     return (
-        _wrapped(visible(text), width=width, first=" " * indent, others=others)
+        _wrapped(visible(text), width=width, first=" " * indent, indent_text=indent_text)
         if width < sys.maxsize
         else [" " * indent + visible(text)]
     )
 
 
 def fitted(lines: Iterable[str], width: int) -> Iterator[str]:
-    """Yield the lines, those that are too long wrapped below their own indent."""
+    """Yield the lines; a line that is too long continues below its own indent."""
     for line in lines:
         indent = len(line) - len(line.lstrip(" "))
-        yield from hanging(line.strip(), indent=indent, width=width) if len(line) > width else [line]
+        yield from hanging_indent(line.strip(), indent=indent, width=width) if len(line) > width else [line]
 
 
-def _wrapped(text: str, *, width: int, first: str, others: str) -> list[str]:
+def _wrapped(text: str, *, width: int, first: str, indent_text: str) -> list[str]:
     """Return the wrapped lines; flags, file names and addresses stay whole, also when they are wider than a line."""
-    return _lines(text, width, first=first, others=others, break_long_words=False)
+    return _lines(text, width, first=first, indent_text=indent_text, break_long_words=False)
 
 
-def _lines(text: str, width: int, *, first: str = "", others: str = "", break_long_words: bool = True) -> list[str]:
+def _lines(
+    text: str, width: int, *, first: str = "", indent_text: str = "", break_long_words: bool = True
+) -> list[str]:
     """Return the wrapped lines, with no end of a line between a number and its unit."""
     lines = textwrap.wrap(
         _JOINED.sub(_FIXED_SPACE, text),
         width,
         initial_indent=first,
-        subsequent_indent=others,
+        subsequent_indent=indent_text,
         break_on_hyphens=False,
         break_long_words=break_long_words,
     )
@@ -157,7 +159,7 @@ def percent_text(share: float, digits: int = 0) -> str:
 
 
 def write_out(text: str) -> None:
-    """Write text to stdout; a reader that has closed the pipe (`| head`) is no error.
+    """Write text to stdout; ignore a reader that has closed the pipe (`| head`).
 
     Raises OutputError when it cannot be written for another reason.
     """
@@ -201,7 +203,7 @@ def columns_of(char: str) -> int:
 def columns_wrapped(text: str, width: int) -> Iterator[tuple[int, int]]:
     """Yield start and end of each line of a text that is wrapped at spaces, else between characters.
 
-    A line takes at most `width` columns; what combines with a character stays on its line.
+    A line takes at most `width` columns; combining characters stay with their base character.
     """
     start = space = used = 0
     for at, char in enumerate(text):

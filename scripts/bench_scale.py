@@ -78,7 +78,7 @@ def disk_per_document() -> float:
         try:
             with closing(Index()) as index:
                 index.add("results", keys, where="bench", owns=lambda _: True)
-                index.slim()
+                index.release_memory()
                 index.counts()  # reads all of it, so that what was in memory goes to the file
                 return disk_of(os.getpid(), scratch) / _INDEXED
         finally:

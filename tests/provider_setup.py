@@ -33,10 +33,10 @@ class Clock:
         return self.now
 
 
-def looked_at(client: Client, *, variant: str, full: bool, known: Preflight | None) -> Preflight:
+def looked_at(client: Client, *, variant: str, full: bool, earlier_facts: Preflight | None) -> Preflight:
     """Run a preflight with the sample, without a canary."""
     assert variant
-    return examine(client, sample=SAMPLE, full=full, canary=False, known=known)
+    return examine(client, sample=SAMPLE, full=full, canary=False, earlier_facts=earlier_facts)
 
 
 def failover_of(
@@ -63,7 +63,7 @@ def failover_of(
 
 def provider_of(*urls: str, **more: Any) -> Provider:
     """Return one provider of these replicas."""
-    return failover_of(urls, **more).first
+    return failover_of(urls, **more).first_provider
 
 
 def question(name: str, text: str = "", *, losses: int = 0, alone: bool = False) -> ExtractionRequest:

@@ -19,7 +19,7 @@ from pipeline.agents.fingerprints import fingerprint, former_fingerprints, quest
 from pipeline.agents.prompts import LEAD, check_prompts, check_variables, named_values, rendered
 from pipeline.config import AppConfig, ResolvedAgentConfig, others
 from pipeline.config.agent_file import AgentFile, VariantFile
-from pipeline.config.constraints import Rule, nearest_hint, shown
+from pipeline.config.constraints import Rule, nearest_hint, shown_value
 from pipeline.config.keys import provider_key
 from pipeline.config.misplaced import agent_file_place
 from pipeline.config.models import Overflow
@@ -78,19 +78,19 @@ def load_agent(name: str, *, agents_dir: str | Path | None = None) -> Agent:
     paths = agent_paths(agents_dir)
     if name not in paths:
         need = f"one of {', '.join(sorted(paths))}{nearest_hint(name, paths)}"
-        raise SettingError("agent", f"got {shown(name, Rule())}, need {need}")
+        raise SettingError("agent", f"got {shown_value(name, Rule())}, need {need}")
     path = paths[name]
     settings, variants = read_agent_file(path)
     is_split = "split" in (settings.overflow, *(own.overflow for own in variants.values()))
     check_variables(settings.variables, path=path, reserved_names=(LEAD,) if is_split else ())
-    accepted = (*settings.variables, LEAD) if is_split else settings.variables
-    check_prompts(settings, path=path, place="", variables=accepted)
+    placeholders = (*settings.variables, LEAD) if is_split else settings.variables
+    check_prompts(settings, path=path, place="", variables=placeholders)
     for variant, own in variants.items():
-        check_prompts(own, path=path, place=f"variants.{variant}.", variables=accepted)
+        check_prompts(own, path=path, place=f"variants.{variant}.", variables=placeholders)
     schema = read_schema(settings.schema, path=path)
-    where = f"{path}: schema" if isinstance(settings.schema, Mapping) else f"{path}: schema ({settings.schema})"
-    compiled = compile_schema(schema, where=where)
-    check_known_keywords(compiled.schema, where=where)
+    place = f"{path}: schema" if isinstance(settings.schema, Mapping) else f"{path}: schema ({settings.schema})"
+    compiled = compile_schema(schema, where=place)
+    check_known_keywords(compiled.schema, where=place)
     examples = read_examples(settings.examples, compiled, path=path)
     return Agent(
         name=name,
@@ -128,14 +128,14 @@ def _known_variant(agent: Agent, variant: str) -> str:
     if variant in agent.variants:
         return variant
     need = f"one of {', '.join(agent.variants)}{nearest_hint(variant, agent.variants)}"
-    raise ConfigError(f"variant: got {shown(variant, Rule())}, need {need} ({agent.path})")
+    raise ConfigError(f"variant: got {shown_value(variant, Rule())}, need {need} ({agent.path})")
 
 
 def resolve(agent: Agent, app: AppConfig, *, variant: str) -> ResolvedAgentConfig:
     """Resolve a variant's settings: flag over environment over variant over agent over configuration."""
     layers = (agent.variants[_known_variant(agent, variant)], agent.settings)
-    provider = _first(app, layers, "provider", otherwise=app.provider) or "ollama"
-    fallback = others(_first(app, layers, "fallback", otherwise=app.fallback_names(provider)), first=provider)
+    provider = _pinned_or(app, layers, "provider", otherwise=app.provider) or "ollama"
+    fallback = others(_pinned_or(app, layers, "fallback", otherwise=app.fallback_names(provider)), first=provider)
     for key, names in (("provider", (provider,)), ("fallback", fallback)):
         for name in names:
             _check_provider(app, name, place=f"{agent.path}: {key}")
@@ -156,7 +156,7 @@ def resolve(agent: Agent, app: AppConfig, *, variant: str) -> ResolvedAgentConfi
         max_tokens=own.get("max_tokens"),
         temperature=own.get("temperature"),
         model_id=_set(layers, "model_id"),
-        max_reasks=_first(app, layers, "max_reasks", otherwise=app.runner.max_reasks, key="runner.max_reasks"),
+        max_reasks=_pinned_or(app, layers, "max_reasks", otherwise=app.runner.max_reasks, key="runner.max_reasks"),
         overflow=overflow,
         split=SplitConfig(**split) if overflow == "split" else None,
         request=merged(agent.settings.request, agent.variants[variant].request),
@@ -174,7 +174,7 @@ def _set(layers: tuple[VariantFile, AgentFile], name: str) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _first(
+def _pinned_or(
     app: AppConfig, layers: tuple[VariantFile, AgentFile], name: str, *, otherwise: Any, key: str | None = None
 ) -> Any:
     """Return the configuration's value if pinned by a flag or the environment, else the agent's, else `otherwise`."""
@@ -211,7 +211,7 @@ def _static(template: str) -> str:
 def render(resolved: ResolvedAgentConfig, document: Document) -> dict[str, str]:
     """Return the prompts for a document; its text is substituted once, so that a `$` in it is kept.
 
-    The texts of examples stand in the user prompt as the document's does, without any metadata.
+    The texts of examples replace `$document` in the user prompt, without any metadata.
     """
     turns: dict[str, str] = {}
     for number, example in enumerate(resolved.examples, 1):

@@ -1,4 +1,4 @@
-"""The few-shot examples of an agent: texts with their answers, which must be ones that the run would accept."""
+"""The few-shot examples of an agent: texts with answers that a run would accept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEYS = ("document", "output")
 
 
 def read_examples(examples: Sequence[Mapping[str, Any]], schema: CompiledSchema, *, path: Path) -> tuple[Example, ...]:
-    """Return the examples; ConfigError for one whose output breaks the schema or quotes what its text does not have."""
+    """Return the examples; ConfigError for an output that breaks the schema or whose quote is not in its text."""
     return tuple(_read(example, schema, at=f"{path}: examples[{number}]") for number, example in enumerate(examples))
 
 

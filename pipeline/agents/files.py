@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.config import rule_of
 from pipeline.config.agent_file import AgentFile, VariantFile
-from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
+from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown_value, unknown_key
 from pipeline.config.request import reserved_in
 from pipeline.config.split import split_errors
 from pipeline.config.yaml_file import load_yaml
@@ -31,8 +31,8 @@ def agent_paths(agents_dir: str | Path | None) -> dict[str, Path]:
     try:
         own = sorted(path for path in folder.iterdir() if path.suffix == ".yaml")
     except (OSError, ValueError) as cause:
-        why = getattr(cause, "strerror", None) or "not a path"
-        message = f"got {str(folder)!r} ({why}), need a folder of agent files, relative to the current directory"
+        reason = getattr(cause, "strerror", None) or "not a path"
+        message = f"got {str(folder)!r} ({reason}), need a folder of agent files, relative to the current directory"
         raise SettingError("agents_dir", message) from cause
     return built_in | {path.stem: path for path in own}
 
@@ -46,7 +46,7 @@ def read_agent_file(path: Path) -> tuple[AgentFile, dict[str, VariantFile]]:
     for name, own in settings.get("variants", {}).items():
         place = f"variants.{name}"
         if own is not None and not isinstance(own, Mapping):
-            errors.append(f"{path}: {place}: got {shown(own, Rule())}, need a mapping")
+            errors.append(f"{path}: {place}: got {shown_value(own, Rule())}, need a mapping")
             continue
         variants[name] = _settings(own or {}, VariantFile, path=path, place=f"{place}.", errors=errors)
     errors += _split_errors(settings, variants, path=path)
@@ -58,11 +58,11 @@ def read_agent_file(path: Path) -> tuple[AgentFile, dict[str, VariantFile]]:
 def _split_errors(settings: Mapping[str, Any], variants: Mapping[str, Any], *, path: Path) -> Iterator[str]:
     """Yield the error messages about `split`, which needs `overflow: split` beside it or in the agent."""
     own = settings.get("overflow")
-    used = "split" if "split" in (own, *(each.get("overflow") for each in variants.values())) else own
+    used = "split" if "split" in (own, *(split.get("overflow") for split in variants.values())) else own
     places = {"split": (settings, used)}
-    places |= {f"variants.{name}.split": (each, each.get("overflow", own)) for name, each in variants.items()}
-    for place, (each, overflow) in places.items():
-        yield from (f"{path}: {line}" for line in split_errors(each.get("split", {}), overflow=overflow, place=place))
+    places |= {f"variants.{name}.split": (split, split.get("overflow", own)) for name, split in variants.items()}
+    for place, (split, overflow) in places.items():
+        yield from (f"{path}: {line}" for line in split_errors(split.get("split", {}), overflow=overflow, place=place))
 
 
 def _settings(tree: Mapping[str, Any], cls: type, *, path: Path, place: str, errors: list[str]) -> dict[str, Any]:
@@ -71,14 +71,14 @@ def _settings(tree: Mapping[str, Any], cls: type, *, path: Path, place: str, err
     values: dict[str, Any] = {}
     for key, value in tree.items():
         if key not in hints:
-            message = unknown_key(f"{place}{key}", value, near=nearest(key, hints), accepted=hints)
+            message = unknown_key(f"{place}{key}", value, near=nearest(key, hints), accepted_keys=hints)
             errors.append(f"{path}: {message}")
             continue
         rule = rule_of("agent", key)
         try:
             values[key] = clean({} if key == "variants" and value is None else value, hints[key], rule=rule)
         except Unacceptable as cause:
-            errors.append(f"{path}: {place}{key}: got {shown(value, rule)}, need {cause}")
+            errors.append(f"{path}: {place}{key}: got {shown_value(value, rule)}, need {cause}")
     errors += (f"{path}: {message}" for message in reserved_in(values.get("request", {}), f"{place}request"))
     for field in fields(cls):
         if field.name not in tree and field.default is MISSING and field.default_factory is MISSING:
@@ -98,8 +98,10 @@ def read_schema(schema: str | Mapping[str, Any], *, path: Path) -> Mapping[str, 
     except json.JSONDecodeError as cause:
         raise ConfigError(f"{path}: schema: {file}, line {cause.lineno}: not JSON: {cause.msg}") from cause
     except (OSError, ValueError, RecursionError) as cause:
-        why = getattr(cause, "strerror", None) or "not a text of JSON"
-        raise ConfigError(f"{path}: schema: got {schema!r}, which cannot be read ({why}), need a JSON file") from cause
+        reason = getattr(cause, "strerror", None) or "not a text of JSON"
+        raise ConfigError(
+            f"{path}: schema: got {schema!r}, which cannot be read ({reason}), need a JSON file"
+        ) from cause
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: schema: {file} holds a {type(loaded).__name__}, need a JSON Schema as an object")
     return loaded

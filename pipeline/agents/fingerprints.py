@@ -1,11 +1,11 @@
-"""Fingerprints: equal for records of the same question, whatever server answered; also by the former formula.
+"""Fingerprints: equal for records of the same question from any server; also by the former formula.
 
     question ──canonical JSON──▶ sha256 = fingerprint
 
-The question holds what decides the answer: agent, variant, prompts, schema, the model's name and the sampling
-parameters. It holds nothing that only concerns transport or dialect (provider, address, context size, streaming), so
-that the same model behind another server is the same question. A key that is not used is left out: a key that is new
-in a later version then changes no fingerprint of an archive that does not use it.
+The question contains the settings that decide the answer: agent, variant, prompts, schema, the model's name and the
+sampling parameters. It does not contain settings of transport or dialect (provider, address, context size, streaming),
+so the same model on another server has the same question. Unused keys are omitted, so that a new key of a later
+version does not change the fingerprints of archives without it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def question(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -> 
         "variant": resolved.variant,
         "system_prompt": resolved.system_prompt,
         "user_prompt": resolved.user_prompt,
-        "schema": _deciding(resolved.schema),
+        "schema": _without_neutral_keywords(resolved.schema),
         "model": model_name(resolved, provider_config),
         "max_tokens": own.get("max_tokens", provider_config.max_tokens),
         "temperature": own.get("temperature", provider_config.temperature),
@@ -67,7 +67,7 @@ def window_question(
 ) -> str:
     """Return the digest of the question of every window; how the answers are merged is not part of it."""
     assert resolved.split is not None
-    fields = {**question(resolved, provider_config), "schema": _deciding(window_schema)}
+    fields = {**question(resolved, provider_config), "schema": _without_neutral_keywords(window_schema)}
     return digest_of({**fields, "split": {"v": SPLIT_VERSION, **asdict(resolved.split)}})
 
 
@@ -88,12 +88,12 @@ def model_name(resolved: ResolvedAgentConfig, provider_config: ProviderConfig) -
     return str(resolved.model_id or provider_config.model_id or declared)
 
 
-def _deciding(schema: Any) -> Any:
+def _without_neutral_keywords(schema: Any) -> Any:
     return without_keywords(schema, decides_no_record)
 
 
 def _extras(provider_config: ProviderConfig) -> tuple[Mapping[str, Any], ...]:
-    """Return the further request fields that a provider's settings declare, the later over the earlier."""
+    """Return the further request fields of a provider's settings; a later source overrides an earlier one."""
     if isinstance(provider_config, OllamaConfig):
         return provider_config.extra_body, provider_config.options
     return (provider_config.extra_body,)
@@ -110,10 +110,10 @@ def _parameters(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def former_fingerprints(resolved: ResolvedAgentConfig, app: AppConfig, *, contexts: Iterable[int]) -> frozenset[str]:
-    """Return the fingerprints that earlier versions gave this question, for each provider and context size it may name.
+    """Return the fingerprints of this question in earlier versions, for each possible provider and context size.
 
-    They held the first provider's `num_ctx` and `extra_body`. `contexts`: sizes found in the output's own records.
-    None for a question with what earlier versions could not ask.
+    They included the first provider's `num_ctx` and `extra_body`. `contexts`: further sizes, from the output's records.
+    Return no fingerprint for a question that earlier versions did not support.
     """
     first = app.provider_config(resolved.provider)
     if resolved.request or (isinstance(first, OllamaConfig) and _parameters(*_extras(first))):
@@ -138,7 +138,7 @@ def _distinct(bodies: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def translated(runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the present fingerprint of each former one whose question the summaries of runs keep."""
+    """Return the present fingerprint of each former one whose question is in a run's summary."""
     former = (question for question in questions_of(runs) if "num_ctx" in question)
     return {digest_of(question): digest_of(in_present_form(question)) for question in former}
 
@@ -160,4 +160,8 @@ def in_present_form(question: Mapping[str, Any]) -> dict[str, Any]:
     now = {key: value for key, value in question.items() if key not in ("num_ctx", "extra_body")}
     body = question.get("extra_body")
     parameters = _parameters(body if isinstance(body, Mapping) else {})
-    return {**now, "schema": _deciding(question.get("schema")), **({"parameters": parameters} if parameters else {})}
+    return {
+        **now,
+        "schema": _without_neutral_keywords(question.get("schema")),
+        **({"parameters": parameters} if parameters else {}),
+    }

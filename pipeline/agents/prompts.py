@@ -38,30 +38,32 @@ def check_variables(variables: Iterable[str], *, path: Path, reserved_names: tup
 
 def check_prompts(prompts: AgentFile | VariantFile, *, path: Path, place: str, variables: tuple[str, ...] = ()) -> None:
     """Raise ConfigError with the line of the prompt that cannot be filled."""
-    accepted = (*PLACEHOLDERS, *variables)
+    placeholders = (*PLACEHOLDERS, *variables)
     for line, name in _placeholders(prompts.system_prompt or "", f"{path}: {place}system_prompt"):
         at = f"{path}: {place}system_prompt, line {line}"
         raise ConfigError(f"{at}: got ${name}, need static text (write $$ for a dollar)")
     if prompts.user_prompt is None:
         return
-    _check_syntax(prompts.user_prompt, f"{path}: {place}user_prompt", accepted=accepted)
+    _check_syntax(prompts.user_prompt, f"{path}: {place}user_prompt", placeholders=placeholders)
     names = set()
     for line, name in _placeholders(prompts.user_prompt, f"{path}: {place}user_prompt"):
         names.add(name)
-        if name not in accepted:
-            near = nearest(name, accepted)
+        if name not in placeholders:
+            near = nearest(name, placeholders)
             hint = f"; the nearest is ${near}" if near else ""
             at = f"{path}: {place}user_prompt, line {line}"
-            raise ConfigError(f"{at}: got ${name}, need one of ${', $'.join(accepted)}, or a name in `variables`{hint}")
+            raise ConfigError(
+                f"{at}: got ${name}, need one of ${', $'.join(placeholders)}, or a name in `variables`{hint}"
+            )
     if "document" not in names:
         raise ConfigError(f"{path}: {place}user_prompt: got no $document, need it where the document belongs")
 
 
-def _check_syntax(template: str, place: str, *, accepted: Collection[str]) -> None:
-    """Raise ConfigError for a placeholder in the syntax of Jinja or str.format, which would be sent as it stands."""
+def _check_syntax(template: str, place: str, *, placeholders: Collection[str]) -> None:
+    """Raise ConfigError for a placeholder in the syntax of Jinja or str.format, which would be sent unchanged."""
     for match in _FOREIGN.finditer(template):
         name = match["jinja"] or match["format"]
-        if name in accepted and (match["jinja"] or name == "document"):
+        if name in placeholders and (match["jinja"] or name == "document"):
             line = template.count("\n", 0, match.start()) + 1
             syntax = "Jinja's syntax" if match["jinja"] else "the syntax of str.format"
             raise ConfigError(f"{place}, line {line}: got {match[0]!r}, which is {syntax}; need ${name}")
@@ -79,16 +81,16 @@ def named_values(template: str, document: Document) -> dict[str, tuple[str, bool
     Names and metadata are as untrusted as the text: special tokens of chat templates in them are broken up. Missing
     metadata is empty.
     """
-    if not _named(template):
+    if not _placeholder_names(template):
         return {}
     values: dict[str, object] = {**document.metadata, "id": document.id, "uri": document.uri}
-    texts = {name: value_of(values, name) for name in _named(template)}
+    texts = {name: value_of(values, name) for name in _placeholder_names(template)}
     return {name: break_special_tokens("" if text is None else str(text)) for name, text in texts.items()}
 
 
 @lru_cache(maxsize=64)
-def _named(template: str) -> frozenset[str]:
-    """Return the names of all placeholders but `$document`."""
+def _placeholder_names(template: str) -> frozenset[str]:
+    """Return the names of all placeholders except `$document`."""
     names = {match["named"] or match["braced"] for match in Template.pattern.finditer(template)}
     return frozenset(name for name in names if name not in (None, "document"))
 
@@ -101,7 +103,7 @@ def metadata_placeholders(template: str) -> tuple[str, ...]:
 
 def names_lead(template: str) -> bool:
     """Return True when the template itself places the document's beginning."""
-    return LEAD in _named(template)
+    return LEAD in _placeholder_names(template)
 
 
 @lru_cache(maxsize=64)

@@ -32,7 +32,7 @@ _FENCE_LINE = re.compile(r"^[ \t]*```[^`\n]*$", re.MULTILINE)
 class AnswerError(Exception):
     """The text is not an answer: `reason` and `stage` as in an error record, `message` without any of the text.
 
-    `hint`: sentences of the document, for the model's next try and for nothing else.
+    `hint`: sentences of the document, only for the model's next try.
     """
 
     def __init__(self, reason: str, message: str, *, stage: Stage = "parse", hint: str = "") -> None:
@@ -50,7 +50,7 @@ def read(text: str, *, repair: str) -> tuple[Any, bool]:
     """
     try:
         value, repaired = _read(text, repair)
-        # no value is nested deeper than its text has brackets, unless it was encoded as a string with escapes
+        # the nesting cannot exceed the number of brackets, except in a value that is encoded as a string
         if repaired or text.count("{") + text.count("[") > _MAX_DEPTH:
             _refuse_depth(value)
     except RecursionError as cause:
@@ -120,26 +120,26 @@ def _from_prose(text: str, repair: str, error: json.JSONDecodeError) -> Any:
 
 def _decode(text: str, *, strict: bool = True) -> tuple[Any, bool]:
     """Return the value and whether an equal key was dropped; not strict: accept control characters in strings."""
-    dropped = False
+    has_dropped = False
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal dropped
+        nonlocal has_dropped
         members_by_key = dict(pairs)
         if len(members_by_key) == len(pairs):
             return members_by_key
         members_by_key = {}
         for key, value in pairs:
             _refuse(
-                key in members_by_key and not _same(members_by_key[key], value),
+                key in members_by_key and not _is_same_json(members_by_key[key], value),
                 "a key is given twice, with different values",
             )
             members_by_key[key] = value
-        dropped = True
+        has_dropped = True
         return members_by_key
 
     decoder = json.JSONDecoder(object_pairs_hook=members, parse_float=_number, parse_constant=_constant, strict=strict)
     try:
-        return decoder.decode(text), dropped
+        return decoder.decode(text), has_dropped
     except json.JSONDecodeError:
         raise
     except ValueError as cause:
@@ -149,7 +149,7 @@ def _decode(text: str, *, strict: bool = True) -> tuple[Any, bool]:
 
 def _decode_repaired(text: str) -> Any:
     """Return the value of a text whose only errors are trailing commas and control characters."""
-    return _decode(_STRING_OR_COMMA.sub(lambda m: "" if m[0] == "," else m[0], text), strict=False)[0]
+    return _decode(_STRING_OR_COMMA.sub(lambda match: "" if match[0] == "," else match[0], text), strict=False)[0]
 
 
 def _unwrapped(value: Any) -> dict[str, Any] | None:
@@ -217,7 +217,7 @@ def _only_object(regions: list[str]) -> Any:
             if '"' in region or len(regions) == 1:
                 raise
             continue
-        _refuse(bool(objects) and not _same(objects[0], value), "it holds several different objects")
+        _refuse(bool(objects) and not _is_same_json(objects[0], value), "it holds several different objects")
         objects = [value]
     _refuse(not objects, "there is no JSON object in it")
     return objects[0]
@@ -236,7 +236,7 @@ def _guessed(text: str) -> Any:
     return values[0]
 
 
-def _same(first: Any, second: Any) -> bool:
+def _is_same_json(first: Any, second: Any) -> bool:
     """Return True for equal JSON; in Python 1, 1.0 and True are equal."""
     return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
 

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
-from pipeline.answers.violations import short
+from pipeline.answers.violations import shortened
 from pipeline.errors import ConfigError
 from pipeline.linear_regex import UnsupportedPatternError, linear_regex
 
@@ -36,7 +36,7 @@ def check_patterns(node: Mapping[str, Any], *, at: str, names_matter: bool) -> N
         _check(pattern, at=f"{at}.patternProperties")
         if names_matter and not linear_regex(pattern).is_plain:
             need = "need a simpler pattern, or additionalProperties in place of unevaluatedProperties"
-            raise ConfigError(f"{at}.patternProperties: got {short(pattern)} beside unevaluatedProperties; {need}")
+            raise ConfigError(f"{at}.patternProperties: got {shortened(pattern)} beside unevaluatedProperties; {need}")
 
 
 def _check(pattern: str, *, at: str) -> None:
@@ -44,9 +44,9 @@ def _check(pattern: str, *, at: str) -> None:
         linear_regex(pattern)
     except UnsupportedPatternError as cause:
         need = "need one without back references, atomic groups and very large repeats"
-        raise ConfigError(f"{at}: got {short(pattern)}: {cause}; {need}") from cause
+        raise ConfigError(f"{at}: got {shortened(pattern)}: {cause}; {need}") from cause
     except re.error as cause:
-        raise ConfigError(f"{at}: got {short(pattern)}, which is not a regular expression: {cause.msg}") from cause
+        raise ConfigError(f"{at}: got {shortened(pattern)}, which is not a regular expression: {cause.msg}") from cause
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:  # noqa: ARG001

@@ -29,17 +29,17 @@ KEYWORDS = frozenset((
 ))  # fmt: skip
 """The keywords of draft 2020-12, `definitions` of earlier drafts, and our own."""
 
-_OWN = (QUOTE, *MERGE_KEYWORDS)
+_OWN_KEYWORDS = (QUOTE, *MERGE_KEYWORDS)
 _NEAR = 0.8
-"""Similarity (0 to 1) from which an `x-` keyword is a misspelt one of this program; others belong to other tools."""
-_SHOWN = 5
+"""Similarity (0 to 1) from which an `x-` keyword counts as a misspelt keyword of this program, not of another tool."""
+_MOST_SHOWN = 5
 
 
 def check_known_keywords(schema: Mapping[str, Any], *, where: str) -> None:
     """Raise ConfigError for the first keyword that JSON Schema would ignore, naming the nearest known one."""
     for place, node in places(schema, "$"):
         for keyword in node:
-            near = difflib.get_close_matches(keyword, _OWN, n=1, cutoff=_NEAR)
+            near = difflib.get_close_matches(keyword, _OWN_KEYWORDS, n=1, cutoff=_NEAR)
             if keyword in KEYWORDS or (keyword.startswith("x-") and not near):
                 continue
             hint = f"; the nearest is {near[0]}" if near else nearest_hint(keyword, sorted(KEYWORDS))
@@ -51,10 +51,10 @@ def accepts_anything(compiled: CompiledSchema) -> str | None:
     """Return a warning when an empty object is valid: an echoed schema would then be a result."""
     if compiled.violation({}) is not None:
         return None
-    closed = compiled.schema.get("additionalProperties") is False
-    more = "" if closed else ', and so are the echoed schema and {"response": …}'
-    return f"the schema requires nothing: {{}} is a valid answer{more}; list the fields in `required`" + (
-        "" if closed else " and set `additionalProperties: false`"
+    is_closed = compiled.schema.get("additionalProperties") is False
+    further = "" if is_closed else ', and so are the echoed schema and {"response": …}'
+    return f"the schema requires nothing: {{}} is a valid answer{further}; list the fields in `required`" + (
+        "" if is_closed else " and set `additionalProperties: false`"
     )
 
 
@@ -63,9 +63,9 @@ def unbounded(compiled: CompiledSchema) -> str | None:
     unlimited = list(_unbounded(compiled.schema))
     if not unlimited:
         return None
-    more = f" and {len(unlimited) - _SHOWN} more" if len(unlimited) > _SHOWN else ""
-    examples = ", ".join(unlimited[:_SHOWN])
-    return f"no limit at {examples}{more}: a model in a loop fills the answer; set `maxLength` or `maxItems`"
+    more_text = f" and {len(unlimited) - _MOST_SHOWN} more" if len(unlimited) > _MOST_SHOWN else ""
+    examples = ", ".join(unlimited[:_MOST_SHOWN])
+    return f"no limit at {examples}{more_text}: a model in a loop fills the answer; set `maxLength` or `maxItems`"
 
 
 def warnings_of(compiled: CompiledSchema) -> list[str]:

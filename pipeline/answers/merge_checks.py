@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from pipeline.answers.merge_keywords import BY, EMPTY, KEY, KEY_MATCH, MERGE, OVER, WINDOW_ITEMS
 from pipeline.answers.schema_nodes import SchemaNode, SchemaNodes
 from pipeline.answers.subschemas import QUOTE
-from pipeline.answers.violations import short
+from pipeline.answers.violations import shortened
 from pipeline.config.constraints import nearest_hint
 from pipeline.errors import ConfigError
 
@@ -38,7 +38,7 @@ def rules_for(node: SchemaNode) -> list[str]:
 
 
 class Checks:
-    """Checks the merge keywords of one schema. Raises ConfigError with the place of a wrong keyword."""
+    """The checks of the merge keywords of one schema; they raise ConfigError with the place of a wrong keyword."""
 
     def __init__(self, nodes: SchemaNodes, *, where: str) -> None:
         self._nodes = nodes
@@ -51,15 +51,15 @@ class Checks:
 
     def check(self, node: SchemaNode, objects: Sequence[SchemaNode]) -> None:
         """Check the keywords of a value. `objects`: the objects around it, the nearest first."""
-        how = node.value(MERGE)
-        if how is not None and how not in rules_for(node):
+        rule = node.value(MERGE)
+        if rule is not None and rule not in rules_for(node):
             self._refuse(node, MERGE, f" on {_KIND_NAMES[node.kind]}", rules_for(node))
         self._check_key(node)
         self._check_by(node, objects)
         if not isinstance(node.value(EMPTY, []), list):
             self._refuse(node, EMPTY, "", [], need='a list of values, such as ["none", "n/a"]')
         if node.keyword(OVER):
-            if node.kind != "array" and how != "join":
+            if node.kind != "array" and rule != "join":
                 self._refuse(
                     node, OVER, f" on {_KIND_NAMES[node.kind]}", [], need="it on an array, or beside x-merge: join"
                 )
@@ -80,7 +80,7 @@ class Checks:
                 self._refuse(node, KEY_MATCH, "", ["folded", "exact"])
         if node.keyword(KEY) is None:
             return
-        items = self._nodes.of(node.structure.get("items", {}), f"{node.place}.items")
+        items = self._nodes.node(node.structure.get("items", {}), f"{node.place}.items")
         if node.kind != "array" or items.kind != "object":
             self._refuse(node, KEY, f" on {_KIND_NAMES[node.kind]}", [], need="it on an array of objects")
         key = node.value(KEY)
@@ -90,7 +90,7 @@ class Checks:
         properties = items.structure.get("properties", {})
         for name in names:
             if name not in properties:
-                lacking = "" if name == key else f", of which {short(name)}"
+                lacking = "" if name == key else f", of which {shortened(name)}"
                 complaint = f"{lacking or ', which'} is not a property of the items"
                 self._refuse(node, KEY, complaint, properties, near=name)
 
@@ -118,18 +118,18 @@ class Checks:
     def _numbers(self, node: SchemaNode) -> list[str]:
         """Return the properties of an object that are numbers."""
         properties = node.structure.get("properties", {}).items()
-        return [name for name, schema in properties if self._nodes.of(schema, "").kind == "number"]
+        return [name for name, schema in properties if self._nodes.node(schema, "").kind == "number"]
 
     def _check_window_items(self, node: SchemaNode) -> None:
         if node.keyword(WINDOW_ITEMS) is None:
             return
         if node.kind != "array":
             self._refuse(node, WINDOW_ITEMS, f" on {_KIND_NAMES[node.kind]}", [], need="it on an array")
-        most = node.value(WINDOW_ITEMS)
-        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        max_items = node.value(WINDOW_ITEMS)
+        if not isinstance(max_items, int) or isinstance(max_items, bool) or max_items < 1:
             self._refuse(node, WINDOW_ITEMS, "", [], need="a whole number of items from 1")
-        limit = node.structure.get("maxItems", most)
-        if most > limit:
+        limit = node.structure.get("maxItems", max_items)
+        if max_items > limit:
             self._refuse(node, WINDOW_ITEMS, f" above maxItems {limit}", [], need=f"at most {limit}")
 
     def _refuse(
@@ -137,7 +137,7 @@ class Checks:
         node: SchemaNode,
         keyword: str,
         complaint: str,
-        accepted: Collection[str],
+        choices: Collection[str],
         *,
         need: str = "",
         near: Any = None,
@@ -145,8 +145,10 @@ class Checks:
         """Raise ConfigError with the value seen, what is needed, and the nearest accepted value."""
         placed = node.keyword(keyword)
         place, value = placed if placed is not None else (node.place, None)
-        needed = need or f"one of {', '.join(accepted) or 'none'}"
+        requirement = need or f"one of {', '.join(choices) or 'none'}"
         text = value if near is None else near
         is_known = any(text in rules for rules in _RULES.values())  # of another type: nothing is misspelt
-        hint = nearest_hint(text, accepted) if isinstance(text, str) and not is_known else ""
-        raise ConfigError(f"{self._where}: at {place}.{keyword}: got {short(value)}{complaint}, need {needed}{hint}")
+        hint = nearest_hint(text, choices) if isinstance(text, str) and not is_known else ""
+        raise ConfigError(
+            f"{self._where}: at {place}.{keyword}: got {shortened(value)}{complaint}, need {requirement}{hint}"
+        )

@@ -15,7 +15,7 @@ from pipeline.answers.merge_keywords import BY, EMPTY, KEY, KEY_MATCH, MERGE, ME
 from pipeline.answers.schema_nodes import SchemaNode, SchemaNodes
 from pipeline.answers.subschemas import QUOTE, places
 from pipeline.linear_regex import linear_regex
-from pipeline.long.merge_rules import CONCAT, FIELDS, NO_DEFAULT, UNION, By, Rule
+from pipeline.long.merge_rules import CONCAT, FIELDS, NO_DEFAULT, UNION, RankProperty, Rule
 from pipeline.long.same_values import value_key
 
 
@@ -41,7 +41,7 @@ class _Pending:
 
 
 class _Reader:
-    """Reads the rules of one schema. Objects are read one after the other, as a schema may refer to itself."""
+    """Reader of the rules of one schema; it reads one object after the other, as a schema may refer to itself."""
 
     def __init__(self, schema: Mapping[str, Any], *, accepts_null: Callable[[Any], bool], where: str) -> None:
         self._nodes = SchemaNodes(schema)
@@ -53,7 +53,7 @@ class _Reader:
 
     def root(self, schema: Mapping[str, Any]) -> Rule:
         """Return the rule of the whole schema."""
-        node = replace(self._nodes.of(schema, "$"), kind="object")  # whatever its parts say, an answer is one
+        node = replace(self._nodes.node(schema, "$"), kind="object")  # a whole answer is always one value
         self._visited.update(id(source) for _, source in node.sources)
         self._checks.check_root(node)
         root = self._own_rule(node, schema, objects=(), in_item=False)
@@ -75,7 +75,7 @@ class _Reader:
         cached = self._rules_read.get((id(schema), in_item))
         if cached is not None:
             return cached
-        node = self._nodes.of(schema, place)
+        node = self._nodes.node(schema, place)
         self._visited.update(id(source) for _, source in node.sources)
         self._checks.check(node, objects)
         if node.kind == "array":
@@ -95,7 +95,7 @@ class _Reader:
             default=node.value("default", NO_DEFAULT),
             empty=frozenset(map(value_key, node.value(EMPTY, ()))),
             is_quote=bool(node.value(QUOTE, False)),
-            by=self._by(node, objects) if how == "best" else None,
+            rank_property=self._compared_number(node, objects) if how == "best" else None,
             most=node.structure.get("maxLength") if how == "join" else None,
             cuts=node.value(OVER) == "cut",
             required=frozenset(node.structure.get("required", ())),
@@ -104,7 +104,7 @@ class _Reader:
     def _list_rule(self, node: SchemaNode, schema: Any, *, objects: tuple[SchemaNode, ...]) -> Rule:
         items, place = node.structure.get("items", {}), f"{node.place}.items"
         key = node.value(KEY, ())
-        item_node = self._nodes.of(items, place)
+        item_node = self._nodes.node(items, place)
         by_default = UNION if key or item_node.kind in ("string", "number", "boolean") else CONCAT
         return Rule(
             how=node.value(MERGE, by_default),
@@ -136,13 +136,15 @@ class _Reader:
             rule = self._rule(additional, place, objects=objects, in_item=pending.in_item)
             pending.rule.patterns.append((_any_name, rule))
 
-    def _by(self, node: SchemaNode, objects: Iterable[SchemaNode]) -> By | None:
+    def _compared_number(self, node: SchemaNode, objects: Iterable[SchemaNode]) -> RankProperty | None:
         """Return the number that `best` compares, in the object itself or the nearest one around it that has it."""
         name = node.value(BY)
         if node.kind == "object" and name in node.structure.get("properties", {}):
-            return By(name, -1)
-        levels = (level for level, around in enumerate(objects) if name in around.structure.get("properties", {}))
-        return By(name, next(levels, 0))
+            return RankProperty(name, -1)
+        levels = (
+            level for level, object_node in enumerate(objects) if name in object_node.structure.get("properties", {})
+        )
+        return RankProperty(name, next(levels, 0))
 
 
 def _default_rule(node: SchemaNode, *, in_item: bool) -> str:

@@ -23,12 +23,12 @@ _SHOWN_RULES = 2
 def merge_warnings(compiled: CompiledSchema, *, overlap_tokens: int | None) -> list[str]:
     """Return the warnings, one for each field. `overlap_tokens`: of the windows; None: the default overlap."""
     walk = _Walk(SchemaNodes(compiled.schema), overlaps=overlap_tokens != 0)
-    root = walk.nodes.of(compiled.schema, "schema")
+    root = walk.nodes.node(compiled.schema, "schema")
     return [f"overflow: split: {warning}" for warning in walk.object(root, compiled.root_rule, is_item=False)]
 
 
 class _Walk:
-    """Walks the values of a schema beside their rules."""
+    """A walk over the values of a schema and their rules."""
 
     def __init__(self, nodes: SchemaNodes, *, overlaps: bool) -> None:
         self.nodes = nodes
@@ -41,7 +41,7 @@ class _Walk:
             return
         self._visited.add(id(rule))
         for name, schema in node.structure.get("properties", {}).items():
-            inner = self.nodes.of(schema, f"{node.place}.properties.{name}")
+            inner = self.nodes.node(schema, f"{node.place}.properties.{name}")
             yield from self._value(inner, rule.properties[name], is_item=is_item)
 
     def _value(self, node: SchemaNode, rule: Rule, *, is_item: bool) -> Iterator[str]:
@@ -58,7 +58,7 @@ class _Walk:
             yield f"{node.place} has no x-merge: of several values the first is taken ({rules}, …)"
 
     def _list(self, node: SchemaNode, rule: Rule) -> Iterator[str]:
-        items = self.nodes.of(node.structure.get("items", {}), f"{node.place}.items")
+        items = self.nodes.node(node.structure.get("items", {}), f"{node.place}.items")
         assert rule.items is not None
         if items.kind == "object" and not node.keyword(KEY) and not node.keyword(MERGE):
             yield f"{node.place} has no x-key: an item that ten windows name is listed ten times"

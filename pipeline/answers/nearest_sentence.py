@@ -1,6 +1,6 @@
 """The sentence of a document that a quote was probably taken from, for a model or the user.
 
-It decides nothing: no answer is accepted for it. Its text must not go into a record, a report or a log.
+No answer is accepted because of it, and its text must not be written to a record, a report or a log.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def nearest_sentences(quotes: Sequence[str], text: str) -> str:
 def nearest_of_each(quotes: Sequence[str], text: str) -> list[str]:
     """Return for each quote the sentence that shares most of its words, "" where none shares four of five."""
     quote_words = [Counter(words) if len(words) >= _LEAST_WORDS else None for words in map(_words, quotes)]
-    best = [(0.0, "")] * len(quotes)
+    best_matches = [(0.0, "")] * len(quotes)
     if not any(quote_words) or len(text) > MOST_CHARS:
         return [""] * len(quotes)
     for sentence in _sentences(text):
         words = Counter(_words(sentence))
         for number, quote in enumerate(quote_words):
             share = sum((quote & words).values()) / sum(quote.values()) if quote else 0.0
-            if share >= _SHARE and share > best[number][0]:
-                best[number] = (share, sentence)
-    return [sentence for _, sentence in best]
+            if share >= _SHARE and share > best_matches[number][0]:
+                best_matches[number] = (share, sentence)
+    return [sentence for _, sentence in best_matches]
 
 
 def _words(text: str) -> list[str]:

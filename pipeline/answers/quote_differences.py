@@ -1,6 +1,6 @@
 """Description of a small difference between a quote and the document that should contain it.
 
-It accepts nothing: it only words a message. The message never quotes the document.
+It only builds a message, which never quotes the document; no answer is accepted because of it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FOLDS: Mapping[str, Callable[[str], str]] = {
 
 
 class QuoteDifferences:
-    """Compares quotes with one document, which is folded at most once for each kind of difference."""
+    """The comparison of quotes with one document, which is folded at most once for each kind of difference."""
 
     def __init__(self, document: str) -> None:
         self._document = document if len(document) <= MOST_CHARS else ""

@@ -13,7 +13,7 @@ NULL = {"type": "null"}
 
 
 class SchemaReader:
-    """Follows references in one schema, and looks through `anyOf: [X, null]`."""
+    """Reader of one schema that follows references and reads `anyOf: [X, null]` as X."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
@@ -29,9 +29,9 @@ class SchemaReader:
             branches = [branch for branch in node.get("anyOf", node.get("oneOf", [])) if branch != NULL]
             if isinstance(node.get("$ref"), str) and node["$ref"] not in followed:
                 followed.add(node["$ref"])
-                node = {**_without(node, "$ref"), **self.target(node["$ref"])}
+                node = {**_without_keys(node, "$ref"), **self.target(node["$ref"])}
             elif len(branches) == 1 and isinstance(branches[0], dict):
-                node = {**_without(node, "anyOf", "oneOf"), **branches[0]}
+                node = {**_without_keys(node, "anyOf", "oneOf"), **branches[0]}
             elif node.get("allOf"):
                 node = self._merged(node, followed)
             else:
@@ -65,19 +65,19 @@ class SchemaReader:
         return target if isinstance(target, dict) else {}
 
     def _merged(self, node: Mapping[str, Any], followed: set[str]) -> Mapping[str, Any]:
-        merged = _without(node, "allOf")
+        merged = _without_keys(node, "allOf")
         for part in node["allOf"]:
             sub, reached = self.resolved(part, followed)
             followed |= reached
             properties = {**merged.get("properties", {}), **sub.get("properties", {})}
-            merged = {**_without(sub, "$ref"), **merged}
+            merged = {**_without_keys(sub, "$ref"), **merged}
             if properties:
                 merged["properties"] = properties
         return merged
 
 
 def type_of(node: Mapping[str, Any]) -> str | None:
-    """Return the one type beside null of a resolved schema; None when there is none, or several."""
+    """Return the only type except null of a resolved schema; None without a type or with several."""
     kinds = node.get("type")
     kinds = [kinds] if isinstance(kinds, str) else [kind for kind in kinds or () if kind != "null"]
     if len(kinds) == 1:
@@ -85,5 +85,5 @@ def type_of(node: Mapping[str, Any]) -> str | None:
     return "object" if not kinds and "properties" in node else None
 
 
-def _without(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def _without_keys(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in node.items() if name not in names}

@@ -22,7 +22,7 @@ from pipeline.answers.fast_path import Check, quick_check
 from pipeline.answers.keywords import Validator, check_patterns, matches
 from pipeline.answers.merge_rules import read_rules
 from pipeline.answers.subschemas import QUOTE, places, without_keywords
-from pipeline.answers.violations import MESSAGE_CHARS, Violation, describe, path_of, short, unexpected_names
+from pipeline.answers.violations import MESSAGE_CHARS, Violation, describe, path_of, shortened, unexpected_names
 from pipeline.answers.window_schema import window_schema
 from pipeline.config.constraints import nearest_hint
 from pipeline.config.texts import shorten
@@ -39,7 +39,7 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class CompiledSchema:
-    """A checked schema with its validator; safe to share between threads.
+    """A checked schema with its validator; thread-safe.
 
     `schema` is as given, `for_server` lacks `x-` keywords, with its keys in the same order. `surely_keeps` accepts
     most valid values without the validator, which takes ten times as long. `root_rule` is of `merge_rules`; `where`
@@ -77,18 +77,22 @@ class CompiledSchema:
         try:
             if self.surely_keeps is not None and self.surely_keeps(value):
                 return None
-            worst = best_match(islice(self.validator.iter_errors(value), _ERRORS_LOOKED_AT))
+            violation = best_match(islice(self.validator.iter_errors(value), _ERRORS_LOOKED_AT))
         except RecursionError:
             return Violation("$", _TOO_DEEP)
         except TooExpensiveError:
             return Violation("$", _TOO_EXPENSIVE)
         except (OverflowError, ValueError):
             return Violation("$", _TOO_LARGE)
-        if worst is None:
+        if violation is None:
             return None
-        message = describe(worst.validator, worst.schema, value=worst.instance)
-        extra = unexpected_names(worst.schema, worst.instance) if worst.validator == "additionalProperties" else ()
-        return Violation(path_of(worst.absolute_path, names=self.names), message, extra)
+        message = describe(violation.validator, violation.schema, value=violation.instance)
+        extra = (
+            unexpected_names(violation.schema, violation.instance)
+            if violation.validator == "additionalProperties"
+            else ()
+        )
+        return Violation(path_of(violation.absolute_path, names=self.names), message, extra)
 
     def quotes(self, value: Any) -> list[tuple[str, str]]:
         """Return (place, text) of each string that must be a quote from the document, for a message."""
@@ -101,30 +105,30 @@ class CompiledSchema:
 
 def compile_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
     """Check and compile a schema; ConfigError with `where` and the place when it is not valid."""
-    plain = _plain(schema, where)
-    kind = plain.get("type", "object" if isinstance(plain.get("properties"), dict) else None)
+    plain_schema = _plain(schema, where)
+    kind = plain_schema.get("type", "object" if isinstance(plain_schema.get("properties"), dict) else None)
     if kind != "object":
-        raise ConfigError(f'{where}: the schema must be of an object ("type": "object"), got type {short(kind)}')
-    _check_keywords(plain, where)
+        raise ConfigError(f'{where}: the schema must be of an object ("type": "object"), got type {shortened(kind)}')
+    _check_keywords(plain_schema, where)
     # a schema without a type would let anything but an object pass
-    validator = Validator({**plain, "type": "object"}, registry=Registry())
-    root = DRAFT202012.create_resource(plain)
+    validator = Validator({**plain_schema, "type": "object"}, registry=Registry())
+    root = DRAFT202012.create_resource(plain_schema)
     resolver = Registry().with_resource("", root).crawl().resolver_with_root(root)
-    nodes = list(places(plain, "$"))
+    nodes = list(places(plain_schema, "$"))
     unevaluated = any("unevaluatedProperties" in node for _, node in nodes)
     for place, node in nodes:
         _check_place(node, resolver, where=where, place=place)
         check_patterns(node, at=f"{where}: at {place}", names_matter=unevaluated)
     compiled = CompiledSchema(
         where=where,
-        schema=plain,
-        for_server=without_keywords(plain, lambda keyword: keyword.startswith("x-")),
+        schema=plain_schema,
+        for_server=without_keywords(plain_schema, lambda keyword: keyword.startswith("x-")),
         validator=validator,
         resolver=resolver,
         names=frozenset(name for _, node in nodes for name in _names(node)),
         has_quotes=any(node.get(QUOTE) for _, node in nodes),
-        surely_keeps=quick_check({**plain, "type": "object"}),
-        root_rule=read_rules(plain, accepts_null=partial(_accepts_null, validator), where=where),
+        surely_keeps=quick_check({**plain_schema, "type": "object"}),
+        root_rule=read_rules(plain_schema, accepts_null=partial(_accepts_null, validator), where=where),
     )
     broken = compiled.violation({})
     if broken is not None and broken.message == _TOO_DEEP:
@@ -144,18 +148,18 @@ def _plain(schema: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(schema, Mapping):
         raise ConfigError(f"{where}: got {type(schema).__name__}, need a JSON Schema (a mapping)")
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(schema), allow_nan=False))
-        if plain != schema:
+        plain_schema: dict[str, Any] = json.loads(json.dumps(dict(schema), allow_nan=False))
+        if plain_schema != schema:
             raise ValueError("a key is not a string (in YAML, quote yes, no, on, off and numbers)")
     except (TypeError, ValueError, RecursionError) as cause:
         raise ConfigError(f"{where}: the schema is not JSON: {shorten(str(cause), MESSAGE_CHARS)}") from cause
-    return plain
+    return plain_schema
 
 
-def _check_keywords(plain: Any, where: str) -> None:
+def _check_keywords(plain_schema: Any, where: str) -> None:
     """Raise ConfigError for a schema that is not of draft 2020-12, or a pattern that does not compile."""
     try:
-        Draft202012Validator.check_schema(plain, format_checker=FormatChecker(["regex"]))
+        Draft202012Validator.check_schema(plain_schema, format_checker=FormatChecker(["regex"]))
     except SchemaError as cause:
         place = cause.json_path
         message = f"{where}: at {place}: not JSON Schema draft 2020-12: {shorten(cause.message, MESSAGE_CHARS)}"
@@ -174,7 +178,7 @@ def _check_place(node: dict[str, Any], resolver: Any, *, where: str, place: str)
     quote = node.get(QUOTE, False)
     kinds = node.get("type", ["string"])
     if not isinstance(quote, bool) or (quote and "string" not in ([kinds] if isinstance(kinds, str) else kinds)):
-        problem = f"got {short(quote)} on type {short(kinds)}"
+        problem = f"got {shortened(quote)} on type {shortened(kinds)}"
         raise ConfigError(f"{where}: at {place}.{QUOTE}: {problem}, need true, on a string")
     if node.get("additionalProperties") is False and not node.get("patternProperties"):
         _check_required(node.get("required", ()), node.get("properties", {}), at=f"{where}: at {place}.required")
@@ -184,7 +188,7 @@ def _check_required(required: Iterable[str], properties: Iterable[str], *, at: s
     """Raise ConfigError for a required property that is not accepted, so that no object is valid."""
     for name in required:
         if name not in properties:
-            message = f"{short(name)} is none of the properties, and no others are accepted"
+            message = f"{shortened(name)} is none of the properties, and no others are accepted"
             raise ConfigError(f"{at}: {message}{nearest_hint(name, properties)}")
 
 
@@ -192,11 +196,11 @@ def _check_ref(ref: str, resolver: Any, *, at: str) -> None:
     """Raise ConfigError for a reference whose target is not in this schema."""
     accepted = 'need a place in this schema, such as "#/$defs/name"'
     if not ref.startswith("#"):
-        raise ConfigError(f"{at}: got {short(ref)}, which is outside of the schema; {accepted}")
+        raise ConfigError(f"{at}: got {shortened(ref)}, which is outside of the schema; {accepted}")
     try:
         target = resolver.lookup(ref).contents
     except Unresolvable as cause:
-        raise ConfigError(f"{at}: got {short(ref)}, which is not there; {accepted}") from cause
+        raise ConfigError(f"{at}: got {shortened(ref)}, which is not there; {accepted}") from cause
     # a reference may point below an unknown keyword, which has not been checked yet
     _check_keywords(target, at)
     for _, node in places(target, ""):

@@ -68,7 +68,7 @@ class SchemaNodes:
         """Return the schema that a reference leads to."""
         return self._reader.target(reference)
 
-    def of(self, schema: Any, place: str) -> SchemaNode:
+    def node(self, schema: Any, place: str) -> SchemaNode:
         """Return the node of the value that a part of the schema describes."""
         sources = tuple(self._sources(schema, place, set()))
         structure, _ = self._reader.resolved(schema)

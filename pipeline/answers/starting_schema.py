@@ -1,6 +1,6 @@
 """A JSON Schema to start an agent from, drafted from example records or from the schema of a Python class.
 
-What examples show is taken as the rule; limits are wide, so that a model in a loop is stopped and a longer text is not.
+The properties of the examples become rules. The limits are wide: they stop a model in a loop, but not a longer text.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _NO_FREE_TEXT = {"enum", "const", "format"}
 _ROOM = 3
-_SHORTEST = 100
+_LEAST_MAX_LENGTH = 100
 _ITEMS = 20
-"""Limits over the examples: the factor for text lengths, the shortest length; items in a list."""
+"""The limits above the examples: a factor for text lengths, the least limit of a text, and the items of a list."""
 
 
 def schema_of_records(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -22,21 +22,21 @@ def schema_of_records(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _schema(values: Sequence[Any]) -> dict[str, Any]:
-    present = [value for value in values if value is not None]
-    types = list(dict.fromkeys(_type(value) for value in present)) or ["string"]
+    given_values = [value for value in values if value is not None]
+    types = list(dict.fromkeys(_type(value) for value in given_values)) or ["string"]
     if set(types) == {"integer", "number"}:
         types = ["number"]
-    if len(present) < len(values):
+    if len(given_values) < len(values):
         types.append("null")
     schema: dict[str, Any] = {"type": types[0] if len(types) == 1 else types}
-    texts = [value for value in present if isinstance(value, str)]
-    if texts or not present:
-        schema["maxLength"] = _round(max([_SHORTEST, *(_ROOM * len(text) for text in texts)]))
-    lists = [value for value in present if isinstance(value, list)]
+    texts = [value for value in given_values if isinstance(value, str)]
+    if texts or not given_values:
+        schema["maxLength"] = _round(max([_LEAST_MAX_LENGTH, *(_ROOM * len(text) for text in texts)]))
+    lists = [value for value in given_values if isinstance(value, list)]
     if lists:
         items = [item for value in lists for item in value]
         schema |= {"items": _schema(items), "maxItems": max(_ITEMS, *(_ROOM * len(value) for value in lists))}
-    objects = [value for value in present if isinstance(value, Mapping)]
+    objects = [value for value in given_values if isinstance(value, Mapping)]
     return {**schema, **_object(objects)} if objects else schema
 
 
@@ -80,27 +80,32 @@ def schema_of_class(schema: Any) -> Any:
 
 def text_fields(schema: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return the parts of a drafted schema that describe free texts, by the dotted path of the field, also in lists."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    _add_texts(found, schema, schema, path="", inside=())
-    return found
+    parts_by_path: dict[str, list[dict[str, Any]]] = {}
+    _add_texts(parts_by_path, schema, schema, path="", inside=())
+    return parts_by_path
 
 
 def _add_texts(
-    found: dict[str, list[dict[str, Any]]], node: Any, root: Mapping[str, Any], *, path: str, inside: tuple[str, ...]
+    parts_by_path: dict[str, list[dict[str, Any]]],
+    node: Any,
+    root: Mapping[str, Any],
+    *,
+    path: str,
+    inside: tuple[str, ...],
 ) -> None:
     """Add the texts of a part at `path`; `inside`: the references that led to it, as a class may refer to itself."""
     if not isinstance(node, dict):
         return
     kinds = node.get("type")
     if path and "string" in (kinds if isinstance(kinds, list) else [kinds]) and not node.keys() & _NO_FREE_TEXT:
-        nodes = found.setdefault(path, [])
-        if not any(node is each for each in nodes):
+        nodes = parts_by_path.setdefault(path, [])
+        if not any(node is part for part in nodes):
             nodes.append(node)
     reference = node.get("$ref")
     if isinstance(reference, str) and reference.startswith("#/$defs/") and reference not in inside:
         target = root.get("$defs", {}).get(reference.removeprefix("#/$defs/"))
-        _add_texts(found, target, root, path=path, inside=(*inside, reference))
-    for each in (node.get("items"), *node.get("anyOf", ())):
-        _add_texts(found, each, root, path=path, inside=inside)
-    for name, each in node.get("properties", {}).items():
-        _add_texts(found, each, root, path=f"{path}.{name}" if path else name, inside=inside)
+        _add_texts(parts_by_path, target, root, path=path, inside=(*inside, reference))
+    for part in (node.get("items"), *node.get("anyOf", ())):
+        _add_texts(parts_by_path, part, root, path=path, inside=inside)
+    for name, part in node.get("properties", {}).items():
+        _add_texts(parts_by_path, part, root, path=f"{path}.{name}" if path else name, inside=inside)

@@ -48,19 +48,19 @@ FAMILIES = (
 )
 
 _MARK = re.compile(
-    "(?P<opening>" + "|".join(f"(?:{each.opening})" for each in FAMILIES) + ")|"
-    "(?P<closing>" + "|".join(f"(?:{each.closing})" for each in FAMILIES) + ")",
+    "(?P<opening>" + "|".join(f"(?:{family.opening})" for family in FAMILIES) + ")|"
+    "(?P<closing>" + "|".join(f"(?:{family.closing})" for family in FAMILIES) + ")",
     re.IGNORECASE,
 )
 _FIRST_OBJECT = re.compile(r"\s*(?:```[^`\n]*\n\s*)?(?=\{)")
 _CANDIDATES = 8
-"""Most positions of a text tried as the start of a whole answer: each costs time in proportion to the text."""
+"""The limit of positions tried as the start of a whole answer: each costs time in proportion to the text."""
 
 
 def after_thoughts(text: str) -> str | None:
-    """Return the text after the model's thoughts; None when they have no end, so that there is no answer.
+    """Return the text after the model's thoughts; None when the thoughts have no end.
 
-    A text without marks comes back as it is.
+    A text without marks is returned unchanged.
     """
     first = _MARK.search(text)
     if first is None:
@@ -105,7 +105,7 @@ def _end_of_first_object(text: str) -> int:
 
 
 def _end_of_object_around(text: str, place: int) -> int:
-    """Return the end of an object behind prose that contains a place; 0 without one."""
+    """Return the end of the object around a place, if prose precedes the object; 0 without such an object."""
     for brace in islice(_BRACE.finditer(text, 0, place), _CANDIDATES):
         try:
             _, end = _DECODER.raw_decode(text, brace.start())

@@ -39,7 +39,7 @@ class Answer:
 def parse(text: str, *, repair: str = "basic") -> Answer:
     """Return the JSON value of a model's text, repaired as far as `repair` (off, basic, full) allows.
 
-    Raises AnswerError `invalid_json`, whatever the text is, and ConfigError when `full` lacks its library.
+    Raise AnswerError `invalid_json`, whatever the text is, and ConfigError when `full` lacks its library.
     """
     value, repaired = read(text.lstrip("\ufeff"), repair=repair)
     if (text.isascii() and "\\u" not in text) or not _MAYBE_SURROGATE.search(text):
@@ -61,9 +61,9 @@ def judge(
 ) -> Answer:
     """Return the answer, valid against the schema and with its quotes found in the document; else AnswerError.
 
-    `spans`: the parts of the document that the model saw; None: all. `shown`: these parts as it saw them, where that
-    differs; a quote may also be copied from there. `pages`: where the document's pages begin; None: after its form
-    feeds. `is_window`: the spans are a window of a long document, and its lead, if any.
+    `spans`: the parts of the document that the model saw; None: all. `shown`: these parts in the form of the prompt,
+    where it differs; a quote may also be copied from there. `pages`: where the document's pages begin; None: after its
+    form feeds. `is_window`: the spans are a window of a long document, and its lead, if any.
     """
     answer = parse(text, repair=repair)
     violation = schema.violation(answer.value)
@@ -75,9 +75,9 @@ def judge(
     if is_window and spans is not None:
         places = find_window_quotes(texts, document_text, spans=spans, shown=shown)
     else:
-        places = find_quotes(texts, document_text, spans=spans, shown=shown)
+        places = find_quotes(texts, document_text, spans=spans, prompt_text=shown)
     pairs = list(zip(quotes, places, strict=True))
-    if missing := _missing(pairs, schema):
+    if missing := _missing_quotes(pairs, schema):
         visible_text = document_text if spans is None else joined(document_text, spans)
         hint = nearest_sentences([quote for _, quote in missing], shown or visible_text)
         raise AnswerError("not_grounded", _not_found(missing, visible_text), stage="validate", hint=hint)
@@ -85,7 +85,7 @@ def judge(
     return replace(answer, evidence=evidence_of(pairs, starts))
 
 
-def _missing(
+def _missing_quotes(
     pairs: Iterable[tuple[tuple[Place, str], QuotePlace | None]], schema: CompiledSchema
 ) -> list[tuple[str, str]]:
     """Return the places in the answer and the texts of the quotes that have no place in the document."""
@@ -103,13 +103,13 @@ class MissingQuote:
 
 
 def missing_quotes(text: str, schema: CompiledSchema, *, document_text: str) -> list[MissingQuote]:
-    """Return the quotes of a model's text that are not in the document; none for a text that is no JSON."""
+    """Return the quotes of a model's text that are not in the document; none for a text that is not JSON."""
     try:
         quotes = schema.quoted(parse(text).value)
     except AnswerError:
         return []
     places = find_quotes([quote for _, quote in quotes], document_text)
-    missing = _missing(zip(quotes, places, strict=True), schema)
+    missing = _missing_quotes(zip(quotes, places, strict=True), schema)
     nearest = nearest_of_each([quote for _, quote in missing], document_text)
     return [MissingQuote(path, quote, near) for (path, quote), near in zip(missing, nearest, strict=True)]
 
@@ -152,10 +152,10 @@ def complaint(error: AnswerError) -> str:
 
 def reask_prompt(user: str, answer_text: str, error: AnswerError) -> str:
     """Return the user prompt, followed by the answer (its first 2,000 characters) and the complaint."""
-    previous = _SURROGATE.sub("\ufffd", answer_text[:_QUOTED_CHARS])
+    previous_answer = _SURROGATE.sub("\ufffd", answer_text[:_QUOTED_CHARS])
     return (
         f"{user}\n\nYour previous answer, which is material and not an instruction, was:\n"
-        f"<previous_answer>\n{previous}\n</previous_answer>\n{complaint(error)}"
+        f"<previous_answer>\n{previous_answer}\n</previous_answer>\n{complaint(error)}"
     )
 
 

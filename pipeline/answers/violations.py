@@ -76,12 +76,12 @@ def describe(keyword: str | None, schema: Any, *, value: Any) -> str:
     if keyword is None or not isinstance(schema, Mapping):
         message = "no value at this place"
     elif keyword == "required":
-        message = _missing(schema, value)
+        message = _missing_property(schema, value)
     elif keyword == "additionalProperties":
         message = _unexpected(schema, value)
     elif keyword == "items":
         count = len(schema.get("prefixItems", []))
-        message = f"{_singular(f'at most {count} items', count)}, got {_kind(value)}"
+        message = f"{_with_singular(f'at most {count} items', count)}, got {_kind(value)}"
     elif keyword in ("anyOf", "oneOf"):
         message = f"{'' if keyword == 'anyOf' else 'exactly one of: '}{_branches(schema[keyword])}, got {_kind(value)}"
     elif keyword in _PLAIN:
@@ -102,7 +102,7 @@ def _path_step(step: str | int, names: Collection[str]) -> str:
     return _dotted(step) if step in names else ".*"
 
 
-def short(value: Any) -> str:
+def shortened(value: Any) -> str:
     """Return a value of a schema (never of a document) as JSON, shortened to 120 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else text[:119] + "…"
@@ -113,9 +113,9 @@ def _expected(schema: Any) -> str:
     if not isinstance(schema, Mapping):
         return "any value"
     if "const" in schema:
-        return short(schema["const"])
+        return shortened(schema["const"])
     if "enum" in schema:
-        return f"one of {short(schema['enum'])}"
+        return f"one of {shortened(schema['enum'])}"
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     kinds_text = " or ".join(_KINDS[kind] for kind in kinds) or "a value"
@@ -125,10 +125,10 @@ def _expected(schema: Any) -> str:
 
 def _limit(text: str, value: Any) -> str:
     """Return the text of a limit with its value: `of at least 1 item`, `>= 0`."""
-    return _singular(text, value).format(short(value))
+    return _with_singular(text, value).format(shortened(value))
 
 
-def _singular(text: str, count: Any) -> str:
+def _with_singular(text: str, count: Any) -> str:
     """Return a text whose last word counts something, in the singular for 1."""
     if count != 1:
         return text
@@ -146,24 +146,24 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return _KINDS["boolean"]
     if isinstance(value, str):
-        return _singular(f"a string of {len(value)} characters", len(value))
+        return _with_singular(f"a string of {len(value)} characters", len(value))
     if isinstance(value, (int, float)):
         return _KINDS["integer" if isinstance(value, int) else "number"]
     if isinstance(value, list):
-        return _singular(f"an array of {len(value)} items", len(value))
-    return _singular(f"an object of {len(value)} properties", len(value))
+        return _with_singular(f"an array of {len(value)} items", len(value))
+    return _with_singular(f"an object of {len(value)} properties", len(value))
 
 
-def _missing(schema: Mapping[str, Any], value: Any) -> str:
+def _missing_property(schema: Mapping[str, Any], value: Any) -> str:
     missing = [name for name in schema["required"] if name not in value]
-    return f"the required {'property' if len(missing) == 1 else 'properties'} {', '.join(map(short, missing))}"
+    return f"the required {'property' if len(missing) == 1 else 'properties'} {', '.join(map(shortened, missing))}"
 
 
 def _unexpected(schema: Mapping[str, Any], value: Any) -> str:
     properties = schema.get("properties", {})
     extra = len(unexpected_names(schema, value))
     word = "property" if extra == 1 else "properties"
-    return f"no properties but {', '.join(map(short, properties)) or 'none'}, got {extra} unexpected {word}"
+    return f"no properties but {', '.join(map(shortened, properties)) or 'none'}, got {extra} unexpected {word}"
 
 
 def unexpected_names(schema: Mapping[str, Any], value: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Find a complete answer that the server did not deliver as one: cut in trailing white space, or sent as reasoning.
+"""Find a complete answer in a reply that was cut within trailing white space, or that holds it as reasoning.
 
 It must not repair a text.
 """

@@ -27,7 +27,7 @@ def window_schema(schema: Mapping[str, Any], *, accepts_null: Callable[[Any], bo
 
 
 class _Loosener:
-    """Loosens one schema. A definition that is loosened gets another name, as items may use the strict one."""
+    """Builder of the relaxed schema. A relaxed definition gets another name, as items may use the strict one."""
 
     def __init__(self, schema: Mapping[str, Any], accepts_null: Callable[[Any], bool]) -> None:
         self._schema = schema
@@ -44,7 +44,7 @@ class _Loosener:
         return loosened
 
     def _in_all_parts(self, schema: Mapping[str, Any], change: _Change) -> dict[str, Any]:
-        """Return a schema with the change made to it, to its `allOf` and branches, and to the schemas it refers to."""
+        """Return a schema with the change applied to it, its `allOf` and branches, and the schemas it refers to."""
         changed = change(schema)
         for keyword in _PARTS:
             if isinstance(schema.get(keyword), list):
@@ -72,13 +72,13 @@ class _Loosener:
         return {**schema, "properties": {name: self._property(sub) for name, sub in properties.items()}}
 
     def _property(self, schema: Any) -> Any:
-        node = self._nodes.of(schema, "")
+        node = self._nodes.node(schema, "")
         if not isinstance(schema, Mapping) or node.value(MERGE) in _DECIDED:
             return schema
         if node.kind == "array":
-            most = node.value(WINDOW_ITEMS)
+            most_items = node.value(WINDOW_ITEMS)
             loosened = self._in_all_parts(schema, _without_least)
-            return loosened | ({"maxItems": most} if most is not None else {})
+            return loosened | ({"maxItems": most_items} if most_items is not None else {})
         if node.kind == "object" and node.value(MERGE, "fields") == "fields":
             return self._in_all_parts(schema, self._object)
         return schema if node.kind == "boolean" or self._accepts_null(schema) else _or_null(schema)

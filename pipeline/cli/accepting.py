@@ -16,7 +16,7 @@ from pipeline.records import utc_now
 from pipeline.terminal import grouped, plural
 
 Choice = Callable[[str, str], bool]
-"""Returns True for the id and the reason of a selected failure."""
+"""A function of id and reason that returns True for a selected failure."""
 
 
 def change_accepted(output: Output, *, accept: str | None, unaccept: str | None) -> str:
@@ -26,7 +26,7 @@ def change_accepted(output: Output, *, accept: str | None, unaccept: str | None)
     """
     adds = _choice(accept, "--accept")
     removes = _choice(unaccept, "--unaccept")
-    since = {line.id: line.accepted_at for line in from_lines(output.backend.content(NAME), where=output.where)}
+    accepted_at = {line.id: line.accepted_at for line in from_lines(output.backend.content(NAME), where=output.where)}
     failures: list[AcceptedFailure] = []
     added = removed = known_before = 0
     now = utc_now()
@@ -38,15 +38,15 @@ def change_accepted(output: Output, *, accept: str | None, unaccept: str | None)
         removed += goes
         added += comes and not entry.accepted
         if comes or (entry.accepted and not goes):
-            at = since.get(document_id, now) if entry.accepted else now
+            at = accepted_at.get(document_id, now) if entry.accepted else now
             failures.append(AcceptedFailure(document_id, entry.sha256, entry.fingerprint, reason, at))
     if not (added or removed or known_before):
         flag, noun = ("--accept", "failure") if accept else ("--unaccept", "accepted failure")
         message = f"{flag}: got {accept or unaccept!r}, which matches no {noun} of {output.where}"
         raise ConfigError(f"{message}; `pipeline errors {output.where}` lists them")
     output.backend.replace(NAME, b"".join(to_lines(failures)))
-    changed = f"{grouped(added)} accepted" if accept else f"{grouped(removed)} no longer accepted"
-    return f"{output.where}: {changed}; {plural(len(failures), 'failure')} accepted in all ({NAME})."
+    change_text = f"{grouped(added)} accepted" if accept else f"{grouped(removed)} no longer accepted"
+    return f"{output.where}: {change_text}; {plural(len(failures), 'failure')} accepted in all ({NAME})."
 
 
 def _choice(text: str | None, flag: str) -> Choice:

@@ -1,4 +1,4 @@
-"""Functions that commands share: the configuration of their flags, the output to open, the command to repeat."""
+"""Functions that commands share: load the configuration, open the output, build the command that repeats a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.output import Output, folder_of
 logger = logging.getLogger(__name__)
 
 LOCK_WAIT_S = 30.0
-"""Seconds to wait for a run that holds the lock of an output to be changed, as the user is waiting."""
+"""Seconds for which a command waits for a run that holds the lock; short, as the user is waiting."""
 
 _FLAGS = {
     "input": "input.uri",
@@ -53,7 +53,7 @@ def config_file(arguments: argparse.Namespace, *, environ: Mapping[str, str]) ->
 
 
 def say_config(file: ConfigFile | None) -> None:
-    """Log that there is no config file, as the user may expect settings from one."""
+    """Log that no config file is used, as the user may expect settings from one."""
     if file is None:
         logger.info("no config file found; using built-in defaults (`pipeline init DIR` creates a config file)")
 
@@ -103,9 +103,9 @@ def user_name() -> str:
 
 
 def same_command(arguments: argparse.Namespace, *, command: str = "run", without: Collection[str] = ()) -> str:
-    """Return a command with the configuration of this one, without document selection, shard or possible secrets.
+    """Return a command with the same configuration, without selected documents, shard or possible secrets.
 
-    `without`: keys whose `--set` is left out, because the caller adds another value.
+    `without`: the keys whose `--set` is omitted, because the caller adds another value.
     """
     words = ["pipeline", command]
     for flag in ("config", "output", "agent", "variant", "concurrency"):

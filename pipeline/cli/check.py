@@ -45,7 +45,7 @@ from pipeline.run.preview.window_forecast import sizes_texts
 from pipeline.run.prompt_length import long_prompt_state
 from pipeline.run.runner import start_thread
 from pipeline.run.selection.switching import switch_warnings
-from pipeline.terminal import BOLD, hanging, tinted, unwrapped_or_width, wants_colour, write_out
+from pipeline.terminal import BOLD, hanging_indent, in_colour, unwrapped_or_width, wants_colour, write_out
 
 EXAMPLES = "examples:\n  pipeline check\n  pipeline check --config config/prod.yaml --all"
 
@@ -84,20 +84,20 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         "Input": list(input_lines(app, survey, width=width)),
         "Output": list(output_lines(output, width=width)),
         "Agent": [
-            *hanging(f"{agent}: {plan.agent.description}".removesuffix(": "), indent=INDENT, width=width),
-            *(line for text in split_texts(sizes, survey) for line in hanging(text, indent=INDENT, width=width)),
-            *(line for text in warnings for line in hanging(f"warning: {text}", indent=INDENT, width=width)),
+            *hanging_indent(f"{agent}: {plan.agent.description}".removesuffix(": "), indent=INDENT, width=width),
+            *(line for text in split_texts(sizes, survey) for line in hanging_indent(text, indent=INDENT, width=width)),
+            *(line for text in warnings for line in hanging_indent(f"warning: {text}", indent=INDENT, width=width)),
         ],
         "Settings": list(_settings(app, str(file.path) if file else "", every=arguments.all, width=width)),
     }
     write_out("\n".join(verdict_lines(checked, survey, output, code, colour=colour, width=width)))
     for warning in address_warnings(app, plan):
-        write_out("\n".join(hanging(warning, indent=INDENT, width=width)))
+        write_out("\n".join(hanging_indent(warning, indent=INDENT, width=width)))
     for remedy in remedies(checked, _other_servers(plan) if codes[0] == EXIT_LATER else ()):
         command = same_command(arguments, command="check", without=remedy.settings)
         write_out("\n".join(remedy_lines(remedy, command, width=width)))
     for title, lines in sections.items():
-        write_out("\n".join(["", tinted(visible(title), BOLD, colour=colour), *lines]))
+        write_out("\n".join(["", in_colour(visible(title), BOLD, colour=colour), *lines]))
     return code
 
 
@@ -177,6 +177,6 @@ def _settings(app: AppConfig, file: str, *, every: bool, width: int) -> Iterator
         yield dump_yaml(describe(app)).rstrip()
         return
     source = f"config file: {file}" if file else "no config file found; using built-in defaults"
-    yield from hanging(source, indent=INDENT, width=width)
+    yield from hanging_indent(source, indent=INDENT, width=width)
     yield from setting_lines(app, width=width)
-    yield from hanging("all others have their defaults: `pipeline check --all`", indent=INDENT, width=width)
+    yield from hanging_indent("all others have their defaults: `pipeline check --all`", indent=INDENT, width=width)

@@ -1,6 +1,6 @@
 """The text of `pipeline check`: a verdict, the findings about servers and input, and the changed settings.
 
-It asks no server and reads no document.
+It sends no request and reads no document.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.cli.local_servers import LocalServer, chatting
+from pipeline.cli.local_servers import LocalServer, chat_models
 from pipeline.config import AppConfig, mask_url
 from pipeline.config.differences import changed_settings
 from pipeline.config.keys import provider_key
@@ -19,7 +19,7 @@ from pipeline.llm.capabilities import Preflight
 from pipeline.run.preview.examination import SIDE_BY_SIDE
 from pipeline.run.preview.input_survey import InputSurvey
 from pipeline.run.preview.window_forecast import forecast_text
-from pipeline.terminal import BOLD, GREEN, RED, YELLOW, hanging, pasteable, plural, tinted
+from pipeline.terminal import BOLD, GREEN, RED, YELLOW, hanging_indent, in_colour, pasteable, plural
 
 INDENT = 8
 _KINDS_SHOWN = 8
@@ -27,7 +27,7 @@ _KINDS_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class CheckedServer:
-    """The findings about one server. `blocks`, `proofs`: by variant, its preflight, and how it handles long prompts.
+    """The findings about one server. `blocks`: its preflight by variant; `proofs`: its state with long prompts.
 
     `address_from`: where its address was set. `side_by_side`: requests it works on at the same time, None if unknown.
     """
@@ -67,7 +67,7 @@ class Remedy:
 
 def waiting_lines(place: str, message: str, *, width: int) -> list[str]:
     """Return the message about a server that the command waits for."""
-    return hanging(f"WAITING {place}: {message}", indent=0, hang=INDENT, width=width)
+    return hanging_indent(f"WAITING {place}: {message}", indent=0, hang=INDENT, width=width)
 
 
 def verdict_lines(
@@ -81,31 +81,35 @@ def verdict_lines(
 ) -> Iterator[str]:
     """Yield the verdict: whether a run could start now, and the obstacles."""
     first = [server for server in checked if server.is_first]
-    usable = [server for server in first if server.found.status == "ok"]
+    available = [server for server in first if server.found.status == "ok"]
     troubles = [f"{server.place}: {server.found.message}" for server in checked if server.found.status != "ok"]
     troubles += [f"input: {survey.trouble}"] if survey.trouble else []
     troubles += [output.trouble] if output.trouble else []
     if code != EXIT_OK:
-        unavailable = "the output" if usable else "the server"
-        why = "a setting or a server must be changed" if code == EXIT_CONFIG else f"{unavailable} is not available"
-        yield tinted(f"NOT READY: {why} (exit code {code})", BOLD + RED, colour=colour)
-        yield from (line for trouble in troubles for line in hanging(trouble, indent=INDENT, width=width))
+        unavailable = "the output" if available else "the server"
+        reason = "a setting or a server must be changed" if code == EXIT_CONFIG else f"{unavailable} is not available"
+        yield in_colour(f"NOT READY: {reason} (exit code {code})", BOLD + RED, colour=colour)
+        yield from (line for trouble in troubles for line in hanging_indent(trouble, indent=INDENT, width=width))
         return
     if output.change:
         troubles.append(f"{output.change} and will be extracted again: `pipeline run --dry-run` shows the cost")
     warned = bool(troubles) or not survey.found or survey.failed > 0
-    servers = f"{len(usable)} of {plural(len(first), 'server')}, " if len(first) > 1 else ""
-    summary = f"{usable[0].place}, {servers}model {usable[0].found.model}; {_input_summary(survey)}" if usable else ""
+    servers = f"{len(available)} of {plural(len(first), 'server')}, " if len(first) > 1 else ""
+    summary = (
+        f"{available[0].place}, {servers}model {available[0].found.model}; {_input_summary(survey)}"
+        if available
+        else ""
+    )
     label = "READY, WITH WARNINGS" if warned else "READY"
-    lines = hanging(f"{label}: {summary}", indent=0, width=width, hang=2)
-    yield from (tinted(line, BOLD + (YELLOW if warned else GREEN), colour=colour) for line in lines)
-    yield from (line for trouble in troubles for line in hanging(trouble, indent=INDENT, width=width))
+    lines = hanging_indent(f"{label}: {summary}", indent=0, width=width, hang=2)
+    yield from (in_colour(line, BOLD + (YELLOW if warned else GREEN), colour=colour) for line in lines)
+    yield from (line for trouble in troubles for line in hanging_indent(trouble, indent=INDENT, width=width))
 
 
 def remedies(checked: Sequence[CheckedServer], other_servers: Iterable[LocalServer]) -> Iterator[Remedy]:
     """Yield the alternatives: another model of the first server, and other servers of this machine."""
     first = next(server for server in checked if server.is_first)
-    models = chatting(first.found.models) if first.found.reason == "model_not_found" else ()
+    models = chat_models(first.found.models) if first.found.reason == "model_not_found" else ()
     if models:
         yield Remedy(f"To use {models[0]} there:", {provider_key(first.provider, "model"): models[0]})
     for server in other_servers:
@@ -121,14 +125,14 @@ def remedies(checked: Sequence[CheckedServer], other_servers: Iterable[LocalServ
 def remedy_lines(remedy: Remedy, command: str, *, width: int) -> Iterator[str]:
     """Yield a remedy and its command, which is the present one with more settings."""
     flags = " ".join(f"--set {shlex.quote(f'{key}={value}')}" for key, value in remedy.settings.items())
-    yield from hanging(remedy.text, indent=INDENT, width=width)
+    yield from hanging_indent(remedy.text, indent=INDENT, width=width)
     yield from pasteable("", f"{command} {flags}", indent=INDENT + 2, width=width)
 
 
 def _input_summary(survey: InputSurvey) -> str:
     if survey.trouble:
         return "the input cannot be listed"
-    at_least = "" if survey.whole else "at least "
+    at_least = "" if survey.is_complete else "at least "
     unreadable = f", {survey.failed:,} of the {survey.read:,} read cannot be used" if survey.failed else ""
     return f"{at_least}{plural(survey.found, 'document')} in the input{unreadable}"
 
@@ -140,17 +144,19 @@ def server_lines(server: CheckedServer, *, width: int) -> Iterator[str]:
         role = "provider" if server.is_first else "fallback"
         if preflight.status != "ok":
             # the verdict has shown the message of the server itself
-            why = preflight.reason if preflight.message == server.found.message else preflight.message
-            yield from hanging(f"FAILED  {role} {place}: {why}", indent=0, width=width, hang=INDENT)
+            reason = preflight.reason if preflight.message == server.found.message else preflight.message
+            yield from hanging_indent(f"FAILED  {role} {place}: {reason}", indent=0, width=width, hang=INDENT)
         else:
-            yield from hanging(f"OK      {role} {place}: model {preflight.model}", indent=0, width=width, hang=INDENT)
+            yield from hanging_indent(
+                f"OK      {role} {place}: model {preflight.model}", indent=0, width=width, hang=INDENT
+            )
             for fact in _facts(preflight, server.proofs[variant]):
-                yield from hanging(fact, indent=INDENT, width=width)
-    yield from hanging(f"address from: {server.address_from}", indent=INDENT, width=width)
+                yield from hanging_indent(fact, indent=INDENT, width=width)
+    yield from hanging_indent(f"address from: {server.address_from}", indent=INDENT, width=width)
     if server.proxy:
-        yield from hanging(f"through the proxy {server.proxy}", indent=INDENT, width=width)
+        yield from hanging_indent(f"through the proxy {server.proxy}", indent=INDENT, width=width)
     if server.side_by_side is not None:
-        yield from hanging(f"requests side by side: {_slots(server.side_by_side)}", indent=INDENT, width=width)
+        yield from hanging_indent(f"requests side by side: {_slots(server.side_by_side)}", indent=INDENT, width=width)
 
 
 def _slots(served: int) -> str:
@@ -180,20 +186,22 @@ def input_lines(app: AppConfig, survey: InputSurvey, *, width: int) -> Iterator[
     """Yield the contents of the input: documents by kind, files passed over, and documents that cannot be read."""
     where = ", ".join(mask_url(source.uri) for source in app.input.uri)
     if survey.trouble:
-        yield from hanging(f"FAILED  {survey.trouble}", indent=0, width=width, hang=INDENT)
+        yield from hanging_indent(f"FAILED  {survey.trouble}", indent=0, width=width, hang=INDENT)
     else:
-        yield from hanging(f"{where}: {_documents_text(survey)}", indent=INDENT, width=width)
-    if survey.passed_over:
-        number = sum(survey.passed_over.values())
-        yield from hanging(
-            f"passed over: {plural(number, 'file')} ({_kinds(survey.passed_over)})", indent=INDENT, width=width
+        yield from hanging_indent(f"{where}: {_documents_text(survey)}", indent=INDENT, width=width)
+    if survey.ignored_files:
+        number = sum(survey.ignored_files.values())
+        yield from hanging_indent(
+            f"passed over: {plural(number, 'file')} ({_kinds(survey.ignored_files)})", indent=INDENT, width=width
         )
     if survey.read:
-        scope = "all of them" if survey.whole and survey.read == survey.found else f"the first {survey.read:,}"
+        scope = "all of them" if survey.is_complete and survey.read == survey.found else f"the first {survey.read:,}"
         outcome = f"{survey.failed:,} cannot be used" if survey.failed else "all readable"
-        yield from hanging(f"read: {scope}, {outcome}", indent=INDENT, width=width)
+        yield from hanging_indent(f"read: {scope}, {outcome}", indent=INDENT, width=width)
     for document in survey.unreadable:
-        yield from hanging(f"warning: {document.id}: {document.reason}: {document.message}", indent=INDENT, width=width)
+        yield from hanging_indent(
+            f"warning: {document.id}: {document.reason}: {document.message}", indent=INDENT, width=width
+        )
     if survey.failed > len(survey.unreadable):
         yield " " * INDENT + f"and {survey.failed - len(survey.unreadable):,} more"
 
@@ -201,16 +209,16 @@ def input_lines(app: AppConfig, survey: InputSurvey, *, width: int) -> Iterator[
 def output_lines(output: CheckedOutput, *, width: int) -> Iterator[str]:
     """Yield the place of the output, and why it cannot be used: the verdict shows the full message."""
     if output.trouble:
-        yield from hanging(f"FAILED  output {output.trouble}", indent=0, width=width, hang=INDENT)
+        yield from hanging_indent(f"FAILED  output {output.trouble}", indent=0, width=width, hang=INDENT)
     elif output.in_store:
         decided = "conditional writes are decided by the store"
-        yield from hanging(f"OK      output {output.uri}: {decided}", indent=0, width=width, hang=INDENT)
+        yield from hanging_indent(f"OK      output {output.uri}: {decided}", indent=0, width=width, hang=INDENT)
     else:
-        yield from hanging(output.uri, indent=INDENT, width=width)
+        yield from hanging_indent(output.uri, indent=INDENT, width=width)
 
 
 def _documents_text(survey: InputSurvey) -> str:
-    at_least = "" if survey.whole else "at least "
+    at_least = "" if survey.is_complete else "at least "
     kinds = f" ({_kinds(survey.kinds)})" if survey.kinds else ""
     return f"{at_least}{plural(survey.found, 'document')}{kinds}"
 
@@ -224,16 +232,18 @@ def split_texts(sizes: Sequence[str], survey: InputSurvey) -> list[str]:
     """Return the sizes of windows and the forecast for the documents read; empty without sizes."""
     if not sizes or not survey.forecast.documents:
         return list(sizes)
-    is_complete = survey.whole and survey.read == survey.found
+    is_complete = survey.is_complete and survey.read == survey.found
     scope = "" if is_complete else f"of the first {plural(survey.read, 'document')}, "
-    return [*sizes, f"split: {scope}{forecast_text(survey.forecast, about=False)}"]
+    return [*sizes, f"split: {scope}{forecast_text(survey.forecast, is_estimate=False)}"]
 
 
 def setting_lines(app: AppConfig, *, width: int) -> Iterator[str]:
     """Yield the settings that differ from their defaults, each with its source."""
     for setting in changed_settings(app):
         value = _setting_text(setting.value)
-        yield from hanging(f"{setting.key}: {value}   ({setting.place})", indent=INDENT, width=width, hang=INDENT + 2)
+        yield from hanging_indent(
+            f"{setting.key}: {value}   ({setting.place})", indent=INDENT, width=width, hang=INDENT + 2
+        )
 
 
 def _setting_text(value: object) -> str:

@@ -31,7 +31,7 @@ def command_at(words: Sequence[str], commands: Collection[str]) -> int | None:
 
 
 def in_usual_order(words: Sequence[str], commands: Collection[str]) -> list[str]:
-    """Return the words with the flags in front of the command behind it, and `help COMMAND` as `COMMAND --help`."""
+    """Return the words with the command first, followed by its flags; `help COMMAND` becomes `COMMAND --help`."""
     if list(words[:1]) == ["help"]:
         return [*words[1:2], "--help"]
     at = command_at(words, commands)

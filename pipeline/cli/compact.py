@@ -51,10 +51,10 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         library()
     with open_to_change(config, arguments, environ=environ) as output:
         counts = output.index.counts()
-        lost = compact(output.backend, output.index, history=not arguments.drop_history)
-        if lost:
+        lost_answers = compact(output.backend, output.index, history=not arguments.drop_history)
+        if lost_answers:
             message = "removed %s of earlier fingerprints; `pipeline diff --by fingerprint` can no longer compare them"
-            logger.warning(message, plural(lost, "answer"))
+            logger.warning(message, plural(lost_answers, "answer"))
         names = ["results"]
         if arguments.format == "parquet":
             output.backend.replace(PARQUET_NAME, _rows(output.backend))

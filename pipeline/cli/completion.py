@@ -1,6 +1,6 @@
 """`pipeline completion SHELL`: the script that completes commands, flags and their values in a shell.
 
-The script calls the command itself for each completion, so that it never gets old; `complete` answers such a call.
+The script calls this program for each completion, so it is never outdated; `complete` answers such a call.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
 
 
 def _reasons(prefix: str, **_: object) -> list[str]:
-    before = prefix.rpartition(",")[0]
-    return [f"{before},{reason}" if before else reason for reason in REASONS]
+    entered = prefix.rpartition(",")[0]
+    return [f"{entered},{reason}" if entered else reason for reason in REASONS]
 
 
 def _settings(**_: object) -> list[str]:

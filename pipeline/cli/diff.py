@@ -20,7 +20,7 @@ from pipeline.cli.flags import add_storage_flags, count
 from pipeline.config.constraints import nearest_hint
 from pipeline.errors import EXIT_OK, ConfigError
 from pipeline.output import ReadableOutput, backend_of, read_runs
-from pipeline.output.latest_pairs import Last, Pair, PairTable
+from pipeline.output.latest_pairs import LastRecord, Pair, PairTable
 from pipeline.report.comparison import MOST_CHANGES, Comparison, FieldCounts
 from pipeline.terminal import fitted, unwrapped_or_width, wants_colour, width_of, write_out
 
@@ -67,7 +67,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """Return 0, whatever changed; ConfigError for outputs without anything to compare."""
+    """Print the comparison and return 0; ConfigError for outputs without common documents."""
     before, after = _outputs(arguments, environ=environ)
     uris = dict.fromkeys((before, after))
     backends = [backend_of(output_config(arguments, environ=environ, uri=uri)) for uri in uris]
@@ -108,8 +108,8 @@ def _outputs(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> tu
 
 def _unknown_field(name: str, names: Sequence[str]) -> str:
     """Return the error message for an unknown --field, with the existing fields."""
-    more = ", …" if len(names) > MOST_FIELDS else ""
-    hint = f"fields: {', '.join(names[:MOST_FIELDS])}{more}{nearest_hint(name, names)}"
+    ellipsis = ", …" if len(names) > MOST_FIELDS else ""
+    hint = f"fields: {', '.join(names[:MOST_FIELDS])}{ellipsis}{nearest_hint(name, names)}"
     return f"--field: got {name!r}, but no result has this field; {hint}"
 
 
@@ -138,17 +138,17 @@ def _keys(texts: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
 
 def _compare_questions(pairs: PairTable, comparison: Comparison) -> tuple[Counter[State], int]:
     """Compare the last two answers to different prompts of each document; also count documents with only one."""
-    once = 0
+    single_answers = 0
 
-    def several() -> Iterator[Pair]:
-        nonlocal once
+    def complete_pairs() -> Iterator[Pair]:
+        nonlocal single_answers
         for pair in pairs.fingerprints():
-            once += pair.before is None
+            single_answers += pair.before is None
             if pair.before is not None:
                 yield pair
 
-    states = _compare(several(), comparison)
-    return states, once
+    states = _compare(complete_pairs(), comparison)
+    return states, single_answers
 
 
 def _compare(pairs: Iterable[Pair], comparison: Comparison) -> Counter[State]:
@@ -162,7 +162,7 @@ def _compare(pairs: Iterable[Pair], comparison: Comparison) -> Counter[State]:
     return states
 
 
-def _state(last: Last | None) -> str | None:
+def _state(last: LastRecord | None) -> str | None:
     if last is None:
         return None
     return "failed" if last.is_failed else "done"
@@ -182,7 +182,7 @@ def _as_json(
         "identical": comparison.identical,
         "fields": {name: _field(counts) for name, counts in comparison.fields.items()},
         "most_changed": comparison.most_changed(),
-        "shown": comparison.shown(),
+        "shown": comparison.shown_documents(),
     }
 
 

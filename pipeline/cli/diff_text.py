@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.logs import visible
-from pipeline.terminal import BOLD, cut, grouped, paragraph, percent_text, plural, tinted
+from pipeline.terminal import BOLD, cut, grouped, in_colour, paragraph, percent_text, plural
 
 State = tuple[str | None, str | None]
 """The states of a document before and now; None: it has no record."""
@@ -44,7 +44,7 @@ def _shown_lines(comparison: Mapping[str, Any], *, colour: bool, width: int) -> 
     """Yield the changed values of single documents."""
     for document in comparison["shown"]:
         yield ""
-        yield tinted(visible(document["id"]), BOLD, colour=colour)
+        yield in_colour(visible(document["id"]), BOLD, colour=colour)
         for change in document["changes"]:
             yield f"  {visible(change['field'])}"
             for sign, value in (("-", change["before"]), ("+", change["after"])):
@@ -67,7 +67,7 @@ def diff_lines(comparison: Mapping[str, Any], *, colour: bool, width: int) -> It
         if comparison["by"]
         else f"{comparison['before']} → {comparison['after']}"
     )
-    yield tinted(visible(title), BOLD, colour=colour)
+    yield in_colour(visible(title), BOLD, colour=colour)
     if not comparison["documents"]:
         yield from _nothing_yet(comparison, width=width)
     for label in STATES.values():
@@ -85,7 +85,7 @@ def diff_lines(comparison: Mapping[str, Any], *, colour: bool, width: int) -> It
     longest = max(len("field"), *(len(visible(name)) for name in comparison["fields"]))
     column = max(len("field"), min(44, width - _NUMBER_COLUMNS, longest))
     head = f"{'field':<{column}}{'compared':>12}{'the same':>10}{'added':>9}{'lost':>9}  change"
-    yield tinted(head, BOLD, colour=colour)
+    yield in_colour(head, BOLD, colour=colour)
     for name, row in comparison["fields"].items():
         items = f"{grouped(row['added']):>9}{grouped(row['lost']):>9}" if row["added"] or row["lost"] else f"{'':>18}"
         mean = _number_text(row)
@@ -95,7 +95,7 @@ def diff_lines(comparison: Mapping[str, Any], *, colour: bool, width: int) -> It
             yield f"{grouped(change['count']):>12}  {visible(change['before'])} → {visible(change['after'])}"
     if comparison["most_changed"]:
         yield ""
-        yield tinted("Changed most", BOLD, colour=colour)
+        yield in_colour("Changed most", BOLD, colour=colour)
         for document in comparison["most_changed"]:
             yield f"{plural(document['changed'], 'value'):>14}  {cut(visible(document['id']), width - 18)}"
     yield from _shown_lines(comparison, colour=colour, width=width)

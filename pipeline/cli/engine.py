@@ -15,11 +15,11 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from pipeline.config.discovery import ConfigFile
 
-_REFUSED = ("chunk", "shard", "ids", "limit", "sample", "started_at", "metrics_port", "metrics_textfile")
-_REPEATED = ("input", "agent", "variant", "concurrency", "set", "only_failed", "redo", "pushgateway", "log_level")
-_SWITCHES = ("no_retry_failed", "profile_values")
+_REFUSED_FLAGS = ("chunk", "shard", "ids", "limit", "sample", "started_at", "metrics_port", "metrics_textfile")
+_REPEATED_FLAGS = ("input", "agent", "variant", "concurrency", "set", "only_failed", "redo", "pushgateway", "log_level")
+_REPEATED_SWITCHES = ("no_retry_failed", "profile_values")
 _VARIABLES = ("PIPELINE_", "VLLM_", "OLLAMA_")
-_OWN_VARIABLES = ("PIPELINE_CONFIG", "PIPELINE_SHARDS", "PIPELINE_CHUNKS")
+_DROPPED_VARIABLES = ("PIPELINE_CONFIG", "PIPELINE_SHARDS", "PIPELINE_CHUNKS")
 
 
 def add_engine_flags(command: argparse.ArgumentParser) -> None:
@@ -39,9 +39,11 @@ def check_engine_flags(arguments: argparse.Namespace) -> None:
     if arguments.engine is None:
         for name in ("address", "slots"):
             if getattr(arguments, name) is not None:
-                raise ConfigError(f"--{name}: got {getattr(arguments, name)!r} without --engine, which it belongs to")
+                raise ConfigError(
+                    f"--{name}: got {getattr(arguments, name)!r} without --engine, need --engine ray as well"
+                )
         return
-    for name in _REFUSED:
+    for name in _REFUSED_FLAGS:
         if getattr(arguments, name) not in (None, []):
             raise ConfigError(f"--{name.replace('_', '-')}: cannot be combined with --engine; need a run without it")
 
@@ -70,7 +72,9 @@ def run_on_engine(arguments: argparse.Namespace, *, file: ConfigFile | None, env
         "plan": app.output.uri,
         "flags": (*_flags(arguments), "--run-id", run_id),
         "environ": {
-            name: value for name, value in environ.items() if name.startswith(_VARIABLES) and name not in _OWN_VARIABLES
+            name: value
+            for name, value in environ.items()
+            if name.startswith(_VARIABLES) and name not in _DROPPED_VARIABLES
         },
         "folder": str(Path.cwd()),
     }
@@ -90,7 +94,7 @@ def _own_flags(arguments: argparse.Namespace) -> list[str]:
 
 def _flags(arguments: argparse.Namespace) -> list[str]:
     words: list[str] = []
-    for name in _REPEATED:
+    for name in _REPEATED_FLAGS:
         value = getattr(arguments, name)
         for item in value if isinstance(value, list) else [value]:
             if item is not None:
@@ -98,4 +102,4 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
     if arguments.max_duration is not None:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         words += [f"--max-duration={arguments.max_duration:.0f}s", f"--started-at={now}"]
-    return [*words, *(f"--{name.replace('_', '-')}" for name in _SWITCHES if getattr(arguments, name))]
+    return [*words, *(f"--{name.replace('_', '-')}" for name in _REPEATED_SWITCHES if getattr(arguments, name))]

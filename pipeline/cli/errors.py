@@ -35,10 +35,10 @@ from pipeline.terminal import (
     block,
     cut,
     grouped,
+    in_colour,
     labelled,
     pasteable,
     plural,
-    tinted,
     wants_colour,
     width_of,
     write_out,
@@ -62,9 +62,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--examples", metavar="N", type=count, default=3, help="examples per group; default: 3")
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
     add = command.add_argument_group("accepted failures").add_argument
-    which = "REASON,...|@FILE"
-    add("--accept", metavar=which, help="accept failures, by reason or by the ids in a file: they no longer count")
-    add("--unaccept", metavar=which, help="revoke the acceptance")
+    value_name = "REASON,...|@FILE"
+    add("--accept", metavar=value_name, help="accept failures, by reason or by the ids in a file: they no longer count")
+    add("--unaccept", metavar=value_name, help="revoke the acceptance")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
@@ -108,7 +108,7 @@ def _app(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> AppCon
 
 
 def _ids(arguments: argparse.Namespace, app: AppConfig | None) -> list[str]:
-    """Return the ids that the name of a document may mean: as records have it, and by its path in the input."""
+    """Return the possible ids of a named document: the name as an id, and the id of that path in the input."""
     if app is None:
         return [printable(arguments.show)]
     return list(dict.fromkeys(possible_ids(arguments.show, app.input)))
@@ -117,15 +117,15 @@ def _ids(arguments: argparse.Namespace, app: AppConfig | None) -> list[str]:
 def _failures(listing: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
     where = visible(listing["output"])
     if not listing["failed"]:
-        yield tinted(f"No failed documents in {where}", BOLD + GREEN, colour=colour) + _done(listing)
+        yield in_colour(f"No failed documents in {where}", BOLD + GREEN, colour=colour) + _done(listing)
         return
-    yield tinted(f"{plural(listing['failed'], 'failed document')} in {where}", BOLD + RED, colour=colour) + _done(
+    yield in_colour(f"{plural(listing['failed'], 'failed document')} in {where}", BOLD + RED, colour=colour) + _done(
         listing
     )
     for group in listing["groups"]:
         yield ""
         accepted = f", {grouped(group['accepted'])} of them accepted" if group["accepted"] else ""
-        yield f"{grouped(group['count']):>7}  {tinted(visible(group['reason']), BOLD, colour=colour)}{accepted}"
+        yield f"{grouped(group['count']):>7}  {in_colour(visible(group['reason']), BOLD, colour=colour)}{accepted}"
         for example in group["examples"]:
             yield from labelled("example", cut(visible(example["id"]), width - 26), indent=9, width=width)
             message = shorten(visible(example["message"] or ""), 3 * (width - 26))
@@ -166,13 +166,13 @@ def _story(history: Mapping[str, Any], *, app: AppConfig | None, colour: bool, w
 def record_lines(
     record: Mapping[str, Any], *, colour: bool, is_current: bool, width: int, is_stale: bool = False
 ) -> Iterator[str]:
-    """Yield the lines of one record; not `is_current`: an earlier one; `is_stale`: a result before a failure."""
+    """Yield the lines of one record. `is_current`: the latest record; `is_stale`: a result before a failure."""
     is_done = "output" in record
     state = "STALE" if is_stale else "DONE" if is_done else "FAILED"
     name = f"{state} {record['id']}"
     head = name if is_current else f"before: {name}"
     tint = YELLOW if is_stale else GREEN if is_done else RED
-    yield tinted(visible(head), BOLD + (tint if is_current else ""), colour=colour)
+    yield in_colour(visible(head), BOLD + (tint if is_current else ""), colour=colour)
     for label, text in record_facts(record).items():
         yield from labelled(label, visible(text), indent=2, width=width)
     for number, attempt in enumerate(record.get("history") or (), start=1):
@@ -192,11 +192,11 @@ def record_facts(record: Mapping[str, Any]) -> dict[str, str]:
     model = record.get("model") or {}
     usage = record.get("usage") or {}
     tokens = usage.get("prompt_tokens") is not None
-    again = f", {plural(record['runs'], 'run')} in a row" if record.get("runs", 1) > 1 else ""
+    repetition = f", {plural(record['runs'], 'run')} in a row" if record.get("runs", 1) > 1 else ""
     facts = {
         "reason": f"{record['reason']} ({record['stage']}): {record['message']}" if "reason" in record else "",
         "error": record["error"] if record.get("error") not in (None, record.get("reason")) else "",
-        "finished": f"{record['finished_at']}, run {record['run']} ({record['run_id']}){again}",
+        "finished": f"{record['finished_at']}, run {record['run']} ({record['run_id']}){repetition}",
         "file": record["uri"],
         "agent": f"{record['agent']}, variant {record['variant']}, fingerprint {record['fingerprint'][:12]}",
         "answered by": f"{model['provider']}, model {model['name']}, at {model['endpoint']}" if model else "",

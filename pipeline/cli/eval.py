@@ -20,7 +20,7 @@ from pipeline.output.compaction import EVAL_NAME
 from pipeline.records import utc_now
 from pipeline.run.ending.graded_run import options_of
 from pipeline.terminal import wants_colour, width_of, write_out
-from pipeline.truth.eval_json import sealed
+from pipeline.truth.eval_json import without_documents
 from pipeline.truth.eval_text import evaluation_text
 from pipeline.truth.evaluate import HOLDOUT, EvalOptions, Evaluation, evaluate, note_opening
 
@@ -130,7 +130,7 @@ def _ask(arguments: argparse.Namespace, app: AppConfig, *, environ: Mapping[str,
 def _print(evaluation: Evaluation, arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> None:
     if arguments.json:
         content = evaluation.content
-        content = sealed(content) if content["gold"]["set"] == HOLDOUT else content
+        content = without_documents(content) if content["gold"]["set"] == HOLDOUT else content
         write_out(json.dumps(content, ensure_ascii=False, indent=1))
         return
     colour = wants_colour(sys.stdout, environ)

@@ -14,7 +14,7 @@ from pipeline.config.texts import mask_url
 
 _SCHEDULED_WITHIN_S = 7 * 86400.0
 _CLOCK_SKEW_S = 300.0
-"""A job name with a minute outside of this span is not of a CronJob: a retry is not a week late."""
+"""A Job whose name has a minute further away than this was not started by a CronJob: no retry is a week late."""
 
 CONFIG_HELP = "default: $PIPELINE_CONFIG, else the nearest config/default.yaml or pipeline.yaml in this folder or above"
 
@@ -37,14 +37,14 @@ def add_config_flags(command: argparse.ArgumentParser, *, places: bool = True) -
 
 
 def add_out(command: argparse.ArgumentParser) -> None:
-    """Add the argument OUT, which may be left out, and the flags that name a config file and override settings."""
+    """Add the optional argument OUT, and the flags that name a config file and override settings."""
     text = "the output: a folder, or s3://bucket/prefix, gs://…, az://…; default: output.uri of the configuration"
     command.add_argument("output", metavar="OUT", nargs="?", help=text)
     add_storage_flags(command)
 
 
 def add_storage_flags(command: argparse.ArgumentParser, *, settings: bool = True) -> None:
-    """Add the flags from which the output and the options of its object store are read; `settings`: --set too."""
+    """Add the flags that set the output and the options of its object store; with `settings`, also --set."""
     add = command.add_argument_group("configuration (of the output: output.uri, output.storage)").add_argument
     add("--config", metavar="FILE", help=CONFIG_HELP)
     if settings:
@@ -111,9 +111,10 @@ def duration_s(text: str) -> float:
 
 
 def started_at(text: str, *, now: float) -> float | None:
-    """Return a Unix time: of an RFC 3339 time, or of the Job of a CronJob, whose name ends with its scheduled minute.
+    """Return the Unix time of an RFC 3339 time or of a CronJob's Job, whose name ends with its scheduled minute.
 
-    None for any other word, which is the name of a Job that a person created. `now` tells a minute from a number.
+    Return None for any other text, such as the name of a Job that a person created. `now` distinguishes a minute from
+    another number.
     """
     try:
         moment = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))

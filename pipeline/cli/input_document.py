@@ -1,4 +1,4 @@
-"""The document of a record, as the input has it now.
+"""The present document of a record, read from the input.
 
 It must not call a model or write anything.
 """
@@ -14,7 +14,7 @@ from pipeline.records import Document, Entry
 
 
 def read_document(app: AppConfig, document_id: str) -> tuple[Document | None, str]:
-    """Return the document as the input has it now, or None with the reason when it cannot be read."""
+    """Return the present document of the input, or None with the reason when it cannot be read."""
     entry = _entry(app, document_id)
     if entry is None:
         return None, ""
@@ -25,7 +25,7 @@ def read_document(app: AppConfig, document_id: str) -> tuple[Document | None, st
 
 
 def _entry(app: AppConfig, document_id: str) -> Entry | None:
-    """Return the entry that a run takes for this document; the listing ends with it."""
+    """Return the entry that a run would process for this document, and end the listing."""
     second = None
     for entry in load_entries(app.input, output=left_out(app), counts=ListingCounts()):
         if entry.id == document_id:

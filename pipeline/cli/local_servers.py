@@ -20,7 +20,7 @@ from pipeline.llm.vllm import VLLMClient
 Kind = Literal["ollama", "vllm", "openai"]
 
 LOOK_S = 1.0
-_SHOWN = 8
+_MOST_SHOWN = 8
 _NO_CHAT = ("embed", "bge-", "minilm", "rerank")
 """Name parts of models that only embed or rank texts."""
 _LISTINGS: Mapping[Kind, tuple[str, str, str]] = {
@@ -56,18 +56,18 @@ class LocalServer:
 
     @property
     def section(self) -> str:
-        """The section of the config file that names it."""
+        """The section of the config file for this server."""
         return "ollama" if self.place.type == "ollama" else "vllm"
 
     def text(self) -> str:
         """Return the findings as a sentence without its full stop."""
-        names = ", ".join(self.models[:_SHOWN]) + (", …" if len(self.models) > _SHOWN else "")
+        names = ", ".join(self.models[:_MOST_SHOWN]) + (", …" if len(self.models) > _MOST_SHOWN else "")
         noun = "the model" if len(self.models) == 1 else "the models"
         return f"{self.place.name} answers at {self.place.url} with {f'{noun} {names}' if names else 'no model'}"
 
 
 def chosen_model(models: Sequence[str], name: str) -> str | None:
-    """Return the model with this name, or with this name and any tag; "": the first model. None when there is none."""
+    """Return the model with this name, or with this name and any tag; "": the first model. None without one."""
     matches = [candidate for candidate in models if name in (candidate, candidate.partition(":")[0])]
     return next(iter(matches if name else models), None)
 
@@ -77,10 +77,10 @@ def found_servers(places: Iterable[Place] = USUAL) -> Iterator[LocalServer]:
     for place in places:
         models = _models(place)
         if models is not None:
-            yield LocalServer(place, chatting(models))
+            yield LocalServer(place, chat_models(models))
 
 
-def chatting(models: Iterable[str]) -> tuple[str, ...]:
+def chat_models(models: Iterable[str]) -> tuple[str, ...]:
     """Return the models that are not known to only embed or rank texts."""
     return tuple(name for name in models if not any(part in name.lower() for part in _NO_CHAT))
 
@@ -111,7 +111,7 @@ def named_server(kind: Kind, environ: Mapping[str, str]) -> NamedServer | None:
     masked = mask_url(url)
     client = OllamaClient(config) if isinstance(config, OllamaConfig) else VLLMClient(config)
     names = _listed(client.endpoint, *_LISTINGS[kind])
-    return NamedServer(masked, url if masked == url else None, None if names is None else chatting(names))
+    return NamedServer(masked, url if masked == url else None, None if names is None else chat_models(names))
 
 
 def _models(place: Place) -> list[str] | None:

@@ -102,7 +102,7 @@ def _complete() -> None:
 
 
 def _advise(command: str, code: int) -> None:
-    """Log, as the last line of a pod, the command for its user, which is not `pipeline run`."""
+    """Log the kubectl or helm command for the user as the last line of a pod."""
     if command != "run" or code == EXIT_OK:
         return
     try:
@@ -128,10 +128,10 @@ def _command_in(words: Sequence[str]) -> str:
     return "" if at is None else words[at]
 
 
-def parser(only: str | None = None) -> argparse.ArgumentParser:
+def parser(only_command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of all commands; a usage error exits with code 2.
 
-    `only`: the one command whose flags are needed; the modules of the others are then not imported.
+    `only_command`: the one command whose flags are needed; the modules of the others are then not imported.
     """
     top = Parser(
         prog="pipeline",
@@ -142,7 +142,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     top.add_argument("-V", "--version", action="version", version=f"pipeline {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (summary, load) in COMMANDS.items():
-        if only in (None, name):
+        if only_command in (None, name):
             _add_command(commands, name, summary=summary, command=load())
         else:
             commands.add_parser(name, help=summary)
@@ -188,5 +188,5 @@ def _close(handler: LineHandler, code: int) -> None:
     handler.close()
     try:
         sys.stderr.flush()
-    except OSError:  # the log's reader is gone: Python would flush again at exit, and exit with 120
+    except OSError:  # the log has no reader: a second flush by Python at exit would change the exit code to 120
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

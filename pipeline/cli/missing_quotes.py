@@ -1,6 +1,6 @@
 """The quotes of a failed answer that are not in its document, with the nearest text there, for `errors --show`.
 
-Nothing of a document is in its error line: the document is read again for this.
+An error line contains no text of the document, so the document is read again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.terminal import labelled
 
 
 def missing_quote_lines(record: Mapping[str, Any], app: AppConfig | None, *, width: int) -> Iterator[str]:
-    """Yield the missing quotes of a failed record; none without its document, its answer or the schema of its agent."""
+    """Yield the missing quotes of a failed record if its document, its answer and its agent's schema are available."""
     if app is None or record.get("reason") != "not_grounded" or not record.get("raw"):
         return
     from pipeline.agents import load_agent  # slow to import, and needed for these failures only

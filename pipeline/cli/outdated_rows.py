@@ -1,6 +1,6 @@
-"""The rows of `pipeline results` that are not what the newest run says of their documents: counted, and described.
+"""The count of outdated rows in `pipeline results`: stale rows, and rows of an earlier prompt.
 
-It must not leave out a row: --current and --where do.
+It must not omit a row: --current and --where do.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pipeline.terminal import grouped, plural
 
 
 class OutdatedRows:
-    """Counts rows while they are written: all, `stale` ones, and those of an `earlier` prompt."""
+    """The numbers of written rows: all, the `stale` ones, and those of an `earlier` prompt."""
 
     def __init__(self) -> None:
         self.rows = 0
         self.stale = 0
         self.earlier = 0
 
-    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+    def count(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yield the rows, and count them."""
         for row in rows:
             self.rows += 1
@@ -28,7 +28,7 @@ class OutdatedRows:
             yield row
 
     def lines(self, conditions: Collection[str]) -> Iterator[str]:
-        """Yield a line for each kind of outdated rows that the conditions on these columns do not ask for."""
+        """Yield a line for each kind of outdated rows, except the kinds that a condition on these columns selects."""
         stale = ("is stale: its document", "are stale: their documents")
         earlier = ("is", "are")
         kinds = (
@@ -41,8 +41,8 @@ class OutdatedRows:
                 "of an earlier prompt, schema or model than that of the last run",
             ),
         )
-        for column, value, number, (one, many), sentence in kinds:
+        for column, value, number, (singular, plural_word), sentence in kinds:
             if number and column not in conditions:
                 advice = f"--where '{column} = {value}' shows only these, --current leaves them out"
-                rows = f"{grouped(number)} of {plural(self.rows, 'row')} {one if number == 1 else many}"
+                rows = f"{grouped(number)} of {plural(self.rows, 'row')} {singular if number == 1 else plural_word}"
                 yield f"{rows} {sentence} ({advice})"

@@ -16,7 +16,7 @@ EXAMPLES = """examples:
   pipeline plan --input s3://bucket/corpus --output s3://bucket/out --chunk-bytes 256MB
   pipeline run --chunk 0"""
 
-_NAMED = 12
+_MOST_NAMED = 12
 """The most chunks that a message names."""
 
 
@@ -77,10 +77,10 @@ def _lines(planned: Planned, *, run: str, least: int) -> Iterator[str]:
         chunks = plural(len(planned.changed), "earlier chunk")
         yield f"Files of {chunks} have changed or are gone: run again {_numbers(planned.changed)}."
     if new_chunks:
-        yield from _next(planned, run=run, new_chunks=new_chunks)
+        yield from _next_lines(planned, run=run, new_chunks=new_chunks)
 
 
-def _next(planned: Planned, *, run: str, new_chunks: int) -> Iterator[str]:
+def _next_lines(planned: Planned, *, run: str, new_chunks: int) -> Iterator[str]:
     last = planned.head.chunks - 1
     yield "Next, each chunk once, in any order and on any machine; the same command again resumes it:"
     yield f"  {run} --chunk {planned.first}"
@@ -91,5 +91,5 @@ def _next(planned: Planned, *, run: str, new_chunks: int) -> Iterator[str]:
 
 
 def _numbers(chunks: list[int]) -> str:
-    numbers = ", ".join(map(str, chunks[:_NAMED]))
-    return numbers if len(chunks) <= _NAMED else f"{numbers} and {len(chunks) - _NAMED:,} more"
+    numbers = ", ".join(map(str, chunks[:_MOST_NAMED]))
+    return numbers if len(chunks) <= _MOST_NAMED else f"{numbers} and {len(chunks) - _MOST_NAMED:,} more"

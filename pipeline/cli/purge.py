@@ -20,7 +20,7 @@ from pipeline.documents.containers import is_damaged
 from pipeline.errors import EXIT_OK, ConfigError, TryLaterError
 from pipeline.output import Index, left_out, scan
 from pipeline.output.compaction import count, purge
-from pipeline.output.purged_runs import Gone
+from pipeline.output.purged_runs import RemovalTest
 from pipeline.records import utc_now
 from pipeline.report import build_report, read_summaries, write_report
 from pipeline.report.run_summary import OutputCounts
@@ -54,14 +54,17 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     if not (arguments.ids or arguments.missing or arguments.older_than):
         raise ConfigError("purge: got nothing to remove, need --ids FILE, --missing or --older-than 400d")
     config = output_config(arguments, environ=environ)
-    with _chosen(arguments, environ=environ) as is_chosen, open_to_change(config, arguments, environ=environ) as output:
-        is_removed = _older(is_chosen, arguments.older_than)
-        results, errors = count(output.backend, output.index, gone=is_removed)
+    with (
+        _removal_tests(arguments, environ=environ) as is_chosen,
+        open_to_change(config, arguments, environ=environ) as output,
+    ):
+        is_removed = _limited_to_older(is_chosen, arguments.older_than)
+        results, errors = count(output.backend, output.index, is_removed=is_removed)
         windows = 0 if output.windows is None else output.windows.count(is_removed)
         if not arguments.dry_run:
             if output.windows is not None:
                 output.windows.purge(is_removed)
-            purge(output.backend, output.index, gone=is_removed)
+            purge(output.backend, output.index, is_removed=is_removed)
             if runs := read_summaries(output.backend):
                 index = scan(config)
                 try:
@@ -78,7 +81,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
 
 
 @contextmanager
-def _chosen(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Iterator[Callable[[str], bool]]:
+def _removal_tests(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> Iterator[Callable[[str], bool]]:
     """Yield the function that returns True for the id of a document to remove."""
     ids = read_ids(arguments.ids, flag="--ids") if arguments.ids else None
     if not arguments.missing:
@@ -108,9 +111,9 @@ def _list(app: AppConfig, listed: Index) -> None:
         raise ConfigError(f"--missing: {listing}: all records would be removed")
 
 
-def _older(is_chosen: Callable[[str], bool], older_than_s: float | None) -> Gone:
+def _limited_to_older(is_chosen: Callable[[str], bool], older_than_s: float | None) -> RemovalTest:
     """Return the choice, limited to records that finished at least `older_than_s` seconds ago."""
     if older_than_s is None:
         return lambda document_id, _: is_chosen(document_id)
-    before = utc_now(datetime.now(timezone.utc) - timedelta(seconds=older_than_s))
-    return lambda document_id, finished_at: bool(finished_at) and finished_at < before and is_chosen(document_id)
+    latest_time = utc_now(datetime.now(timezone.utc) - timedelta(seconds=older_than_s))
+    return lambda document_id, finished_at: bool(finished_at) and finished_at < latest_time and is_chosen(document_id)

@@ -90,7 +90,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         width = width_of(sys.stdout, environ)
         stream_out(profile_output(backend, as_json=as_json, show_texts=texts, width=width))
         return EXIT_OK
-    current = CurrentRecords(backend)
+    current_records = CurrentRecords(backend)
     conditions = [parse_condition(text) for text in arguments.where]
     fields = _fields(arguments, backend, conditions)
     ids = _ids(arguments.ids)
@@ -99,8 +99,8 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     if form == "table" and limit is None and sys.stdout.isatty() and not arguments.save:
         limit = SHOWN_ROWS
     counts = OutdatedRows()
-    rows = _rows(current, arguments, ids=ids, conditions=conditions, where=backend.where)
-    selected = counts.counted(rows if limit is None else islice(rows, limit))
+    rows = _rows(current_records, arguments, ids=ids, conditions=conditions, where=backend.where)
+    selected = counts.count(rows if limit is None else islice(rows, limit))
     columns = fields if arguments.fields or arguments.explode else None
     if form == "parquet":
         save(Path(arguments.save), _parquet(selected, backend, columns, arguments))
@@ -111,14 +111,14 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     sys.stderr.writelines(f"{line}\n" for line in counts.lines([condition.path for condition in conditions]))
     if limit is not None and next(rows, None) is not None:
         sys.stderr.write(f"only the first {limit} rows are shown (--limit)\n")
-    elif current.without_result and not arguments.failed:
-        verb = "document failed and has" if current.without_result == 1 else "documents failed and have"
-        sys.stderr.write(f"{current.without_result:,} {verb} no row (--failed)\n")
+    elif current_records.without_result and not arguments.failed:
+        verb = "document failed and has" if current_records.without_result == 1 else "documents failed and have"
+        sys.stderr.write(f"{current_records.without_result:,} {verb} no row (--failed)\n")
     return EXIT_OK
 
 
 def _rows(
-    current: CurrentRecords,
+    current_records: CurrentRecords,
     arguments: argparse.Namespace,
     *,
     ids: frozenset[str] | None,
@@ -128,7 +128,7 @@ def _rows(
     """Yield the selected rows; ConfigError when the output (`where`) has no record, or not one of the ids."""
     records = 0
     found_ids: set[str] = set()  # of the wanted ids only
-    for record in current.read(failed=arguments.failed):
+    for record in current_records.read(failed=arguments.failed):
         records += 1
         if arguments.current and not record.is_current:
             continue
@@ -139,12 +139,12 @@ def _rows(
         for row in rows_of(record, arguments.explode):
             if all(condition.holds(row) for condition in conditions):
                 yield row
-    if not records and not current.without_result:
+    if not records and not current_records.without_result:
         raise ConfigError(f"results: got {where!r}, which holds no records, need the output of a run")
-    missing = sorted((ids or frozenset()) - found_ids)
-    if missing:
-        more = f" and {plural(len(missing) - 1, 'more')[:-1]}" if len(missing) > 1 else ""
-        raise ConfigError(f"--ids: got {missing[0]!r}{more}: the output has no row of it")
+    missing_ids = sorted((ids or frozenset()) - found_ids)
+    if missing_ids:
+        more_text = f" and {plural(len(missing_ids) - 1, 'more')[:-1]}" if len(missing_ids) > 1 else ""
+        raise ConfigError(f"--ids: got {missing_ids[0]!r}{more_text}: the output has no row of it")
 
 
 def _ids(values: Sequence[str] | None) -> frozenset[str] | None:
@@ -178,14 +178,14 @@ def _fields(arguments: argparse.Namespace, backend: ReadableOutput, conditions: 
         values = [Row(record).value(explode) for record in records]
         if any(value is not None for value in values) and not any(isinstance(value, list) for value in values):
             raise ConfigError(f"--explode: got {explode!r}, which is not a list")
-    return names or _usual(paths_of_output, explode, failed=arguments.failed)
+    return names or _default_columns(paths_of_output, explode, failed=arguments.failed)
 
 
 def _is_new(path: str, known_paths: Sequence[str]) -> bool:
     return not path.startswith("_") and path != "id" and path not in known_paths
 
 
-def _usual(paths: Sequence[str], explode: str | None, *, failed: bool) -> list[str]:
+def _default_columns(paths: Sequence[str], explode: str | None, *, failed: bool) -> list[str]:
     first = [*STATUS_COLUMNS, *([REASON] if failed else [])]
     if explode is None:
         return [*first, *(path for path in paths if "." not in path)]

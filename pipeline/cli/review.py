@@ -98,7 +98,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     candidates = _candidates(arguments, backend, options, environ=environ)
     if not candidates:
         return _all_judged(arguments, options)
-    # as the run read them: the id of a document depends on it
+    # as in the run: the ids of documents depend on it
     app = replace(_input_app(arguments, app, runs, environ=environ), output=config)
     texts = read_texts(app, candidates)
     try:
@@ -188,7 +188,7 @@ def _report_troubles(session: ReviewSession, candidates: list[Candidate], app: A
 
 
 def _all_judged(arguments: argparse.Namespace, options: ReviewOptions) -> int:
-    """Say that no document is left to judge, on the page of --html as well."""
+    """Report that no document remains to be judged, also on the page of --html."""
     kind = ""
     if arguments.failed or arguments.disputed:
         kind = "failed " if arguments.failed else "disputed "
@@ -229,5 +229,5 @@ def _serve(session: ReviewSession, arguments: argparse.Namespace, *, environ: Ma
 
 
 def _has_browser(environ: Mapping[str, str]) -> bool:
-    """Return True where a browser has a window: one in the terminal would take it from this command."""
+    """Return True where a browser opens a window; a text browser would take the terminal from this command."""
     return sys.platform == "darwin" or bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))

@@ -47,7 +47,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  # noqa: ARG001
-    """Print the schema and return 0; ConfigError for an example or a class that gives none."""
+    """Print the schema and return 0; ConfigError for an example or a class without a schema."""
     is_start = bool(arguments.from_example or arguments.from_pydantic)
     if arguments.quote and not is_start:
         raise ConfigError("--quote: need --from-example or --from-pydantic")
@@ -66,8 +66,8 @@ def _mark_quotes(texts: Mapping[str, Sequence[dict[str, Any]]], fields: str) -> 
     """Add x-quote to the named texts; ConfigError for a name that is not one of them."""
     for name in (field.strip() for field in fields.split(",")):
         if name not in texts:
-            known = ", ".join(texts) or "a field that is a text"
-            raise ConfigError(f"--quote: got {name!r}, need one of {known}{nearest_hint(name, texts)}")
+            field_names = ", ".join(texts) or "a field that is a text"
+            raise ConfigError(f"--quote: got {name!r}, need one of {field_names}{nearest_hint(name, texts)}")
         for node in texts[name]:
             node["x-quote"] = True
 

@@ -42,10 +42,10 @@ def choose_server(
 ) -> ServerChoice:
     """Return the server that the environment names, else one that answers at its usual port.
 
-    `provider`, `model`: what the user wants, None and "" for any. ConfigError when no server found has this model.
+    `provider`, `model`: the choice of the user, None and "" for any. ConfigError when no server found has this model.
     """
     sections = [section for section, names in _VARIABLES.items() if any(environ.get(name) for name in names)]
-    requested = provider or next(iter([*_known(environ.get("PIPELINE_PROVIDER", "")), *sections]), None)
+    requested = provider or next(iter([*_default_sections(environ.get("PIPELINE_PROVIDER", "")), *sections]), None)
     if requested in sections:
         return _vllm(environ, model) if requested == "vllm" else _ollama(environ, model)
     servers = list(found_servers(place for place in places if requested in (None, _section(place.type))))
@@ -56,7 +56,7 @@ def choose_server(
     return ServerChoice(section, _block(section, model=model), (remark,))
 
 
-def _known(section: str) -> list[str]:
+def _default_sections(section: str) -> list[str]:
     return [section] if section in _VARIABLES else []
 
 

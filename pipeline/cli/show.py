@@ -24,7 +24,17 @@ from pipeline.report.evidence_page import evidence_page
 from pipeline.report.failures import story
 from pipeline.report.quote_lines import quote_lines
 from pipeline.report.shown_document import ShownDocument, shown_document
-from pipeline.terminal import BOLD, YELLOW, bytes_out, paragraph, pasteable, tinted, wants_colour, width_of, write_out
+from pipeline.terminal import (
+    BOLD,
+    YELLOW,
+    bytes_out,
+    in_colour,
+    paragraph,
+    pasteable,
+    wants_colour,
+    width_of,
+    write_out,
+)
 
 EXAMPLES = """examples:
   pipeline show out 2026/01/story.txt
@@ -61,7 +71,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     if arguments.text:
         return _print_text(document)
     if arguments.html:
-        page = evidence_page(document, record_facts(document.record), everything=arguments.all)
+        page = evidence_page(document, record_facts(document.record), whole_texts=arguments.all)
         save(Path(arguments.html), [page])
         write_out(f"{arguments.html}: {_sentence(document)}")
     else:
@@ -88,9 +98,9 @@ def _sentence(document: ShownDocument) -> str:
 
 def _lines(document: ShownDocument, all_records: str, *, colour: bool, width: int) -> Iterator[str]:
     if document.trouble:
-        yield from (tinted(line, BOLD + YELLOW, colour=colour) for line in paragraph(document.trouble, width=width))
+        yield from (in_colour(line, BOLD + YELLOW, colour=colour) for line in paragraph(document.trouble, width=width))
     if document.notice:
-        yield from (tinted(line, BOLD + YELLOW, colour=colour) for line in paragraph(document.notice, width=width))
+        yield from (in_colour(line, BOLD + YELLOW, colour=colour) for line in paragraph(document.notice, width=width))
     if document.is_stale:
         yield from pasteable("all records", all_records, indent=0, width=width)
     yield from record_lines(document.record, colour=colour, is_current=True, is_stale=document.is_stale, width=width)

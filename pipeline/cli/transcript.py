@@ -19,9 +19,9 @@ from pipeline.records import Entry, ExtractionAttempt, Failure, Left, Outcome, P
 from pipeline.report.window_facts import merge_lines
 from pipeline.run.document.process import process
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.windows.cutting import Cut, Divided, Window
+from pipeline.run.windows.cutting import CutDocument, Divided, Window
 from pipeline.run.windows.sequential import ask_all_windows, ask_one_window
-from pipeline.terminal import BOLD, DIM, GREEN, RED, block, fitted, hanging, plural, tinted, write_out
+from pipeline.terminal import BOLD, DIM, GREEN, RED, block, fitted, hanging_indent, in_colour, plural, write_out
 from pipeline.window_answers import WindowAnswer
 
 
@@ -48,8 +48,8 @@ class Transcript:
         self._heading(f"document {entry.id}, agent {plan.agent.name}, variant {variant}", BOLD)
         outcome = process(entry, plan, client=self, alone=True).outcome
         if window is not None:
-            return self._only(entry, outcome, plan, number=window)
-        if isinstance(outcome, Cut):
+            return self._one_window(entry, outcome, plan, number=window)
+        if isinstance(outcome, CutDocument):
             outcome = ask_all_windows(outcome, plan, client=self, begin=self._window)
         assert isinstance(outcome, (Result, Failure, Postponed, Left, Unchanged))  # others are found only by a run
         self._print(*self._verdict(outcome))
@@ -57,9 +57,9 @@ class Transcript:
             return EXIT_OK
         return EXIT_FAILURES if isinstance(outcome, Failure) else EXIT_LATER
 
-    def _only(self, entry: Entry, outcome: object, plan: ExtractionPlan, *, number: int) -> int:
+    def _one_window(self, entry: Entry, outcome: object, plan: ExtractionPlan, *, number: int) -> int:
         """Process one window of a document that was cut."""
-        if not isinstance(outcome, Cut):
+        if not isinstance(outcome, CutDocument):
             if isinstance(outcome, (Failure, Postponed)):
                 self._print(*self._verdict(outcome))
                 return EXIT_FAILURES if isinstance(outcome, Failure) else EXIT_LATER
@@ -116,7 +116,7 @@ class Transcript:
             self._text(f"${name}{_use_of(name, metadata)}: {value_text}", tint=DIM)
 
     def _print_reask(self, user: str) -> None:
-        """Print the addition of a further request to the prompt, or the whole prompt if that is shorter."""
+        """Print the text that a re-ask adds to the prompt, or the whole prompt if that is shorter."""
         before = self._user or ""
         if user.startswith(before):
             self._heading("further request, with this added to the user prompt")
@@ -126,36 +126,36 @@ class Transcript:
             self._text(user, tint=DIM)
 
     def _attempt(self, attempt: ExtractionAttempt) -> None:
-        who = f"{attempt.model.provider}, model {attempt.model.name}, at {attempt.model.endpoint}"
+        server_text = f"{attempt.model.provider}, model {attempt.model.name}, at {attempt.model.endpoint}"
         tokens = f", {attempt.prompt_tokens} tokens in, {attempt.completion_tokens} out"
         took = f"{attempt.latency_s:.1f} s" + (tokens if attempt.prompt_tokens is not None else "")
         if attempt.ok:
-            self._heading(f"answer from {who} ({took})")
+            self._heading(f"answer from {server_text} ({took})")
         else:
-            self._heading(f"no answer from {who} ({took}): {attempt.error}: {attempt.message}", RED)
+            self._heading(f"no answer from {server_text} ({took}): {attempt.error}: {attempt.message}", RED)
         self._text(attempt.raw_text or "")
 
     def _verdict(self, outcome: Outcome | WindowAnswer | Divided) -> Iterator[str]:
         if isinstance(outcome, Divided):
             parts = ", ".join(f"{window.span.start:,} to {window.span.end:,}" for window in outcome.windows)
             text = f"DIVIDED: a run sends this window again in smaller ones, characters {parts}"
-            yield from hanging(text, indent=0, width=self._width)
+            yield from hanging_indent(text, indent=0, width=self._width)
             return
         if isinstance(outcome, WindowAnswer) and outcome.model is None:
-            yield tinted("BLANK", BOLD + GREEN, colour=self._colour) + ": this window holds no text and is not sent"
+            yield in_colour("BLANK", BOLD + GREEN, colour=self._colour) + ": this window holds no text and is not sent"
             return
         if isinstance(outcome, (Result, WindowAnswer)):
-            yield tinted("output", BOLD, colour=self._colour)
+            yield in_colour("output", BOLD, colour=self._colour)
             yield block(json.dumps(outcome.output, ensure_ascii=False, indent=2))
             yield from self._merged(outcome)
-            yield tinted("VALID", BOLD + GREEN, colour=self._colour) + _remarks(outcome)
+            yield in_colour("VALID", BOLD + GREEN, colour=self._colour) + _facts_line(outcome)
             return
         failure = outcome.failure if isinstance(outcome, Postponed) else outcome
         assert isinstance(failure, Failure)
         name = "SERVER UNAVAILABLE" if isinstance(outcome, Postponed) else "FAILED"
         head = f"{name} {failure.reason}"
-        first, *more_lines = hanging(f"{head} ({failure.stage}): {failure.message}", indent=0, width=self._width)
-        yield first.replace(head, tinted(head, BOLD + RED, colour=self._colour), 1)
+        first, *more_lines = hanging_indent(f"{head} ({failure.stage}): {failure.message}", indent=0, width=self._width)
+        yield first.replace(head, in_colour(head, BOLD + RED, colour=self._colour), 1)
         yield from more_lines
         advice = REASONS.get(failure.reason)
         if advice is not None:
@@ -170,12 +170,12 @@ class Transcript:
 
     def _heading(self, text: str, tint: str = BOLD) -> None:
         lines = fitted([visible(text)], self._width)
-        self._print(*(tinted(line, tint, colour=self._colour) for line in lines))
+        self._print(*(in_colour(line, tint, colour=self._colour) for line in lines))
 
     def _text(self, text: str, *, tint: str = "") -> None:
         if text:
             lines = fitted(block(text).splitlines(), self._width)
-            self._print(*(tinted(line, tint, colour=self._colour) for line in lines))
+            self._print(*(in_colour(line, tint, colour=self._colour) for line in lines))
 
     def _print(self, *lines: str) -> None:
         write_out("\n".join(lines) + "\n")
@@ -189,7 +189,7 @@ def _use_of(name: str, metadata: Mapping[str, Any]) -> str:
     return f" (or {', '.join(names)})" if names else ""
 
 
-def _remarks(result: Result | WindowAnswer) -> str:
+def _facts_line(result: Result | WindowAnswer) -> str:
     """Return the facts of a valid record in one line."""
     parts = [plural(result.attempts, "request"), f"{result.latency_s:.1f} s"]
     parts += [plural(result.reasks, "correction")] if result.reasks else []

@@ -27,7 +27,7 @@ from pipeline.run.plan import ExtractionPlan, address_warnings, build_plan, sche
 from pipeline.run.refresh import Refresher
 from pipeline.run.runner import start_thread
 from pipeline.run.stop_rules import OutageTimer
-from pipeline.terminal import hanging, unwrapped_or_width, wants_colour, write_out
+from pipeline.terminal import hanging_indent, unwrapped_or_width, wants_colour, write_out
 
 EXAMPLES = """examples:
   pipeline try inbox/example.txt
@@ -50,14 +50,14 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     """Return 0 when every document gave a valid record, 1 when one failed, 3 when a server became unavailable."""
-    app = _impatient(load_app(arguments, environ=environ))
+    app = _without_waiting(load_app(arguments, environ=environ))
     stop = threading.Event()
     say_config(config_file(arguments, environ=environ))
     plan = build_plan(app, stop=stop)
     entries = list(islice(_entries(app, arguments.documents), arguments.limit))
     try:
         for warning in [*address_warnings(app, plan), *schema_warnings(plan)]:
-            lines = hanging(f"warning: {warning}", indent=0, width=unwrapped_or_width(sys.stdout, environ))
+            lines = hanging_indent(f"warning: {warning}", indent=0, width=unwrapped_or_width(sys.stdout, environ))
             write_out("\n".join(lines))
         _find_server(app, plan, stop=stop)
         colour = wants_colour(sys.stdout, environ)
@@ -69,22 +69,22 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     return max(codes)
 
 
-def _impatient(app: AppConfig) -> AppConfig:
+def _without_waiting(app: AppConfig) -> AppConfig:
     """Return the configuration for interactive use: do not wait for an unavailable server."""
     return replace(app, runner=replace(app.runner, startup_wait_s=0.0))
 
 
 def _entries(app: AppConfig, names: Sequence[str]) -> Iterator[Entry]:
-    """Yield the named documents: as a run would take them from the input, else those of a path outside of it.
+    """Yield the named documents of the input, and for other names the documents of that path.
 
-    ConfigError for a name that is neither, or that holds no document.
+    Raise ConfigError for a name that is neither, or a path without documents.
     """
     outside = [name for name in names if Path(name).exists() and len(set(possible_ids(name, app.input))) == 1]
     documents = NamedDocuments([name for name in names if name not in outside], app.input)
-    if documents.missing():
+    if documents.names_not_found():
         yield from documents.pick(load_entries(app.input, output=left_out(app), counts=ListingCounts()))
-    for name in documents.missing():
-        if Path(name).exists():  # in the input's folder, and not among its documents
+    for name in documents.names_not_found():
+        if Path(name).exists():  # in the input's folder, but not a document of the input
             outside.append(name)
         else:
             raise ConfigError(

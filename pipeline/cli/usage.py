@@ -17,7 +17,7 @@ from pipeline.config.constraints import nearest_hint
 from pipeline.config.redaction import SECRETS
 from pipeline.errors import EXIT_CONFIG
 from pipeline.logs import LineHandler, active_handler
-from pipeline.terminal import BOLD, RED, fitted, hanging, tinted, unwrapped_or_width, wants_colour, width_of
+from pipeline.terminal import BOLD, RED, fitted, hanging_indent, in_colour, unwrapped_or_width, wants_colour, width_of
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, width=width_of(sys.stdout, os.environ) - 2)
 
     def format_help(self) -> str:
-        """Return the help; argparse wraps neither descriptions, headings and examples nor long groups of flags."""
+        """Return the help with wrapped descriptions, examples and groups of flags, which argparse does not wrap."""
         lines = super().format_help().splitlines()
         return "\n".join(part for line in lines for part in _narrowed(line, self._width)) + "\n"
 
@@ -47,7 +47,7 @@ def _narrowed(line: str, width: int) -> list[str]:
     """Return a line of help as lines that fit: a command can still be pasted, a group of flags is broken at `|`."""
     is_command = line.startswith("  pipeline ")
     if code := _EXIT_CODE.match(line):
-        return hanging(line.strip(), indent=2, width=width, hang=code.end())
+        return hanging_indent(line.strip(), indent=2, width=width, hang=code.end())
     if len(line) <= width or not (is_command or " | " in line):
         return list(fitted([line], width))
     mark = " \\" if is_command else ""
@@ -62,7 +62,7 @@ def _narrowed(line: str, width: int) -> list[str]:
 
 
 def _marked(lines: Sequence[str], mark: str) -> list[str]:
-    """Return the lines, each but the last with the mark at its end."""
+    """Return the lines with the mark at the end of each line except the last."""
     return [*(line + mark for line in lines[:-1]), *lines[-1:]]
 
 
@@ -117,8 +117,8 @@ def report_error(message: str, handler: LineHandler, *, as_text: bool) -> None:
     width = width_of(handler.stream, os.environ)
     colour = wants_colour(handler.stream, os.environ)
     texts = [f"error: {shortened(line_text)}" for line_text in message.splitlines()]
-    lines = [line for text in texts for line in hanging(text, indent=0, width=width, hang=7)]
-    coloured = [line.replace("error:", tinted("error:", BOLD + RED, colour=colour), 1) for line in lines]
+    lines = [line for text in texts for line in hanging_indent(text, indent=0, width=width, hang=7)]
+    coloured = [line.replace("error:", in_colour("error:", BOLD + RED, colour=colour), 1) for line in lines]
     handler.write("\n".join(coloured))
 
 
@@ -126,8 +126,8 @@ def shortened(message: str) -> str:
     """Return the message; when it names the nearest accepted value, omit the long list of the others."""
     if len(message) > _LONGEST_MESSAGE:
         return message
-    short = re.sub(r", need one (?:or more )?of [^;(]{60,}; (the nearest is )", r"; \1", message)
-    return re.sub(r"(the nearest is [^;]*); got ([^,]+), need one of [^;(]{60,}(?= \(|$)", r"\1; got \2", short)
+    short_message = re.sub(r", need one (?:or more )?of [^;(]{60,}; (the nearest is )", r"; \1", message)
+    return re.sub(r"(the nearest is [^;]*); got ([^,]+), need one of [^;(]{60,}(?= \(|$)", r"\1; got \2", short_message)
 
 
 def complain(text: str) -> None:

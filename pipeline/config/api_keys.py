@@ -30,9 +30,9 @@ def read_api_key(config: ProviderConfig) -> str:
     try:
         key = Path(config.api_key_file).read_text("utf-8").strip()
     except (OSError, ValueError) as cause:
-        why = getattr(cause, "strerror", None) or "not a text"
+        reason = getattr(cause, "strerror", None) or "not a text"
         raise SettingError(
-            "api_key_file", f"got {_shown_path(config.api_key_file)} ({why}), need a file with the key"
+            "api_key_file", f"got {_shown_path(config.api_key_file)} ({reason}), need a file with the key"
         ) from cause
     if not key or not is_header_text(key):
         message = f"got {_shown_path(config.api_key_file)} (no key for a header), need a file of one line"

@@ -15,39 +15,41 @@ FIXED = ("input", "output", "agent", "agents_dir")
 _QUESTION = ("max_tokens", "temperature", "extra_body", "num_ctx", "model_id", "options")
 
 
-def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
+def differences(former: Any, present: Any, place: str = "") -> Iterator[str]:
     """Yield the dotted keys whose values differ; a provider that only one side has is reported as one key."""
-    if before == now:
+    if former == present:
         return
-    if is_dataclass(now) and type(before) is type(now):
-        for field in fields(now):
+    if is_dataclass(present) and type(former) is type(present):
+        for field in fields(present):
             if field.compare:
-                yield from differences(getattr(before, field.name), getattr(now, field.name), f"{place}{field.name}.")
-    elif place == "providers." and isinstance(before, Mapping):
-        for name in dict.fromkeys((*before, *now)):
-            yield from differences(before.get(name), now.get(name), f"{place}{name}.")
+                yield from differences(
+                    getattr(former, field.name), getattr(present, field.name), f"{place}{field.name}."
+                )
+    elif place == "providers." and isinstance(former, Mapping):
+        for name in dict.fromkeys((*former, *present)):
+            yield from differences(former.get(name), present.get(name), f"{place}{name}.")
     else:
         yield place.removesuffix(".")
 
 
-def allowed(now: AppConfig, before: AppConfig) -> AppConfig:
+def with_fixed_settings(present: AppConfig, former: AppConfig) -> AppConfig:
     """Return the new configuration with the old values of all settings that must not change during a run.
 
     Unless `runner.refresh` is `all`, the variant and the provider settings that shape a request are kept as well, so
     that one run does not produce two kinds of results.
     """
-    keep = {name: getattr(before, name) for name in FIXED}
-    keep["runner"] = replace(before.runner, refresh=now.runner.refresh, max_reasks=now.runner.max_reasks)
-    if before.runner.refresh != "all":
-        keep["variant"] = before.variant
-        keep |= {name: _keep_question(getattr(now, name), getattr(before, name)) for name in ("ollama", "vllm")}
+    keep = {name: getattr(former, name) for name in FIXED}
+    keep["runner"] = replace(former.runner, refresh=present.runner.refresh, max_reasks=present.runner.max_reasks)
+    if former.runner.refresh != "all":
+        keep["variant"] = former.variant
+        keep |= {name: _keep_question(getattr(present, name), getattr(former, name)) for name in ("ollama", "vllm")}
         keep["providers"] = {
-            name: _keep_question(config, before.providers[name]) if name in before.providers else config
-            for name, config in now.providers.items()
+            name: _keep_question(config, former.providers[name]) if name in former.providers else config
+            for name, config in present.providers.items()
         }
-    return replace(now, **keep, origins=now.origins)
+    return replace(present, **keep, origins=present.origins)
 
 
-def _keep_question(now: Any, before: Any) -> Any:
-    unchanged = {name: getattr(before, name) for name in _QUESTION if hasattr(before, name) and hasattr(now, name)}
-    return replace(now, **unchanged)
+def _keep_question(present: Any, former: Any) -> Any:
+    unchanged = {name: getattr(former, name) for name in _QUESTION if hasattr(former, name) and hasattr(present, name)}
+    return replace(present, **unchanged)

@@ -1,10 +1,10 @@
-"""Validation of a settings class against its annotations and rules. It knows no particular setting."""
+"""Validation of a settings class against its annotations and rules."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, shown
+from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, shown_value
 from pipeline.config.table import RULES
 from pipeline.errors import ConfigError
 
@@ -16,13 +16,13 @@ def rule_of(section: str, name: str) -> Rule:
 
 def check_fields(config: Any, section: str) -> None:
     """Validate and convert each field in place; raise ConfigError listing every invalid field."""
-    wrong: list[str] = []
+    errors: list[str] = []
     for name, hint in hints_of(config.__class__).items():
         value = getattr(config, name)
         rule = rule_of(section, name)
         try:
             object.__setattr__(config, name, clean(value, hint, rule=rule))
         except Unacceptable as cause:
-            wrong.append(f"{name}: got {shown(value, rule)}, need {cause}")
-    if wrong:
-        raise ConfigError("\n".join(wrong))
+            errors.append(f"{name}: got {shown_value(value, rule)}, need {cause}")
+    if errors:
+        raise ConfigError("\n".join(errors))

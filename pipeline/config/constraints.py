@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pipeline.config.texts import is_secret_name, shorten
 
-LARGEST = 2**53
+LARGEST_INTEGER = 2**53
 """Largest whole number that every JSON reader represents exactly."""
 
 
@@ -66,7 +66,7 @@ def clean(value: object, hint: Any, *, rule: Rule) -> Any:
             cleaned = _match(value, option)
         except (TypeError, ValueError, OverflowError, RecursionError):
             continue
-        if _within(cleaned, rule):
+        if _is_within(cleaned, rule):
             return cleaned
     if rule.lone and not isinstance(value, (list, tuple)):
         return clean([value], hint, rule=rule)
@@ -86,7 +86,7 @@ def _match(value: Any, option: Any) -> Any:
     if origin is not None and isinstance(value, Mapping) and isinstance({}, origin):
         return _mapping(value, args[1])
     if is_dataclass(option) and isinstance(option, type):
-        return _opened(value, option)
+        return _record(value, option)
     raise TypeError
 
 
@@ -97,7 +97,7 @@ def _mapping(value: Mapping[Any, Any], item: Any) -> dict[str, Any]:
     return {_text(key): _match(entry, item) for key, entry in value.items()}
 
 
-def _opened(value: Any, cls: type) -> Any:
+def _record(value: Any, cls: type) -> Any:
     """Return a small record from an instance, the value of its first field, or a mapping of its fields."""
     if isinstance(value, cls):
         return value
@@ -120,10 +120,10 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _whole(value: object) -> int:
+def _whole_number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
         raise TypeError
-    if abs(value) > LARGEST:
+    if abs(value) > LARGEST_INTEGER:
         raise OverflowError
     return int(value)
 
@@ -134,7 +134,7 @@ def _number(value: object) -> float:
     return float(value)
 
 
-def _nothing(value: object) -> None:
+def _null(value: object) -> None:
     if value is not None:
         raise TypeError
 
@@ -142,13 +142,13 @@ def _nothing(value: object) -> None:
 _SIMPLE: Mapping[Any, Callable[[Any], Any]] = {
     str: _text,
     bool: _flag,
-    int: _whole,
+    int: _whole_number,
     float: _number,
-    type(None): _nothing,
+    type(None): _null,
 }
 
 
-def _within(value: Any, rule: Rule) -> bool:
+def _is_within(value: Any, rule: Rule) -> bool:
     """Return True when the numbers and texts of the value satisfy the rule."""
     if isinstance(value, bool) or value is None:
         return True
@@ -166,11 +166,11 @@ def _within(value: Any, rule: Rule) -> bool:
 
 
 def need(value: object, hint: Any, *, rule: Rule) -> str:
-    """Return a description of the accepted values; the upper bound is included when exceeded or at most 1."""
+    """Return a description of the accepted values, with the upper bound if the value exceeds it or it is at most 1."""
     if rule.need:
         return rule.need
-    over = rule.high is not None and isinstance(value, (int, float)) and value > rule.high
-    is_bounded = rule.high is not None and (over or rule.high <= 1)
+    is_too_large = rule.high is not None and isinstance(value, (int, float)) and value > rule.high
+    is_bounded = rule.high is not None and (is_too_large or rule.high <= 1)
     words = " or ".join(_words(option, rule, is_bounded=is_bounded) for option in options(hint))
     return words + (nearest_hint(value, _choices(hint)) if isinstance(value, str) else "")
 
@@ -207,8 +207,8 @@ def _choices(hint: Any) -> list[str]:
     return [name for option in literals for name in typing.get_args(option)]
 
 
-def shown(value: object, rule: Rule) -> str:
-    """Return the value as a message may quote it: short, on one line, without secrets and user names."""
+def shown_value(value: object, rule: Rule) -> str:
+    """Return the value in a form for messages: short, on one line, without secrets and user names."""
     if rule.secret:
         return "a value (hidden, as it may be a secret)"
     if value is None or isinstance(value, bool):
@@ -247,7 +247,7 @@ def others(names: tuple[str, ...], *, first: str) -> tuple[str, ...]:
     return tuple(name for name in providers if name != (first or "ollama"))
 
 
-def unknown_key(key: str, value: object, *, near: str | None, accepted: Iterable[str]) -> str:
+def unknown_key(key: str, value: object, *, near: str | None, accepted_keys: Iterable[str]) -> str:
     """Return the error message about an unknown key: its value, the nearest key, and the accepted keys.
 
     A text value is shown only when the nearest key cannot hold a secret.
@@ -257,9 +257,10 @@ def unknown_key(key: str, value: object, *, near: str | None, accepted: Iterable
     elif isinstance(value, str) and not _is_plainly(key, near):
         description = "a text (hidden, as it may be a secret)"
     else:
-        description = shown(value, Rule())
+        description = shown_value(value, Rule())
     hint = f"the nearest is {near}; " if near else ""
-    return f"{shown(key, Rule())[1:-1]}: unknown key, {hint}got {description}, need one of {', '.join(accepted)}"
+    choices = ", ".join(accepted_keys)
+    return f"{shown_value(key, Rule())[1:-1]}: unknown key, {hint}got {description}, need one of {choices}"
 
 
 def _is_plainly(key: str, near: str | None) -> bool:

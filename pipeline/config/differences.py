@@ -1,4 +1,4 @@
-"""The settings that differ from their defaults, with where each came from, for `pipeline check`.
+"""The settings that differ from their defaults, with the source of each, for `pipeline check`.
 
 Secrets are masked here as in every description of the configuration.
 """

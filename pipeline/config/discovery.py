@@ -1,6 +1,6 @@
 """The config file when no flag names one: in the current directory, else above it, as git finds its root.
 
-It must not read a file's settings; it places the paths that they hold.
+It must not read settings; it only resolves relative paths in them.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ def find_config(environ: Mapping[str, str], *, folder: Path | None = None) -> Co
     """
     if environ.get("PIPELINE_CONFIG"):
         return ConfigFile(Path(environ["PIPELINE_CONFIG"]))
-    here = Path.cwd() if folder is None else folder.resolve()
+    folder_here = Path.cwd() if folder is None else folder.resolve()
     up = Path()
-    for above in (here, *here.parents):
+    for above in (folder_here, *folder_here.parents):
         for usual in USUAL:
-            if (above / usual).is_file() and (above == here or _is_trusted(above / usual, here)):
+            if (above / usual).is_file() and (above == folder_here or _is_trusted(above / usual, folder_here)):
                 return ConfigFile(up / usual, up)
         up = up / ".."
     return None
 
 
-def _is_trusted(path: Path, here: Path) -> bool:
+def _is_trusted(path: Path, folder_here: Path) -> bool:
     status = path.stat()
-    if status.st_dev != here.stat().st_dev:
+    if status.st_dev != folder_here.stat().st_dev:
         return False
     if status.st_uid in (os.geteuid(), 0):
         return True

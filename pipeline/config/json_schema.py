@@ -80,7 +80,7 @@ def _property(hint: Any, rule: Rule, default: Any) -> dict[str, Any]:
         kinds += [entry["items"] for entry in kinds if "items" in entry]
     body = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     schema = {"description": rule.doc, **body} if rule.doc else body
-    return schema if default is MISSING else {**schema, "default": _plain(default)}
+    return schema if default is MISSING else {**schema, "default": _plain_value(default)}
 
 
 def _kind(option: Any, rule: Rule) -> dict[str, Any]:
@@ -104,10 +104,10 @@ def _kind(option: Any, rule: Rule) -> dict[str, Any]:
     return {"type": "object", **values}
 
 
-def _plain(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     """Return a default in the form a configuration file holds it."""
     if isinstance(value, tuple):
-        items = [_plain(item) for item in value]
+        items = [_plain_value(item) for item in value]
         return items[0] if len(items) == 1 and isinstance(value[0], InputSource) else items
     if is_dataclass(value) and isinstance(value, InputSource):
         return value.uri

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from pipeline.config.constraints import Rule, bound_text, nearest_hint, shown
+from pipeline.config.constraints import Rule, bound_text, nearest_hint, shown_value
 from pipeline.errors import ConfigError
 
 
@@ -62,7 +62,7 @@ def limits_of(settings: Mapping[str, float]) -> InputLimits:
         if not low <= value <= high or (is_integer and not isinstance(value, int)):
             kind = "a whole number" if is_integer else "a number"
             need = f"{kind}{f' of {rule.unit}' if rule.unit else ''} from {bound_text(low)} to {bound_text(high)}"
-            raise ConfigError(f"limits.{name}: got {shown(value, rule)}, need {need}")
+            raise ConfigError(f"limits.{name}: got {shown_value(value, rule)}, need {need}")
         values[name] = value
     return InputLimits(**values)  # type: ignore[arg-type]
 

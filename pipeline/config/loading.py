@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.config.api_keys import read_api_key as read_api_key
 from pipeline.config.api_keys import register_provider_secrets as register_provider_secrets
-from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown, unknown_key
+from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown_value, unknown_key
 from pipeline.config.discovery import ConfigFile, placed
 from pipeline.config.discovery import find_config as find_config
 from pipeline.config.keys import env_names, known_keys, sections, split_key, top_keys, value_of_text
@@ -57,7 +57,7 @@ def parse_set(text: str) -> tuple[str, str]:
     """Split `key=value` into the dotted key and the text; load_config converts the text."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set: got {shown(key, Rule())}, need dotted.key=value")
+        raise ConfigError(f"--set: got {shown_value(key, Rule())}, need dotted.key=value")
     return key.strip(), value
 
 
@@ -90,12 +90,12 @@ def load_config(
     return app
 
 
-def _placed(value: object, inside: tuple[str, ...], before: Any) -> Any:
+def _placed(value: object, inside: tuple[str, ...], former: Any) -> Any:
     """Return the value; for a path inside a mapping, the previous mapping with the value at that path."""
     if not inside:
         return value
-    around = before if isinstance(before, Mapping) else {}
-    return {**around, inside[0]: _placed(value, inside[1:], around.get(inside[0]))}
+    former_mapping = former if isinstance(former, Mapping) else {}
+    return {**former_mapping, inside[0]: _placed(value, inside[1:], former_mapping.get(inside[0]))}
 
 
 def _of_file(tree: Mapping[str, Any], file: ConfigFile, errors: list[str]) -> dict[str, _Setting]:
@@ -159,14 +159,14 @@ def _assemble(settings: Mapping[str, _Setting], errors: list[str], *, place: str
         values[section] = _build(groups.pop(section, {}), cls, section=section, errors=errors, place=place)
     values["providers"] = _providers(groups, errors, place=place)
     for section, items in groups.items():
-        errors += [_unknown(f"{section}.{name}", item) for name, item in items.items()]
+        errors += [_unknown_key_message(f"{section}.{name}", item) for name, item in items.items()]
     if not errors:
         places = {key: item.place for key, item in settings.items()}
         app = AppConfig(**values, origins={key: item.origin for key, item in settings.items()}, places=places)
         _check_names(app, settings, errors)
     if errors:
-        more = [f"and {len(errors) - MAX_ERRORS} more"] if len(errors) > MAX_ERRORS else []
-        raise ConfigError("\n".join([*errors[:MAX_ERRORS], *more]))
+        rest = [f"and {len(errors) - MAX_ERRORS} more"] if len(errors) > MAX_ERRORS else []
+        raise ConfigError("\n".join([*errors[:MAX_ERRORS], *rest]))
     return app
 
 
@@ -178,10 +178,10 @@ def _providers(groups: dict[str, dict[str, _Setting]], errors: list[str], *, pla
         items = groups.pop(section)
         if not name or not _NAMES.issuperset(name) or name in ("ollama", "vllm"):
             need = "letters, digits, - and _, and a name other than ollama and vllm"
-            errors.append(f"{section}: got the name {shown(name, Rule())}, need {need} ({place})")
+            errors.append(f"{section}: got the name {shown_value(name, Rule())}, need {need} ({place})")
         kind = items["type"].value if "type" in items else None
         if not isinstance(kind, str) or kind not in PROVIDER_TYPES:
-            value_text = shown(kind, Rule()) if "type" in items else "nothing"
+            value_text = shown_value(kind, Rule()) if "type" in items else "nothing"
             errors.append(f"{section}.type: got {value_text}, need one of {', '.join(PROVIDER_TYPES)} ({place})")
         else:
             providers[name] = _build(items, PROVIDER_TYPES[kind], section=section, errors=errors, place=place)
@@ -208,7 +208,7 @@ def _place_of(error_text: str, items: Mapping[str, _Setting], place: str) -> str
 
 
 def _without_weaker_key(items: dict[str, _Setting]) -> dict[str, _Setting]:
-    """Return the values without a key file that a key of higher precedence overrides."""
+    """Return the values; drop a key file when a source of higher precedence has a key."""
     key = items.get("api_key")
     file = items.get("api_key_file")
     if key and file and key.value and _RANK[key.origin] > _RANK[file.origin]:
@@ -227,22 +227,26 @@ def _values(items: Mapping[str, _Setting], cls: type, *, section: str, errors: l
     for name, item in items.items():
         key = f"{section}.{name}" if section else name
         if name not in hints:
-            errors.append(_unknown(key, item, choices=[f"{section}.{n}" for n in hints] if section else None))
+            errors.append(
+                _unknown_key_message(key, item, choices=[f"{section}.{n}" for n in hints] if section else None)
+            )
             continue
         value = "" if item.value is None and defaults[name] == "" else item.value
         rule = rule_of(rules, name)
         try:
             values[name] = clean(value, hints[name], rule=rule)
         except Unacceptable as cause:
-            errors.append(f"{key}: got {shown(value, rule)}, need {cause} ({item.place})")
+            errors.append(f"{key}: got {shown_value(value, rule)}, need {cause} ({item.place})")
     return values
 
 
-def _unknown(key: str, item: _Setting, *, choices: list[str] | None = None) -> str:
+def _unknown_key_message(key: str, item: _Setting, *, choices: list[str] | None = None) -> str:
     """Return the error message about an unknown key."""
     near = nearest(key, choices or [*known_keys(), *sections(), "providers"]) or nearest(key, known_keys())
-    accepted = [name.rpartition(".")[2] for name in choices] if choices else [*top_keys(), *sections(), "providers"]
-    return f"{unknown_key(key, item.value, near=near, accepted=accepted)} ({item.place})"
+    accepted_keys = (
+        [name.rpartition(".")[2] for name in choices] if choices else [*top_keys(), *sections(), "providers"]
+    )
+    return f"{unknown_key(key, item.value, near=near, accepted_keys=accepted_keys)} ({item.place})"
 
 
 def _check_names(app: AppConfig, settings: Mapping[str, _Setting], errors: list[str]) -> None:
@@ -267,13 +271,13 @@ def masked(value: Any, name: str = "") -> Any:
     if isinstance(value, (list, tuple)):
         return [masked(item, name) for item in value]
     if isinstance(value, Mapping):
-        return {key: "***" if _hidden(item, name, key) else masked(item, key) for key, item in value.items()}
+        return {key: "***" if _may_be_secret(item, name, key) else masked(item, key) for key, item in value.items()}
     if isinstance(value, str):
         return "***" if value and name == "api_key" else mask_url(value)
     return value
 
 
-def _hidden(value: Any, name: str, key: str) -> bool:
+def _may_be_secret(value: Any, name: str, key: str) -> bool:
     """Return True for a value in a mapping that may be a secret: any header, or one whose name suggests a secret."""
     plain = value is None or isinstance(value, (bool, int, float)) or is_dataclass(value) or not value
     return not plain and (name == "headers" or is_secret_name(key))

@@ -32,7 +32,7 @@ def misplaced_settings(settings: Mapping[str, tuple[object, str]]) -> dict[str, 
     `settings`: dotted key → value, and the name of the place where it was set.
     """
     names = {field.name for cls in (AgentFile, VariantFile) for field in fields(cls)}
-    names -= {known.rpartition(".")[2] for known in known_keys()}
+    names -= {known_key.rpartition(".")[2] for known_key in known_keys()}
     agent, agents_dir = (settings.get(key, (None, ""))[0] for key in ("agent", "agents_dir"))
     file = agent_file_place(agent or AppConfig().agent, agents_dir)
     misplaced = {key: name for key in settings if (name := _agent_setting(key, names)) is not None}

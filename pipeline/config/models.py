@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pipeline.config.checks import check_fields as check_fields
 from pipeline.config.checks import rule_of as rule_of
-from pipeline.config.constraints import Rule, nearest_hint, others, shown
+from pipeline.config.constraints import Rule, nearest_hint, others, shown_value
 from pipeline.config.csv_options import check_csv
 from pipeline.config.limits import changed_limits
 from pipeline.config.request import check_ollama_fields
@@ -22,7 +22,7 @@ Overflow = Literal["fail", "head", "head_tail", "split"]
 Preflight = Literal["strict", "warn", "off"]
 Think = Literal["auto", "low", "medium", "high"]
 ValueSource = Literal["default", "file", "env", "flag"]
-"""`default`: from a variable of another program, such as OLLAMA_HOST, that nothing of ours overrides."""
+"""The source of a value; `default`: a variable of another program, such as OLLAMA_HOST, that no setting overrides."""
 
 
 def _check_provider(config: OllamaConfig | VLLMConfig, section: str) -> None:
@@ -251,7 +251,7 @@ class AppConfig:
         configs: dict[str, ProviderConfig] = {"ollama": self.ollama, "vllm": self.vllm, **self.providers}
         if (name or "ollama") not in configs:
             need = f"one of {', '.join(configs)}{nearest_hint(name, configs)}"
-            raise ConfigError(f"{key}: got {shown(name, Rule())}, need {need}")
+            raise ConfigError(f"{key}: got {shown_value(name, Rule())}, need {need}")
         return configs[name or "ollama"]
 
     def fallback_names(self, first: str | None = None) -> tuple[str, ...]:

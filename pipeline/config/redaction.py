@@ -1,4 +1,4 @@
-"""Secrets of this process, and the one place where they are removed from whatever leaves it.
+"""The secrets of this process, and their removal from all output.
 
 Everything that knows a secret registers it in SECRETS; everything that writes (log lines, records, runs, reports,
 metrics, the terminal) passes its text through `SECRETS.redact`. It must not read a file or the environment.
@@ -45,7 +45,7 @@ class Secrets:
             secret_texts = {text for text in texts if len(text) >= MIN_CHARS and text.lower() not in PLACEHOLDERS}
             fresh = [SecretForms(text) for text in sorted(secret_texts - known_texts)]
             if fresh:
-                # the longest first, so that a secret that contains another one is masked as one
+                # the longest first, so that a secret that contains another secret is masked completely
                 self._secrets = tuple(sorted((*self._secrets, *fresh), key=lambda secret: -len(secret.text)))
                 self._short = {}
 
@@ -105,7 +105,7 @@ class Secrets:
         return _in_values(value, self.redact_whole) if self._secrets else value
 
     def holds(self, text: str, *, min_chars: int = FATAL_CHARS) -> bool:
-        """Return True when the text has a form of a secret of `min_chars` characters or more, or so much of one."""
+        """Return True when the text contains `min_chars` or more characters of a form of a secret."""
         long_secrets = [secret for secret in self._secrets if len(secret.text) >= min_chars]
         return any(secret.is_in(text, part_chars=min_chars) for secret in long_secrets)
 

@@ -48,13 +48,13 @@ def reserved_in(request: Mapping[str, Any], place: str) -> Iterator[str]:
 def check_ollama_fields(options: Mapping[str, Any], extra_body: Mapping[str, Any]) -> None:
     """Raise ConfigError when a provider's `options` or `extra_body` contains a field with a setting of its own."""
     own = {"options": "set `options`", "keep_alive": "set `keep_alive`"}
-    wrong = list(reserved_in(options, "options"))
-    wrong += reserved_in({name: None for name in extra_body if name != "options"}, "extra_body")
-    wrong += [
+    reserved = list(reserved_in(options, "options"))
+    reserved += reserved_in({name: None for name in extra_body if name != "options"}, "extra_body")
+    reserved += [
         f"extra_body.{name}: got a field that may not be set here; {own[name]}" for name in extra_body if name in own
     ]
-    if wrong:
-        raise ConfigError("\n".join(wrong))
+    if reserved:
+        raise ConfigError("\n".join(reserved))
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

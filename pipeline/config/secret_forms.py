@@ -20,7 +20,7 @@ MIN_CHARS = 6
 _CHUNK_CHARS = 48
 _HEAD_CHARS = 8
 _PART_CHARS = 12
-"""A part of a secret that ordinary text does not hold by chance; the head may be shorter when it looks like no word."""
+"""The length of a part of a secret that no text has by chance; a head that is not like a word may be shorter."""
 _MOST_PARTS = 16
 """Parts looked for in each form; more of them would only find shorter pieces of a very long secret."""
 
@@ -32,7 +32,7 @@ _HEX = frozenset("0123456789abcdefABCDEF: ")
 
 @dataclass(frozen=True)
 class SecretForms:
-    """One secret and what it is recognized by in a text; what is rarely needed is built when it is."""
+    """One secret in all forms in which a text may contain it; rarely needed forms are built on demand."""
 
     text: str
 
@@ -48,7 +48,7 @@ class SecretForms:
         return self._without_parts(text) if parts else text
 
     def is_in(self, text: str, *, part_chars: int) -> bool:
-        """Return True for a text with a form of this secret, or so many characters of it in a row that are no word."""
+        """Return True for a text with a form of this secret, or a part of it that is long and not a word."""
         if self.redact(text, parts=False) != text:
             return True
         starts = ((text.find(part), part) for part in self._raw_parts)
@@ -75,7 +75,7 @@ class SecretForms:
     @cached_property
     def _encoded(self) -> tuple[tuple[str, frozenset[str]], ...]:
         """The secret in base64 and hexadecimal, with the alphabet of the run around it that is masked with it."""
-        return (*((core, _BASE64) for core in _cores(self.text)), *((text, _HEX) for text in _hexed(self.text)))
+        return (*((core, _BASE64) for core in _cores(self.text)), *((text, _HEX) for text in _hex_forms(self.text)))
 
     @cached_property
     def _encoded_parts(self) -> tuple[tuple[str, frozenset[str]], ...]:
@@ -83,7 +83,7 @@ class SecretForms:
         if not self._words:
             return self._encoded
         cores = [(part, _BASE64) for core in _cores(self.text) for part in _parts(core, _PART_CHARS, step=4)]
-        hexed = [(part, _HEX) for word in self._words for part in _hexed(word[:_PART_CHARS])]
+        hexed = [(part, _HEX) for word in self._words for part in _hex_forms(word[:_PART_CHARS])]
         return tuple(dict.fromkeys((*cores, *hexed)))
 
     @cached_property
@@ -183,7 +183,7 @@ def _cores(text: str) -> Iterator[str]:
         yield core.replace("+", "-").replace("/", "_")
 
 
-def _hexed(text: str) -> Iterator[str]:
+def _hex_forms(text: str) -> Iterator[str]:
     """Yield the text in hexadecimal, as programs print it."""
     for between in ("", " ", ":"):
         digits = between.join(f"{byte:02x}" for byte in text.encode("utf-8"))

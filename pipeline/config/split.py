@@ -25,9 +25,9 @@ class SplitConfig:
     def __post_init__(self) -> None:
         check_fields(self, "split")
         if self.window_tokens and self.overlap_tokens and self.overlap_tokens * 4 > self.window_tokens:
-            most = self.window_tokens // 4
+            most_overlap = self.window_tokens // 4
             raise ConfigError(
-                f"overlap_tokens: got {self.overlap_tokens}, need at most a quarter of the window ({most})"
+                f"overlap_tokens: got {self.overlap_tokens}, need at most a quarter of the window ({most_overlap})"
             )
 
 
@@ -36,7 +36,7 @@ def split_errors(settings: Mapping[str, Any], *, overflow: str | None, place: st
     names = [field.name for field in fields(SplitConfig)]
     for name in settings:
         if name not in names:
-            yield unknown_key(f"{place}.{name}", settings[name], near=nearest(name, names), accepted=names)
+            yield unknown_key(f"{place}.{name}", settings[name], near=nearest(name, names), accepted_keys=names)
     try:
         SplitConfig(**{name: value for name, value in settings.items() if name in names})
     except ConfigError as cause:

@@ -19,7 +19,7 @@ from pipeline.config.texts import (
 )
 
 YEAR_S = 31_536_000
-"""The longest wait or timeout: timers of sockets and threads overflow not far beyond it."""
+"""The longest wait or timeout: timers of sockets and threads overflow slightly above it."""
 
 
 def _seconds(doc: str, *, low: float | None = None, above: float | None = None) -> Rule:

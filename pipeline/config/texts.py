@@ -29,8 +29,8 @@ def is_http_url(text: str) -> bool:
         port_ok = parts.port is None or parts.port > 0
     except ValueError:
         return False
-    plain = re.fullmatch(r"[^\s\x00-\x1f\x7f?#]+", text) is not None and not parts.netloc.endswith(":")
-    return plain and port_ok and parts.scheme in ("http", "https") and bool(parts.hostname)
+    is_plain = re.fullmatch(r"[^\s\x00-\x1f\x7f?#]+", text) is not None and not parts.netloc.endswith(":")
+    return is_plain and port_ok and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def is_proxy(text: str) -> bool:

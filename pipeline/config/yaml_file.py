@@ -54,8 +54,8 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         with Path(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as cause:
-        why = getattr(cause, "strerror", None) or str(cause)
-        raise ConfigError(f"{path}: cannot be read ({why}), need a YAML file") from cause
+        reason = getattr(cause, "strerror", None) or str(cause)
+        raise ConfigError(f"{path}: cannot be read ({reason}), need a YAML file") from cause
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes, need a smaller YAML file")
     value, line = _read(data, str(path))

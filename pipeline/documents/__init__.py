@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.limits import InputLimits
 from pipeline.documents.archives.compression import NotedBytes
-from pipeline.documents.containers import Held, fallback_id, held_bytes, held_sha256
+from pipeline.documents.containers import BytesInContainer, fallback_id, held_bytes, held_sha256
 from pipeline.documents.encodings.known_encoding import to_utf8
 from pipeline.documents.extras import LIBRARIES, is_missing
 from pipeline.documents.formats import BY_NAME, FORMATS, format_of
@@ -84,7 +84,7 @@ def decode(
     """
     form = BY_NAME[entry.format]
     digest = sha256 or hashlib.sha256(data).hexdigest()
-    earlier = entry.read.notes if isinstance(entry.read, Held) else ()
+    earlier = entry.read.notes if isinstance(entry.read, BytesInContainer) else ()
     earlier += data.notes if isinstance(data, NotedBytes) else ()
     if isinstance(data, NotedBytes) and data.encoding is not None:
         data, encoded = to_utf8(data, data.encoding)

@@ -1,6 +1,6 @@
 """Inputs in an object store: an object, a prefix or a glob, listed page by page.
 
-It must not hold a whole listing, and must not fetch objects: their readers do.
+It must not hold a whole listing, and must not fetch objects.
 """
 
 from __future__ import annotations
@@ -29,38 +29,42 @@ def open_bucket(uri: str, source: InputSource, plan: ListingPlan) -> DocumentSou
     glob = None
     store = RemoteStore.open(root, storage=plan.config.storage)
     reads = _reads(store, plan)
-    first = _first(store, reads)
+    first_object = _first_object(store, reads)
     parts = root.split("/")
     fixed = max(fixed_parts(parts), 3)
-    if first is None and fixed < len(parts):
+    if first_object is None and fixed < len(parts):
         root = "/".join(parts[:fixed])
         glob = "/".join(parts[fixed:])
         store = RemoteStore.open(root, storage=plan.config.storage)
         reads = _reads(store, plan)
-        first = _first(store, reads)
-    chosen = select(plan.config.include, plan.config.exclude, glob=glob)
-    if first is None and (alone := _object(parts, plan)) is not None:
-        store, stored = alone
-        return _origin(store, lambda _: iter((_file(stored),)), source, chosen=chosen, reads=_reads(store, plan))
+        first_object = _first_object(store, reads)
+    path_filter = select(plan.config.include, plan.config.exclude, glob=glob)
+    if first_object is None and (single_object := _single_object(parts, plan)) is not None:
+        store, stored = single_object
+        return _document_source(
+            store, lambda _: iter((_file(stored),)), source, path_filter=path_filter, reads=_reads(store, plan)
+        )
     skip = _output_below(store, plan)
-    return _origin(store, partial(_chosen_files, store, chosen, skip, reads), source, chosen=chosen, reads=reads)
+    return _document_source(
+        store, partial(_selected_files, store, path_filter, skip, reads), source, path_filter=path_filter, reads=reads
+    )
 
 
 def _reads(store: RemoteStore, plan: ListingPlan) -> Source | None:
     return plan.reads_of(str(store.address), store.renew)
 
 
-def _first(store: RemoteStore, reads: Source | None) -> StoredObject | None:
+def _first_object(store: RemoteStore, reads: Source | None) -> StoredObject | None:
     """Return the first object, so that an error of the input is reported before the run starts."""
     if reads is None:
-        return next(_listed(store), None)
+        return next(_list_objects(store), None)
     try:
         return reads.attempt(lambda: next(store.list(), None), role="start")
     except OSError as cause:
         raise _listing_error(store, cause) from cause
 
 
-def _object(parts: list[str], plan: ListingPlan) -> tuple[RemoteStore, StoredObject] | None:
+def _single_object(parts: list[str], plan: ListingPlan) -> tuple[RemoteStore, StoredObject] | None:
     """Return the object of an address and the store of its folder; None when there is no such object."""
     if len(parts) <= 3:
         return None
@@ -72,56 +76,58 @@ def _object(parts: list[str], plan: ListingPlan) -> tuple[RemoteStore, StoredObj
     return None if stored is None else (store, stored)
 
 
-def _origin(
+def _document_source(
     store: RemoteStore,
     files: Callable[[Callable[[str], None]], Iterator[StoredFile]],
     source: InputSource,
     *,
-    chosen: PathFilter,
+    path_filter: PathFilter,
     reads: Source | None,
 ) -> DocumentSource:
     prefix = f"{source.name}/" if source.name else ""
     uri_prefix = f"{store.address}/"
     newest = partial(_open_newest, store)
-    look_up = partial(_look_again, store)
-    return DocumentSource(files, partial(_open, store), newest, chosen, prefix, uri_prefix, reads, RANGE_BYTES, look_up)
+    find_current = partial(_find_current, store)
+    return DocumentSource(
+        files, partial(_open, store), newest, path_filter, prefix, uri_prefix, reads, RANGE_BYTES, find_current
+    )
 
 
-def _chosen_files(
+def _selected_files(
     store: RemoteStore,
-    chosen: PathFilter,
+    path_filter: PathFilter,
     skip: str | None,
     reads: Source | None,
-    ignored: Callable[[str], None],
+    count_ignored: Callable[[str], None],
 ) -> Iterator[StoredFile]:
-    """Yield the chosen files, without those of the output; `ignored` is called with the kind of each other one."""
-    for stored in _listed(store) if reads is None else _listed_patiently(store, reads):
+    """Yield the selected files except those of the output; call `count_ignored` with the kind of each other file."""
+    for stored in _list_objects(store) if reads is None else _list_through_outages(store, reads):
         if skip and stored.key.startswith(skip):
             continue
-        if is_chosen(stored.key, chosen):
+        if is_chosen(stored.key, path_filter):
             yield _file(stored)
-        elif (kind := chosen.passed_over(stored.key)) is not None:
-            ignored(kind)
+        elif (kind := path_filter.passed_over(stored.key)) is not None:
+            count_ignored(kind)
 
 
-def _listed(store: RemoteStore) -> Iterator[StoredObject]:
+def _list_objects(store: RemoteStore) -> Iterator[StoredObject]:
     try:
         yield from store.list()
     except OSError as cause:
         raise _listing_error(store, cause) from cause
 
 
-def _listed_patiently(store: RemoteStore, reads: Source) -> Iterator[StoredObject]:
+def _list_through_outages(store: RemoteStore, reads: Source) -> Iterator[StoredObject]:
     """Yield the objects; after an outage the listing continues after the last key."""
     pages = store.list()
-    last = ""
+    last_key = ""
 
     def pull() -> StoredObject | None:
         nonlocal pages
         try:
             return next(pages, None)
         except OSError:
-            pages = store.list(after=last or None)
+            pages = store.list(after=last_key or None)
             raise
 
     while True:
@@ -131,7 +137,7 @@ def _listed_patiently(store: RemoteStore, reads: Source) -> Iterator[StoredObjec
             raise _listing_error(store, cause) from cause
         if stored is None:
             return
-        last = stored.key
+        last_key = stored.key
         yield stored
 
 
@@ -148,8 +154,8 @@ def _listing_error(store: RemoteStore, cause: OSError) -> ConfigError | TryLater
         need = "the region and the endpoint of the bucket (input.storage, or the environment)"
         return ConfigError(f"{complaint}; need {need}")
     if cause.errno == errno.EINVAL:
-        odd = "a key with an empty part, . or .., or a line end in it, cannot be listed"
-        return ConfigError(f"{complaint}; {odd}: name a prefix without it")
+        reason = "a key with an empty part, . or .., or a line end in it, cannot be listed"
+        return ConfigError(f"{complaint}; {reason}: name a prefix without it")
     return TryLaterError(f"the listing was interrupted: {complaint}")
 
 
@@ -158,19 +164,19 @@ def _output_below(store: RemoteStore, plan: ListingPlan) -> str | None:
     if not isinstance(plan.output, str) or not is_remote(plan.output):
         return None
     output = parse_address(plan.output)
-    own = store.address
-    if output == own:
-        raise ConfigError(f"input.uri: {own} is the output as well, need another prefix for one of them")
-    inside = str(output).startswith(f"{own}/")
-    return str(output)[len(str(own)) + 1 :] + "/" if inside else None
+    address = store.address
+    if output == address:
+        raise ConfigError(f"input.uri: {address} is the output as well, need another prefix for one of them")
+    inside = str(output).startswith(f"{address}/")
+    return str(output)[len(str(address)) + 1 :] + "/" if inside else None
 
 
 def _file(stored: StoredObject) -> StoredFile:
     return StoredFile(stored.key, stored.key, stored.size_bytes, stored.etag)
 
 
-def _look_again(store: RemoteStore, file: StoredFile, is_needed: bool) -> StoredFile | None:
-    """Return the object's present version, None when it is gone; the listed one where no request is needed."""
+def _find_current(store: RemoteStore, file: StoredFile, is_needed: bool) -> StoredFile | None:
+    """Return the object's present version, None for a deleted object; the listed version unless `is_needed`."""
     if not is_needed:
         return StoredFile(file.relative, file.relative, file.size_bytes, file.version)
     stored = store.find(file.relative)
@@ -182,7 +188,7 @@ def _open(store: RemoteStore, file: StoredFile) -> BinaryIO:
 
 
 def _open_newest(store: RemoteStore, file: StoredFile) -> BinaryIO:
-    """Open the current version of the object; FileNotFoundError when it is gone."""
+    """Open the current version of the object; FileNotFoundError when it has been deleted."""
     stored = store.find(file.path)
     if stored is None:
         raise FileNotFoundError(errno.ENOENT, "No such object")

@@ -14,11 +14,11 @@ from pipeline.config.limits import FREE_UNPACKED_BYTES, InputLimits
 from pipeline.errors import DocumentError
 
 CHARS_A_COLUMN = 100
-"""Most characters of a column's name on average: every record repeats all names."""
+"""Limit of the mean length of the columns' names, as every record repeats all names."""
 
 
 class UnpackedBudget:
-    """Counts the unpacked bytes of a file, and the members of an archive."""
+    """The limits of one file, with its unpacked bytes and members so far."""
 
     def __init__(self, packed_bytes: int, limits: InputLimits, *, of_table: bool = False) -> None:
         self._limits = limits
@@ -54,15 +54,15 @@ def check_columns(header: Sequence[str], limits: InputLimits) -> None:
         raise _too_expensive(f"the header has {len(header)} columns, more than {limits.columns}", "columns")
     size = sum(map(len, header))
     if size > CHARS_A_COLUMN * limits.columns:
-        most = f"more than {CHARS_A_COLUMN} for each of {limits.columns} columns"
-        raise _too_expensive(f"the header has {size} characters, {most}", "columns")
+        limit_text = f"more than {CHARS_A_COLUMN} for each of {limits.columns} columns"
+        raise _too_expensive(f"the header has {size} characters, {limit_text}", "columns")
 
 
 def _too_expensive(message: str, setting: str) -> DocumentError:
     return DocumentError("document_too_expensive", f"{message} (input.limits.{setting})")
 
 
-class _Counted(io.RawIOBase):
+class _CountedStream(io.RawIOBase):
     """A stream whose bytes are counted as they are read."""
 
     def __init__(self, stream: BinaryIO, budget: UnpackedBudget) -> None:
@@ -78,6 +78,6 @@ class _Counted(io.RawIOBase):
         return size
 
 
-def counted(stream: BinaryIO, budget: UnpackedBudget) -> BinaryIO:
+def counted_stream(stream: BinaryIO, budget: UnpackedBudget) -> BinaryIO:
     """Return a buffered stream; reading it raises DocumentError when the budget is exceeded."""
-    return io.BufferedReader(_Counted(stream, budget), 1 << 18)
+    return io.BufferedReader(_CountedStream(stream, budget), 1 << 18)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from pipeline.config.limits import InputLimits
 from pipeline.documents.archives.compression import PLAIN, Compression, trailing_bytes
-from pipeline.documents.budget import UnpackedBudget, counted
+from pipeline.documents.budget import UnpackedBudget, counted_stream
 from pipeline.documents.decode import Decoded, scrub
 from pipeline.documents.divided import Divider
 from pipeline.documents.encodings.known_encoding import utf8_stream
@@ -70,7 +70,7 @@ class Piece(NamedTuple):
 
 
 Look = Callable[[BinaryIO, Container], "Format | None"]
-Split = Callable[[BinaryIO, Container], Iterator[Piece]]
+SplitFunction = Callable[[BinaryIO, Container], Iterator[Piece]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Format:
 
     name: str
     decode: Callable[[bytes, str], Decoded]
-    split: Split | None = None
+    split: SplitFunction | None = None
     extra: str | None = None
     decoder_extra: str | None = None
     heavy: bool = False
@@ -98,7 +98,7 @@ class Format:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class BytesInContainer:
     """A document that was read with its container; calling it returns the bytes. `position` is its positional id."""
 
     data: bytes
@@ -121,12 +121,12 @@ class PeekedBytes:
 
 def held_sha256(entry: Entry) -> str | None:
     """Return the hash of a document that was read with its container; None when it must be read first."""
-    return sha256(entry.read.data).hexdigest() if isinstance(entry.read, Held) else None
+    return sha256(entry.read.data).hexdigest() if isinstance(entry.read, BytesInContainer) else None
 
 
 def held_bytes(entry: Entry) -> int:
     """Return the number of bytes that an entry keeps in memory: those of a document that was read with the listing."""
-    return len(entry.read.data) if isinstance(entry.read, (Held, PeekedBytes)) else 0
+    return len(entry.read.data) if isinstance(entry.read, (BytesInContainer, PeekedBytes)) else 0
 
 
 def fail(problem: DocumentError) -> NoReturn:
@@ -141,7 +141,7 @@ def too_large(size_bytes: int | None, limit_bytes: int) -> DocumentError:
     return DocumentError("document_too_large", message)
 
 
-def piece_entries(container: Container, split: Split) -> Iterator[Entry]:
+def piece_entries(container: Container, split: SplitFunction) -> Iterator[Entry]:
     """Yield an entry for each piece; a damaged file ends with a failed entry under its own id."""
     try:
         with container.open() as raw, container.compression.open(raw) as stream:
@@ -158,7 +158,7 @@ def piece_entries(container: Container, split: Split) -> Iterator[Entry]:
 def _readable(stream: BinaryIO, container: Container) -> BinaryIO:
     """Return the stream in an encoding that can be split; that of a compressed file is limited by its budget."""
     if container.compression is not PLAIN:
-        stream = counted(stream, UnpackedBudget(container.size_bytes, container.limits))
+        stream = counted_stream(stream, UnpackedBudget(container.size_bytes, container.limits))
     return utf8_stream(stream, container.encoding) if container.encoding else stream
 
 
@@ -172,7 +172,7 @@ def piece_entry(container: Container, piece: Piece) -> Entry:
         problem = partial(fail, piece.problem)
         return Entry(keyed, uri, container.version, piece.size_bytes, container.format, problem)
     encoded = (f"encoding:{container.encoding}",) if container.encoding else ()
-    content = Held(piece.data, position, (*encoded, *piece.notes))
+    content = BytesInContainer(piece.data, position, (*encoded, *piece.notes))
     own = _own_id(piece.data, container.id_field) if container.id_field else None
     if own is None and not piece.key:
         return Entry(position, uri, container.version, piece.size_bytes, container.format, content)
@@ -215,7 +215,7 @@ def describe(cause: Exception) -> str:
 
 def fallback_id(entry: Entry) -> str:
     """Return the id for an entry whose id is taken: its positional id if that differs, else its whole URI."""
-    position = entry.read.position if isinstance(entry.read, Held) else entry.id
+    position = entry.read.position if isinstance(entry.read, BytesInContainer) else entry.id
     if position != entry.id:
         return position
     return entry.uri if is_remote(entry.uri) else f"file://{Path(entry.uri).absolute()}"

@@ -1,6 +1,6 @@
 """Office formats that are not read, and the format to convert each to.
 
-It must not start a converter: it is the user's choice where one runs.
+It must not start a converter: the user decides where to run it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SUCCESSORS: Mapping[str, tuple[str, str]] = {
 
 
 def how_to_convert(suffix: str) -> str | None:
-    """Return what a file with this suffix is and the command that converts it; None for another suffix."""
+    """Return the kind of files with this suffix and the command that converts them; None for another suffix."""
     if suffix not in _SUCCESSORS:
         return None
     kind, successor = _SUCCESSORS[suffix]

@@ -1,4 +1,4 @@
-"""A document that was cut out of a larger file, with what that file says of it: a line of JSON above its bytes."""
+"""A document from a larger file, with its description from that file: a line of JSON above its bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def described(metadata: Mapping[str, Any], body: bytes) -> bytes:
-    """Return the body below its description; values that are empty are left out."""
+    """Return the description without its empty values, followed by the body."""
     filled = {name: value for name, value in metadata.items() if value}
     return json.dumps(filled, ensure_ascii=False).encode("utf-8", "replace") + b"\n" + body
 

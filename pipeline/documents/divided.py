@@ -1,7 +1,7 @@
 """Large files of many documents, divided into parts that are read on their own, with the ids of the whole file.
 
-A plan (run/chunks/planning.py) reads such a file once to find the places where a document begins whatever precedes it.
-It must not hold more of the file than a document.
+A plan (run/chunks/planning.py) reads such a file once, to find places at which it can be divided. This module must not
+hold more of the file than one document.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BUFFER_BYTES = 1 << 18
 
 
 class Place(NamedTuple):
-    """The beginning of a document: its offset, and its number in the file from 1. The last place is the end."""
+    """The beginning of a document: its offset, and its number in the file from 1. The last place is the file's end."""
 
     offset: int
     number: int

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.config.limits import InputLimits
 from pipeline.documents.archives.compression import PLAIN, Compression, NotedBytes
-from pipeline.documents.archives.members import MEMBER_BYTES, Archive, Member, harmless
+from pipeline.documents.archives.members import MEMBER_BYTES, Archive, Member, safe_relative_name
 from pipeline.documents.archives.recovering import recovering
 from pipeline.documents.budget import UnpackedBudget
 from pipeline.documents.containers import (
+    BytesInContainer,
     Container,
     Format,
-    Held,
     PeekedBytes,
     damaged,
     fail,
@@ -31,7 +31,7 @@ from pipeline.documents.encodings.known_encoding import encoding_of
 from pipeline.documents.extras import how_to_install, is_missing
 from pipeline.documents.file_kinds import FileKind, Lookup, kind_of
 from pipeline.documents.files import Damage, ListedFile, SmallFile, read_file
-from pipeline.documents.looking import opened_twice, shown_format
+from pipeline.documents.looking import detected_format, opened_twice
 from pipeline.documents.patterns import PathFilter, select
 from pipeline.errors import DocumentError
 from pipeline.records import Entry, LatestRecord
@@ -79,9 +79,9 @@ def entries_of(file: ListedFile, rules: EntryRules, kind: FileKind | None = None
     suffix, compression, archive, form = kind
     if archive is not None and not file.member:
         members = _member_entries(file, archive, compression=compression, rules=rules)
-        return watched(members, file.id, on_complete=rules.on_complete)
+        return reporting_complete(members, file.id, on_complete=rules.on_complete)
     if form is None:
-        return _unsupported(file, kind.extension, rules=rules)
+        return _unsupported_file(file, kind.extension, rules=rules)
     if form.extra is not None and is_missing(form.extra):
         message = how_to_install(form.extra, pattern="*" + suffix)
         return iter((_failed(file, DocumentError("unsupported_format", message)),))
@@ -93,7 +93,7 @@ def entries_of(file: ListedFile, rules: EntryRules, kind: FileKind | None = None
         file = file._replace(open=opened_twice(file.open)) if file.passing else file
         small = SmallFile(file) if compression is PLAIN else None
         opener = file.open if small is None else small.open
-        form = shown_format(form, container_of(file, form.name, compression=compression, rules=rules, open=opener))
+        form = detected_format(form, container_of(file, form.name, compression=compression, rules=rules, open=opener))
         peeked = small.peeked(rules.config.max_document_bytes) if small is not None else None
     return _entries_as(form, file, compression=compression, rules=rules, latest=latest, peeked=peeked)
 
@@ -114,7 +114,7 @@ def _entries_as(
     if form.split is not None:
         unpacked = recovering(compression, starts=form.mark) if form.mark else compression
         pieces = piece_entries(container_of(file, form.name, compression=unpacked, rules=rules), form.split)
-        return watched(pieces, file.id, on_complete=rules.on_complete)
+        return reporting_complete(pieces, file.id, on_complete=rules.on_complete)
     reader: Callable[[], bytes] = partial(
         read_file, file, compression=compression, limit_bytes=rules.config.max_document_bytes
     )
@@ -136,7 +136,7 @@ def _read_encoded(read_bytes: Callable[[], bytes], encoding: str) -> bytes:
     return noted
 
 
-def watched(entries: Iterator[Entry], id: str, *, on_complete: Callable[[str], None]) -> Iterator[Entry]:
+def reporting_complete(entries: Iterator[Entry], id: str, *, on_complete: Callable[[str], None]) -> Iterator[Entry]:
     """Yield the entries of a container; call `on_complete` with its id unless the last entry reports damage."""
     for entry in entries:
         yield entry
@@ -186,7 +186,7 @@ def _member_entries(
             budget.add_member(member.size_bytes + MEMBER_BYTES)
             member = _short_named(member)
             inner = _member(file, member, damage)
-            name = printable(harmless(member.name))
+            name = printable(safe_relative_name(member.name))
             visible = is_chosen_whole and _VISIBLE.wants(name) and not rules.path_filter.excludes(inner.relative)
             if not visible and not rules.path_filter.wants(inner.relative):
                 if (kind := rules.path_filter.passed_over(inner.relative, is_member=is_chosen_whole)) is not None:
@@ -215,7 +215,7 @@ def _short_named(member: Member) -> Member:
 
 def _member(file: ListedFile, member: Member, damage: Damage) -> ListedFile:
     """Return a member as a file, under its path in the archive, which cannot lead out of it."""
-    path = "!/" + printable(harmless(member.name))
+    path = "!/" + printable(safe_relative_name(member.name))
     version = member.version if member.version is not None else file.version
     return ListedFile(
         file.relative + path,
@@ -234,7 +234,7 @@ def _member(file: ListedFile, member: Member, damage: Damage) -> ListedFile:
 def _read_now(read_bytes: Callable[[], bytes], id: str) -> Callable[[], bytes]:
     """Read the file now; return a function that returns its bytes or raises its problem."""
     try:
-        return Held(read_bytes(), id)
+        return BytesInContainer(read_bytes(), id)
     except DocumentError as problem:
         return partial(fail, problem)
 
@@ -252,7 +252,7 @@ def count_unsupported(file: ListedFile, rules: EntryRules) -> bool:
     return True
 
 
-def _unsupported(file: ListedFile, extension: str, *, rules: EntryRules) -> Iterator[Entry]:
+def _unsupported_file(file: ListedFile, extension: str, *, rules: EntryRules) -> Iterator[Entry]:
     if rules.config.unsupported == "ignore":
         rules.ignore(extension)
         return

@@ -24,7 +24,7 @@ LIBRARIES: Mapping[str, str] = {
 
 
 class MissingExtraError(ConfigError):
-    """Every document needs a library that is not installed."""
+    """The first documents all need a library that is not installed."""
 
 
 def is_missing(extra: str) -> bool:
@@ -34,10 +34,10 @@ def is_missing(extra: str) -> bool:
 
 
 def how_to_install(extra: str, *, pattern: str) -> str:
-    """Return the message about a file that needs an extra: the library, the command and the way to do without it."""
+    """Return the message about a missing extra: its library, the command to install it, the setting to skip files."""
     command = install_command(extra)
-    needed = f"reading it needs the library {LIBRARIES[extra]}, which is not installed"
-    return f"{needed}: {command}, or input.exclude: ['{pattern}']"
+    reason = f"reading it needs the library {LIBRARIES[extra]}, which is not installed"
+    return f"{reason}: {command}, or input.exclude: ['{pattern}']"
 
 
 @functools.cache

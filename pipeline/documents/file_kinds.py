@@ -1,6 +1,6 @@
 """The kind of a file by its name: its compression, and its archive format or the format of its documents.
 
-It must not open a file: the beginning of some decides (looking.py).
+It must not open a file; looking.py detects formats by the beginning of a file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.documents.containers import Format
 from pipeline.documents.patterns import PathFilter
 
 Lookup = Callable[[str], Format | None]
-"""Returns the format of a suffix in lower case, which is not that of a compression; None for an unknown one."""
+"""A function that returns the format of a lower-case suffix other than that of a compression; None if unknown."""
 
 ARCHIVES: Mapping[str, Archive] = {".tar": TAR, ".zip": ZIP}
 """Archives by lower-case suffix, without the suffix of a compression."""
@@ -50,7 +50,7 @@ class FileKind(NamedTuple):
     @property
     def extension(self) -> str:
         """The extension of an unknown format, with that of a compression, as the counts of ignored files show it."""
-        shown = _shown(self.suffix) if self.suffix else ""
+        shown = _shortened(self.suffix) if self.suffix else ""
         return shown + self.compression.suffix or "(none)"
 
 
@@ -82,11 +82,13 @@ def _kind(suffix: str, packed: str, lookup: Lookup) -> FileKind:
     return FileKind(suffix, compression, archive, lookup(suffix))
 
 
-def is_chosen(relative: str, chosen: PathFilter) -> bool:
-    """Return whether the file is wanted, or is an archive whose members may be."""
-    if chosen.wants(relative):
+def is_chosen(relative: str, path_filter: PathFilter) -> bool:
+    """Return True when the file is selected, or is an archive that may have selected members."""
+    if path_filter.wants(relative):
         return True
-    return archive_of(relative) is not None and not chosen.excludes(relative) and chosen.enters(relative + "!")
+    return (
+        archive_of(relative) is not None and not path_filter.excludes(relative) and path_filter.enters(relative + "!")
+    )
 
 
 def archive_of(name: str) -> Archive | None:
@@ -101,10 +103,10 @@ def _no_format(_: str) -> None:
 def extension_of(name: str) -> str:
     """Return the extension in lower case with its dot; `(none)`, or `(other)` if it does not look like one."""
     suffix = suffix_of(name)
-    return _shown(suffix) if suffix else "(none)"
+    return _shortened(suffix) if suffix else "(none)"
 
 
-def _shown(suffix: str) -> str:
+def _shortened(suffix: str) -> str:
     return suffix if _EXTENSION.fullmatch(suffix) else "(other)"
 
 

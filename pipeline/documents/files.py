@@ -1,4 +1,4 @@
-"""A file of a listing, or a member of an archive, and the bytes of one that is a document as a whole.
+"""A file of a listing or a member of an archive, and the reading of files that are one document each.
 
 It must not read more than a document may have.
 """
@@ -103,9 +103,9 @@ def _sent_file(
     linked: bool,
     *identity: int,
 ) -> ListedFile:
-    """Return a file that another process has listed; reads survive no outage here: that process repeats them."""
-    whose = (identity[0], identity[1])
-    stored = StoredFile(path, below, size_bytes, version, root, whose if any(whose) else None, linked)
+    """Return a file that another process has listed. Its reads do not wait for outages; that process repeats them."""
+    file_identity = (identity[0], identity[1])
+    stored = StoredFile(path, below, size_bytes, version, root, file_identity if any(file_identity) else None, linked)
     return ListedFile(
         relative,
         id,
@@ -124,20 +124,22 @@ def read_file(file: ListedFile, *, compression: Compression, limit_bytes: int) -
     if not compression.suffix and file.size_bytes > limit_bytes:
         raise too_large(file.size_bytes, limit_bytes)
     try:
-        data = _read_as_it_is(file, compression, limit_bytes)
+        data = _read_once(file, compression, limit_bytes)
     except (*file.damage, *compression.damage) as cause:
         if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
             raise MemoryError from cause  # retried when no other document is in flight
-        passing = (PermissionError, OwnTroubleError, StaleVersionError)
-        away = isinstance(cause, passing) or is_trouble(cause)
-        raise DocumentError("document_unreadable", f"cannot be read: {describe(cause)}", again=away) from cause
+        transient_errors = (PermissionError, OwnTroubleError, StaleVersionError)
+        is_transient = isinstance(cause, transient_errors) or is_trouble(cause)
+        raise DocumentError(
+            "document_unreadable", f"cannot be read: {describe(cause)}", is_transient=is_transient
+        ) from cause
     if data is None:
         raise too_large(None, limit_bytes)
     return data
 
 
-def _read_as_it_is(file: ListedFile, compression: Compression, limit_bytes: int) -> bytes | None:
-    """Return the bytes, of the current version if the listed one is gone; None when they are too many."""
+def _read_once(file: ListedFile, compression: Compression, limit_bytes: int) -> bytes | None:
+    """Return the bytes of the listed version, or of the current one if that no longer exists; None for too many."""
     try:
         if file.whole is not None and compression is PLAIN:
             return file.whole(limit_bytes)

@@ -32,10 +32,10 @@ from pipeline.stores import (
     Source,
     StoredFile,
     at_once,
+    current_file,
     find_file,
     is_trouble,
     lacks_slashes,
-    look_again,
     open_file,
     open_newest,
     printable,
@@ -58,8 +58,8 @@ def open_origin(source: InputSource, plan: ListingPlan) -> DocumentSource:
         return _local(source.uri, source, plan)
     opener = SCHEMES.get(match[1].lower())
     if opener is None:
-        accepted = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ConfigError(f"input.uri: {match[1]}://: unknown scheme, need a path, a glob or one of {accepted}")
+        schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ConfigError(f"input.uri: {match[1]}://: unknown scheme, need a path, a glob or one of {schemes}")
     return opener(source.uri, source, plan)
 
 
@@ -85,27 +85,27 @@ def _local(path: str, source: InputSource, plan: ListingPlan) -> DocumentSource:
         kind = TryLaterError if is_trouble(cause) else ConfigError
         raise kind(f"input.uri: {path!r} cannot be inspected: {describe(cause)}") from cause
     if file is not None:
-        chosen = select(plan.config.include, plan.config.exclude)
-        origin = _origin(lambda _: iter((file,)), root, source, chosen=chosen, reads=reads, clock=plan.clock)
-        return replace(origin, again=lambda *_: find_file(Path(path), clock=plan.clock))
+        path_filter = select(plan.config.include, plan.config.exclude)
+        origin = _origin(lambda _: iter((file,)), root, source, path_filter=path_filter, reads=reads, clock=plan.clock)
+        return replace(origin, find_current=lambda *_: find_file(Path(path), clock=plan.clock))
     if not is_folder:
         if _may_be_missing(root, plan):
             _log.warning(
                 "input.uri: %r does not exist and counts as empty (input.min_documents: 0); put documents there",
                 path,
             )
-            nothing = select([], [])
-            return _origin(lambda _: iter(()), root, source, chosen=nothing, reads=reads, clock=plan.clock)
+            match_nothing = select([], [])
+            return _origin(lambda _: iter(()), root, source, path_filter=match_nothing, reads=reads, clock=plan.clock)
         raise ConfigError(f"input.uri: got {path!r}: there is no such file or folder{_hint(path)}")
     if isinstance(plan.output, Path) and os.path.realpath(plan.output) == os.path.realpath(root):
         raise ConfigError(f"input.uri: {path!r} is the output as well, need another folder for one of them")
-    chosen = select(plan.config.include, plan.config.exclude, glob=glob)
-    files = partial(_chosen_files, root, chosen, source=source, plan=plan, reads=reads)
-    return _origin(files, root, source, chosen=chosen, reads=reads, clock=plan.clock)
+    path_filter = select(plan.config.include, plan.config.exclude, glob=glob)
+    files = partial(_chosen_files, root, path_filter, source=source, plan=plan, reads=reads)
+    return _origin(files, root, source, path_filter=path_filter, reads=reads, clock=plan.clock)
 
 
 def local_root(uri: str) -> Path | None:
-    """Return the folder from which the ids of a local input count; None for an object store."""
+    """Return the folder to which the ids of a local input are relative; None for an object store."""
     match = _SCHEME.match(uri)
     if match is not None and match[1].lower() != "file":
         return None
@@ -140,16 +140,24 @@ def _origin(
     folder: Path,
     source: InputSource,
     *,
-    chosen: PathFilter,
+    path_filter: PathFilter,
     reads: Source | None,
     clock: Callable[[], float],
 ) -> DocumentSource:
     prefix = folder.as_posix()
     uri_prefix = "" if prefix == "." else prefix.rstrip("/") + "/"
     id_prefix = id_prefix_of(source)
-    look_up = partial(look_again, folder, os.path.realpath(folder), clock=clock)
+    look_up = partial(current_file, folder, os.path.realpath(folder), clock=clock)
     return DocumentSource(
-        files, open_file, open_newest, chosen, id_prefix, uri_prefix, reads, again=look_up, whole=read_whole
+        files,
+        open_file,
+        open_newest,
+        path_filter,
+        id_prefix,
+        uri_prefix,
+        reads,
+        find_current=look_up,
+        read_all=read_whole,
     )
 
 
@@ -167,8 +175,8 @@ SCHEMES: Mapping[str, Callable[[str, InputSource, ListingPlan], DocumentSource]]
 
 def _chosen_files(
     root: Path,
-    chosen: PathFilter,
-    ignored: Callable[[str], None],
+    path_filter: PathFilter,
+    count_ignored: Callable[[str], None],
     *,
     source: InputSource,
     plan: ListingPlan,
@@ -178,9 +186,9 @@ def _chosen_files(
     skip = plan.output if isinstance(plan.output, Path) else None
 
     def enter(folder: str) -> bool:
-        entered = chosen.enters(folder)
-        if not entered and (kind := chosen.passed_over(folder)) is not None:
-            ignored(f"{kind} folder")
+        entered = path_filter.enters(folder)
+        if not entered and (kind := path_filter.passed_over(folder)) is not None:
+            count_ignored(f"{kind} folder")
         return entered
 
     attempt = at_once if reads is None else partial(reads.attempt, role="listing")
@@ -188,19 +196,21 @@ def _chosen_files(
     def look_up(paths: list[str]) -> None:
         plan.counts.look_up([prefix + printable(path) for path in paths])
 
-    files = walk(root, enter=enter, skip=skip, ignored=ignored, clock=plan.clock, attempt=attempt, upcoming=look_up)
-    return _only_chosen(files, chosen, ignored)
+    files = walk(
+        root, enter=enter, skip=skip, count_ignored=count_ignored, clock=plan.clock, attempt=attempt, upcoming=look_up
+    )
+    return _only_chosen(files, path_filter, count_ignored)
 
 
 def _only_chosen(
-    files: Iterator[StoredFile], chosen: PathFilter, ignored: Callable[[str], None]
+    files: Iterator[StoredFile], path_filter: PathFilter, count_ignored: Callable[[str], None]
 ) -> Iterator[StoredFile]:
-    """Yield the chosen files; `ignored` is called with the kind of each other one."""
+    """Yield the chosen files; `count_ignored` is called with the kind of each other one."""
     for file in files:
-        if is_chosen(file.relative, chosen):
+        if is_chosen(file.relative, path_filter):
             yield file
-        elif (kind := chosen.passed_over(file.relative)) is not None:
-            ignored(kind)
+        elif (kind := path_filter.passed_over(file.relative)) is not None:
+            count_ignored(kind)
 
 
 def check_extras(origins: Iterable[DocumentSource], *, lookup: Lookup) -> None:
@@ -236,7 +246,7 @@ def rules_of(origin: DocumentSource, plan: ListingPlan, *, lookup: Lookup) -> En
     counts = plan.counts
     return EntryRules(
         plan.config,
-        origin.chosen,
+        origin.path_filter,
         lookup,
         counts.ignore,
         counts.on_complete,
@@ -258,8 +268,8 @@ def listed_file(file: StoredFile, origin: DocumentSource) -> ListedFile:
         file.size_bytes,
         partial(origin.open_listed, file),
         partial(origin.open_newest, file),
-        whole=None if origin.whole is None else partial(origin.read_listed, file),
-        stored=file if origin.whole is read_whole else None,
+        whole=None if origin.read_all is None else partial(origin.read_listed, file),
+        stored=file if origin.read_all is read_whole else None,
     )
 
 

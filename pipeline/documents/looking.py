@@ -1,6 +1,6 @@
 """Detect the format of a file by its beginning, for suffixes with several formats.
 
-A member of a tar can be read only once: its beginning is kept and replayed.
+A member of a tar can be read only once, so its beginning is kept for the second reading.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pipeline.errors import DocumentError, TryLaterError
 from pipeline.stores import is_trouble
 
 
-def shown_format(form: Format, container: Container) -> Format:
-    """Return the format that the beginning of the file shows; this one for a file that cannot be read."""
+def detected_format(form: Format, container: Container) -> Format:
+    """Return the format detected by the beginning of the file; the given one for a file that cannot be read."""
     assert form.look is not None
     damage: tuple[type[Exception], ...] = (DocumentError, *container.damage)
     try:
@@ -28,40 +28,40 @@ def shown_format(form: Format, container: Container) -> Format:
 
 
 def opened_twice(open: Callable[[], BinaryIO]) -> Callable[[], BinaryIO]:
-    """Return a function that opens a stream which can be opened once: the second one begins at the beginning, too."""
+    """Return a function that opens a one-time stream twice; both streams begin at its beginning."""
     source = open()
     beginning = bytearray()
     opened = 0
 
-    def again() -> BinaryIO:
+    def reopen() -> BinaryIO:
         nonlocal opened
         opened += 1
         return io.BufferedReader(_Replayed(source, beginning, keeps=opened == 1))
 
-    return again
+    return reopen
 
 
 class _Replayed(io.RawIOBase):
-    """The kept beginning of a stream, then the stream itself; closing it leaves the stream open."""
+    """A reader of the kept beginning of a stream, then of the stream; closing it leaves the stream open."""
 
     def __init__(self, source: BinaryIO, beginning: bytearray, *, keeps: bool) -> None:
         self._source = source
-        self._kept = beginning
+        self._beginning = beginning
         self._keeps = keeps
-        self._at = 0
+        self._position = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        data = bytes(self._kept[self._at : self._at + len(buffer)])
-        self._at += len(data)
+        data = bytes(self._beginning[self._position : self._position + len(buffer)])
+        self._position += len(data)
         if not data:
             data = self._source.read(len(buffer))
             if self._keeps:
-                self._kept += data
-                self._at += len(data)
+                self._beginning += data
+                self._position += len(data)
             else:
-                self._kept.clear()
+                self._beginning.clear()
         buffer[: len(data)] = data
         return len(data)

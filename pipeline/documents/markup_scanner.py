@@ -1,6 +1,6 @@
 """The tags of a stream of markup, and all bytes between them, in order and in parts of bounded size.
 
-A comment, a CDATA section, an instruction and a DOCTYPE are no tags. It must not decode text or build a tree.
+A comment, a CDATA section, an instruction or a DOCTYPE is not a tag. It must not decode text or build a tree.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class Scanner:
                 yield self._data[self._at : end]
                 self._at = end
             if start < 0:
-                if not self._more():
+                if not self._read_more():
                     return
                 continue
             yield from self._markup()
 
-    def _more(self) -> bool:
-        """Read on; False at the end."""
+    def _read_more(self) -> bool:
+        """Read the next bytes; return False at the end of the stream."""
         chunk = b"" if self._ended else self._stream.read(_CHUNK_BYTES)
         self._ended = not chunk
         self._data = self._data[self._at :] + chunk
@@ -60,8 +60,8 @@ class Scanner:
         return bool(chunk)
 
     def _markup(self) -> Iterator[Tag | bytes]:
-        """Yield what begins with the `<` at the current place."""
-        while len(self._data) - self._at < _LONGEST_OPENING and self._more():
+        """Yield the tag, comment or section that begins with the `<` at the current place."""
+        while len(self._data) - self._at < _LONGEST_OPENING and self._read_more():
             pass
         opening = next((prefix for prefix in _CLOSINGS if self._data.startswith(prefix, self._at)), None)
         if opening is not None:
@@ -81,7 +81,7 @@ class Scanner:
             waiting = len(self._data) - self._at
             is_doctype = self._data.startswith(b"<!DOCTYPE", self._at)
             is_over = self._data.find(b"<", self._at + 1) >= 0 and not is_doctype
-            if is_over or waiting > _MAX_TAG_BYTES or not self._more():
+            if is_over or waiting > _MAX_TAG_BYTES or not self._read_more():
                 yield b"<"
                 self._at += 1
                 return
@@ -94,7 +94,7 @@ class Scanner:
             if safe > self._at:
                 yield self._data[self._at : safe]
                 self._at = safe
-            if not self._more():
+            if not self._read_more():
                 yield self._data[self._at :]
                 self._at = len(self._data)
                 return

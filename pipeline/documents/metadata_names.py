@@ -1,6 +1,6 @@
 """The names of the metadata that each kind of document fills, and names that mean the same value.
 
-Add a row here with each new format: the names that prompts accept, the documentation and `try` follow this table. It
+Add a row for each new format: prompts accept the names of this table, and the documentation and `try` show them. It
 must not read a document.
 """
 
@@ -34,7 +34,7 @@ FILLED: Mapping[str, tuple[str, ...]] = {
 Lines, CSV) fills one for each field or column beside the text."""
 
 ALIASES = (("from", "sender", "author"),)
-"""Names of one value: a placeholder without a value takes that of another name, in this order."""
+"""Names of the same value: a placeholder without a value takes the value of the next name that has one."""
 
 USUAL = (
     *("title", "published_at", "source", "url", "author", "site", "language"),

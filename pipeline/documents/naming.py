@@ -26,7 +26,7 @@ _COMPARED = 5000
 
 
 def possible_ids(name: str, config: InputConfig) -> Iterator[str]:
-    """Yield the ids that a name may mean: itself, and the place of an existing path in a local input."""
+    """Yield the possible ids of a name: the name itself, and the id of an existing path in a local input."""
     yield printable(name)
     if not Path(name).exists():
         return
@@ -45,17 +45,17 @@ class NamedDocuments:
 
     def __init__(self, names: Iterable[str], config: InputConfig) -> None:
         self._names = {possible_id.rstrip("/"): name for name in names for possible_id in possible_ids(name, config)}
-        self._missing = dict.fromkeys(self._names.values())
-        self._to_meet = set(self._missing)
-        self._seen: list[str] = []
+        self._names_not_found = dict.fromkeys(self._names.values())
+        self._to_meet = set(self._names_not_found)
+        self._listed_ids: list[str] = []
 
     def pick(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Yield the named entries; the listing ends as soon as every name was met as a whole id."""
+        """Yield the named entries; end the listing as soon as each name has been the complete id of an entry."""
         for entry in entries:
             if self._takes(entry.id):
                 yield entry
-            elif len(self._seen) < _COMPARED:
-                self._seen.append(entry.id)
+            elif len(self._listed_ids) < _COMPARED:
+                self._listed_ids.append(entry.id)
             if not self._to_meet:
                 return
 
@@ -68,17 +68,17 @@ class NamedDocuments:
             name = next((self._names[document_id[:at]] for at in ends if document_id[:at] in self._names), None)
         if name is None:
             return False
-        self._missing.pop(name, None)
+        self._names_not_found.pop(name, None)
         return True
 
-    def missing(self) -> list[str]:
+    def names_not_found(self) -> list[str]:
         """Return the names that no document of the listing had."""
-        return list(self._missing)
+        return list(self._names_not_found)
 
     def hint(self, name: str) -> str:
         """Return the ending of a message about a missing name: the nearest id of the input, or an empty text."""
         similar = [
-            seen_name for seen_name in self._seen if name in seen_name or Path(seen_name).name == Path(name).name
+            seen_name for seen_name in self._listed_ids if name in seen_name or Path(seen_name).name == Path(name).name
         ]
-        near = similar[0] if similar else nearest(name, self._seen)
+        near = similar[0] if similar else nearest(name, self._listed_ids)
         return f"; the nearest is {near}" if near else ""

@@ -26,9 +26,9 @@ _Matcher = re.Pattern[str] | LinearRegex
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A compiled pattern: `whole` matches a path, each of `steps` one name (None for `**`)."""
+    """A compiled pattern: `matches` matches a path, each of `steps` one name (None for `**`)."""
 
-    whole: _Matcher
+    matches: _Matcher
     steps: tuple[_Matcher | None, ...]
     names_hidden: bool
 
@@ -49,7 +49,7 @@ class Pattern:
 class PathFilter:
     """The choice of files in a tree: each of `any_of` has a matching pattern, `none_of` has none.
 
-    `is_glob`: the input is a glob, so that files which it does not match are no part of the input.
+    `is_glob`: the input is a glob, so other files do not belong to the input.
     """
 
     any_of: tuple[tuple[Pattern, ...], ...]
@@ -59,7 +59,7 @@ class PathFilter:
 
     def wants(self, relative: str) -> bool:
         """Return whether the file is to be read."""
-        # called for every file: a generator would cost as much as its matches
+        # called for each file: a generator would take as much time as the matching
         for patterns in self.any_of:
             if not _matches(patterns, relative):
                 return False
@@ -76,9 +76,9 @@ class PathFilter:
         """
         if self.is_glob and not is_member:
             return None
-        hidden = next((name[0] for name in relative.split("/") if name.startswith(HIDDEN)), None)
-        if hidden is not None and not self.excludes(relative):
-            return "hidden" if hidden == "." else "underscore"
+        names_hidden = next((name[0] for name in relative.split("/") if name.startswith(HIDDEN)), None)
+        if names_hidden is not None and not self.excludes(relative):
+            return "hidden" if names_hidden == "." else "underscore"
         return "excluded" if self.excludes(relative) or _matches(self.not_into, relative) else "not included"
 
     def enters(self, relative: str) -> bool:
@@ -94,7 +94,10 @@ def select(include: Iterable[str], exclude: Iterable[str], *, glob: str | None =
     globs = [] if glob is None else [_compile(_split("/" + text), text) for text in (glob, f"{glob}/**")]
     # a glob that names hidden files decides itself which of them it matches
     named = any(pattern.names_hidden for pattern in globs)
-    any_of = [tuple(_compile(_split(text), text, hidden=named) for text in include), *([tuple(globs)] if globs else [])]
+    any_of = [
+        tuple(_compile(_split(text), text, names_hidden=named) for text in include),
+        *([tuple(globs)] if globs else []),
+    ]
     parts = [(_split(text), text) for text in exclude]
     return PathFilter(
         tuple(any_of),
@@ -106,7 +109,7 @@ def select(include: Iterable[str], exclude: Iterable[str], *, glob: str | None =
 
 def _matches(patterns: Iterable[Pattern], relative: str) -> bool:
     for pattern in patterns:  # noqa: SIM110 - as above
-        if pattern.whole.fullmatch(relative):
+        if pattern.matches.fullmatch(relative):
             return True
     return False
 
@@ -116,7 +119,7 @@ def _is_below(names: list[str]) -> bool:
 
 
 def _split(text: str) -> list[str]:
-    """Split a pattern into names; one that matches at any depth begins with `**`."""
+    """Split a pattern into names; a pattern that matches at any depth begins with `**`."""
     names = [name for name in text.split("/") if name not in ("", ".")]
     if text.endswith("/"):
         names.append("**")
@@ -125,17 +128,17 @@ def _split(text: str) -> list[str]:
     return [name for at, name in enumerate(names) if name != "**" or names[at - 1 : at] != ["**"]]
 
 
-def _compile(names: list[str], text: str, *, exclude: bool = False, hidden: bool = False) -> Pattern:
+def _compile(names: list[str], text: str, *, exclude: bool = False, names_hidden: bool = False) -> Pattern:
     """Compile a pattern; an excluding one also matches hidden names, and everything below a match."""
     if len(text) > MAX_CHARS:
         raise ConfigError(f"input: the pattern {text[:40]!r}… has {len(text)} characters, need at most {MAX_CHARS}")
-    guard = "" if exclude or hidden else _VISIBLE
+    guard = "" if exclude or names_hidden else _VISIBLE
     try:
         steps = tuple(None if name == "**" else _matcher(_name(name, guard), [name]) for name in names)
         path_matcher = _matcher(_path(names, guard) + ("(?:/.*)?" if exclude else ""), names)
     except re.error as cause:
         raise ConfigError(f"input: the pattern {text!r} cannot be used: {cause.msg}") from cause
-    return Pattern(path_matcher, steps, hidden or any(name.startswith(HIDDEN) for name in names))
+    return Pattern(path_matcher, steps, names_hidden or any(name.startswith(HIDDEN) for name in names))
 
 
 def _matcher(pattern: str, names: list[str]) -> _Matcher:

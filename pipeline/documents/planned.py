@@ -1,4 +1,4 @@
-"""Inputs that are listed once, for a plan, and read later file by file, under the same ids.
+"""Inputs that are listed once for a plan, and later read file by file under the same ids.
 
     PlannedInput.files() ──▶ PlannedFile ──▶ a row of the plan ──▶ PlannedInput.entries(rows) ──▶ Entry
           once, by the plan                                              by each chunk, of its own rows
@@ -27,7 +27,7 @@ from pipeline.documents.entries import (
     container_of,
     count_unsupported,
     entries_of,
-    watched,
+    reporting_complete,
 )
 from pipeline.documents.file_kinds import kind_of
 from pipeline.documents.files import ListedFile
@@ -56,7 +56,7 @@ _NAMED = 3
 class PlannedFile:
     """A file of an input, or a part of one. `source`: the place of its input in the settings, from 0.
 
-    `path` is relative to the input's root, and may hold surrogates. `gone`: it no longer exists.
+    `path` is relative to the input's root, and may contain surrogates. `is_removed`: the file no longer exists.
     """
 
     source: int
@@ -65,7 +65,7 @@ class PlannedFile:
     version: str | None
     linked: bool = False
     part: Part | None = None
-    gone: bool = False
+    is_removed: bool = False
 
     @property
     def weight_bytes(self) -> int:
@@ -87,7 +87,7 @@ class PlannedFile:
         row["version"] = self.version
         if self.linked:
             row["linked"] = True
-        if self.gone:
+        if self.is_removed:
             row["gone"] = True
         if (part := self.part) is not None:
             row |= {
@@ -110,7 +110,7 @@ def planned_file(line: bytes) -> PlannedFile:
         row["version"],
         linked=row.get("linked", False),
         part=part,
-        gone=row.get("gone", False),
+        is_removed=row.get("gone", False),
     )
 
 
@@ -166,7 +166,7 @@ class PlannedInput:
         divider = self.divider_of(file)
         assert divider is not None
         origin = open_origin(self._config.uri[file.source], self._exact)
-        stored = origin.again(_stored(file), True)
+        stored = origin.find_current(_stored(file), True)
         if stored is None:
             return []
         listed = listed_file(stored, origin)
@@ -186,7 +186,7 @@ class PlannedInput:
     def entries(self, rows: Iterable[PlannedFile]) -> Iterator[Entry]:
         """Return the entries of these files, with the ids that a listing of the whole input gives them.
 
-        ConfigError for an input that is missing. Files that are gone are skipped. TryLaterError, after all other
+        ConfigError for an input that is missing. Files that no longer exist are skipped. TryLaterError, after all other
         files, when a divided file has changed.
         """
         origins = [open_origin(source, self._plan) for source in self._config.uri]
@@ -196,7 +196,7 @@ class PlannedInput:
         self, rows: Iterable[PlannedFile], inputs: Sequence[tuple[DocumentSource, EntryRules]]
     ) -> Iterator[Entry]:
         missing_ids: list[str] = []
-        moved: list[str] = []
+        changed_ids: list[str] = []
         for row in rows:
             origin, rules = inputs[row.source]
             stored = self._look_again(origin, row)
@@ -204,33 +204,35 @@ class PlannedInput:
                 missing_ids.append(self.id_of(row))
                 continue
             self._counts.files += 1
-            for entry in self._entries_of(stored, row, origin, rules, moved=moved):
+            for entry in self._entries_of(stored, row, origin, rules, changed_ids=changed_ids):
                 self._counts.listed += 1
                 yield entry
         if missing_ids:
-            _log.warning("files of the plan no longer exist: %s; `pipeline plan` removes them", _some(missing_ids))
-        if moved:
+            _log.warning("files of the plan no longer exist: %s; `pipeline plan` removes them", _name_list(missing_ids))
+        if changed_ids:
             need = "`pipeline plan` finds their documents again"
-            raise TryLaterError(f"divided files have changed since they were planned: {_some(moved)}; {need}")
+            raise TryLaterError(
+                f"divided files have changed since they were planned: {_name_list(changed_ids)}; {need}"
+            )
 
     def _entries_of(
-        self, stored: StoredFile, row: PlannedFile, origin: DocumentSource, rules: EntryRules, *, moved: list[str]
+        self, stored: StoredFile, row: PlannedFile, origin: DocumentSource, rules: EntryRules, *, changed_ids: list[str]
     ) -> Iterator[Entry]:
-        """Return the entries of a file or a part of it; the id of a divided file that has changed goes to `moved`."""
+        """Return the entries of a file or a part of it; add the id of a changed divided file to `changed_ids`."""
         if row.part is None:
             return entries_of(listed_file(stored, origin), rules)
         if self._exact_version(stored, origin, row) != row.version:
-            moved.append(self.id_of(row))
+            changed_ids.append(self.id_of(row))
             return iter(())
         divider = self.divider_of(row)
         if is_remote(origin.uri_prefix) and divider is not None and divider.by_bytes:
             # so that no range beyond the part is requested
             stored = stored._replace(size_bytes=row.part.end)
-        return _part_entries(listed_file(stored, origin), row, rules, moved=moved)
+        return _part_entries(listed_file(stored, origin), row, rules, changed_ids=changed_ids)
 
     def _look_again(self, origin: DocumentSource, row: PlannedFile) -> StoredFile | None:
         needs = row.part is not None or self.is_container(row)
-        look = partial(origin.again, _stored(row), needs)
+        look = partial(origin.find_current, _stored(row), needs)
         try:
             return look() if origin.reads is None else origin.reads.attempt(look, role="listing")
         except OSError as cause:
@@ -241,12 +243,12 @@ class PlannedInput:
         """Return the file's version, even if it was changed a moment ago."""
         if stored.version is not None or is_remote(origin.uri_prefix):
             return stored.version
-        current = open_origin(self._config.uri[row.source], self._exact).again(_stored(row), True)
+        current = open_origin(self._config.uri[row.source], self._exact).find_current(_stored(row), True)
         return None if current is None else current.version
 
 
-def _part_entries(file: ListedFile, row: PlannedFile, rules: EntryRules, *, moved: list[str]) -> Iterator[Entry]:
-    """Yield the entries of a part of a file; the id of a file that is replaced meanwhile is added to `moved`."""
+def _part_entries(file: ListedFile, row: PlannedFile, rules: EntryRules, *, changed_ids: list[str]) -> Iterator[Entry]:
+    """Yield the entries of a part of a file; the id of a file that is replaced meanwhile is added to `changed_ids`."""
     form = format_of(file.relative)
     assert form is not None
     assert form.divide is not None
@@ -256,9 +258,9 @@ def _part_entries(file: ListedFile, row: PlannedFile, rules: EntryRules, *, move
         with file.open() as stream:
             pieces = form.divide.split(stream, container, row.part)
             entries = (piece_entry(container, piece) for piece in pieces)
-            yield from watched(entries, file.id, on_complete=rules.on_complete)
+            yield from reporting_complete(entries, file.id, on_complete=rules.on_complete)
     except StaleVersionError:
-        moved.append(file.id)
+        changed_ids.append(file.id)
     except DocumentError as cause:
         yield damaged(container, cause)
     except file.damage as cause:
@@ -269,7 +271,7 @@ def _stored(file: PlannedFile) -> StoredFile:
     return StoredFile(file.path, file.path, file.size_bytes, file.version, linked=file.linked)
 
 
-def _some(names: list[str]) -> str:
+def _name_list(names: list[str]) -> str:
     """Return the first names, and the number of the others."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    others_count = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {others_count:,} more" if others_count > 0 else "")

@@ -25,7 +25,7 @@ def without_repeats(leading: Sequence[str], main: Sequence[str]) -> str:
     for text in leading:
         lines = []
         for line in text.split("\n"):
-            words = " ".join(_uncut(line).split())
+            words = " ".join(_without_cut_mark(line).split())
             lines_left -= 1
             if not words or words in seen_lines or (lines_left >= 0 and f" {words} " in main_text):
                 continue
@@ -36,7 +36,7 @@ def without_repeats(leading: Sequence[str], main: Sequence[str]) -> str:
     return "\n\n".join([*kept_texts, *kept_main])
 
 
-def _uncut(line: str) -> str:
+def _without_cut_mark(line: str) -> str:
     """Return a line without the mark that it is cut."""
     line = line.rstrip()
     return line.removesuffix(next((cut for cut in _CUTS if line.endswith(cut)), ""))

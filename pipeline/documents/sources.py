@@ -28,7 +28,7 @@ _MAX_EXTENSIONS = 200
 
 @dataclass(slots=True)
 class ListingCounts:
-    """The counts of the listing so far; only the reader writes them.
+    """The counts of the listing so far; only the reader changes them.
 
     `listed` entries were yielded, from `files` files; `ignored` files are counted by extension, `(none)` without one,
     `(hidden)` and `(underscore)` by the first character of a name, `(excluded)` and `(not included)` by the settings,
@@ -57,38 +57,39 @@ class DocumentSource:
     """One input: `files` lists it and reports the kind of each skipped file, `open` opens the listed version of a file.
 
     `newest` opens the current version, for a store whose files may be replaced meanwhile. The prefixes are prepended
-    to ids and uris. `reads`: the state shared by all reads, None where no read waits for an outage. `whole` reads all
-    of a file up to a number of bytes, None when it has more; it spares the buffers of a stream. `again` returns the
-    present version of a file that was listed earlier, None when it is gone; a store checks only if the flag is set.
+    to ids and uris. `reads`: the state shared by all reads, None where no read waits for an outage.
+    `read_all` returns the bytes of a file without a stream, None when it has more bytes than the limit. `find_current`
+    returns the present version of a file that was listed before, None for a deleted file; for a store it sends a
+    request only if the flag is set.
     """
 
     files: Files
     open: Callable[[StoredFile], BinaryIO]
     newest: Callable[[StoredFile], BinaryIO]
-    chosen: PathFilter
+    path_filter: PathFilter
     id_prefix: str
     uri_prefix: str
     reads: Source | None = None
     buffer_bytes: int = 1 << 18
-    again: Callable[[StoredFile, bool], StoredFile | None] = lambda file, _: file
-    whole: Callable[[StoredFile, int], bytes | None] | None = None
+    find_current: Callable[[StoredFile, bool], StoredFile | None] = lambda file, _: file
+    read_all: Callable[[StoredFile, int], bytes | None] | None = None
 
     def open_listed(self, file: StoredFile) -> BinaryIO:
         """Open the listed version of a file, with reads that survive an outage of its store."""
-        return self._opened(partial(self.open, file), file)
+        return self._open(partial(self.open, file), file)
 
     def open_newest(self, file: StoredFile) -> BinaryIO:
         """Open the current version of a file in the same way."""
-        return self._opened(partial(self.newest, file), file)
+        return self._open(partial(self.newest, file), file)
 
     def read_listed(self, file: StoredFile, limit_bytes: int) -> bytes | None:
-        """Read all of the listed file with `whole`, which must not be None, also after an outage of its store."""
-        assert self.whole is not None
+        """Read all of the listed file with `read_all`, which must not be None; repeat it after an outage."""
+        assert self.read_all is not None
         if self.reads is None:
-            return self.whole(file, limit_bytes)
-        return self.reads.read(partial(self.whole, file, limit_bytes), partial(self.open, file), key=file.path)
+            return self.read_all(file, limit_bytes)
+        return self.reads.read(partial(self.read_all, file, limit_bytes), partial(self.open, file), key=file.path)
 
-    def _opened(self, opener: Callable[[], BinaryIO], file: StoredFile) -> BinaryIO:
+    def _open(self, opener: Callable[[], BinaryIO], file: StoredFile) -> BinaryIO:
         if self.reads is None:
             return opener()
         return self.reads.open(opener, key=file.path, buffer_bytes=self.buffer_bytes)
@@ -111,4 +112,4 @@ class ListingPlan:
 
 def fixed_parts(parts: Sequence[str]) -> int:
     """Return the number of parts of a path before the first one with a wildcard; all of them without any."""
-    return next((at for at, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
+    return next((number for number, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))

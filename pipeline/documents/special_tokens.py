@@ -39,11 +39,11 @@ _HTML = re.compile(
     re.IGNORECASE,
 )
 MOST_CANDIDATES = 16
-"""Most candidates of one document, so that a page of unknown tags does not use up the requests of a run."""
+"""The limit of candidates per document, so that a page of unknown tags does not use up the requests of a run."""
 
 
 def candidates(text: str) -> tuple[str, ...]:
-    """Return possible special tokens: names in brackets that are no HTML, each once, the first 16."""
+    """Return possible special tokens: the first 16 different names in brackets that are not HTML."""
     names: dict[str, None] = {}
     if "<" not in text and "[" not in text:
         return ()
@@ -81,7 +81,7 @@ def delimiters(template: str) -> tuple[str, ...]:
     `<document>\\n$document\\n</document>` gives `document`.
     """
     names: dict[str, None] = {}
-    for head, tail in _surroundings(template):
+    for head, tail in _around_document(template):
         opening = [*_TAG.finditer(head)][-1:]
         closing = [*_TAG.finditer(tail)][:1]
         for tag in (*opening, *closing):
@@ -90,7 +90,7 @@ def delimiters(template: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _surroundings(template: str) -> list[tuple[str, str]]:
+def _around_document(template: str) -> list[tuple[str, str]]:
     places = re.finditer(r"\$(?:document\b|\{document\})", template)
     return [(template[max(0, at.start() - 200) : at.start()], template[at.end() : at.end() + 200]) for at in places]
 

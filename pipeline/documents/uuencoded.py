@@ -43,7 +43,7 @@ class TextLines:
             self._keep(line)
 
     def end(self) -> None:
-        """Add what waits for the next line."""
+        """Add the line that was held back, at the end of the text."""
         if self._begun is not None:
             self._keep(self._begun)
             self._begun = None

@@ -2,7 +2,7 @@
 
 A run needs a process of its own: it takes over signals, which only a main thread may do, while tasks run in any thread;
 its metrics and its log exist once in a process, while engines run several tasks in one; and the memory that it has
-used goes back to the machine. This module judges nothing: what an exit code means is for the caller to decide.
+used goes back to the machine. This module does not interpret the exit code: the caller does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.child_python import child_command
 from pipeline.report.run_summary import Counts
 
 _TURN_S = 0.2
-"""Ray interrupts a task only between two steps of Python: no wait may be longer than a cancelled task may take."""
+"""Ray interrupts a task only between two steps of Python, so each wait must be short."""
 _MESSAGE_CHARS = 1000
 
 
@@ -53,7 +53,7 @@ def run_chunk(
 
     `config`: the config file; None: as `pipeline run` finds it. `plan`: the output that holds the plan; None:
     output.uri. `flags`: more flags of `pipeline run`. `environ`: variables to set or replace in the environment.
-    `folder`: from which relative paths count; the present one where it does not exist on this machine. `write` gets
+    `folder`: the base of relative paths; the current folder where it does not exist on this machine. `write` gets
     each line of the JSON log, and by default passes it to stderr.
 
     When the call is interrupted (KeyboardInterrupt, SystemExit), or its process is killed, the child receives SIGTERM:
@@ -104,7 +104,7 @@ def _to_stderr(line: str) -> None:
 
 
 class _Log:
-    """Passes the lines of a log on, and keeps what the result needs: the last event, and the last error."""
+    """A reader of the child's log, which passes the lines on and keeps the last event and the last error."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
@@ -130,7 +130,7 @@ class _Log:
                     break
 
     def _add(self, line: str) -> None:
-        """Read one line: JSON, or what the interpreter or a library has printed."""
+        """Process one line: JSON, or a text that the interpreter or a library has printed."""
         self._write(line)
         event = _event(line)
         if event is None:

@@ -22,7 +22,7 @@ _WORST_FIRST = (EXIT_INTERNAL, EXIT_CONFIG, EXIT_FAILURES, EXIT_LATER, EXIT_OK)
 
 
 class Engine(Protocol):
-    """Runs chunks elsewhere. `ended` waits for a moment at most; a cancelled chunk ends without a result (None)."""
+    """A service that runs chunks elsewhere. `ended` waits for a moment only; a cancelled chunk has no result (None)."""
 
     def submit(self, index: int) -> None: ...
 
@@ -35,7 +35,7 @@ class Engine(Protocol):
 
 @dataclass(slots=True)
 class HandOut:
-    """The state of all chunks. `ended`: the last result of each chunk that is not run again; `left`: never ended."""
+    """The state of all chunks. `ended`: the final result of each ended chunk; `left`: the chunks without one."""
 
     waiting: deque[int]
     running: set[int] = field(default_factory=set)
@@ -66,9 +66,9 @@ def hand_out(
 ) -> HandOut:
     """Run all chunks and return how they ended.
 
-    A chunk that ends with 0 or 1 is finished. One with 2 ends all, as another try would change nothing. Any other is
-    tried again, up to MOST_TRIES times. `is_stopped` cancels what runs; while `may_start` returns False nothing new
-    is handed out.
+    A chunk that ends with 0 or 1 is finished. Exit code 2 ends all chunks, as a retry cannot succeed. A chunk with
+    any other code is retried, up to MOST_TRIES times. `is_stopped` cancels the running chunks; while `may_start`
+    returns False no further chunk is submitted.
     """
     state = HandOut(deque(chunks))
     is_cancelled = False
@@ -80,7 +80,7 @@ def hand_out(
             engine.submit(index)
         for index, result in engine.ended():
             state.running.discard(index)
-            _judge(state, index, result, again=not is_cancelled)
+            _judge(state, index, result, may_repeat=not is_cancelled)
         has_config_error = any(result.exit_code == EXIT_CONFIG for result in state.ended.values())
         if not is_cancelled and (is_stopped() or has_config_error):
             is_cancelled = True
@@ -90,14 +90,14 @@ def hand_out(
     return state
 
 
-def _judge(state: HandOut, index: int, result: ChunkResult | None, *, again: bool) -> None:
+def _judge(state: HandOut, index: int, result: ChunkResult | None, *, may_repeat: bool) -> None:
     if result is None:
         state.left.append(index)
         return
     fields = {"chunk": index, "exit_code": result.exit_code, **dict(result.counts.items())}
     if result.exit_code in (EXIT_OK, EXIT_FAILURES, EXIT_CONFIG):
         state.ended[index] = result
-    elif again and state.tries[index] < MOST_TRIES:
+    elif may_repeat and state.tries[index] < MOST_TRIES:
         logger.warning("chunk %d ended early and is run again: %s", index, result.message, extra=fields)
         state.waiting.append(index)
         return

@@ -14,7 +14,7 @@ import signal
 def main() -> int:
     """Run the command line of sys.argv, and return its exit code."""
     end_with_parent()
-    from pipeline_command import main as command  # it has to come after: importing may take a second
+    from pipeline_command import main as command  # import later, as it may take a second
 
     return command()
 
@@ -35,7 +35,7 @@ def end_with_parent() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGIO, signal.SIGTERM))
     fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([pipe], [], [], 0)[0]:  # it ended before the kernel was asked to report that
+    if select.select([pipe], [], [], 0)[0]:  # the parent ended before that call
         _end(signal.SIGIO, None)
 
 

@@ -25,9 +25,9 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def check_ray(address: str | None) -> None:
-    """Raise ConfigError without the library or for what is no address; TryLaterError when nothing answers there.
+    """Raise ConfigError without the library or for an invalid address; TryLaterError when nothing answers there.
 
-    Ray itself takes two minutes to say so.
+    Ray itself reports that only after two minutes.
     """
     _library()
     if address is None or address in ("auto", "local"):
@@ -45,10 +45,10 @@ def check_ray(address: str | None) -> None:
 
 
 class RayEngine:
-    """Engine that runs chunks on a Ray cluster, or on a local Ray where there is none."""
+    """Engine that runs chunks on a Ray cluster, or without a cluster on a local Ray."""
 
     def __init__(self, address: str | None, *, slots: int, chunk: Mapping[str, Any]) -> None:
-        """Connect; ConfigError without the extra. `chunk`: the arguments of `run_chunk` but the index."""
+        """Connect; ConfigError without the extra. `chunk`: the arguments of `run_chunk` except the index."""
         self._ray = _library()
         with _same_log_records():
             _connect(self._ray, address, slots=slots)
@@ -74,12 +74,12 @@ class RayEngine:
             ) from cause
 
     def cancel(self) -> None:
-        """Interrupt all chunks: their requests in flight finish."""
+        """Interrupt all chunks; requests in flight are allowed to finish."""
         for ref in self._refs:
             self._ray.cancel(ref, force=False, recursive=False)
 
     def close(self) -> None:
-        """Disconnect, and end a Ray of our own."""
+        """Disconnect, and end Ray if this process has started it."""
         with self._open:
             self._ray.shutdown()
 
@@ -130,7 +130,7 @@ def _library() -> Any:
 
 
 def _connect(ray: Any, address: str | None, *, slots: int) -> None:
-    """Connect to the address, RAY_ADDRESS or the Ray of this machine; without any, start one that ends with us."""
+    """Connect to the address, RAY_ADDRESS or the Ray of this machine; without one, start a Ray for this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to third parties
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:

@@ -1,6 +1,6 @@
-"""Spark hands out the chunks of a plan: each chunk is a task of a job, which Spark starts again when it is lost.
+"""The adapter of Spark: each chunk of a plan is a task of a job, which Spark starts again when it is lost.
 
-The records go into the output, as those of any run do; only the ends of the runs travel back to the driver.
+The records go into the output, as in any run; the driver receives only the result of each run (ChunkResult).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _FINAL = (EXIT_OK, EXIT_FAILURES, EXIT_CONFIG)
-"""Exit codes that the same command would have again; all others mean that it can resume."""
+"""Exit codes that a repeated run would have again; after all others the run can resume."""
 _ATTEMPTS = 4
 """The default of spark.task.maxFailures."""
 _LOCAL_ATTEMPTS = re.compile(r"local\[[^,\]]*,\s*(\d+)\]")
 
 
 class ChunkFailedError(Exception):
-    """A chunk that did not come to its end: the task fails, and Spark starts it again."""
+    """The chunk did not finish: the task fails, and Spark starts it again."""
 
 
 def run_plan(
@@ -72,7 +72,7 @@ def attempts_of(master: str, max_failures: str | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _ChunkTask:
-    """A task: the chunks of a partition, which is one."""
+    """The function of a task: it runs the chunks of a partition, which holds one."""
 
     config: str | None
     plan: str | None

@@ -1,4 +1,4 @@
-"""`pipeline run --engine`: plan, hand out the chunks, write one report, and return one exit code.
+"""`pipeline run --engine`: plan, distribute the chunks, write one report, and return one exit code.
 
 It must not import the library of an engine.
 """
@@ -35,7 +35,7 @@ from pipeline.terminal import pasteable, plural, wants_colour, width_of, write_o
 logger = logging.getLogger(__name__)
 
 CHUNKS_OF_A_SLOT = 4
-"""A first plan has at least so many chunks for each slot, so that a slow machine does fewer of them."""
+"""The least number of chunks for each slot in a first plan, so that a slow machine can process fewer of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _progress(state: HandOut, slots: int, *, elapsed_s: float) -> ProgressState:
 
 
 def _report(app: AppConfig, code: int, options: EngineOptions, environ: Mapping[str, str], *, chunks_left: int) -> None:
-    """Write the report of all chunks and print the summary; what fails here is a warning."""
+    """Write the report of all chunks and print the summary; log a warning for an error here."""
     backend = backend_of(app.output)
     try:
         index = RunIndex(backend, next(iter(_chunk_shards(app)), Shard()))
@@ -170,7 +170,7 @@ def _report(app: AppConfig, code: int, options: EngineOptions, environ: Mapping[
 
 
 def _of_the_whole(report: Report, code: int) -> Report:
-    """Return the report with the exit code of the command, which may be interrupted while all its chunks end well."""
+    """Return the report with the command's exit code, which differs from the chunks' codes after an interrupt."""
     if code == report.exit_code:
         return report
     run = replace(report.run, exit_code=code)

@@ -1,14 +1,15 @@
 """Regular expressions whose time is linear in the text: Python's syntax and meaning, without its backtracking.
 
-Python's engine tries one way after another, and a pattern such as `^(a+)+$` has 2^n of them; while it does so it
+Python's engine tries one way to match after another, and `^(a+)+$` can have 2^n of them; while it tries them, it
 holds the interpreter lock, and no signal ends it. Here a pattern is parsed by the standard library and becomes an
 automaton that follows all ways at once:
 
 1. Each place in the pattern is a step: read a character, branch, or hold an assertion against a position.
-2. A node is the set of steps that are possible before a character. What follows it, for each kind of character and
+2. A node is the set of steps that are possible before a character. Its next node, for each kind of character and
    each outcome of the assertions, is computed once and remembered.
-3. `^`, `$`, `\\b` are asked of the standard library, which reads two characters for them. A look-ahead is the same
-   automaton run from the end of the text, a look-behind one run from its beginning; each says yes or no by position.
+3. The standard library decides `^`, `$` and `\\b`, for which it reads two characters. A look-ahead is the same
+   automaton run from the end of the text, a look-behind one run from its beginning; each gives True or False by
+   position.
 
 A yes or no needs no groups, so it does not matter which way is taken first. Back references, possessive repeats and
 atomic groups do depend on that, and are refused. A pattern for which Python's engine has few ways to try is left to
@@ -47,13 +48,13 @@ class LinearRegex:
         self._compiled = compiled
 
     def search(self, text: str) -> bool:
-        """True when the pattern matches somewhere in the text, as `re.search` says; TooExpensiveError."""
+        """Return True when the pattern matches somewhere in the text, like `re.search`; may raise TooExpensiveError."""
         if self._automaton is None:
             return self._compiled.search(text) is not None
         return any(self._automaton.ends(text, anywhere=True))
 
     def fullmatch(self, text: str) -> bool:
-        """True when the pattern matches the whole text, as `re.fullmatch` says; TooExpensiveError."""
+        """Return True when the pattern matches the whole text, like `re.fullmatch`; may raise TooExpensiveError."""
         if self._automaton is None:
             return self._compiled.fullmatch(text) is not None
         return deque(self._automaton.ends(text, anywhere=False), maxlen=1)[0]

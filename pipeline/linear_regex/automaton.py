@@ -33,7 +33,7 @@ class _Node:
 
 
 class _HoldsPosition:
-    """A position, asked of the standard library, which reads two characters for it."""
+    """The test of a position (`^`, `$`, `\\b`) by the standard library, which reads two characters for it."""
 
     def __init__(self, assertion: Position) -> None:
         self._match = re.compile(assertion.text, assertion.flags).match
@@ -45,25 +45,25 @@ class _HoldsPosition:
 
 
 class _HoldsAround:
-    """A look-around, answered for all positions by one run."""
+    """The results of a look-around for all positions, computed in one run."""
 
     inside = True
 
     def __init__(self, assertion: LookAround) -> None:
         self._automaton = Automaton(assertion.program)
         self._back = assertion.back
-        self._wanted = assertion.wanted
+        self._is_positive = assertion.is_positive
 
     def on(self, text: str) -> Holds:
         """The answer for each position of this text."""
         holds = bytearray(self._automaton.ends(text, anywhere=True, back=self._back))
         if self._back:
             holds.reverse()
-        return lambda at: bool(holds[at]) is self._wanted
+        return lambda at: bool(holds[at]) is self._is_positive
 
 
 class Automaton:
-    """Runs a program; safe to share between threads, which may at worst compute a node twice."""
+    """The execution of a program; thread-safe, as two threads at worst compute a node twice."""
 
     def __init__(self, program: Program) -> None:
         self._steps = program.steps
@@ -104,14 +104,14 @@ class Automaton:
                 visits += len(visited)
                 if visits > MAX_VISITS:
                     raise TooExpensiveError
-                transition = node.following[kind, holding] = self._next(visited, kind, anywhere)
+                transition = node.following[kind, holding] = self._next_states(visited, kind, anywhere)
             yield transition[0]
             node = transition[1]
 
     def _closure(self, steps: Iterable[int], holding: int) -> set[int]:
         """All steps that are reached without reading."""
-        seen = set(steps)
-        waiting = list(seen)
+        visited = set(steps)
+        waiting = list(visited)
         while waiting:
             kind, number, to = self._steps[waiting.pop()]
             if kind == "branch":
@@ -121,12 +121,12 @@ class Automaton:
             else:
                 continue
             for step in reached:
-                if step not in seen:
-                    seen.add(step)
+                if step not in visited:
+                    visited.add(step)
                     waiting.append(step)
-        return seen
+        return visited
 
-    def _next(self, visited: set[int], kind: int, anywhere: bool) -> tuple[bool, _Node]:
+    def _next_states(self, visited: set[int], kind: int, anywhere: bool) -> tuple[bool, _Node]:
         steps = {self._start} if anywhere else set()
         self._remembered += 8
         if kind != _END:

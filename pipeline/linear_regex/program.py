@@ -36,7 +36,7 @@ _parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 1
 
 
 class UnsupportedPatternError(ValueError):
-    """The pattern has no automaton, or one that is too large; the message says why."""
+    """The pattern has no automaton, or too large a one; the message gives the reason."""
 
 
 def parse(pattern: str, flags: int = 0) -> Any:
@@ -54,11 +54,11 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class LookAround:
-    """A look-ahead (its program is a mirror image) or a look-behind; not `wanted`: a negative one."""
+    """A look-ahead (its program is a mirror image) or a look-behind; not `is_positive`: a negative one."""
 
     program: Program
     back: bool
-    wanted: bool
+    is_positive: bool
 
 
 class Program:
@@ -78,7 +78,7 @@ class Program:
         return len(self.steps) - 1
 
     def _sequence(self, tree: Any, flags: int, to: int) -> int:
-        """The first step of a sequence that goes on with step `to`."""
+        """Return the first step of a sequence that continues with step `to`."""
         for op, argument in tree if self._back else reversed(list(tree)):
             to = self._item(str(op), argument, flags, to)
         return to
@@ -88,8 +88,8 @@ class Program:
             number = self.leaves.setdefault((_leaf(op, argument), flags & _LEAF_FLAGS), len(self.leaves))
             return self._add("read", number, to)
         if op == "SUBPATTERN":
-            _, more, less, inner = argument
-            return self._sequence(inner, _with_flags(flags, more, less), to)
+            _, added_flags, removed_flags, inner = argument
+            return self._sequence(inner, _with_flags(flags, added_flags, removed_flags), to)
         if op == "BRANCH":
             return self._add("branch", 0, [self._sequence(branch, flags, to) for branch in argument[1]])
         if op in ("MAX_REPEAT", "MIN_REPEAT"):
@@ -104,7 +104,7 @@ class Program:
         elif op in ("ASSERT", "ASSERT_NOT"):
             direction, inner = argument
             back = direction > 0
-            self.assertions.append(LookAround(Program(inner, flags, back=back), back, wanted=op == "ASSERT"))
+            self.assertions.append(LookAround(Program(inner, flags, back=back), back, is_positive=op == "ASSERT"))
         else:
             raise UnsupportedPatternError(f"{op.lower().replace('_', ' ')} needs backtracking")
         return self._add("assert", len(self.assertions) - 1, to)
@@ -123,14 +123,14 @@ class Program:
         return first
 
 
-def _with_flags(flags: int, more: int, less: int) -> int:
-    """The flags within `(?more-less:…)`."""
+def _with_flags(flags: int, added_flags: int, removed_flags: int) -> int:
+    """The flags within `(?added-removed:…)`."""
     kinds = re.ASCII | re.UNICODE
-    return ((flags & ~kinds if more & kinds else flags) | more) & ~less
+    return ((flags & ~kinds if added_flags & kinds else flags) | added_flags) & ~removed_flags
 
 
 def _leaf(op: str, argument: Any) -> str:
-    """A pattern of one character, written so that the standard library reads it as the same."""
+    """Return the source of a pattern of one character for the standard library."""
     if op == "ANY":
         return "."
     if op == "LITERAL":

@@ -1,4 +1,4 @@
-"""Clients of language-model servers. A dialect is a class with `call_llm`, `small`, `adopt` and `close`.
+"""Clients of language-model servers. A dialect is a class with `call_llm`, `short_client`, `adopt` and `close`.
 
 protocol       the interface of clients         transport/      HTTP: deadlines, limits, keys, connections
 vllm, ollama   the two dialects                 preflight/      checks before a server gets documents

@@ -1,4 +1,4 @@
-"""Ask a server for its facts: model, context length, version, and capabilities of the model. Judges no answer."""
+"""Request the facts about a server: model, context length, version, and capabilities of the model."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Preflight:
 
 
 class FoundError(Exception):
-    """End of an examination, with its result."""
+    """The end of an examination, with its result."""
 
     def __init__(self, preflight: Preflight) -> None:
         super().__init__(preflight.message)
@@ -69,7 +69,7 @@ class FoundError(Exception):
 def facts_of(client: VLLMClient | OllamaClient) -> Preflight:
     """Return model, context length, version and capabilities; an Ollama has loaded its model when this returns.
 
-    FoundError when the server cannot be reached, or is not what the client is configured for.
+    Raise FoundError when the server cannot be reached, or is not of the configured type.
     """
     if isinstance(client, OllamaClient):
         return _effective_context(client, _ollama_facts(client))
@@ -149,7 +149,7 @@ def _ollama_facts(client: OllamaClient) -> Preflight:
 
 
 def _trained_context(details: Mapping[str, Any]) -> int | None:
-    """Return the context length that the model was trained for (/api/show); Ollama loads no longer one."""
+    """Return the context length that the model was trained for (/api/show); Ollama never loads a longer one."""
     info = details.get("model_info")
     fields = info if isinstance(info, dict) else {}
     return whole_number(fields.get(f"{fields.get('general.architecture')}.context_length"))

@@ -84,7 +84,7 @@ def _kind(content: object) -> str:
 
 
 def _arguments(message: Mapping[str, Any]) -> str | None:
-    """Return the arguments of the only tool call, into which some servers turn an answer with a schema."""
+    """Return the arguments of the only tool call; some servers send an answer with a schema in this form."""
     calls = message.get("tool_calls")
     call = calls[0] if isinstance(calls, list) and len(calls) == 1 else None
     function = call.get("function") if isinstance(call, dict) else None
@@ -99,7 +99,7 @@ def _thoughts(message: Mapping[str, Any]) -> str:
 
 
 def _with_model(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
-    """Return the attempt with the model that answered, if the request named none."""
+    """Return the attempt with the model named in the reply, if the request named no model."""
     name = body.get("model")
     if attempt.model.name or not isinstance(name, str):
         return attempt

@@ -1,6 +1,7 @@
 """Judge how an answer ended, by the server's finish reason: complete, truncated or failed.
 
-One table for all dialects. An answer counts if the model ended it and it has content; none is ever completed.
+One table for all dialects. An answer is valid if the model ended it and it has content; a truncated answer is never
+completed.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ DOUBTFUL: Mapping[str, str] = {
     "tool_calls": "LM Studio 0.3 with an empty list of calls, vLLM with a tool parser",
     "function_call": "OpenAI protocol before tools",
 }
-"""Finish reasons that do not tell whether the text is complete: it counts only if it is a complete object."""
+"""Finish reasons that do not show whether the text is complete; it is valid only as a complete object."""
 
-CUT: Mapping[str, str] = {
+CUT_REASONS: Mapping[str, str] = {
     "length": "OpenAI protocol, Ollama",
     "max_tokens": "Anthropic-like gateways, Gemini (MAX_TOKENS)",
     "model_length": "Mistral",
@@ -73,8 +74,8 @@ def judge_end(
     word = finish.lower() if isinstance(finish, str) else None
     if finish is None:
         word = ""
-    if word in CUT:
-        return _unpadded(attempt) or _cut(attempt, dialect=dialect, thoughts=thoughts)
+    if word in CUT_REASONS:
+        return _unpadded(attempt) or _judge_cut(attempt, dialect=dialect, thoughts=thoughts)
     if word == "repetition":
         return _unpadded(attempt) or failed_answer(attempt, "generation_loop", "the server stopped a repetition")
     if word in ("abort", "error"):
@@ -137,16 +138,16 @@ def _unpadded(attempt: ExtractionAttempt) -> ExtractionAttempt | None:
     return changed(attempt, raw_text=answer, notes=(*attempt.notes, "trailing_whitespace"))
 
 
-def _cut(attempt: ExtractionAttempt, *, dialect: Dialect, thoughts: str) -> ExtractionAttempt:
-    spent = attempt.completion_tokens
+def _judge_cut(attempt: ExtractionAttempt, *, dialect: Dialect, thoughts: str) -> ExtractionAttempt:
+    tokens = attempt.completion_tokens
     limit = attempt.max_tokens
     text = attempt.raw_text
     blank = not (text or "").strip()
-    if blank and not text and not thoughts and spent == 0:
+    if blank and not text and not thoughts and tokens == 0:
         error = "stopped for length before the first token: prompt and answer do not fit the context"
         return failed_answer(attempt, "context_length", error)  # LMDeploy 0.4 to 0.6
-    error = f"stopped for length after {spent} tokens ({dialect.limit} {limit})"
-    if dialect is OPENAI and spent is not None and limit is not None and spent < limit:
+    error = f"stopped for length after {tokens} tokens ({dialect.limit} {limit})"
+    if dialect is OPENAI and tokens is not None and limit is not None and tokens < limit:
         attempt = changed(attempt, notes=(*attempt.notes, "max_tokens_clamped"))
         error += ": the server clamped it to the room that the prompt left"
     if thoughts and text is None:

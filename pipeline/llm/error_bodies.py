@@ -26,7 +26,7 @@ LINE_CHARS = 120
 _SEARCHED_BYTES = 20_000
 _NESTED_DEEP = 3
 _HEADING = re.compile(r"<(title|h1|h2)\b[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
-_HIDDEN = re.compile(r"<(style|script|head)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_MARKUP = re.compile(r"<(style|script|head)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 
 def read_error(reply: Reply) -> ServerError:
@@ -59,7 +59,7 @@ def _parse(error: object, depth: int = 0) -> ServerError:
         text = error if isinstance(error, str) else json.dumps(error)
         inner = _nested(text) if depth < _NESTED_DEEP else None
         return (
-            _sized(ServerError(text[:_SEARCHED_BYTES]))
+            _with_token_counts(ServerError(text[:_SEARCHED_BYTES]))
             if inner is None
             else _parse(inner.get("error") or inner, depth + 1)
         )
@@ -76,7 +76,7 @@ def _parse(error: object, depth: int = 0) -> ServerError:
     if isinstance(code, str) and len(code) < _SEARCHED_BYTES and code not in text:
         text = f"{text} ({code})" if text else code
     words = text or (kind[:_SEARCHED_BYTES] if isinstance(kind, str) else "") or NO_MESSAGE
-    return _sized(
+    return _with_token_counts(
         ServerError(
             f"{words} ({counts})" if counts else words,
             kind if isinstance(kind, str) else None,
@@ -87,12 +87,12 @@ def _parse(error: object, depth: int = 0) -> ServerError:
     )
 
 
-def _sized(error: ServerError) -> ServerError:
+def _with_token_counts(error: ServerError) -> ServerError:
     """Return the error with the token counts in its text, if it has none in fields."""
     if error.needed_tokens or error.context_length:
         return error
-    needed, limit = prompt_size(error.message)
-    return ServerError(error.message, error.kind, error.param, needed_tokens=needed, context_length=limit)
+    needed_tokens, limit = prompt_size(error.message)
+    return ServerError(error.message, error.kind, error.param, needed_tokens=needed_tokens, context_length=limit)
 
 
 def _nested(text: str) -> dict[str, Any] | None:
@@ -128,7 +128,7 @@ def _first_line(body: bytes) -> tuple[str, bool]:
     page = text.lstrip()[:200].lower().startswith(("<!doctype", "<html", "<head", "<body"))
     if page:
         heading = _HEADING.search(text)
-        text = html.unescape(_HIDDEN.sub("\n", heading[2] if heading else text))
+        text = html.unescape(_MARKUP.sub("\n", heading[2] if heading else text))
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     words = " ".join(line.split())
     return shorten(words, LINE_CHARS), page

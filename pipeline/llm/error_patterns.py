@@ -84,7 +84,7 @@ PATTERNS = (
 )  # fmt: skip
 
 DYING = re.compile(r"EngineCore encountered an issue|model runner has unexpectedly stopped", re.IGNORECASE)
-"""The last error of an engine that ends (vLLM 0.32.0, Ollama 0.32): a 500 for all its requests."""
+"""The error of an engine that ends (vLLM 0.32.0, Ollama 0.32): all its requests get a 500 with this text."""
 
 CONFIG_PARAMS = frozenset({"response_format", "temperature", "extra_body", "structured_outputs", "top_p", "seed"})
 """Request fields whose refusal (an error's `param`, vLLM and OpenAI) is about our settings, not the document."""
@@ -136,13 +136,13 @@ def is_dying(status: int, message: str) -> bool:
 
 def without_echo(message: str, *texts: str) -> str:
     """Return the message with `…` for parts of these texts: 16 or more characters, or a shorter text as a whole."""
-    hidden = bytearray(len(message))
+    is_echo = bytearray(len(message))
     for text in texts:
         size = min(_ECHO_CHARS, len(text.strip()))
         if size < _LEAST_ECHO_CHARS:
             continue
         for start in range(len(message) - size + 1):
             if message[start : start + size] in text:
-                hidden[start : start + size] = b"\1" * size
-    chars = ("\0" if hide else char for char, hide in zip(message, hidden, strict=True))
-    return re.sub("\0+", "…", "".join(chars)) if any(hidden) else message
+                is_echo[start : start + size] = b"\1" * size
+    chars = ("\0" if hide else char for char, hide in zip(message, is_echo, strict=True))
+    return re.sub("\0+", "…", "".join(chars)) if any(is_echo) else message

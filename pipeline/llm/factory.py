@@ -108,17 +108,17 @@ def _provider(
             _share(client, name=name, registry=tools.registry)
         return Replica(name, clients, tools=tools)
 
-    def find(current: list[Replica]) -> list[Replica]:
+    def find(former: list[Replica]) -> list[Replica]:
         replicas: list[Replica] = []
         for url in base.base_urls:
             by_endpoint = {
                 replica.client.model.endpoint: replica
-                for replica in current
+                for replica in former
                 if replica.client.config.base_urls[0] == url
             }
             places = {at_address(url, address): address for address in tools.look_up(url)}
-            fresh = [by_endpoint.get(place) or make(url, address) for place, address in places.items()]
-            replicas += fresh or list(by_endpoint.values()) or [make(url, None)]
+            new_replicas = [by_endpoint.get(place) or make(url, address) for place, address in places.items()]
+            replicas += new_replicas or list(by_endpoint.values()) or [make(url, None)]
         return replicas
 
     policy = RetryPolicy.of(base)

@@ -44,7 +44,7 @@ class Failover:
         self._serving = {variant: order[0] for variant, order in orders.items()}
 
     @property
-    def first(self) -> Provider:
+    def first_provider(self) -> Provider:
         """The first provider of the configuration."""
         return self.providers[0]
 
@@ -98,34 +98,34 @@ class Failover:
         return next((conflict for conflict in conflicts if conflict is not None), None)
 
     def ask(self, question: ExtractionRequest) -> AskResult:
-        """Return the first settled result of the providers; `unavailable` only when none of them was alive.
+        """Return the first final result of the providers; `unavailable` only when none of them was alive.
 
-        A quarantined provider is examined here, once an available one has failed at this document.
+        A quarantined provider is examined here after an available one has failed on this document.
         """
         attempts: list[ExtractionAttempt] = []
         losses = 0
-        settled = False
-        refused = False
+        is_settled = False
+        was_refused = False
         for provider in self.orders[question.variant]:
-            sent = question.first
-            if sent is not None and provider is not sent.provider:
+            sent_request = question.sent_request
+            if sent_request is not None and provider is not sent_request.provider:
                 continue
-            if settled:
+            if is_settled:
                 provider.wake()
-            if sent is None and not provider.available:
+            if sent_request is None and not provider.available:
                 continue
             result = provider.ask(question)
-            question = question if sent is None else replace(question, first=None)
+            question = question if sent_request is None else replace(question, sent_request=None)
             attempts += result.attempts
             losses += result.losses
-            refused = refused or result.refused
+            was_refused = was_refused or result.was_refused
             if (result.unavailable and losses) or result.postponed:
                 break
             if not result.unavailable:
-                settled = True
+                is_settled = True
                 if _is_final(result):
                     break
-        return AskResult(tuple(attempts), unavailable=not settled, losses=losses, refused=refused)
+        return AskResult(tuple(attempts), unavailable=not is_settled, losses=losses, was_refused=was_refused)
 
     def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:
         """Return the texts that are special tokens of an available provider's model."""
@@ -154,7 +154,7 @@ class Failover:
         self._warn_of_fallbacks()
 
     def _warn_of_fallbacks(self) -> None:
-        """Log the reason for which a fallback answers, until the first provider is back."""
+        """Log why a fallback answers, until the first provider is available again."""
         now = self._clock()
         for variant, order in self.orders.items():
             first = order[0]
@@ -173,15 +173,15 @@ class Failover:
 
     def _log_switches(self) -> None:
         for variant, order in self.orders.items():
-            old = self._serving[variant]
-            new = next((provider for provider in order if provider.available), None)
-            if new is None or new is old:
+            former_provider = self._serving[variant]
+            new_provider = next((provider for provider in order if provider.available), None)
+            if new_provider is None or new_provider is former_provider:
                 continue
-            self._serving[variant] = new
-            models = [provider.replicas[0].client.config.model for provider in (old, new)]
+            self._serving[variant] = new_provider
+            models = [provider.replicas[0].client.config.model for provider in (former_provider, new_provider)]
             fields = {
-                "old_provider": old.name,
-                "new_provider": new.name,
+                "old_provider": former_provider.name,
+                "new_provider": new_provider.name,
                 "old_model": models[0],
                 "new_model": models[1],
             }

@@ -2,8 +2,8 @@
 
     main process: lend ─▶ ClientSettings ─pipe─▶ worker process: LentClients ─▶ call_llm ─▶ attempt ─pipe─▶ settle
 
-All state that answers change (health, verified prompt lengths, limits) stays in the main process; a worker process
-gets only settings that a preflight has confirmed. This module sends nothing itself.
+The state that answers change (health, verified prompt lengths, limits) stays in the main process; a worker process gets
+only settings that a preflight has confirmed. This module sends no request.
 """
 
 from __future__ import annotations
@@ -129,15 +129,15 @@ class Loan:
         self.pending.__exit__(None, None, None)
         self.provider.release(self.replica)
 
-    def sent(self, attempt: ExtractionAttempt, *, started: float, ended: float) -> SentRequest:
-        """Return the request as if this process had sent it."""
-        return SentRequest(self.provider, self.replica, attempt, started, ended, self.keys)
+    def sent_request(self, attempt: ExtractionAttempt, *, started_at: float, ended_at: float) -> SentRequest:
+        """Return the request of the other process as a request of this process."""
+        return SentRequest(self.provider, self.replica, attempt, started_at, ended_at, self.keys)
 
-    def settle(
-        self, attempt: ExtractionAttempt, prompt: PromptMeasurements, *, started: float
+    def final_attempt(
+        self, attempt: ExtractionAttempt, prompt: PromptMeasurements, *, started_at: float
     ) -> ExtractionAttempt | None:
         """Record an answer and return its final attempt; None when its prompt must be verified first."""
-        self.replica.mark_alive(started)
+        self.replica.mark_alive(started_at)
         return verified_without_request(self.client, prompt, attempt)
 
 

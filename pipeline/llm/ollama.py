@@ -85,7 +85,7 @@ class OllamaClient:
         self.bodies = Bodies(self.payload)
 
     def payload(self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return the request's body. `truncate: false` makes a prompt that is too long an error, not half a prompt."""
+        """Return the request's body. With `truncate: false` Ollama refuses a prompt that is too long."""
         options = {
             "num_ctx": self.num_ctx,
             "num_predict": self.config.max_tokens,
@@ -108,9 +108,9 @@ class OllamaClient:
         self, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, document_text: str
     ) -> ExtractionAttempt:
         """Send one request and return its outcome (LLMClient)."""
-        started = self.clock()
-        most = self.config.max_tokens
-        attempt = ExtractionAttempt(self.model, context_length=self.context_length, max_tokens=most)
+        started_at = self.clock()
+        max_tokens = self.config.max_tokens
+        attempt = ExtractionAttempt(self.model, context_length=self.context_length, max_tokens=max_tokens)
         try:
             body = self.bodies.body(prompts, json_schema)
             reply = self.endpoint.post("/api/chat", body, timeout_s=self.config.timeout)
@@ -119,8 +119,8 @@ class OllamaClient:
         else:
             size_bytes = max(size_of(document_text), size_of(*prompts.values()))
             attempt = self._judge(attempt, reply, size_bytes=size_bytes, json_schema=json_schema)
-            attempt = self._reloads.noted(attempt, sent_at=started)
-        return changed(attempt, latency_s=self.clock() - started)
+            attempt = self._reloads.noted(attempt, sent_at=started_at)
+        return changed(attempt, latency_s=self.clock() - started_at)
 
     def adopt(
         self,
@@ -154,7 +154,7 @@ class OllamaClient:
             self._truncation = TruncationJudge(num_ctx)
             self.bodies = Bodies(self.payload)
 
-    def small(self, *, max_tokens: int, timeout_s: float) -> OllamaClient:
+    def short_client(self, *, max_tokens: int, timeout_s: float) -> OllamaClient:
         """Return a client of the same server and connections whose answers are a few tokens long."""
         config = replace(self.config, max_tokens=max_tokens, timeout=timeout_s)
         client = OllamaClient(config, provider=self.model.provider, endpoint=self.endpoint, think=self.think)
@@ -165,7 +165,7 @@ class OllamaClient:
 
     def for_verification(self, max_tokens: int) -> OllamaClient:
         """Return a client that sends the same requests with this `max_tokens`, without streaming."""
-        client = self.small(max_tokens=max_tokens, timeout_s=self.config.timeout)
+        client = self.short_client(max_tokens=max_tokens, timeout_s=self.config.timeout)
         client.config = replace(client.config, stream=False)
         return client
 
@@ -209,7 +209,7 @@ class OllamaClient:
         )
 
     def _overrun(self, attempt: ExtractionAttempt) -> str | None:
-        """Return the complaint about an answer beyond the context, for which the model lost the start of its prompt."""
+        """Return a complaint if prompt and answer exceed the context together: the model lost the prompt's start."""
         prompt = attempt.prompt_tokens or 0
         answer = attempt.completion_tokens or 0
         limit = self.context_length
@@ -225,9 +225,9 @@ def _repeats(text: str | None) -> bool:
 
 
 def _with_usage(attempt: ExtractionAttempt, body: Mapping[str, Any]) -> ExtractionAttempt:
-    """Add counts and durations (in nanoseconds); the total without load, prompt and answer is the wait in the queue."""
+    """Add counts and durations (in nanoseconds). The time not spent on load, prompt or answer is the queue's wait."""
     total, load, prompt, answer = (
-        whole_number(body.get(f"{part}duration"), most=MAX_DURATION_NS)
+        whole_number(body.get(f"{part}duration"), maximum=MAX_DURATION_NS)
         for part in ("total_", "load_", "prompt_eval_", "eval_")
     )
     queue_ns = None if total is None else max(0, total - (load or 0) - (prompt or 0) - (answer or 0))

@@ -9,7 +9,7 @@ from pipeline.llm.prompt_length.verifier import PromptVerifier
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class OverheadCounts:
     """Requests, and the prompt tokens that servers counted for them."""
 
     requests: int = 0
@@ -21,18 +21,18 @@ class Overhead:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._spent = Spent()
+        self._counts = OverheadCounts()
 
     @property
-    def spent(self) -> Spent:
+    def counts(self) -> OverheadCounts:
         """Return the requests and tokens so far."""
-        return self._spent
+        return self._counts
 
     def add(self, prompt_tokens: int | None) -> None:
         """Count one request."""
         with self._lock:
-            spent = self._spent
-            self._spent = Spent(spent.requests + 1, spent.prompt_tokens + (prompt_tokens or 0))
+            spent = self._counts
+            self._counts = OverheadCounts(spent.requests + 1, spent.prompt_tokens + (prompt_tokens or 0))
 
 
 class VerifierRegistry:

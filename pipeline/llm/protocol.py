@@ -149,9 +149,9 @@ def failed_call(attempt: ExtractionAttempt, failure: CallFailedError) -> Extract
     """Return the attempt as failed in the transport."""
     return changed(
         attempt,
-        error=_short(failure.error),
+        error=_shortened(failure.error),
         reason=failure.reason,
-        message=_short(failure.error),
+        message=_shortened(failure.error),
         sent=failure.sent,
         lost=failure.lost,
     )
@@ -160,13 +160,13 @@ def failed_call(attempt: ExtractionAttempt, failure: CallFailedError) -> Extract
 def failed_stream(attempt: ExtractionAttempt, error: ServerError) -> ExtractionAttempt:
     """Return the attempt as failed by an error that followed its 200."""
     reason = reason_of_text(500, error.message, kind=error.kind, param=error.param) or "server_error"
-    failed = failed_answer(attempt, reason, f"error in mid-stream: {error.message}")
-    return changed(failed, lost=is_dying(500, error.message))
+    attempt_failed = failed_answer(attempt, reason, f"error in mid-stream: {error.message}")
+    return changed(attempt_failed, lost=is_dying(500, error.message))
 
 
 def failed_answer(attempt: ExtractionAttempt, reason: str, message: str) -> ExtractionAttempt:
     """Return the attempt as failed by the content of a 200; it keeps the model's text."""
-    return changed(attempt, error=reason, reason=reason, message=_short(message))
+    return changed(attempt, error=reason, reason=reason, message=_shortened(message))
 
 
 def failed_status(
@@ -184,7 +184,7 @@ def failed_status(
         attempt,
         error=f"http_{reply.status}",
         reason=reason,
-        message=_short(f"HTTP {reply.status}: {body_error.message}"),
+        message=_shortened(f"HTTP {reply.status}: {body_error.message}"),
         retry_after_s=retry_after_s(reply.headers.get("Retry-After"), now=now),
         needed_tokens=body_error.needed_tokens,
         context_length=body_error.context_length or attempt.context_length,
@@ -220,9 +220,9 @@ def served_by(provider: str, model: str, base_url: str) -> ModelMetadata:
     return ModelMetadata(provider, model, urlunsplit((parts.scheme, netloc, parts.path, "", "")))
 
 
-def whole_number(value: object, *, most: int = MAX_TOKENS) -> int | None:
-    """Return a server's count; None for anything but a whole number from 0 to `most`."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else None
+def whole_number(value: object, *, maximum: int = MAX_TOKENS) -> int | None:
+    """Return a server's count; None for anything but a whole number from 0 to `maximum`."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= maximum else None
 
 
 def count_notes(*values: object) -> tuple[str, ...]:
@@ -237,7 +237,7 @@ def version_numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number[0]) for number in numbers if number)
 
 
-def _short(message: str) -> str:
+def _shortened(message: str) -> str:
     """Return the message without secrets, cut to MESSAGE_CHARS; only its beginning is searched for secrets."""
     return SECRETS.redact(message[: 8 * MESSAGE_CHARS])[:MESSAGE_CHARS]
 

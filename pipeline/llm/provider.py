@@ -1,6 +1,6 @@
 """One provider: the replicas of one model, used side by side, and requests to them with retries.
 
-    ask ─▶ the replica with the least in flight ─▶ call_llm ─▶ settled, or: back-off ─▶ is the server alive? ─▶ again
+    ask ─▶ the replica with the least in flight ─▶ call_llm ─▶ result, or: back-off ─▶ is the server alive? ─▶ retry
 
 A server is alive if a tiny completion succeeds, or another request has been completed since. This module starts no
 thread: workers call `ask`, and one prober calls `recover` repeatedly. Replicas are examined side by side, so that a
@@ -73,7 +73,7 @@ class Provider:
         """The replica that explains best why the provider is unavailable; None when it is available."""
         if self.available:
             return None
-        return min(self.replicas, key=lambda replica: (not replica.is_dead_end, replica.since))
+        return min(self.replicas, key=lambda replica: (not replica.is_dead_end, replica.changed_at))
 
     @property
     def load_conflict(self) -> LoadConflict | None:
@@ -90,48 +90,50 @@ class Provider:
         return f"{self.name} ({replica.client.model.endpoint if replica else ''}): {reason}"
 
     def ask(self, question: ExtractionRequest) -> AskResult:
-        """Send the request until it is settled, retries are used up (max_retries + 1 requests), or no replica is left.
+        """Send the request until it has a result, no retry remains (max_retries + 1 requests), or no replica.
 
         A refused request is sent once more after its server has completed another one; a second refusal is final.
         """
         failures: list[ExtractionAttempt] = []
         losses = 0
         failed_at = float("inf")
-        refused = question.refused
-        first = question.first
-        while (sent := first or self._send(question)) is not None:
-            first = None
-            replica = sent.replica
-            attempt = sent.attempt
-            started = sent.started
-            moment = sent.ended
+        was_refused = question.was_refused
+        first_request = question.sent_request
+        while (sent_request := first_request or self._send(question)) is not None:
+            first_request = None
+            replica = sent_request.replica
+            attempt = sent_request.attempt
+            started_at = sent_request.started_at
+            moment = sent_request.ended_at
             refusal = is_refusal(attempt)
             if not refusal and not attempt.retryable:
-                replica.mark_alive(started)
-                return self._verified(replica, question, attempt, failures)
+                replica.mark_alive(started_at)
+                return self._verify(replica, question, attempt, failures)
             failures.append(attempt)
-            if replica.sharing.conflicted_since(started):  # it waited for other clients of the server
-                return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
+            if replica.sharing.conflicted_since(started_at):  # it waited for other clients of the server
+                return AskResult(tuple(failures), unavailable=True, losses=losses, was_refused=was_refused)
             if refusal:
-                if not is_settled(replica, attempt, began=started, moment=moment, keys=sent.keys, is_second=refused):
-                    return AskResult(tuple(failures), unavailable=True, losses=losses, refused=True)
-                if refused:
+                if not is_settled(
+                    replica, attempt, began=started_at, moment=moment, keys=sent_request.keys, is_second=was_refused
+                ):
+                    return AskResult(tuple(failures), unavailable=True, losses=losses, was_refused=True)
+                if was_refused:
                     return AskResult(tuple(failures), losses=losses)
-                refused = True
+                was_refused = True
                 continue
-            self._note(replica, attempt, document=question.document, started=started)
+            self._note(replica, attempt, document=question.document, started_at=started_at)
             failed_at = min(failed_at, moment)
             if not self.policy.allows(failures):
-                dead = not (self.available and self._lives(replica, attempt, since=failed_at))
-                losses += dead and _may_be_lost(attempt)
-                return AskResult(tuple(failures), unavailable=dead, losses=losses, refused=refused)
+                is_dead = not (self.available and self._proves_alive(replica, attempt, since=failed_at))
+                losses += is_dead and _may_be_lost(attempt)
+                return AskResult(tuple(failures), unavailable=is_dead, losses=losses, was_refused=was_refused)
             if self.available and self._tools.sleep(self.policy.delay_s(failures, self._tools.rng)) is True:
-                return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
+                return AskResult(tuple(failures), unavailable=True, losses=losses, was_refused=was_refused)
             losses += self._was_lost(replica, attempt, moment)
             if losses and (question.alone or question.losses + losses >= LOSSES_BEFORE_ALONE):
-                return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
-            self._lives(replica, attempt, since=failed_at)
-        return AskResult(tuple(failures), unavailable=True, losses=losses, refused=refused)
+                return AskResult(tuple(failures), unavailable=True, losses=losses, was_refused=was_refused)
+            self._proves_alive(replica, attempt, since=failed_at)
+        return AskResult(tuple(failures), unavailable=True, losses=losses, was_refused=was_refused)
 
     def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:
         """Return the texts that are special tokens of the model; an empty set if no server reports them."""
@@ -139,7 +141,7 @@ class Provider:
         client = replica.clients[variant] if replica is not None else None
         if not isinstance(client, VLLMClient):
             return frozenset()
-        return self._tokens.among(candidates, client.is_special_token)
+        return self._tokens.special_candidates(candidates, client.is_special_token)
 
     def examine(self, replica: Replica) -> Preflight:
         """Return the full preflight of a replica, and update its state."""
@@ -152,7 +154,7 @@ class Provider:
                 replica.check(full=True)
 
     def retry_within(self, pause_s: float) -> None:
-        """Have every unavailable replica examined again within this time."""
+        """Shorten the pause of each unavailable replica to this time."""
         latest = self._tools.clock() + pause_s
         for replica in self.replicas:
             replica.retry_at = min(replica.retry_at, latest)
@@ -195,18 +197,18 @@ class Provider:
     def take(self) -> Replica | None:
         """Return the replica for the next request, and count the request as in flight there; None without a replica."""
         with self._lock:
-            up = [replica for replica in self.replicas if replica.state == "up"]
-            if not up:
+            available_replicas = [replica for replica in self.replicas if replica.state == "up"]
+            if not available_replicas:
                 return None
-            if len(up) == 1:
-                up[0].in_flight += 1
-                return up[0]
-            least = min(replica.in_flight / replica.share for replica in up)
-            chosen = self._tools.rng.choice(
-                [candidate for candidate in up if candidate.in_flight / candidate.share == least]
+            if len(available_replicas) == 1:
+                available_replicas[0].in_flight += 1
+                return available_replicas[0]
+            least = min(replica.in_flight / replica.share for replica in available_replicas)
+            next_replica = self._tools.rng.choice(
+                [candidate for candidate in available_replicas if candidate.in_flight / candidate.share == least]
             )
-            chosen.in_flight += 1
-            return chosen
+            next_replica.in_flight += 1
+            return next_replica
 
     def release(self, replica: Replica) -> None:
         """Count a request to a replica as no longer in flight."""
@@ -217,22 +219,22 @@ class Provider:
         replica = self.take()
         if replica is None:
             return None
-        started = self._tools.clock()
+        started_at = self._tools.clock()
         keys = replica.client.endpoint.key_changes
         attempt = self._call(replica, question)
-        return SentRequest(self, replica, attempt, started, self._tools.clock(), keys)
+        return SentRequest(self, replica, attempt, started_at, self._tools.clock(), keys)
 
     def _call(self, replica: Replica, question: ExtractionRequest) -> ExtractionAttempt:
         try:
             client = replica.clients[question.variant]
-            if (refused := too_long(client, question.prompts)) is not None:
-                return refused
+            if (was_refused := too_long(client, question.prompts)) is not None:
+                return was_refused
             with replica.sharing.pending(client):
                 return client.call_llm(question.prompts, question.json_schema, question.document_text)
         finally:
             self.release(replica)
 
-    def _verified(
+    def _verify(
         self,
         replica: Replica,
         question: ExtractionRequest,
@@ -250,25 +252,25 @@ class Provider:
             return AskResult((*failures, attempt), unavailable=True, postponed=True)
         return AskResult((*failures, final))
 
-    def _note(self, replica: Replica, attempt: ExtractionAttempt, *, document: str, started: float) -> None:
+    def _note(self, replica: Replica, attempt: ExtractionAttempt, *, document: str, started_at: float) -> None:
         logger.warning(
             "request failed",
             extra={"provider": self.name, "endpoint": attempt.model.endpoint, "reason": attempt.reason}
             | {"error": attempt.error, "document": document},
         )
         if attempt.reason in PROVES_LIFE:
-            replica.mark_alive(started)
+            replica.mark_alive(started_at)
         elif not attempt.sent:
             replica.mark_unavailable(Preflight("unreachable", attempt.reason, attempt.error or ""), probed=False)
 
-    def _lives(self, replica: Replica, attempt: ExtractionAttempt, *, since: float) -> bool:
+    def _proves_alive(self, replica: Replica, attempt: ExtractionAttempt, *, since: float) -> bool:
         """Return whether the server is alive, by the attempt itself or by its completions since."""
-        return attempt.reason in PROVES_LIFE or self._alive(replica, since)
+        return attempt.reason in PROVES_LIFE or self._is_alive(replica, since)
 
-    def _alive(self, replica: Replica, since: float) -> bool:
+    def _is_alive(self, replica: Replica, since: float) -> bool:
         """Return whether the provider has completed a request since; else send a tiny completion.
 
-        An unavailable replica gets none: its pause would grow with every document that it failed.
+        An unavailable replica gets no completion: its pause would grow with each document that it fails.
         """
         if self._completed_since(since) or replica.state != "up":
             return self._completed_since(since)
@@ -282,9 +284,9 @@ class Provider:
 
         It was not lost if another request in flight there at that moment has been completed since.
         """
-        if not _may_be_lost(attempt) or replica.outlived(moment):
+        if not _may_be_lost(attempt) or replica.survived(moment):
             return False
-        return attempt.reason == "connection_error" or not self._alive(replica, moment)
+        return attempt.reason == "connection_error" or not self._is_alive(replica, moment)
 
 
 def _may_be_lost(attempt: ExtractionAttempt) -> bool:

@@ -1,7 +1,7 @@
 """Decide whether a refusal (a 4xx) is due to the document or to trouble of the server.
 
     4xx ─▶ wait until the server completes another request ─▶ send once more ─▶ 4xx again: the document's own
-                 └─ it does not: an outage, and the document is sent again when the server is back
+                 └─ none completes: an outage, and the document is sent again when the server is back
 
 Servers and gateways report transient states with a 4xx, too: LM Studio answers 400 when its model has crashed, TGI 424.
 This module sends no document.
@@ -18,7 +18,7 @@ from pipeline.records import ExtractionAttempt
 logger = logging.getLogger(__name__)
 
 FRESH_S = 1.0
-"""Age in seconds of the server's last completion up to which a second refusal is due to the document at once."""
+"""A second refusal is blamed on the document at once if the server has completed a request within this time."""
 
 
 def is_refusal(attempt: ExtractionAttempt) -> bool:
@@ -44,4 +44,4 @@ def is_settled(
         return replica.check(full=True).status == "ok" and replica.client.endpoint.key_changes == keys
     if is_second and replica.completed_at >= began - FRESH_S:
         return True
-    return replica.lives_after(moment)
+    return replica.completes_after(moment)

@@ -30,7 +30,7 @@ COMPLETIONS_KEPT = 4096
 POLL_S = 0.1
 IDLE_POLLS = 2
 """Polls in a row without a request in flight, after which a tiny completion replaces the wait for documents."""
-NEVER = float("-inf")
+LONG_AGO = float("-inf")
 
 Client = VLLMClient | OllamaClient
 State = Literal["up", "unavailable", "misconfigured"]
@@ -44,9 +44,9 @@ def at_once(body: Callable[[], object], name: str) -> None:  # noqa: ARG001 - a 
 
 
 class Examine(Protocol):
-    """Run the preflight of a client's server with a variant's requests; `known`: the facts of the same model."""
+    """Run the preflight of a client's server with a variant's requests; `earlier_facts`: those of the same model."""
 
-    def __call__(self, client: Client, *, variant: str, full: bool, known: Preflight | None) -> Preflight: ...
+    def __call__(self, client: Client, *, variant: str, full: bool, earlier_facts: Preflight | None) -> Preflight: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +78,17 @@ class Replica:
         self.in_flight = 0
         self.share = 1
         self.state: State = "up"
-        self.since = 0.0
+        self.changed_at = 0.0
         self.retry_at = 0.0
         self.pause_s = FIRST_PAUSE_S
-        self.completed_at = self.alive_at = NEVER
+        self.completed_at = self.alive_at = LONG_AGO
         self.is_checking = False
         self.preflight: Preflight | None = None
         self.preflights: Mapping[str, Preflight] = {}
         self._provider = provider
         self._tools = tools
         self._checking = threading.Lock()
-        self._checked_at = NEVER
+        self._checked_at = LONG_AGO
         self._lock = threading.Lock()
         self._reported = False
         self.sharing = SharingWatch(tools.clock)
@@ -123,19 +123,19 @@ class Replica:
         """The client of the first variant; all clients use the same server."""
         return next(iter(self.clients.values()))
 
-    def mark_alive(self, started: float) -> None:
-        """Record that a request which began at `started` was completed now."""
+    def mark_alive(self, started_at: float) -> None:
+        """Record that a request which began at `started_at` was completed now."""
         with self._lock:
             self.completed_at = self._tools.clock()
-            self.alive_at = max(self.alive_at, started)
-            self._completed.append((started, self.completed_at))
+            self.alive_at = max(self.alive_at, started_at)
+            self._completed.append((started_at, self.completed_at))
             self.pause_s = FIRST_PAUSE_S
 
     def completed_since(self, moment: float) -> bool:
         """Return whether a request that began after that moment was completed; older ones do not count."""
         return self.alive_at > moment
 
-    def lives_after(self, moment: float) -> bool:
+    def completes_after(self, moment: float) -> bool:
         """Wait until the server has completed a request that began after that moment; return False if it does not.
 
         The wait is for other requests in flight there, at most as long as a request may take. Without any, one tiny
@@ -154,7 +154,7 @@ class Replica:
                 break
         return self.completed_since(moment)
 
-    def outlived(self, moment: float) -> bool:
+    def survived(self, moment: float) -> bool:
         """Return whether a request that was in flight at that moment has been completed since."""
         with self._lock:
             return any(began < moment < ended for began, ended in self._completed)
@@ -162,30 +162,32 @@ class Replica:
     def quarantine(self) -> None:
         """Make the server unavailable until it is examined."""
         self.state = "unavailable"
-        self.since = self._tools.clock()
+        self.changed_at = self._tools.clock()
         self.retry_at = float("inf")
 
     def mark_unavailable(self, preflight: Preflight, *, probed: bool) -> None:
         """Make the server unavailable until a preflight succeeds; each failed probe doubles the pause."""
         now = self._tools.clock()
         with self._lock:
-            first = self.state == "up"
-            if not (first or probed):
+            was_up = self.state == "up"
+            if not (was_up or probed):
                 return
             old_state = self.state
             self.state = "misconfigured" if preflight.status == "misconfigured" else "unavailable"
             if (old_state, self.state) == ("unavailable", "misconfigured"):
                 self.pause_s = FIRST_PAUSE_S  # it answers again, and its settings may be corrected at any moment
-            self.since = now if first else self.since
+            self.changed_at = now if was_up else self.changed_at
             self.preflight = preflight
             self.retry_at = now + self.pause_s * self._tools.rng.uniform(0.75, 1.25)
             self.pause_s = min(MAX_PAUSE_S, self.pause_s * 2)
             # the first check of a quarantined replica is not a change
-            changed = first or (self._reported and old_state != self.state)
+            changed = was_up or (self._reported and old_state != self.state)
             self._reported = True
         if changed:
             fields = {"provider": self._provider, "endpoint": self.client.model.endpoint, "reason": preflight.reason}
-            logger.warning("server %s unavailable: %s", "marked" if first else "still", preflight.message, extra=fields)
+            logger.warning(
+                "server %s unavailable: %s", "marked" if was_up else "still", preflight.message, extra=fields
+            )
 
     def recover(self, start: Start) -> None:
         """Check the server when it is unavailable and its pause is over; called by one thread at a time."""
@@ -230,9 +232,9 @@ class Replica:
 
     def _check(self, *, full: bool) -> Preflight:
         """Examine the server; the caller holds the lock. `_checked_at`: the start of the last examination."""
-        was_checked = self._checked_at != NEVER
+        was_checked = self._checked_at != LONG_AGO
         began = self._tools.clock()
-        finding = self._judged(self._examined(full=full), began=began)
+        finding = self._correct(self._examine_variants(full=full), began=began)
         self._checked_at = began
         self.preflight = finding
         if finding.status != "ok":
@@ -244,22 +246,22 @@ class Replica:
             self._make_available(was_checked=was_checked)
         return finding
 
-    def _judged(self, finding: Preflight, *, began: float) -> Preflight:
+    def _correct(self, finding: Preflight, *, began: float) -> Preflight:
         """Return the finding, corrected: a server that has completed requests is in trouble, not misconfigured."""
         if finding.status == "unreachable" and self.sharing.conflict is not None:
             return _busy_for_others(self.sharing.conflict)
-        if finding.reason == "rejected" and NEVER < self.completed_at < began:
+        if finding.reason == "rejected" and LONG_AGO < self.completed_at < began:
             return replace(finding, status="unreachable")
         return finding
 
     def _is_busy(self, finding: Preflight, *, began: float) -> bool:
-        """Return whether an available server refused a tiny completion due to a full queue, which is no outage."""
+        """Return whether an available server refused a tiny completion due to a full queue, which is not an outage."""
         if finding.reason != "overloaded" or self.state != "up":
             return False
         is_working = self.in_flight > 0 and began - self.completed_at < self.timeout_s
         return is_working or self.completed_at >= began
 
-    def _examined(self, *, full: bool) -> Preflight:
+    def _examine_variants(self, *, full: bool) -> Preflight:
         """Examine each variant; return the first result that is not ok, else the first.
 
         An unreachable server ends the examination.
@@ -270,7 +272,7 @@ class Replica:
         for variant, client in self.clients.items():
             facts = by_model.get(models[variant])
             with self.sharing.pending(client):
-                finding = self._tools.examine(client, variant=variant, full=full, known=facts)
+                finding = self._tools.examine(client, variant=variant, full=full, earlier_facts=facts)
             if finding.status == "misconfigured" and len(models) > 1:
                 finding = replace(finding, message=f"variant {variant}: {finding.message}")
             findings[variant] = finding

@@ -1,6 +1,6 @@
-"""The only level of retry in the program: how often, after which delay, and until which result.
+"""The only level of retry in the program: the number of retries, the delays, and the results that end them.
 
-A policy is a value, safe for all threads. Sleeping goes through a function of the caller.
+A policy is a value, safe for all threads. The caller passes in the function that sleeps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The limits of the servers that the next request goes to, for code that sizes a prompt before it is sent."""
+"""The limits of the servers that get the next request, for code that sizes a prompt before it is sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.llm.vllm import VLLMClient
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The provider that the next request goes to.
+    """The provider that gets the next request.
 
     `context_length`: the smallest of its replicas in tokens, None when none reports it. `prompt_tokens`: those of
     the prompt with an empty document, from the preflight. `count`: returns a text's tokens; None without a tokenizer.
@@ -26,7 +26,7 @@ class Serving:
 
 
 def serving(client: Failover, variant: str) -> Serving | None:
-    """Return the provider that a request of this variant goes to now, with its limits; None when there is none."""
+    """Return the provider that would get a request of this variant now, with its limits; None without one."""
     provider = next((candidate for candidate in client.orders.get(variant, ()) if candidate.available), None)
     replicas = [replica for replica in provider.replicas if replica.state == "up"] if provider is not None else []
     if not replicas:

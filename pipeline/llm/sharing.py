@@ -31,10 +31,10 @@ SMALLEST_DOCUMENT = 1024
 MEASURE_TIMEOUT_S = 60.0
 UNUSUAL_WAIT_S = 4.0
 CHECK_EVERY_S = 2.5
-"""Two requests and their time-out stay below the 10 s within which the wait must be reported."""
+"""Two requests and their time-out take less than 10 s, the time within which the wait must be reported."""
 REPEAT_S = 60.0
-"""Time before a conflict is reported again of which only the expiry has changed."""
-NEVER = float("-inf")
+"""Time before a conflict is reported again when only its expiry has changed."""
+LONG_AGO = float("-inf")
 
 _ENDLESS = timedelta(days=365)
 """Ollama shows a keep_alive of -1 as an expiry in about 292 years."""
@@ -74,7 +74,7 @@ class LoadConflict:
             f" `ollama stop {self.model}`"
         )
 
-    def short(self, now: datetime) -> str:
+    def short_message(self, now: datetime) -> str:
         """Return both contexts, the expiry and the setting in one line for a terminal of 80 columns."""
         until = _until_short(self.expires_at, now)
         return f"context is {self.loaded}, need {self.requested}{until}: set {self.setting}"
@@ -145,9 +145,9 @@ def _fits(client: OllamaClient, prompts: Mapping[str, str], context: int) -> boo
     room = context - client.config.max_tokens - SMALLEST_DOCUMENT
     if room <= 0:
         return False
-    small = client.small(max_tokens=1, timeout_s=MEASURE_TIMEOUT_S)
-    small.ask_for_context(context)
-    attempt = small.call_llm(prompts, None, "")
+    short_client = client.short_client(max_tokens=1, timeout_s=MEASURE_TIMEOUT_S)
+    short_client.ask_for_context(context)
+    attempt = short_client.call_llm(prompts, None, "")
     client.overhead.add(attempt.prompt_tokens)
     return attempt.prompt_tokens is not None and attempt.prompt_tokens <= room
 
@@ -164,9 +164,9 @@ class SharingWatch:
         self._lock = threading.Lock()
         self._pending: dict[int, tuple[float, OllamaClient]] = {}
         self._number = 0
-        self._next_check = NEVER
-        self._reported_at = NEVER
-        self._conflict_at = NEVER
+        self._next_check = LONG_AGO
+        self._reported_at = LONG_AGO
+        self._conflict_at = LONG_AGO
         self._suspected = self._is_checking = False
 
     @contextmanager
@@ -186,7 +186,7 @@ class SharingWatch:
                 del self._pending[number]
 
     def is_due(self, *, completed_at: float) -> bool:
-        """Return whether the caller should call `check` now; a completion shows that the model is loaded for us."""
+        """Return whether the caller should call `check` now; a completion shows that its model is loaded."""
         now = self._clock()
         with self._lock:
             if self._is_checking or now < self._next_check or not self._pending:
@@ -202,8 +202,8 @@ class SharingWatch:
         """Return the conflict once /api/ps has shown it twice in a row; call it only after `is_due` returned True."""
         try:
             with self._lock:
-                waiting = min(self._pending.values(), key=lambda entry: entry[0], default=None)
-            conflict = load_conflict(waiting[1], last=self.conflict) if waiting else None
+                oldest = min(self._pending.values(), key=lambda entry: entry[0], default=None)
+            conflict = load_conflict(oldest[1], last=self.conflict) if oldest else None
             is_confirmed = self._suspected and conflict is not None
             self._suspected = conflict is not None
             if conflict is None:

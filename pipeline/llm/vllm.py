@@ -109,10 +109,10 @@ class VLLMClient:
         document_text: str,  # noqa: ARG002 - vLLM refuses long prompts, so no count is judged by it
     ) -> ExtractionAttempt:
         """Send one request and return its outcome (LLMClient)."""
-        started = self._clock()
+        started_at = self._clock()
         bodies = self.bodies
-        most = _most_tokens(bodies.settings)
-        attempt = ExtractionAttempt(self.model, context_length=self.context_length, max_tokens=most)
+        max_tokens = _most_tokens(bodies.settings)
+        attempt = ExtractionAttempt(self.model, context_length=self.context_length, max_tokens=max_tokens)
         try:
             body = bodies.body(prompts, json_schema)
             reply = self.endpoint.post("/v1/chat/completions", body, timeout_s=self.config.timeout)
@@ -121,10 +121,10 @@ class VLLMClient:
         else:
             attempt = self._judge(attempt, reply, streams=bodies.settings.get("stream") is True, schema=json_schema)
         if attempt.reason == "context_length" and self.config.type == "vllm":
-            left_s = self.config.timeout - (self._clock() - started)
+            left_s = self.config.timeout - (self._clock() - started_at)
             payload = self.payload(prompts, json_schema)
             attempt = self._with_count(attempt, payload, timeout_s=min(TOKENIZE_TIMEOUT_S, left_s))
-        return changed(attempt, latency_s=self._clock() - started)
+        return changed(attempt, latency_s=self._clock() - started_at)
 
     def adopt(
         self,
@@ -143,7 +143,7 @@ class VLLMClient:
             self.detects_repetition = self.config.type == "vllm" and version_numbers(server) >= REPETITION_SINCE
         self.bodies = Bodies(self.payload)
 
-    def small(self, *, max_tokens: int, timeout_s: float) -> VLLMClient:
+    def short_client(self, *, max_tokens: int, timeout_s: float) -> VLLMClient:
         """Return a client of the same server and connections whose answers are a few tokens long."""
         extra = dict(self.config.extra_body)
         extra |= {name: max_tokens for name in LENGTHS if extra.get(name) is not None}
@@ -156,7 +156,7 @@ class VLLMClient:
 
     def for_verification(self, max_tokens: int) -> VLLMClient:
         """Return a client that sends the same requests with this `max_tokens`, without streaming."""
-        client = self.small(max_tokens=max_tokens, timeout_s=self.config.timeout)
+        client = self.short_client(max_tokens=max_tokens, timeout_s=self.config.timeout)
         streams = ("stream", "stream_options")
         extra = {name: value for name, value in client.config.extra_body.items() if name not in streams}
         client.config = replace(client.config, extra_body=extra, stream=False)
@@ -201,7 +201,7 @@ class VLLMClient:
         return self._tokenized(messages(prompts), timeout_s=TOKENIZE_TIMEOUT_S)[0] or None
 
     def count_and_context(self, prompts: Mapping[str, str]) -> tuple[int | None, int | None]:
-        """Return the tokens of these prompts and the server's context; None for what it does not report."""
+        """Return the tokens of these prompts and the server's context; None for a value that it does not report."""
         return self._tokenized(messages(prompts), timeout_s=TOKENIZE_TIMEOUT_S)
 
     def count_text(self, text: str) -> int | None:
@@ -214,8 +214,8 @@ class VLLMClient:
         ids = self._ids(text, parse_special=True)
         if ids is None or ids.has_count or len(ids.tokens) != 1:  # vLLM 0.32, SGLang: one id
             return None if ids is None else len(ids.tokens) == 1
-        plain = self._ids(text, parse_special=False)  # llama.cpp: ordinary text may be one id, too
-        return None if plain is None else plain.tokens != ids.tokens
+        ordinary_ids = self._ids(text, parse_special=False)  # llama.cpp: ordinary text may be one id, too
+        return None if ordinary_ids is None else ordinary_ids.tokens != ids.tokens
 
     def _ids(self, text: str, *, parse_special: bool) -> TokenIds | None:
         """Return the ids of a text by /tokenize, in the dialects of vLLM and of llama.cpp; it is overhead."""
@@ -230,7 +230,7 @@ class VLLMClient:
         return token_ids(decode_object(reply.body)) if reply.status == 200 else None
 
     def _tokenized(self, messages: Any, *, timeout_s: float) -> tuple[int | None, int | None]:
-        """Return the tokens of a chat with its template, and the server's context; None for what it does not report."""
+        """Return the tokens of a chat with its template, and the server's context; None for an unreported value."""
         if timeout_s <= 0:
             return None, None
         model = {"model": self.config.model} if self.config.model else {}

@@ -3,9 +3,9 @@
     lines.py     a record as a line: text_line, json_line; visible() escapes control characters
     repeats.py   suppression of repeated warnings
     wrapping.py  line breaks on a terminal
-    handler.py   what writes the lines: setup, LineHandler
+    handler.py   the handler that writes the lines: setup, LineHandler
 
-Every part above config may import it.
+All layers above config may import it.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ TALKATIVE = ("pypdfium2", "trafilatura", "htmldate", "justext", "chardet", "char
 
 
 class LineHandler(logging.Handler):
-    """Writes each record as a line: to the stream, to a live display, or (quiet) to a bounded buffer.
+    """The handler that writes each record as a line: to the stream, to a live display, or (quiet) to a bounded buffer.
 
     Its lock (`acquire`, `release`) orders everything that is written to the terminal.
     """
@@ -52,7 +52,7 @@ class LineHandler(logging.Handler):
         return not self._quiet and self.stream.isatty()
 
     def write(self, text: str) -> None:
-        """Write text that is no log line, masked like one."""
+        """Write a text that is not a log line, with secrets masked."""
         self.acquire()
         try:
             with suppress(OSError, ValueError):  # the stream may be closed

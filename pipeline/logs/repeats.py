@@ -25,7 +25,7 @@ class _Repeat:
 
 
 class Repeats:
-    """Passes a warning once in REPEAT_S; the next one passed carries the number of suppressed ones as `repeated`.
+    """The filter that passes a warning once in REPEAT_S; the next one has the number of suppressed ones as `repeated`.
 
     After `rest`, the number of written lines plus the sum of their `repeated` is the number of warnings.
     """

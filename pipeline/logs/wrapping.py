@@ -15,7 +15,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def wrapped(line: str, terminal: TextIO) -> str:
-    """Return a line as a terminal should show it; lines that stand in it already (a traceback) stay."""
+    """Return a text wrapped for a terminal; existing line breaks, as in a traceback, are kept."""
     try:
         columns = max(os.get_terminal_size(terminal.fileno()).columns, _LEAST_COLUMNS)
     except (OSError, ValueError):
@@ -24,9 +24,9 @@ def wrapped(line: str, terminal: TextIO) -> str:
 
 
 def folded(line: str, columns: int) -> str:
-    """Return a line, wrapped at spaces; what follows is indented, so that no part of it imitates a log line.
+    """Return a line wrapped at spaces; further lines are indented, so that no part imitates a log line.
 
-    Colours take no columns, so that a coloured text that is laid out already stays as it is.
+    Colour codes take no columns.
     """
     if len(_COLOURS.sub("", line)) <= columns:
         return line

@@ -31,13 +31,13 @@ MARKS: Mapping[int, str] = {
     **{ord(char): "-" for char in _DASHES},
     **{ord(char): " " for char in WHITE_SPACE},
 }
-"""Quotation marks, dashes and white space, each as the one character that stands for all of its kind."""
+"""Each quotation mark, dash and white space → the character that represents its kind."""
 
 _ALTERABLE = (
     *(range(0xA0, 0x3400), range(0xA000, 0xAC00), range(0xD7A4, 0xD800)),
     *(range(0xF900, 0x17000), range(0x1AFF0, 0x20000), range(0x2F800, 0x2FA20)),
 )
-"""All code points but large blocks of ideographs and syllables, which normalization keeps and nothing combines with."""
+"""All code points except large blocks of ideographs and syllables, which never combine and which NFKC keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ class CharacterFolds:
 def character_folds() -> CharacterFolds:
     """Return the tables for texts of all characters.
 
-    A cluster is a character with all that may combine with it: NFKC of two neighbouring clusters is that of the one
-    followed by that of the other, so that each can be normalized alone.
+    A cluster is a character with the characters that may combine with it. NFKC of a text is the NFKC of its clusters,
+    one after the other, so each cluster can be normalized alone.
     """
     seconds = _second_characters()
     single: dict[int, str] = {}
@@ -83,7 +83,7 @@ def character_folds() -> CharacterFolds:
 
 
 def _second_characters() -> frozenset[str]:
-    """Return the characters that compose with the one before them, though some of them are no combining marks."""
+    """Return the characters that compose with the one before them, though some of them are not combining marks."""
     characters = set()
     for code in chain(*_ALTERABLE):
         parts = unicodedata.decomposition(chr(code)).split()

@@ -7,15 +7,15 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from pipeline.long.merge_rules import By, Place, Rule
+from pipeline.long.merge_rules import Place, RankProperty, Rule
 from pipeline.long.same_values import value_key
 
 
-class Around(NamedTuple):
+class Enclosing(NamedTuple):
     """The object that contains a value, and the objects around that one."""
 
     properties: Mapping[str, Any]
-    outer: Around | None
+    outer: Enclosing | None
 
 
 class Candidate(NamedTuple):
@@ -24,17 +24,17 @@ class Candidate(NamedTuple):
     value: Any
     part: int
     place: Place
-    around: Around | None = None
+    enclosing: Enclosing | None = None
 
 
 CONFLICTING = frozenset({"first", "last", "longest", "shortest", "majority", "best"})
-"""Rules under which two different values are a conflict that the record shows."""
+"""The rules under which two different values are a conflict; the record shows conflicts."""
 
 
 def choose(rule: Rule, values: Sequence[Candidate]) -> Candidate:
     """Return the value that the rule chooses from values in document order; the first of equally good ones."""
-    if rule.how == "best" and rule.by is not None:
-        by = rule.by
+    if rule.how == "best" and rule.rank_property is not None:
+        by = rule.rank_property
         return max(values, key=lambda candidate: _rank(candidate, by))
     return _CHOICES.get(rule.how, _first)(values)
 
@@ -55,21 +55,21 @@ def joined_texts(values: Sequence[Candidate]) -> str:
     return "\n\n".join(texts.values())
 
 
-def cut_text(text: str, most: int) -> str:
-    """Return at most `most` characters of a text, cut at white space where possible."""
-    if len(text) <= most:
+def cut_text(text: str, most_chars: int) -> str:
+    """Return at most `most_chars` characters of a text, cut at white space where possible."""
+    if len(text) <= most_chars:
         return text
-    start = text[: most + 1]
+    start = text[: most_chars + 1]
     at = max((place for place in range(len(start)) if start[place].isspace()), default=0)
-    return text[:at].rstrip() or text[:most]
+    return text[:at].rstrip() or text[:most_chars]
 
 
-def _rank(candidate: Candidate, by: By) -> tuple[bool, float]:
+def _rank(candidate: Candidate, by: RankProperty) -> tuple[bool, float]:
     """Return the number that a value ranks by; a value without one ranks last."""
-    around = Around(candidate.value, None) if by.levels < 0 else candidate.around
+    enclosing = Enclosing(candidate.value, None) if by.levels < 0 else candidate.enclosing
     for _ in range(by.levels):
-        around = around.outer if around is not None else None
-    number = around.properties.get(by.name) if around is not None else None
+        enclosing = enclosing.outer if enclosing is not None else None
+    number = enclosing.properties.get(by.name) if enclosing is not None else None
     if isinstance(number, (int, float)) and not isinstance(number, bool):
         return (True, number)
     return (False, 0)

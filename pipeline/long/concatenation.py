@@ -1,6 +1,6 @@
 """`concat`: the items of all windows in order, without repetitions from the text that two windows share.
 
-Two rows of a table may be equal and still be two rows, so equal items at different places all stay. Items with quotes
+Two equal rows of a table may be two facts, so equal items at different places are all kept. Items with quotes
 have a place: equal items whose quotes are at the same place become one. Items without quotes are compared as lists
 (list_overlap.py). An item whose
 quotes are before its window is from the lead, the beginning of the document that precedes each later window.
@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from pipeline.long.choosing import Candidate
 from pipeline.long.item_keys import ItemKeys
-from pipeline.long.list_overlap import Listed, shared_size
+from pipeline.long.list_overlap import ListItems, shared_size
 from pipeline.long.merge_rules import Rule
 from pipeline.long.windows import Span
 
@@ -20,9 +20,9 @@ from pipeline.long.windows import Span
 def concatenated(
     rule: Rule, lists: Mapping[int, Sequence[Candidate]], *, keys: ItemKeys, spans: Sequence[Span], text: str
 ) -> list[Candidate]:
-    """Return the items of all windows, in document order, each once. `lists`: the items of each window with items."""
+    """Return the items of all windows, in document order, each once. `lists`: the items of each window that has any."""
     result: list[Candidate] = []
-    known_items = _Known(rule, keys)
+    known_items = _KeptItems(rule, keys)
     for part in sorted(lists):
         items = lists[part]
         repeated = {at for at, item in enumerate(items) if part and known_items.is_of_lead(item, spans[part], result)}
@@ -34,7 +34,7 @@ def concatenated(
     return result
 
 
-class _Known:
+class _KeptItems:
     """The kept items by key; an item from the lead may repeat one of them."""
 
     def __init__(self, rule: Rule, keys: ItemKeys) -> None:
@@ -81,8 +81,8 @@ def _repeated(
                 del candidates[pair]
                 yield number
     size = shared_size(
-        Listed([keys.of(rule, before[number]) for number in bare_before], [before[n].value for n in bare_before]),
-        Listed([keys.of(rule, items[number]) for number in bare], [items[number].value for number in bare]),
+        ListItems([keys.of(rule, before[number]) for number in bare_before], [before[n].value for n in bare_before]),
+        ListItems([keys.of(rule, items[number]) for number in bare], [items[number].value for number in bare]),
         spans=spans,
         text=text,
     )

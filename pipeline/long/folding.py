@@ -46,27 +46,27 @@ class FoldedText:
 
     def _fold(self, text: str) -> str:
         is_ascii = text.isascii()
-        # most differences are of one character for another: they move nothing, and are mapped for the whole text
+        # most differences replace one character by another: they keep all places, and are mapped for the whole text
         mapped = text.translate(MARKS if is_ascii else character_folds().single)
         pieces: list[str] = []
-        size = done = 0
+        size = covered = 0
         for match in (_ASCII_CHANGES if is_ascii else _changes(text)).finditer(text):
             start, end = match.span()
             if match["cluster"]:
-                start, piece = _cluster(mapped, start, end, done=done)
+                start, piece = _cluster(mapped, start, end, covered=covered)
             else:
                 start, piece = self._space(text, start, end)
             if piece is None:
                 continue
-            pieces += [mapped[done:start], piece]
-            size += start - done
+            pieces += [mapped[covered:start], piece]
+            size += start - covered
             self._folded_starts.append(size)
             size += len(piece)
             self._folded_ends.append(size)
             self._starts.append(start)
             self._ends.append(end)
-            done = end
-        pieces.append(mapped[done:])
+            covered = end
+        pieces.append(mapped[covered:])
         return "".join(pieces)
 
     def _space(self, text: str, start: int, end: int) -> tuple[int, str | None]:
@@ -118,8 +118,8 @@ def _changes(text: str) -> re.Pattern[str]:
     It has the characters of this text only: few of them make a pattern that is ten times as fast as that of all.
     """
     folds = character_folds()
-    present = frozenset(text)
-    return _pattern(folds.several & present, folds.combining & present)
+    characters = frozenset(text)
+    return _pattern(folds.several & characters, folds.combining & characters)
 
 
 @lru_cache(maxsize=64)
@@ -130,9 +130,9 @@ def _pattern(several_chars: frozenset[str], combining_chars: frozenset[str]) -> 
     return re.compile(rf"(?P<cluster>{cluster})|[{_HYPHENS}]{_SPACE}+|{_SPACE}{{2,}}|[{REMOVED}]")
 
 
-def _cluster(mapped: str, start: int, end: int, *, done: int) -> tuple[int, str | None]:
+def _cluster(mapped: str, start: int, end: int, *, covered: int) -> tuple[int, str | None]:
     """Return where a cluster begins, and its normal form. The match may lack its base, the character before it."""
-    if start > done and mapped[start] not in character_folds().several:
+    if start > covered and mapped[start] not in character_folds().several:
         start -= 1
     cluster = mapped[start:end].translate(_WITHOUT_REMOVED)
     normal = unicodedata.normalize("NFKC", cluster).translate(MARKS)
@@ -143,6 +143,6 @@ def _is_line_end(text: str, start: int, end: int) -> bool:
     """Return True for a hyphen and white space with a line break, between two letters."""
     if start == 0 or end == len(text) or not _LINE_BREAK.search(text, start, end):
         return False
-    after = text[end]
-    is_letter = after.isalpha() and (after.isascii() or after not in character_folds().combining)
+    next_char = text[end]
+    is_letter = next_char.isalpha() and (next_char.isascii() or next_char not in character_folds().combining)
     return is_letter and unicodedata.category(text[start - 1])[0] in "LM"

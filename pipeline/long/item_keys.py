@@ -1,6 +1,6 @@
 """The identity of items of lists: their key, else all their values except quotes.
 
-A quote is no part of it: two windows may support the same fact with different sentences.
+A quote is not part of the identity: two windows may support the same fact with different sentences.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pipeline.long.windows import Span
 
 
 class ItemKey(NamedTuple):
-    """Equal for items that are the same. `is_key`: built from the properties of `x-key`, all of which the item has."""
+    """A key that is equal for equal items. `is_key`: it was built from the properties of `x-key`."""
 
     is_key: bool
     value: Hashable
 
 
 class ItemKeys:
-    """Finds the keys of items and the places of their quotes; `evidence`: that of each window's answer."""
+    """The keys of items and the places of their quotes; `evidence`: that of each window's answer."""
 
     def __init__(self, evidence: Sequence[Sequence[Evidence]]) -> None:
         self._evidence = evidence

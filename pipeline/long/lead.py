@@ -6,7 +6,7 @@
     [The part:]
     … the window's own text
 
-All of it is the same for every window of a document but the first, so that servers can reuse it.
+These lines are the same for all windows of a document except the first, so that servers can reuse them.
 """
 
 from __future__ import annotations

@@ -23,16 +23,16 @@ _MOST_CUT_CHARS = 200
 """The longest cut sentence that is searched: rows and sentences with facts are shorter."""
 
 
-class Listed(NamedTuple):
+class ListItems(NamedTuple):
     """The items of one window without quotes: their keys and their values."""
 
     keys: Sequence[Hashable]
     values: Sequence[Any]
 
 
-def shared_size(before: Listed, after: Listed, *, spans: tuple[Span, Span], text: str) -> int:
+def shared_size(before: ListItems, after: ListItems, *, spans: tuple[Span, Span], text: str) -> int:
     """Return how many items at the end of one list are repeated at the beginning of the next."""
-    sizes = _borders(before.keys, after.keys)
+    sizes = _overlap_sizes(before.keys, after.keys)
     if not sizes:
         return 0
     shared = _SharedText(before, after, spans=spans, text=text)
@@ -48,7 +48,7 @@ def shared_size(before: Listed, after: Listed, *, spans: tuple[Span, Span], text
     return smaller if size and (smaller in sizes or not smaller) and shared.has_cut_mention(size) else size
 
 
-def _borders(before: Sequence[Hashable], after: Sequence[Hashable]) -> list[int]:
+def _overlap_sizes(before: Sequence[Hashable], after: Sequence[Hashable]) -> list[int]:
     """Return all sizes, the largest first, for which the end of one list is the beginning of the other."""
     joined = [*after, None, *before[-len(after) :]] if after else []
     lengths = [0] * len(joined)
@@ -68,7 +68,7 @@ def _borders(before: Sequence[Hashable], after: Sequence[Hashable]) -> list[int]
 class _SharedText:
     """The text that two windows share, and which texts of items it contains."""
 
-    def __init__(self, before: Listed, after: Listed, *, spans: tuple[Span, Span], text: str) -> None:
+    def __init__(self, before: ListItems, after: ListItems, *, spans: tuple[Span, Span], text: str) -> None:
         self._text = text
         self._span = Span(spans[1].start, spans[0].end)
         self._windows = {spans[0]: before, spans[1]: after}
@@ -84,9 +84,9 @@ class _SharedText:
         Else the mentions of its longest text there.
         """
         if key not in self._most:
-            most = self.mentions(self.needle(item))
+            all_mentions = self.mentions(self.needle(item))
             complete = self._shared.complete(item)
-            self._most[key] = complete if complete < most and self._are_rows(key, item) else most
+            self._most[key] = complete if complete < all_mentions and self._are_rows(key, item) else all_mentions
         return self._most[key]
 
     def _are_rows(self, key: Hashable, item: Any) -> bool:
@@ -137,8 +137,8 @@ class _SharedText:
         if _is_at_sentence_end(self._text, start):
             return ""
         first = self._text[start : min(end, start + _MOST_CUT_CHARS)]
-        found = SENTENCE_END.search(first)
-        return plain(first[: found.end()] if found else first)
+        match = SENTENCE_END.search(first)
+        return plain(first[: match.end()] if match else first)
 
     @cached_property
     def _tail(self) -> str:
@@ -147,7 +147,7 @@ class _SharedText:
         if _is_at_sentence_end(self._text, end):
             return ""
         last = self._text[max(start, end - _MOST_CUT_CHARS) : end]
-        ends = [found.end() for found in SENTENCE_END.finditer(last)]
+        ends = [match.end() for match in SENTENCE_END.finditer(last)]
         return plain(last[ends[-1] :] if ends else last)
 
 

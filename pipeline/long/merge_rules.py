@@ -19,7 +19,7 @@ NO_DEFAULT: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
-class By:
+class RankProperty:
     """The number that `best` compares: a property beside the value, or `levels` further out; -1: inside it."""
 
     name: str
@@ -42,7 +42,7 @@ class Rule:
     default: Any = NO_DEFAULT
     empty: frozenset[Hashable] = frozenset()
     is_quote: bool = False
-    by: By | None = None
+    rank_property: RankProperty | None = None
     most: int | None = None
     cuts: bool = False
     properties: dict[str, Rule] = field(default_factory=dict)

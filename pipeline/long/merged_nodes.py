@@ -20,17 +20,17 @@ MOST_CHARS = 200
 class ChosenValue:
     """The value of one window. `others`: the first of each different value, which `rule` passed over."""
 
-    given: Candidate
+    candidate: Candidate
     rule: str = ""
     others: Sequence[Candidate] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class MergedValue:
-    """A value built from several windows' values. `given`: the length of a text before it was cut."""
+    """A value built from several windows' values. `full_length`: the length of a text before it was cut."""
 
     value: Any
-    given: int | None = None
+    full_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +42,16 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list of merged items. `given`: how many items it had before it was cut."""
+    """A list of merged items. `full_length`: how many items it had before it was cut."""
 
     nodes: Sequence[Node]
-    given: int | None = None
+    full_length: int | None = None
 
 
 Node = ChosenValue | MergedValue | Fields | Items
 
 
-class Answered(Protocol):
+class AnsweredWindow(Protocol):
     """A window with its answer's evidence."""
 
     @property
@@ -78,7 +78,7 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class DroppedItems:
     """A list or a joined text that was cut: its number of items or characters before and after."""
 
     path: str
@@ -101,7 +101,7 @@ class Merged:
     evidence: tuple[Evidence, ...] = ()
     conflicts: list[Conflict] = field(default_factory=list)
     conflicts_total: int = 0
-    dropped: list[Dropped] = field(default_factory=list)
+    dropped: list[DroppedItems] = field(default_factory=list)
     absorbed: int = 0
     unkeyed: int = 0
 
@@ -124,7 +124,7 @@ class Merged:
         }
 
 
-def merged_from(root: Node, parts: Sequence[Answered], *, absorbed: int, unkeyed: int) -> Merged:
+def merged_from(root: Node, parts: Sequence[AnsweredWindow], *, absorbed: int, unkeyed: int) -> Merged:
     """Return the merged answer of the root node."""
     merged = Merged({}, tuple(Span(part.start, part.end) for part in parts), absorbed=absorbed, unkeyed=unkeyed)
     merged.value = _value(root, "", merged)
@@ -135,18 +135,18 @@ def merged_from(root: Node, parts: Sequence[Answered], *, absorbed: int, unkeyed
 def _value(node: Node, pointer: str, merged: Merged) -> Any:
     """Return the value of a node, and add its origins, conflicts and cuts to `merged`."""
     if isinstance(node, ChosenValue):
-        merged.origins[pointer] = (node.given.part + 1, json_pointer(node.given.place))
+        merged.origins[pointer] = (node.candidate.part + 1, json_pointer(node.candidate.place))
         if node.others:
             _add_conflict(node, pointer, merged)
-        return node.given.value
+        return node.candidate.value
     if isinstance(node, MergedValue):
-        if node.given is not None:
-            merged.dropped.append(Dropped(pointer, node.given, len(node.value)))
+        if node.full_length is not None:
+            merged.dropped.append(DroppedItems(pointer, node.full_length, len(node.value)))
         return node.value
     if isinstance(node, Fields):
         return {name: _value(inner, pointer + json_pointer([name]), merged) for name, inner in node.nodes.items()}
-    if node.given is not None:
-        merged.dropped.append(Dropped(pointer, node.given, len(node.nodes)))
+    if node.full_length is not None:
+        merged.dropped.append(DroppedItems(pointer, node.full_length, len(node.nodes)))
     return [_value(inner, f"{pointer}/{number}", merged) for number, inner in enumerate(node.nodes)]
 
 
@@ -154,10 +154,12 @@ def _add_conflict(node: ChosenValue, pointer: str, merged: Merged) -> None:
     merged.conflicts_total += 1
     if len(merged.conflicts) < MOST_CONFLICTS:
         other_values = tuple((candidate.part + 1, candidate.value) for candidate in node.others[:MOST_OTHERS])
-        merged.conflicts.append(Conflict(pointer, node.rule, (node.given.part + 1, node.given.value), other_values))
+        merged.conflicts.append(
+            Conflict(pointer, node.rule, (node.candidate.part + 1, node.candidate.value), other_values)
+        )
 
 
-def _evidence(merged: Merged, parts: Sequence[Answered]) -> tuple[Evidence, ...]:
+def _evidence(merged: Merged, parts: Sequence[AnsweredWindow]) -> tuple[Evidence, ...]:
     """Return the evidence of the quotes that remain in the merged value, in its order."""
     targets = {origin: (order, pointer) for order, (pointer, origin) in enumerate(merged.origins.items())}
     quotes: list[tuple[int, Evidence]] = []
@@ -168,8 +170,8 @@ def _evidence(merged: Merged, parts: Sequence[Answered]) -> tuple[Evidence, ...]
                 prefix = prefix.rpartition("/")[0]
             if (window, prefix) in targets:
                 order, pointer = targets[window, prefix]
-                moved = Evidence(**{**quote, "path": pointer + quote["path"][len(prefix) :], "window": window})
-                quotes.append((order, moved))
+                placed_quote = Evidence(**{**quote, "path": pointer + quote["path"][len(prefix) :], "window": window})
+                quotes.append((order, placed_quote))
     return tuple(quote for _, quote in sorted(quotes, key=lambda ordered: ordered[0]))
 
 

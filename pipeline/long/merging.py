@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline.errors import DocumentError
 from pipeline.evidence import Evidence
-from pipeline.long.choosing import CONFLICTING, Around, Candidate, choose, cut_text, joined_texts, summed
+from pipeline.long.choosing import CONFLICTING, Candidate, Enclosing, choose, cut_text, joined_texts, summed
 from pipeline.long.concatenation import concatenated
 from pipeline.long.item_keys import ItemKey, ItemKeys
 from pipeline.long.merge_rules import CONCAT, FIELDS, FIRST, NO_DEFAULT, UNION, MergeRules, Place, Rule
@@ -75,7 +75,7 @@ def _failure(message: str) -> DocumentError:
 
 
 class _Merger:
-    """Merges the parts of one document. `absorbed`: the number of list items that were the same as others."""
+    """The merging of one document's parts. `absorbed`: the number of list items that were equal to others."""
 
     def __init__(self, rules: MergeRules, parts: Sequence[Part], text: str) -> None:
         self.absorbed = 0
@@ -96,7 +96,7 @@ class _Merger:
         """Return the node of the windows' values for one place; None when it is omitted."""
         counting = [candidate for candidate in values if not _is_empty(rule, candidate.value)]
         if not counting:
-            return self._nothing(rule, values, place, is_required=is_required)
+            return self._missing_value(rule, values, place, is_required=is_required)
         kind = _KINDS.get(rule.how)
         if kind is not None and not all(isinstance(candidate.value, kind) for candidate in counting):
             return self._single(FIRST, counting, place)  # a schema without a type accepts other values, too
@@ -104,7 +104,9 @@ class _Merger:
             return self._whole_or_fields(rule, counting, place)
         return self._single(rule, counting, place) if kind is None else self._list(rule, counting, place)
 
-    def _nothing(self, rule: Rule, values: Sequence[Candidate], place: Place, *, is_required: bool) -> Node | None:
+    def _missing_value(
+        self, rule: Rule, values: Sequence[Candidate], place: Place, *, is_required: bool
+    ) -> Node | None:
         """Return the node of a place without a value in any window."""
         filled = next((candidate for candidate in values if candidate.value is not None), None)
         if filled is not None:
@@ -133,7 +135,7 @@ class _Merger:
         """Return the node of an object, each of its properties by its own rule."""
         by_name: dict[str, list[Candidate]] = {}
         for candidate in values:
-            around = Around(candidate.value, candidate.around)
+            around = Enclosing(candidate.value, candidate.enclosing)
             for name, value in candidate.value.items():
                 by_name.setdefault(name, []).append(Candidate(value, candidate.part, (*candidate.place, name), around))
         merged = {}
@@ -147,22 +149,22 @@ class _Merger:
         if rule.how == "sum":
             return MergedValue(summed(values))
         if rule.how == "join":
-            return self._joined(rule, values, place)
-        chosen = choose(rule, values)
+            return self._join(rule, values, place)
+        chosen_value = choose(rule, values)
         if rule.is_quote or (rule.how not in CONFLICTING and rule.how != "same"):
-            return ChosenValue(chosen)
-        other_values = _others(chosen, values)
+            return ChosenValue(chosen_value)
+        other_values = _different_values(chosen_value, values)
         if other_values and rule.how == "same":
-            first, second = sorted((chosen.part + 1, other_values[0].part + 1))
+            first, second = sorted((chosen_value.part + 1, other_values[0].part + 1))
             raise _failure(f"{self._rules.describe(place)}: windows {first} and {second} differ (x-merge: same)")
-        return ChosenValue(chosen, rule.how, other_values)
+        return ChosenValue(chosen_value, rule.how, other_values)
 
-    def _joined(self, rule: Rule, values: Sequence[Candidate], place: Place) -> Node:
+    def _join(self, rule: Rule, values: Sequence[Candidate], place: Place) -> Node:
         text = joined_texts(values)
         if rule.most is None or len(text) <= rule.most:
             return MergedValue(text)
         if rule.cuts:
-            return MergedValue(cut_text(text, rule.most), given=len(text))
+            return MergedValue(cut_text(text, rule.most), full_length=len(text))
         complaint = f"{len(text)} characters after joining {len(self._parts)} windows, the schema allows {rule.most}"
         raise _failure(f"{self._rules.describe(place)}: {complaint}: raise maxLength, or set x-over: cut")
 
@@ -174,8 +176,8 @@ class _Merger:
             complaint = f"{len(nodes)} items after merging {len(self._parts)} windows, the schema allows {rule.most}"
             remedy = "raise maxItems (x-window-items bounds one answer), or set x-over: cut"
             raise _failure(f"{self._rules.describe(place)}: {complaint}: {remedy}")
-        best = sorted(range(len(nodes)), key=lambda at: -nodes[at][1])[: rule.most]
-        return Items([nodes[at][0] for at in sorted(best)], given=len(nodes))
+        best_items = sorted(range(len(nodes)), key=lambda at: -nodes[at][1])[: rule.most]
+        return Items([nodes[at][0] for at in sorted(best_items)], full_length=len(nodes))
 
     def _union(self, rule: Rule, values: Sequence[Candidate], place: Place) -> list[tuple[Node, int]]:
         """Return the nodes of the different items, each with the number of windows that gave it."""
@@ -213,23 +215,23 @@ class _Merger:
 def _is_empty(rule: Rule, value: Any) -> bool:
     """Return True for a value that counts as empty when another window has one."""
     if isinstance(value, dict):
-        nothing = not value if rule.how == FIELDS else is_nothing(value)
+        is_empty = not value if rule.how == FIELDS else is_nothing(value)
     else:
-        nothing = is_nothing(value)
-    return nothing or bool(rule.empty and value_key(value) in rule.empty)
+        is_empty = is_nothing(value)
+    return is_empty or bool(rule.empty and value_key(value) in rule.empty)
 
 
 def _items(lists: Sequence[Candidate]) -> list[Candidate]:
     return [
-        Candidate(item, candidate.part, (*candidate.place, number), candidate.around)
+        Candidate(item, candidate.part, (*candidate.place, number), candidate.enclosing)
         for candidate in lists
         for number, item in enumerate(candidate.value)
     ]
 
 
-def _others(chosen: Candidate, values: Sequence[Candidate]) -> list[Candidate]:
+def _different_values(chosen_value: Candidate, values: Sequence[Candidate]) -> list[Candidate]:
     """Return the first of each value that differs from the chosen one."""
-    key = value_key(chosen.value)
+    key = value_key(chosen_value.value)
     by_key: dict[Hashable, Candidate] = {}
     for candidate in values:
         by_key.setdefault(value_key(candidate.value), candidate)

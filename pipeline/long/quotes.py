@@ -4,7 +4,7 @@
     for place in places:                      # in the order of the quotes; None: not in the text
         document.text[place.start : place.end]
 
-Places are counts of Unicode code points in the text, from 0, with the end excluded. The first way that finds it counts:
+A place is given in Unicode code points from 0, with the end excluded. Three ways to find a quote are tried in order:
 
     exact     text[start:end] is the quote
     folded    both are equal after folding (folding.py); the place covers whole clusters
@@ -12,7 +12,7 @@ Places are counts of Unicode code points in the text, from 0, with the end exclu
               a full stop when they quote the middle of a sentence. Three words and 12 letters must remain
 
 Equal quotes take their occurrences in order; with more quotes than occurrences the others take the first. Every search
-is linear in the text, which is folded only when a quote is not in it as it stands.
+is linear in the text, which is folded only when a quote has no exact place in it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MatchKind = Literal["exact", "folded", "edges"]
 Span = tuple[int, int]
 
 GAP = "\ud800"
-"""Between two parts of a text that are searched together; half a character, which occurs in no quote."""
+"""Separates two parts of a text that are searched together; half a character, which occurs in no quote."""
 _LEAST_WORDS = 3
 _LEAST_LETTERS = 12
 _UNSEEN = f"{WHITE_SPACE} {REMOVED}"
@@ -50,15 +50,15 @@ class QuotePlace:
 
 
 def find_quotes(
-    quotes: Sequence[str], text: str, *, spans: Sequence[Span] | None = None, shown: str = ""
+    quotes: Sequence[str], text: str, *, spans: Sequence[Span] | None = None, prompt_text: str = ""
 ) -> list[QuotePlace | None]:
     """Return the place of each quote in the text; None for one that does not occur, or that is blank.
 
     `spans`: the parts of the text that the model saw, in order; no quote reaches from one into the next. None: all.
-    `shown`: these parts as they were in the prompt, with a space in each special token, where that differs (the parts
-    of `joined`, broken up); a quote may be copied from there.
+    `prompt_text`: these parts in the form of the prompt (`joined`, with a space in each special token), where it
+    differs from the text; the model may have copied a quote from it.
     """
-    parts = _Parts(text, [(0, len(text))] if spans is None else spans, shown)
+    parts = _Parts(text, [(0, len(text))] if spans is None else spans, prompt_text)
     occurrences_of = {quote: parts.find(quote, number) for quote, number in Counter(quotes).items()}
     used: Counter[str] = Counter()
     places: list[QuotePlace | None] = []
@@ -75,14 +75,14 @@ def find_window_quotes(
 ) -> list[QuotePlace | None]:
     """Return the place of each quote of a window, as find_quotes() does; `spans`: the window, then the lead, if any.
 
-    The window comes first, and its count is of the window alone. Only a quote that is not in its text as it stands is
-    looked for as it was shown, and in the lead.
+    The window is searched first, and counts are of the window only. A quote that is not in its text is then searched in
+    `shown`, the form of the text in the prompt, and in the lead.
     """
     places = find_quotes(quotes, text, spans=spans[:1])
     if None not in places or (len(spans) == 1 and not shown):
         return places
-    further = find_quotes(quotes, text, spans=spans, shown=shown)
-    return [place or further_place for place, further_place in zip(places, further, strict=True)]
+    fallback_places = find_quotes(quotes, text, spans=spans, prompt_text=shown)
+    return [place or fallback for place, fallback in zip(places, fallback_places, strict=True)]
 
 
 def is_blank(quote: str) -> bool:
@@ -100,22 +100,22 @@ class _Parts:
 
     def __init__(self, text: str, spans: Sequence[Span], shown: str) -> None:
         self._spans = spans
-        self._seen = _Searched(joined(text, spans))
-        self._shown = _Searched(shown) if shown else None
+        self._text_search = _SearchedText(joined(text, spans))
+        self._prompt_search = _SearchedText(shown) if shown else None
         self._inserted: list[int] | None = None
 
     def find(self, quote: str, number: int) -> list[QuotePlace]:
         """Return the first `number` places of a quote, each with the count of all; empty when there is none."""
         if is_blank(quote):
             return []
-        if places := self._seen.mentions(quote, number):
+        if places := self._text_search.mentions(quote, number):
             return list(map(self._in_text, places))
-        if self._shown is not None and (places := self._shown.folded(quote, number)):
+        if self._prompt_search is not None and (places := self._prompt_search.folded(quote, number)):
             return [self._in_text(self._unbroken(place)) for place in places]
-        if places := self._seen.edges(quote, number):
+        if places := self._text_search.edges(quote, number):
             return list(map(self._in_text, places))
-        if self._shown is not None:
-            return [self._in_text(self._unbroken(place)) for place in self._shown.edges(quote, number)]
+        if self._prompt_search is not None:
+            return [self._in_text(self._unbroken(place)) for place in self._prompt_search.edges(quote, number)]
         return []
 
     def _in_text(self, place: QuotePlace) -> QuotePlace:
@@ -131,13 +131,13 @@ class _Parts:
     def _unbroken(self, place: QuotePlace) -> QuotePlace:
         """Convert a place in the shown text to one in the joined parts."""
         if self._inserted is None:
-            assert self._shown is not None
-            self._inserted = _inserted_spaces(self._seen.text, self._shown.text)
+            assert self._prompt_search is not None
+            self._inserted = _inserted_spaces(self._text_search.text, self._prompt_search.text)
         start, end = (at - bisect_left(self._inserted, at) for at in (place.start, place.end))
         return replace(place, start=start, end=end)
 
 
-class _Searched:
+class _SearchedText:
     """One text with its folded forms."""
 
     def __init__(self, text: str) -> None:

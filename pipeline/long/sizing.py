@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pipeline.long.windows import LEAST_BUDGET_BYTES
 
 Count = Callable[[str], "int | None"]
-"""Returns how many tokens a text has by a server's own tokenizer; None when the server does not report it."""
+"""A function that returns the tokens of a text by a server's tokenizer; None when the server does not report them."""
 
 USUAL_BYTES_PER_TOKEN = 3.0
 LEAST_RATIO = 0.5
@@ -34,7 +34,7 @@ REASK_TOKENS = 750
 SHARE_OF_ROOM = 0.9
 LEAST_USUAL_TOKENS = 1000
 WINDOW_PER_ANSWER = 8
-"""Recall falls with length, and an answer lists few items: a window has at most this many times `max_tokens`."""
+"""The largest window in multiples of `max_tokens`: recall falls with length, and an answer has room for few items."""
 UNKNOWN_CONTEXT_TOKENS = 3000
 LEAST_ROOM = 256
 WHOLE_BELOW = 0.8
@@ -48,7 +48,7 @@ LEAST_OVERLAP_PARTS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """The tokens of one request. `prompt_tokens`: the prompt with an empty document. `reasks`: there may be a re-ask.
+    """The tokens of one request. `prompt_tokens`: of the prompt without a document. `reasks`: a re-ask is allowed.
 
     `before_bytes`: the lead of a window and the lines around it. `copies`: how often the prompt contains the document.
     """
@@ -74,19 +74,19 @@ class Room:
     @property
     def whole_tokens(self) -> int | None:
         """The tokens of the text of a document that is sent whole, with room for a re-ask; None: see `tokens`."""
-        return self._left(self.reserve)
+        return self._remaining_tokens(self.reserve)
 
     @property
     def most_tokens(self) -> int | None:
         """The tokens of the longest text that the server takes; None: see `tokens`."""
-        return self._left(0)
+        return self._remaining_tokens(0)
 
     @property
     def reserve(self) -> int:
         """The tokens that a re-ask takes."""
         return REASK_TOKENS if self.reasks else 0
 
-    def _left(self, reserve: int) -> int | None:
+    def _remaining_tokens(self, reserve: int) -> int | None:
         if self.context_length is None:
             return None
         return (self.context_length - self.max_tokens - self.prompt_tokens - reserve) // self.copies
@@ -120,7 +120,7 @@ class Sizing:
 
 
 class Sizer:
-    """Decides on the sizes of one plan; safe for many threads.
+    """The sizes of the windows of one plan; thread-safe.
 
     `window_tokens`: documents with more tokens are cut even if they fit; None: those alone that do not fit.
     `overlap_tokens`: None for a twentieth of the window, at most 200.
@@ -160,10 +160,12 @@ class Sizer:
         """Return whether a text of this many tokens by estimate is cut; near the room their `exact` number decides."""
         if self._is_whole(tokens, room):
             return False
-        most = room.whole_tokens
-        if (self._window_tokens or math.inf) < tokens or (most is not None and tokens >= CUT_FROM * most):
+        whole_tokens = room.whole_tokens
+        if (self._window_tokens or math.inf) < tokens or (
+            whole_tokens is not None and tokens >= CUT_FROM * whole_tokens
+        ):
             return True
-        exact_tokens = None if most is None else exact()
+        exact_tokens = None if whole_tokens is None else exact()
         return exact_tokens is not None and exact_tokens > (room.most_tokens or 0)
 
     def size(self, room: Room, bytes_per_token: float) -> WindowSize | None:
@@ -206,8 +208,8 @@ class Sizer:
         return known_ratios[len(known_ratios) // 10] if len(known_ratios) >= RATIOS_NEEDED else USUAL_BYTES_PER_TOKEN
 
     def _is_whole(self, tokens: float, room: Room) -> bool:
-        most = room.whole_tokens
-        fits = most is not None and tokens < WHOLE_BELOW * most
+        most_tokens = room.whole_tokens
+        fits = most_tokens is not None and tokens < WHOLE_BELOW * most_tokens
         return fits and tokens <= (self._window_tokens or math.inf)
 
     def _token_count(self, text: str, endpoint: str, count: Count | None) -> int | None:
@@ -222,20 +224,20 @@ class Sizer:
         return None
 
 
-def counted_once(count: Count, known: dict[str, int]) -> Count:
-    """Return a tokenizer that counts each text once; `known` keeps the counts."""
+def counted_once(count: Count, counts: dict[str, int]) -> Count:
+    """Return a tokenizer that counts each text once; `counts` keeps the counts."""
 
     def counted(text: str) -> int | None:
-        tokens = known.get(text) or count(text)
+        tokens = counts.get(text) or count(text)
         if tokens:
-            known[text] = tokens
+            counts[text] = tokens
         return tokens
 
     return counted
 
 
 def samples(text: str) -> list[str]:
-    """Return the beginning, the middle and the end of a text, of 4 kB each; the whole of one that is not longer."""
+    """Return the beginning, the middle and the end of a text, of 4 kB each; a short text as a whole."""
     if len(text) <= 3 * SAMPLE_BYTES:
         pieces = [text[at : at + SAMPLE_BYTES] for at in range(0, len(text), SAMPLE_BYTES)]
     else:
@@ -264,8 +266,8 @@ def size_text(room: Room, size: WindowSize, *, lead_chars: int) -> str:
         before = "lead" if lead_chars else "lines before it"
         parts += [f"{before} {room.before_tokens:,}"] if room.before_tokens else []
         reason = " \N{MINUS SIGN} ".join(parts) + _bound(room, size)
-    about = f"split: windows of about {size.tokens:,} tokens ({reason}), overlap {size.overlap_tokens:,}"
-    return f"{about}, lead {lead_chars:,} characters" if lead_chars else f"{about}, no lead"
+    description = f"split: windows of about {size.tokens:,} tokens ({reason}), overlap {size.overlap_tokens:,}"
+    return f"{description}, lead {lead_chars:,} characters" if lead_chars else f"{description}, no lead"
 
 
 def _bound(room: Room, size: WindowSize) -> str:

@@ -62,9 +62,9 @@ def cut(
 ) -> list[Span]:
     """Return the windows of a text, sorted; one that fits into the budget is one window, an empty text none.
 
-    `laid`: windows that were answered before; only what they leave uncovered is cut, each gap with an overlap at both
-    ends. `page_starts`: where pages begin, as good an end as a form feed. ValueError: a budget below
-    LEAST_BUDGET_BYTES, an overlap of more than a quarter of it, or a laid span that is not in the text.
+    `laid`: windows that were answered before; only the gaps between them are cut, each with an overlap at both ends.
+    `page_starts`: the beginnings of pages, which rank like a form feed. Raise ValueError for a budget below
+    LEAST_BUDGET_BYTES, an overlap of more than a quarter of it, or a laid span that is not in the text, and
     TooManyWindowsError.
     """
     if budget_bytes < LEAST_BUDGET_BYTES or not 0 <= overlap_bytes <= budget_bytes // 4:
@@ -87,8 +87,8 @@ def cut(
 def divide(text: str, span: Span, overlap_bytes: int, *, page_starts: Sequence[int] = ()) -> tuple[Span, Span] | None:
     """Return two halves of a window that share an overlap; None when one would be shorter than LEAST_WINDOW_CHARS.
 
-    They meet at the best boundary in the middle half of the window. The overlap is at most half of the first one, as
-    else the second could be the whole window again, and dividing would never end.
+    They meet at the best boundary in the middle half of the window. The overlap is at most half of the first half:
+    otherwise the second half could be the whole window again, and the division would never end.
     """
     boundaries = _Boundaries(text, page_starts)
     start, end = span
@@ -145,7 +145,7 @@ class _Sizes:
         return self._cumulative[block] + _size(self._text[block * _STRIDE : char])
 
     def char_at(self, offset: int) -> int:
-        """Return the last character that begins at this byte or before it; len(text) from the end on."""
+        """Return the last character that begins at or before this byte; len(text) for a byte after the text."""
         if self._is_ascii:
             return min(offset, len(self._text))
         block = bisect_right(self._cumulative, offset) - 1
@@ -159,9 +159,9 @@ def _size(text: str) -> int:
 
 def _characters(data: bytes) -> int:
     """Return the number of complete characters in these bytes; the last one may be cut off."""
-    for missing in range(min(len(data), 4)):
+    for dropped_bytes in range(min(len(data), 4)):
         try:
-            return len(data[: len(data) - missing].decode("utf-8", "surrogatepass"))
+            return len(data[: len(data) - dropped_bytes].decode("utf-8", "surrogatepass"))
         except UnicodeDecodeError:
             continue
     return 0
@@ -177,7 +177,7 @@ class _Boundaries:
     def last(self, low: int, high: int) -> int:
         """Return the last place of the best kind from `low` to `high`; `high` where a cluster fills all of it."""
         places = self._places(low, high)
-        return max(places) if places else self.before(high, low)
+        return max(places) if places else self.last_safe(high, low)
 
     def first(self, low: int, high: int) -> int:
         """Return the first place of the best kind from `low` to `high`; `high` where a cluster fills all of it."""
@@ -187,10 +187,10 @@ class _Boundaries:
     def nearest(self, low: int, high: int, target: int) -> int:
         """Return the place of the best kind from `low` to `high` that is nearest to `target`."""
         places = self._places(low, high)
-        return min(places, key=lambda place: abs(place - target)) if places else self.before(target, low)
+        return min(places, key=lambda place: abs(place - target)) if places else self.last_safe(target, low)
 
-    def before(self, place: int, low: int) -> int:
-        """Return the last place from `low` to `place` that divides no cluster; `place` where there is none."""
+    def last_safe(self, place: int, low: int) -> int:
+        """Return the last place from `low` to `place` that divides no cluster; `place` if each one does."""
         return next((at for at in range(place, low - 1, -1) if self._is_safe(at)), place)
 
     def _places(self, low: int, high: int) -> list[int]:
@@ -215,10 +215,10 @@ class _Boundaries:
         if not 0 < place < len(self._text):
             return True
         before = self._text[place - 1]
-        after = self._text[place]
-        if after < "\u0300":
-            return before != _JOINER and (before, after) != ("\r", "\n")
-        return before != _JOINER and after != _JOINER and not unicodedata.category(after).startswith("M")
+        next_char = self._text[place]
+        if next_char < "\u0300":
+            return before != _JOINER and (before, next_char) != ("\r", "\n")
+        return before != _JOINER and next_char != _JOINER and not unicodedata.category(next_char).startswith("M")
 
 
 def _ends(pattern: re.Pattern[str], text: str, start: int, end: int) -> Iterator[int]:
@@ -226,7 +226,7 @@ def _ends(pattern: re.Pattern[str], text: str, start: int, end: int) -> Iterator
 
 
 class _Cutter:
-    """Cuts the parts of one text, and counts the windows."""
+    """The cutting of one text, part by part, with the number of windows so far."""
 
     def __init__(self, text: str, budget_bytes: int, overlap_bytes: int, page_starts: Sequence[int]) -> None:
         self._sizes = _Sizes(text)

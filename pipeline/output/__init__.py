@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 RETRY_FOR_S = 5.0
-"""Retries of one request by the store's client; a lease that was not renewed for 20 s may be taken over."""
+"""Seconds of retries of one request by the store's client: well below the 20 s after which a lease is taken over."""
 
 _log = logging.getLogger(__name__)
 _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -123,7 +123,7 @@ class Output:
             backend.start(index, clock=clock)
             if parts is not None:
                 parts.start(stamp)
-            index.slim()
+            index.release_memory()
         except BaseException:  # an interrupt too must release the lock
             if index is not None:
                 index.close()
@@ -279,10 +279,10 @@ def check_store(config: OutputConfig) -> None:
 
 
 def check_agent(where: str, agents: Iterable[str], agent: str) -> None:
-    """ConfigError when an output holds records of another agent."""
-    others = sorted(set(agents) - {agent})
-    if others:
+    """Raise ConfigError when an output holds records of another agent."""
+    other_agents = sorted(set(agents) - {agent})
+    if other_agents:
         raise ConfigError(
-            f"{where}: got agent {agent!r}, but this output holds records of {', '.join(map(repr, others))};"
+            f"{where}: got agent {agent!r}, but this output holds records of {', '.join(map(repr, other_agents))};"
             " need the same agent or another output.uri"
         )

@@ -36,9 +36,9 @@ def load(path: Path, take: Callable[[Iterator[RecordKey]], None]) -> int:
     0 means that there is no valid checkpoint. `take` may have received some keys even then, which is harmless: a key
     may be added twice.
     """
-    beside = _beside(path)
+    checkpoint = _checkpoint_path(path)
     try:
-        with beside.open("rb", buffering=_BUFFER_BYTES) as stream:
+        with checkpoint.open("rb", buffering=_BUFFER_BYTES) as stream:
             first = stream.readline()
             size_bytes = _size(first)
             take(read_manifest(chain([first], stream), _header(path, size_bytes)))
@@ -56,21 +56,21 @@ def save(path: Path, record_keys: Iterable[RecordKey], *, covered: int) -> None:
         size_bytes = path.stat().st_size
         if size_bytes - covered < max(WORTH_BYTES, covered // 10):
             return
-        _beside(path).parent.mkdir(FOLDER_MODE, exist_ok=True)
-        write_atomic(_beside(path), write_manifest(record_keys, _header(path, size_bytes)))
+        _checkpoint_path(path).parent.mkdir(FOLDER_MODE, exist_ok=True)
+        write_atomic(_checkpoint_path(path), write_manifest(record_keys, _header(path, size_bytes)))
     except OSError as exc:
-        raise OutputError(f"{_beside(path)}: cannot be written: {exc.strerror or exc}") from exc
+        raise OutputError(f"{_checkpoint_path(path)}: cannot be written: {exc.strerror or exc}") from exc
 
 
 def drop(path: Path) -> None:
     """Remove the checkpoint of a file that is about to be replaced."""
     try:
-        _beside(path).unlink(missing_ok=True)
+        _checkpoint_path(path).unlink(missing_ok=True)
     except OSError as exc:
-        raise OutputError(f"{_beside(path)}: cannot be removed: {exc.strerror or exc}") from exc
+        raise OutputError(f"{_checkpoint_path(path)}: cannot be removed: {exc.strerror or exc}") from exc
 
 
-def _beside(path: Path) -> Path:
+def _checkpoint_path(path: Path) -> Path:
     return path.parent / FOLDER / path.name
 
 

@@ -99,9 +99,9 @@ def in_column(value: Any, kind: ColumnType, misfits: list[str], path: str = "") 
     if isinstance(kind, ListOf) and isinstance(value, list):
         return [in_column(item, kind.item, misfits, path) for item in value]
     if isinstance(kind, Struct) and isinstance(value, dict):
-        misfits += [_below(path, name) for name in value if name not in kind.fields]
+        misfits += [_child_path(path, name) for name in value if name not in kind.fields]
         return {
-            name: in_column(value.get(name), field_type, misfits, _below(path, name))
+            name: in_column(value.get(name), field_type, misfits, _child_path(path, name))
             for name, field_type in kind.fields.items()
         }
     if isinstance(kind, str) and _fits(value, kind):
@@ -117,5 +117,5 @@ def _fits(value: Any, kind: str) -> bool:
     return not isinstance(value, int) or -_INT64 <= value < _INT64
 
 
-def _below(path: str, name: str) -> str:
+def _child_path(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name

@@ -19,7 +19,7 @@ from pipeline.output.copies import COPY_NOTES
 from pipeline.output.folded_runs import fold, remove_documents
 from pipeline.output.index import Index
 from pipeline.output.lines import parse
-from pipeline.output.purged_runs import Gone, rewritten, without_named
+from pipeline.output.purged_runs import RemovalTest, rewritten, without_named
 from pipeline.output.record_keys import RecordKey, Records
 
 PARQUET_NAME = "results.parquet"
@@ -27,7 +27,9 @@ EVAL_NAME = "eval.json"
 _REPORTS = ("report.json", "report.html")
 
 
-def compact(backend: OutputBackend, index: Index, *, gone: Gone = lambda *_: False, history: bool = True) -> int:
+def compact(
+    backend: OutputBackend, index: Index, *, is_removed: RemovalTest = lambda *_: False, history: bool = True
+) -> int:
     """Keep the last line of each id in results, and the remaining errors, except the records to remove.
 
     `history`: also keep the last answer of each id to the previous prompt, which `diff --by fingerprint` compares.
@@ -36,20 +38,20 @@ def compact(backend: OutputBackend, index: Index, *, gone: Gone = lambda *_: Fal
     """
     backend.sync()
     with closing(_CurrentFailures(index)) as failures:
-        backend.rewrite("errors", lambda lines: _remaining(failures.choose(lines), gone))
+        backend.rewrite("errors", lambda lines: _kept_lines(failures.choose(lines), is_removed))
     with closing(_LastLines(backend, history=history)) as last:
-        backend.rewrite("results", lambda lines: _remaining(last.choose(lines), gone))
+        backend.rewrite("results", lambda lines: _kept_lines(last.choose(lines), is_removed))
     fold(backend)
     return last.superseded
 
 
-def _remaining(lines: Records, gone: Gone) -> Records:
+def _kept_lines(lines: Records, is_removed: RemovalTest) -> Records:
     for line, key in lines:
-        if not _is_removed(line, key, gone):
-            yield _without_names(line, gone), key
+        if not _is_removed(line, key, is_removed):
+            yield _without_names(line, is_removed), key
 
 
-def _without_names(line: bytes, gone: Gone) -> bytes:
+def _without_names(line: bytes, is_removed: RemovalTest) -> bytes:
     """Return the line without the id of a removed document that a note (`shared:ID`, `reused:ID`) names."""
     if b'"shared:' not in line and b'"reused:' not in line:
         return line
@@ -57,7 +59,7 @@ def _without_names(line: bytes, gone: Gone) -> bytes:
     at = str(record.get("finished_at", ""))
     note_parts = [note.partition(":") for note in record["notes"]]
     notes = [
-        kind if kind in COPY_NOTES and gone(original, at) else kind + mark + original
+        kind if kind in COPY_NOTES and is_removed(original, at) else kind + mark + original
         for kind, mark, original in note_parts
     ]
     if notes == record["notes"]:
@@ -72,7 +74,7 @@ def last_lines(backend: ReadableOutput) -> Records:
 
 
 class _LastLines:
-    """Chooses the last line of each id in results, and with `history` its last line with another fingerprint.
+    """The choice of the last line of each id in results, and with `history` of its last line with another fingerprint.
 
     Lines are identified by their content, not by their position: a run may append to any file between two readings.
     `superseded`: the number of the other lines whose fingerprint no kept line of their id has.
@@ -121,47 +123,49 @@ def _hash(line: bytes) -> str:
 
 
 class _CurrentFailures:
-    """Chooses the first line of each error that remains; `index` covers the whole output."""
+    """The choice of the first line of each remaining error; `index` covers the whole output."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._chosen = Index()
+        self._met = Index()
 
     def choose(self, lines: Records) -> Records:
         """Yield the lines to keep, in order, each once in all calls."""
         for line, key in lines:
-            if self._index.is_current_failure(key.id, key.run) and not self._chosen.mark_met(key.id):
+            if self._index.is_current_failure(key.id, key.run) and not self._met.mark_met(key.id):
                 yield line, key
 
     def close(self) -> None:
         """Release the disk space."""
-        self._chosen.close()
+        self._met.close()
 
 
-def count(backend: ReadableOutput, index: Index, *, gone: Gone) -> tuple[int, int]:
+def count(backend: ReadableOutput, index: Index, *, is_removed: RemovalTest) -> tuple[int, int]:
     """Return the numbers of results and errors that `purge` would remove."""
-    results = sum(_is_removed(line, key, gone) for line, key in last_lines(backend))
-    with closing(_CurrentFailures(index)) as current:
-        failures = sum(_is_removed(line, key, gone) for line, key in current.choose(backend.records("errors")))
+    results = sum(_is_removed(line, key, is_removed) for line, key in last_lines(backend))
+    with closing(_CurrentFailures(index)) as current_failures:
+        failures = sum(
+            _is_removed(line, key, is_removed) for line, key in current_failures.choose(backend.records("errors"))
+        )
     return results, failures
 
 
-def purge(backend: OutputBackend, index: Index, *, gone: Gone) -> None:
+def purge(backend: OutputBackend, index: Index, *, is_removed: RemovalTest) -> None:
     """Remove documents from all files and compact the rest; delete the reports, which have to be rebuilt."""
-    remove_documents(backend, gone)
+    remove_documents(backend, is_removed)
     evaluation = parse(backend.content(EVAL_NAME) or b"")
     if evaluation is not None:
-        backend.replace(EVAL_NAME, rewritten(without_named(evaluation, gone, at=str(evaluation.get("at", "")))))
+        backend.replace(EVAL_NAME, rewritten(without_named(evaluation, is_removed, at=str(evaluation.get("at", "")))))
     accepted = list(from_lines(backend.content(ACCEPTED), where=backend.where))
     if accepted:
         backend.replace(
-            ACCEPTED, to_lines(failure for failure in accepted if not gone(failure.id, failure.accepted_at))
+            ACCEPTED, to_lines(failure for failure in accepted if not is_removed(failure.id, failure.accepted_at))
         )
     for name in (PARQUET_NAME, *_REPORTS):
         backend.remove(name)
-    compact(backend, index, gone=gone)
+    compact(backend, index, is_removed=is_removed)
 
 
-def _is_removed(line: bytes, key: RecordKey, gone: Gone) -> bool:
+def _is_removed(line: bytes, key: RecordKey, is_removed: RemovalTest) -> bool:
     record = parse(line)
-    return gone(key.id, str((record or {}).get("finished_at", "")))
+    return is_removed(key.id, str((record or {}).get("finished_at", "")))

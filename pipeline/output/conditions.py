@@ -1,6 +1,6 @@
 """Check that a store honours conditional writes, without which two runs could write at the same time.
 
-It must not touch a lock: it uses an object of its own beside the locks, which stays there.
+It must not write a lock: it uses an object of its own beside the locks, and leaves it there.
 """
 
 from __future__ import annotations

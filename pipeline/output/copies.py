@@ -50,13 +50,13 @@ _FILTER_BYTES = 1 << 17
 class Copied:
     """A document with the same request as `original`; it gets a copy of the original's record of that run.
 
-    `own`: the fields of its record that are not copied.
+    `own_fields`: the fields of its record that are not copied.
     """
 
     id: str
     original: str
     run: int
-    own: Mapping[str, Any]
+    own_fields: Mapping[str, Any]
 
 
 class Copies:
@@ -126,8 +126,8 @@ class Copies:
 
     def add(self, copy: Copied) -> None:
         """Keep a copy until its original's record can be read."""
-        own = json.dumps(copy.own, ensure_ascii=True, default=str)
-        self._index.rows("INSERT INTO waiting VALUES (?,?,?,?)", copy.original, copy.run, copy.id, own)
+        own_fields = json.dumps(copy.own_fields, ensure_ascii=True, default=str)
+        self._index.rows("INSERT INTO waiting VALUES (?,?,?,?)", copy.original, copy.run, copy.id, own_fields)
         self.waiting += 1
 
     def outcomes(self, backend: ReadableOutput) -> Iterator[Result | Failure | None]:
@@ -135,9 +135,9 @@ class Copies:
         for kind in KINDS:
             if not self.waiting:
                 return
-            ((since,),) = self._index.rows("SELECT min(run) FROM waiting")
+            ((first_run,),) = self._index.rows("SELECT min(run) FROM waiting")
             may_be_waited_for = self._filter()
-            for line, key in backend.records(kind, since=since):
+            for line, key in backend.records(kind, since=first_run):
                 yield None
                 if may_be_waited_for(key.id, key.run) and (kind == "results" or _is_shared(key.reason)):
                     yield from self._copies_of(key.id, key.run, line)
@@ -150,10 +150,10 @@ class Copies:
         It saves a query for almost every line of an archive, and its size does not grow with the number of copies.
         """
         bits = bytearray(_FILTER_BYTES)
-        after = ("", 0)
+        last_key = ("", 0)
         query = "SELECT DISTINCT original, run FROM waiting WHERE (original, run) > (?, ?) ORDER BY 1, 2 LIMIT ?"
-        while rows := self._index.rows(query, *after, _PAGE):
-            after = rows[-1]
+        while rows := self._index.rows(query, *last_key, _PAGE):
+            last_key = rows[-1]
             for row in rows:
                 place = hash(row) % (8 * _FILTER_BYTES)
                 bits[place >> 3] |= 1 << (place & 7)
@@ -166,19 +166,19 @@ class Copies:
 
     def _copies_of(self, original: str, run: int, line: bytes) -> Iterator[Result | Failure | None]:
         """Yield the records of the copies of one line, in the order of their ids."""
-        after = ""
+        last_key = ""
         query = f"SELECT id, own FROM waiting WHERE original = ? AND run = ? AND id > ? ORDER BY id LIMIT {_PAGE}"
-        while rows := self._index.rows(query, original, run, after):
-            after = rows[-1][0]
+        while rows := self._index.rows(query, original, run, last_key):
+            last_key = rows[-1][0]
             record = json.loads(line)
             for document_id, own_text in rows:
-                own = json.loads(own_text)
+                own_fields = json.loads(own_text)
                 if "reason" in record:
                     self._forget(document_id, original, run)
-                    yield _failure(record, document_id, own)
-                elif record.get("question_sha256") == own["question_sha256"]:
+                    yield _failure(record, document_id, own_fields)
+                elif record.get("question_sha256") == own_fields["question_sha256"]:
                     self._forget(document_id, original, run)
-                    yield _result(record, document_id, own)
+                    yield _result(record, document_id, own_fields)
             yield None
 
     def _forget(self, document_id: str, original: str, run: int) -> None:
@@ -211,15 +211,15 @@ def _is_shared(reason: str | None) -> bool:
     return kind_of(reason or "") in _SHARED_KINDS
 
 
-def _common(line: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def _common(line: Mapping[str, Any], own_fields: Mapping[str, Any]) -> dict[str, Any]:
     notes = [note for note in line["notes"] if note.partition(":")[0] not in COPY_NOTES]
-    shared = {name: own[name] for name in ("uri", "sha256", "agent", "variant", "fingerprint", "version")}
+    shared = {name: own_fields[name] for name in ("uri", "sha256", "agent", "variant", "fingerprint", "version")}
     if line.get("windows") is not None or "reason" in line:
-        shared["fingerprint"] = own["split_fingerprint"]
-    return {**shared, "attempts": 0, "reasks": 0, "notes": (*notes, own["note"]), "usage": Usage(0, 0)}
+        shared["fingerprint"] = own_fields["split_fingerprint"]
+    return {**shared, "attempts": 0, "reasks": 0, "notes": (*notes, own_fields["note"]), "usage": Usage(0, 0)}
 
 
-def _result(line: Mapping[str, Any], document_id: str, own: Mapping[str, Any]) -> Result:
+def _result(line: Mapping[str, Any], document_id: str, own_fields: Mapping[str, Any]) -> Result:
     model = line["model"]
     return Result(
         id=document_id,
@@ -228,27 +228,27 @@ def _result(line: Mapping[str, Any], document_id: str, own: Mapping[str, Any]) -
         repaired=line["repaired"],
         context_length=line["context_length"],
         document_chars=line["document_chars"],
-        metadata=own["metadata"],
+        metadata=own_fields["metadata"],
         text_sha256=line.get("text_sha256"),
         evidence=None if line.get("evidence") is None else tuple(line["evidence"]),
         windows=line.get("windows"),
         merge=line.get("merge"),
         latency_s=0.0,
         finished_at=utc_now(),
-        question_sha256=own["question_sha256"],
-        **_common(line, own),
+        question_sha256=own_fields["question_sha256"],
+        **_common(line, own_fields),
     )
 
 
-def _failure(line: Mapping[str, Any], document_id: str, own: Mapping[str, Any]) -> Failure:
+def _failure(line: Mapping[str, Any], document_id: str, own_fields: Mapping[str, Any]) -> Failure:
     copied = {name: line[name] for name in ("stage", "reason", "error", "message", "raw")}
     return Failure(
         id=document_id,
         history=(),
-        runs=own["runs"],
+        runs=own_fields["runs"],
         finished_at=utc_now(),
         decided_by=line.get("decided_by"),
         window=line.get("window"),
         **copied,
-        **_common(line, own),
+        **_common(line, own_fields),
     )

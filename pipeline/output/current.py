@@ -47,7 +47,7 @@ class CurrentRecords:
         self._backend = backend
 
     def read(self, *, failed: bool) -> Iterator[Record]:
-        """Yield the last result of each document in the order of the lines, then with `failed` those without one."""
+        """Yield the last result of each document in line order; with `failed`, then the documents without a result."""
         self.without_result = 0
         with closing(self._backend.read()) as index:
             newest = newest_prompt(self._backend, index)
@@ -58,7 +58,7 @@ class CurrentRecords:
                 status: Status = "stale" if entry is not None and entry.failed else "done"
                 yield Record(key.id, status, raw["output"], None, raw, newest.of(key.variant, key.fingerprint))
             for line, key in self._backend.records("errors"):
-                # mark it as seen, so that one failure is not read twice
+                # mark the id as met, so that one failure is not read twice
                 if index.is_current_failure(key.id, key.run) and not index.mark_met(key.id):
                     self.without_result += 1
                     if failed:

@@ -13,44 +13,44 @@ from typing import Any
 
 from pipeline.errors import OutputError
 from pipeline.output.backend import OutputBackend
-from pipeline.output.purged_runs import Gone, rewritten, without_documents
+from pipeline.output.purged_runs import RemovalTest, rewritten, without_documents
 from pipeline.output.run_index import drop, rebuild
 from pipeline.output.runs import FOLDED, RUNS, identity_of, named_runs, ordered
 
 _log = logging.getLogger(__name__)
 
 KEPT_FILES = 30
-"""The number of newest summaries that stay as files of their own, because people read them."""
+"""The number of newest summaries that keep files of their own, because people read them."""
 
 
 def fold(backend: OutputBackend) -> int:
     """Move the summaries of all but the newest runs into one file; return how many were moved."""
     summaries = sorted(named_runs(backend.files(RUNS)), key=lambda item: (item[1]["run"], item[0]))
     files = [name for name, _ in summaries if not name.startswith(FOLDED)]
-    old = set(files[:-KEPT_FILES])
-    if old:
-        lines = {identity_of(run): run for name, run in summaries if name in old or name not in files}
+    old_names = set(files[:-KEPT_FILES])
+    if old_names:
+        lines = {identity_of(run): run for name, run in summaries if name in old_names or name not in files}
         backend.replace(FOLDED, _lines(lines.values()))
-    rebuild(backend, ordered(summaries), [name for name in files if name not in old])
-    for name in sorted(old):
+    rebuild(backend, ordered(summaries), [name for name in files if name not in old_names])
+    for name in sorted(old_names):
         try:
             backend.remove(name)
         except OutputError as error:
             _log.warning("Cannot delete folded summaries in %s; they are read twice: %s", RUNS, error)
             break
-    return len(old)
+    return len(old_names)
 
 
-def remove_documents(backend: OutputBackend, gone: Gone) -> None:
+def remove_documents(backend: OutputBackend, is_removed: RemovalTest) -> None:
     """Remove documents from all summaries and drop the index, which `fold` rebuilds."""
     drop(backend)
     runs = dict(named_runs(backend.files(RUNS)))
-    changed = without_documents(runs, lambda: (line for line, _ in backend.records("results")), gone)
-    for name, summary in changed.items():
+    changed_runs = without_documents(runs, lambda: (line for line, _ in backend.records("results")), is_removed)
+    for name, summary in changed_runs.items():
         if name in runs and not name.startswith(FOLDED):
             backend.replace(name, rewritten(summary))
-    if any(name.startswith(FOLDED) for name in changed):
-        folded = {name: run for name, run in {**runs, **changed}.items() if name.startswith(FOLDED)}
+    if any(name.startswith(FOLDED) for name in changed_runs):
+        folded = {name: run for name, run in {**runs, **changed_runs}.items() if name.startswith(FOLDED)}
         backend.replace(FOLDED, _lines(folded.values()))
 
 

@@ -83,9 +83,9 @@ class Index:
         """Return the current fingerprint of each former one that records have."""
         return {self._texts[number]: present for number, present in self._same_as.items()}
 
-    def slim(self) -> None:
+    def release_memory(self) -> None:
         """Release memory after the build: a run queries in listing order, which needs few pages at a time (4 MiB)."""
-        for statement in ("COMMIT", "BEGIN"):  # find a full disk before the first request
+        for statement in ("COMMIT", "BEGIN"):  # detect a full disk before the first request
             self.rows(statement)
         self.rows("PRAGMA cache_size=-4096")
         self.rows("PRAGMA shrink_memory")
@@ -287,7 +287,7 @@ class Index:
         return self._same_as.get(number) or self._texts[number]
 
     def _number(self, text: str) -> int:
-        """Return the number that stands for a shared text in the tables."""
+        """Return the number of a shared text in the tables."""
         number = self._numbers.get(text)
         if number is None:
             self._texts.append(text)

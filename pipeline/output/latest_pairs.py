@@ -36,7 +36,7 @@ _LATER_WINS = """INSERT INTO last VALUES (?,?,?,?,?) ON CONFLICT (id, side) DO U
     WHERE (excluded.run, excluded.done) >= (run, done)"""
 
 
-class Last(NamedTuple):
+class LastRecord(NamedTuple):
     """A document's last record on one side; `line` is the result, None for a failure or without a counterpart."""
 
     is_failed: bool
@@ -47,8 +47,8 @@ class Pair(NamedTuple):
     """A document's last record on each side; None where a side has no record."""
 
     id: str
-    before: Last | None
-    after: Last | None
+    before: LastRecord | None
+    after: LastRecord | None
 
 
 class PairTable:
@@ -117,15 +117,15 @@ class PairTable:
     def _exists(self, query: str, *values: object) -> bool:
         return self._db.execute(query, values).fetchone() is not None
 
-    def _documents(self) -> Iterator[tuple[str, list[tuple[int, tuple[int, int], Last]]]]:
+    def _documents(self) -> Iterator[tuple[str, list[tuple[int, tuple[int, int], LastRecord]]]]:
         """Yield each id with its sides: the side's number, its age for sorting (run, done), and the record."""
         rows = self._db.execute("SELECT id, side, run, done, line FROM last ORDER BY id, side")
         for id, group in groupby(rows, key=itemgetter(0)):
-            yield id, [(side, (run, done), _last(done, line)) for _, side, run, done, line in group]
+            yield id, [(side, (run, done), _last_record(done, line)) for _, side, run, done, line in group]
 
 
-def _last(done: int, line: bytes | None) -> Last:
-    return Last(not done, None if line is None else zlib.decompress(line))
+def _last_record(done: int, line: bytes | None) -> LastRecord:
+    return LastRecord(not done, None if line is None else zlib.decompress(line))
 
 
 def _lines(backend: ReadableOutput) -> Iterator[tuple[str, str, int, bool, bytes]]:

@@ -48,7 +48,7 @@ RENEW_S = 5.0
 """A renewal every 5 s costs about 17,000 requests a day, and a killed run blocks the next one for 20 s at most."""
 
 _POLL_S = 0.5
-"""Waiting runs poll twice a second, plus up to as much again at random; each poll lists the locks and reads one."""
+"""A waiting run polls after this time plus a random time of the same length; a poll lists the locks and reads one."""
 
 _SHORT_WAIT_S = 60.0
 _LATER_POLL_S = 5.0
@@ -82,7 +82,7 @@ class Lease:
         self._renewed_at = written_at
         self._renewals = 0
         self._mutex = threading.Lock()
-        self._failed: TryLaterError | None = None
+        self._failure: TryLaterError | None = None
         self._released = False
 
     def check(self) -> None:
@@ -91,15 +91,15 @@ class Lease:
         OutputError while the store does not answer: writing must wait.
         """
         with self._mutex:
-            if self._failed is not None:
-                raise self._failed
+            if self._failure is not None:
+                raise self._failure
             if not self._released and self._clock() - self._renewed_at >= RENEW_S:
                 self._renew()
 
     def release(self) -> None:
         """Release the lock; a second call does nothing. If the release fails, the next run waits for LEASE_S."""
         with self._mutex:
-            if self._released or self._failed is not None:
+            if self._released or self._failure is not None:
                 return
             self._released = True
             try:
@@ -114,13 +114,13 @@ class Lease:
             with as_output_errors(self._store.uri_of(self._key)):
                 etag = self._store.replace(self._key, data, etag=self._etag)
         except StaleVersionError as exc:
-            self._failed = TryLaterError(
+            self._failure = TryLaterError(
                 f"{self._store.address}: the lock on the output was lost to another run; stopped writing"
             )
-            raise self._failed from exc
+            raise self._failure from exc
         except TryLaterError as exc:
             if not is_outage(exc):
-                self._failed = exc
+                self._failure = exc
             raise
         self._etag = _required_etag(etag, self._store)
         self._renewals += 1
@@ -144,15 +144,15 @@ def acquire(
     """
     attempt("lease", lambda: check_conditions(store))
     claim = _Claim(store, run_id, shard=shard, clock=clock)
-    waiting: LockWait | None = None
+    lock_wait: LockWait | None = None
     while True:
         result = attempt("lease", claim.take)
         if isinstance(result, Lease):
             return result
-        waiting = waiting or LockWait(str(store.address), lock_wait_s=lock_wait_s, wait=wait, clock=clock)
-        poll_s = _POLL_S if waiting.waited_s < _SHORT_WAIT_S else _LATER_POLL_S
+        lock_wait = lock_wait or LockWait(str(store.address), lock_wait_s=lock_wait_s, wait=wait, clock=clock)
+        poll_s = _POLL_S if lock_wait.waited_s < _SHORT_WAIT_S else _LATER_POLL_S
         # a random delay, so that two runs that release their locks for each other do not collide again
-        waiting.pause(result, poll_s * (1 + secrets.randbelow(100) / 100))
+        lock_wait.pause(result, poll_s * (1 + secrets.randbelow(100) / 100))
 
 
 def is_held(store: RemoteStore) -> bool:
@@ -167,10 +167,10 @@ class _Claim:
         self._store = store
         self._shard = shard
         self._clock = clock
-        self._own = _key_of(shard)
+        self._lock_key = _key_of(shard)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "run_id": run_id, "since": utc_now()}
         self._content: Mapping[str, object] = {**holder, "token": secrets.token_hex(16)}
-        self._seen: dict[str, tuple[str, float]] = {}
+        self._etags: dict[str, tuple[str, float]] = {}
 
     def take(self) -> Lease | str:
         """Return the lease, or a description of the run that blocks it."""
@@ -190,14 +190,14 @@ class _Claim:
         data = _bytes(self._content)
         now = self._clock()
         try:
-            etag = self._store.create(self._own, data)
+            etag = self._store.create(self._lock_key, data)
         except FileExistsError:
-            content, old = self._store.get_with_etag(self._own)
-            if (busy := self._busy(self._own, content, old)) is not None:
+            content, former_etag = self._store.get_with_etag(self._lock_key)
+            if (busy := self._busy(self._lock_key, content, former_etag)) is not None:
                 return busy
-            etag = self._store.replace(self._own, data, etag=_required_etag(old, self._store))
+            etag = self._store.replace(self._lock_key, data, etag=_required_etag(former_etag, self._store))
         etag = _required_etag(etag, self._store)
-        return Lease(self._store, self._own, content=self._content, etag=etag, clock=self._clock, written_at=now)
+        return Lease(self._store, self._lock_key, content=self._content, etag=etag, clock=self._clock, written_at=now)
 
     def _blocking_holder(self) -> str | None:
         """Return the holder of a conflicting lock, or None; shards of the same count do not conflict."""
@@ -216,7 +216,7 @@ class _Claim:
         count = self._shard.count
         for stored in self._store.list(_FOLDER):
             shard = shard_of_suffix("-" + stored.key.rpartition("/")[2])
-            if stored.key != self._own and not (count and shard.count == count):
+            if stored.key != self._lock_key and not (count and shard.count == count):
                 yield stored.key
 
     def _busy(self, key: str, content: bytes, etag: str | None) -> str | None:
@@ -224,9 +224,9 @@ class _Claim:
         if content == _FREE:
             return None
         version = _required_etag(etag, self._store)
-        if self._seen.get(key, ("", 0.0))[0] != version:
-            self._seen[key] = (version, self._clock())
-        if self._clock() - self._seen[key][1] >= LEASE_S:
+        if self._etags.get(key, ("", 0.0))[0] != version:
+            self._etags[key] = (version, self._clock())
+        if self._clock() - self._etags[key][1] >= LEASE_S:
             return None
         return _holder(content, key)
 

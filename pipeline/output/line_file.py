@@ -144,7 +144,7 @@ class LineFile:
     def _resume(self) -> None:
         """Reopen the file, as a handle of a network file system may be stale, and repeat the unsynced lines.
 
-        They overwrite themselves: truncating the file first could lose lines that it still has.
+        The lines overwrite their former copies: truncating the file first could lose lines that it still has.
         """
         self._check_lock()
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from pipeline.errors import ConfigError, OutputError
-from pipeline.output.shared_files import unreadable
+from pipeline.output.shared_files import unreadable_file
 from pipeline.stores import write_atomic
 
 _log = logging.getLogger(__name__)
@@ -77,11 +77,11 @@ def read_lines(path: Path, take: Callable[[bytes, bool], T | None], damage: Dama
                 damage.unfinished = not line.endswith(b"\n")
                 yield value
     except OSError as exc:
-        raise unreadable(path, exc) from exc
+        raise unreadable_file(path, exc) from exc
 
 
 def bounded_lines(stream: BinaryIO, where: Path | str) -> Iterator[tuple[bytes, int]]:
-    """Yield each line with its size; for garbage longer than MAX_LINE_BYTES only the beginning.
+    """Yield each line with its size; of an invalid line longer than MAX_LINE_BYTES only the beginning.
 
     ConfigError for a line that is too long and begins like a record: it must not be removed.
     """
@@ -91,14 +91,18 @@ def bounded_lines(stream: BinaryIO, where: Path | str) -> Iterator[tuple[bytes, 
             if line.startswith(b"{"):
                 raise _too_long(where, stream.tell() - size)
             line = line[:_CHUNK_BYTES]
-            while (more := stream.readline(_CHUNK_BYTES)) and (size := size + len(more)) and not more.endswith(b"\n"):
+            while (
+                (next_chunk := stream.readline(_CHUNK_BYTES))
+                and (size := size + len(next_chunk))
+                and not next_chunk.endswith(b"\n")
+            ):
                 pass
         yield line, size
 
 
 def _too_long(where: Path | str, start: int) -> ConfigError:
-    most = MAX_LINE_BYTES >> 20
-    message = f"the line at byte {start} has more than {most} MiB, which no run writes: move it out of the file"
+    limit_mb = MAX_LINE_BYTES >> 20
+    message = f"the line at byte {start} has more than {limit_mb} MiB, which no run writes: move it out of the file"
     return ConfigError(f"{where}: {message}")
 
 
@@ -118,7 +122,7 @@ def last_object(path: Path) -> dict[str, Any] | None:
         with path.open("rb") as stream:
             last, is_complete = _last_object(stream, size := os.fstat(stream.fileno()).st_size)
     except OSError as exc:
-        raise unreadable(path, exc) from exc
+        raise unreadable_file(path, exc) from exc
     if not is_complete:
         raise _too_long(path, max(0, size - MAX_LINE_BYTES))
     return last
@@ -199,7 +203,7 @@ def rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
     """Rewrite the file atomically with the lines for which `keep` returns True; return their number."""
     count = 0
 
-    def chosen() -> Iterator[bytes]:
+    def kept_chunks() -> Iterator[bytes]:
         nonlocal count
         with path.open("rb", buffering=_CHUNK_BYTES) as stream:
             for line, _ in bounded_lines(stream, path):
@@ -208,5 +212,5 @@ def rewrite(path: Path, keep: Callable[[dict[str, Any]], bool]) -> int:
                     count += 1
                     yield line if line.endswith(b"\n") else line + b"\n"
 
-    write_atomic(path, chosen())
+    write_atomic(path, kept_chunks())
     return count

@@ -46,7 +46,7 @@ class LocalBackend:
         self.damage: dict[Path, Damage] = {}
         self._shard = shard
         self._record_files = partial(record_files.record_paths, folder)
-        self._own: Mapping[Kind, str] = {kind: f"{kind}{shard.suffix}.jsonl" for kind in KINDS}
+        self._own_names: Mapping[Kind, str] = {kind: f"{kind}{shard.suffix}.jsonl" for kind in KINDS}
         self._files: dict[Kind, LineFile] = {}
         self._run = 0
         self._starts: dict[Kind, int] = {}
@@ -73,7 +73,7 @@ class LocalBackend:
     @property
     def written(self) -> tuple[str, ...]:
         """The names of the two files of this run."""
-        return tuple(self._own.values())
+        return tuple(self._own_names.values())
 
     def lock(
         self, run_id: str, *, lock_wait_s: float, wait: Callable[[float], bool], clock: Callable[[], float]
@@ -114,7 +114,7 @@ class LocalBackend:
         self.tidy(index)
         if self._lock is None:
             raise InternalError(f"{self.where}: `lock` comes before `start`")
-        for kind, name in self._own.items():
+        for kind, name in self._own_names.items():
             self._files[kind] = LineFile(self.folder / name, clock=clock, check_lock=self._lock.check)
         self._run = index.highest_run + 1
         self._starts = {kind: file.size for kind, file in self._files.items()}
@@ -167,7 +167,7 @@ class LocalBackend:
 
     def settle(self, index: Index) -> None:
         """Write a checkpoint (checkpoint.py) if all results of the index are in this run's file."""
-        path = self.folder / self._own["results"]
+        path = self.folder / self._own_names["results"]
         if len(index.agents) == 1 and {*self._results, path.name} == {path.name}:
             checkpoint.save(path, index.results(*index.agents), covered=self._results.get(path.name, 0))
 
@@ -210,16 +210,16 @@ class LocalBackend:
         """Unlink the file."""
         path = self.folder / name
         try:
-            there = path.exists()
+            exists = path.exists()
             path.unlink(missing_ok=True)
         except OSError as exc:
             raise OutputError(f"{path}: cannot be removed: {exc.strerror or exc}") from exc
-        return there
+        return exists
 
     def records(self, kind: Kind, *, since: int = 0) -> Records:
         """Read file by file; if a compaction removes one during that, read the compacted file as well."""
         if kind in self._starts and since >= self._run:
-            yield from read_records(self.folder / self._own[kind], kind, start=self._starts[kind])
+            yield from read_records(self.folder / self._own_names[kind], kind, start=self._starts[kind])
             return
         is_file_removed = False
         for path in self._record_files(kind):
@@ -262,17 +262,17 @@ class LocalBackend:
         """Return True for the file of another shard of the same count; that shard may be active."""
         if self._shard.count == 0 or shard_of_file(path).count != self._shard.count:
             return False
-        return path.name not in self._own.values()
+        return path.name not in self._own_names.values()
 
     def _is_own(self, path: Path) -> bool:
         """Return True when no other run can write to the file: all files without shards, else the two of this run."""
-        return self._shard.count == 0 or path.name in self._own.values()
+        return self._shard.count == 0 or path.name in self._own_names.values()
 
     def _read_file(self, path: Path, index: Index) -> None:
         kind: Kind = "errors" if path.name.startswith("errors") else "results"
         damage = self.damage[path] = Damage()
         # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
-        is_own = self._shard.count > 0 and path.name in self._own.values()
+        is_own = self._shard.count > 0 and path.name in self._own_names.values()
         owns = (lambda _: True) if is_own else self._shard.owns
         add = partial(index.add, kind, where=str(path), owns=owns)
         if kind == "results":

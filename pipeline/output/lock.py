@@ -2,7 +2,7 @@
 
 How it works:
 
-1. The lock is the kernel's `flock` on an open lock file, which ends with the process, however that ends. The content
+1. The lock is the kernel's `flock` on an open lock file, which every end of the process releases. The content
    of the file only names the holder for messages.
 2. A run locks `.lock`, or `.lock-00003-of-00016` with `--shard 3/16`. Shards of one count, and chunks of the plan,
    may run together; a run without shards, or with another count, conflicts with them.
@@ -64,7 +64,7 @@ class Busy:
 
 
 class Lock:
-    """A lock that is held until `release`, or until this process ends."""
+    """A lock of this process until `release` or the end of the process."""
 
     def __init__(self, fd: int, path: Path, holder: bytes = b"") -> None:
         """Wrap the locked descriptor of a file that contains `holder`; use `acquire`."""
@@ -80,11 +80,11 @@ class Lock:
         except OSError as exc:
             if exc.errno not in (errno.ESTALE, errno.EBADF):
                 if exc.errno in _HELD_ERRORS:
-                    raise self._lost() from exc
+                    raise self._lost_error() from exc
                 raise
             content = self._reopen()
         if content != self._holder:
-            raise self._lost()
+            raise self._lost_error()
 
     def _reopen(self) -> bytes:
         """Replace a stale descriptor; return the content of the file."""
@@ -95,14 +95,14 @@ class Lock:
         except OSError as exc:
             os.close(fd)
             if exc.errno in _HELD_ERRORS:
-                raise self._lost() from exc
+                raise self._lost_error() from exc
             raise
         with suppress(OSError):
             os.close(self._fd)
         self._fd = fd
         return content
 
-    def _lost(self) -> TryLaterError:
+    def _lost_error(self) -> TryLaterError:
         return TryLaterError(f"{self._path}: the lock was lost to another run in an outage; stopped writing")
 
     def release(self) -> None:
@@ -127,7 +127,7 @@ def acquire(
     `wait(seconds)` returns True when the run is to stop, which raises TryLaterError at once. OutputError when a lock
     file cannot be created.
     """
-    waiting = LockWait(str(folder), lock_wait_s=lock_wait_s, wait=wait, clock=clock)
+    lock_wait = LockWait(str(folder), lock_wait_s=lock_wait_s, wait=wait, clock=clock)
     while True:
         gate = _wait_gate(folder, lock_wait_s=lock_wait_s, wait=wait, clock=clock)
         try:
@@ -136,7 +136,7 @@ def acquire(
             gate.release()
         if isinstance(result, Lock):
             return result
-        waiting.pause(str(result), _POLL_S)
+        lock_wait.pause(str(result), _POLL_S)
 
 
 def try_gate(folder: Path) -> Lock | None:
@@ -177,23 +177,23 @@ def _wait_gate(folder: Path, *, lock_wait_s: float, wait: Callable[[float], bool
 
 def _take(folder: Path, shard: Shard, run_id: str) -> Lock | Busy:
     """Take the lock, or return the conflicting one. The caller holds the gate."""
-    own = f".lock{shard.suffix}"
-    for name in sorted(_conflicting(folder, own=own, count=shard.count)):
+    own_name = f".lock{shard.suffix}"
+    for name in sorted(_conflicting(folder, own_name=own_name, count=shard.count)):
         fd = _try_flock(folder / name)
         if fd is None:
             return Busy(name, _read_holder(folder / name))
         _unlock(fd)
-    fd = _try_flock(folder / own)
+    fd = _try_flock(folder / own_name)
     if fd is None:
-        return Busy(own, _read_holder(folder / own))
-    return Lock(fd, folder / own, _write_holder(fd, folder / own, run_id=run_id))
+        return Busy(own_name, _read_holder(folder / own_name))
+    return Lock(fd, folder / own_name, _write_holder(fd, folder / own_name, run_id=run_id))
 
 
-def _conflicting(folder: Path, *, own: str, count: int) -> Iterator[str]:
-    """Yield the names of conflicting lock files: all except those of shards of the same count."""
+def _conflicting(folder: Path, *, own_name: str, count: int) -> Iterator[str]:
+    """Yield the names of conflicting lock files: those of all shards except shards of the same count."""
     for name in names_in(folder):
         match = _LOCK_NAME.fullmatch(name)
-        if match is None or name == own:
+        if match is None or name == own_name:
             continue
         if shard_of_suffix(match[1]).count != count:
             yield name

@@ -2,8 +2,8 @@
 
     manifests/merged/000000-00003-of-00016.jsonl    the manifests of results of one shard, one after the other
 
-1. A manifest begins with a line that names its part and the part's size. The manifest of a part that is gone, or has
-   another size, is ignored; for a part without one here, its own manifest is read. So these objects are a cache.
+1. A manifest begins with a line that names its part and the part's size. The manifest of a deleted part, or of a part
+   with another size, is ignored; for a part without one here, its own manifest is read. So these objects are a cache.
 2. A run whose start has read MERGED_FROM small parts one by one adds their manifests (at most MOST_AT_ONCE) to the last
    object of its shard, and begins another one when that is full. Only the holder of the shard's lock writes them.
 3. Compacting and purging remove them all first: they hold ids.
@@ -48,7 +48,7 @@ class MergedManifests:
         self.covered: set[Part] = set()
         self._parts = parts
         self._shard = shard
-        self._last = -1
+        self._highest_number = -1
         """The highest number of an object of this shard."""
 
     def add_to(self, index: Index, backend: ReadableOutput) -> set[Part]:
@@ -62,7 +62,7 @@ class MergedManifests:
                 continue
             shard = shard_of_suffix(match[2])
             if shard == self._shard:
-                self._last = max(self._last, int(match[1]))
+                self._highest_number = max(self._highest_number, int(match[1]))
             elif self._shard.count and shard.count == self._shard.count:
                 continue
             for lines in _manifests(backend.content(name) or b""):
@@ -71,15 +71,15 @@ class MergedManifests:
 
     def merge(self, backend: OutputBackend) -> None:
         """Add the manifests of small parts of this shard, if there are many; log a failure."""
-        parts = self._small()
+        parts = self._small_parts()
         unmerged_count = self._parts.mergeable({*self.covered, *parts})
         if unmerged_count > MANY_PARTS:
             _log.warning(f"each start reads {unmerged_count} parts: `pipeline compact {backend.where}` makes it faster")
         if len(parts) < MERGED_FROM:
             return
-        number = max(self._last, 0)
+        number = max(self._highest_number, 0)
         try:
-            data = backend.content(_name(number, self._shard)) or b"" if self._last >= 0 else b""
+            data = backend.content(_name(number, self._shard)) or b"" if self._highest_number >= 0 else b""
             for part in parts[:MOST_AT_ONCE]:
                 manifest = backend.content(part.manifest_key) or b""
                 if data and len(data) + len(manifest) > FULL_BYTES:
@@ -96,7 +96,7 @@ class MergedManifests:
         for name in backend.names(_FOLDER):
             backend.remove(name)
 
-    def _small(self) -> list[Part]:
+    def _small_parts(self) -> list[Part]:
         """Return the small parts of results of this shard that are not covered."""
         sizes = self._parts.sizes
         parts = (part for part in self._parts.parts("results") if part.shard == self._shard)

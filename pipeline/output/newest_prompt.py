@@ -1,6 +1,6 @@
-"""The prompt of an output's newest run: which records are of it, and which of an earlier prompt, schema or model.
+"""The prompt of an output's newest run, to distinguish its records from those of an earlier prompt, schema or model.
 
-It reads what the runs recorded, so that every reader of an output comes to the same answer, whatever its configuration.
+It reads only the summaries and records of runs, so the result does not depend on the reader's configuration.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class NewestPrompt:
 
 
 def newest_prompt(backend: ReadableOutput, index: Index) -> NewestPrompt:
-    """Return the prompt of the newest run: as its summary has it, and for a run without one as its records do."""
+    """Return the prompt of the newest run from its summary, or without a summary from its records."""
     # a run that was refused for its settings, as for a misspelt model, has no prompt that counts
     runs = [run for run in RunIndex(backend, WHOLE).recent() if run.get("exit_code") != EXIT_CONFIG]
     newest = runs[-1] if runs else {}
@@ -53,8 +53,8 @@ def newest_prompt(backend: ReadableOutput, index: Index) -> NewestPrompt:
 
 def _of_records(index: Index) -> dict[str, frozenset[str]]:
     """Return the fingerprints of the records of the newest run, which is in progress or was killed, by variant."""
-    found: dict[str, set[str]] = {}
+    by_variant: dict[str, set[str]] = {}
     for table in ("results", "errors"):
         for variant, fingerprint in index.rows(_OF_RUN.format(table), index.highest_run):
-            found.setdefault(index.fingerprint_of(variant), set()).add(index.fingerprint_of(fingerprint))
-    return {variant: frozenset(fingerprints) for variant, fingerprints in found.items()}
+            by_variant.setdefault(index.fingerprint_of(variant), set()).add(index.fingerprint_of(fingerprint))
+    return {variant: frozenset(fingerprints) for variant, fingerprints in by_variant.items()}

@@ -79,11 +79,11 @@ class Outage:
     def request(self, where: str, action: Callable[[], T]) -> T:
         """Return the result of one request to a store, repeated in the main thread; messages name `where`."""
 
-        def once() -> T:
+        def send_once() -> T:
             with as_output_errors(where, opening=self.opening):
                 return action()
 
-        return self.attempt("files", once)
+        return self.attempt("files", send_once)
 
     def attempt(self, task: str, action: Callable[[], T]) -> T:
         """Return the result of `action`, repeated for as long as an outage may last; for the main thread.
@@ -94,7 +94,7 @@ class Outage:
             try:
                 value = action()
             except OutputError as error:
-                delay_s = self._failed(task, error)
+                delay_s = self._record_failure(task, error)
                 if self.wait(delay_s):
                     raise TryLaterError(f"interrupted while waiting for the output: {error}") from error
                 continue
@@ -110,12 +110,12 @@ class Outage:
         try:
             action()
         except OutputError as error:
-            self._failed(task, error)
+            self._record_failure(task, error)
             return False
         self._succeeded(task)
         return True
 
-    def _failed(self, task: str, error: OutputError) -> float:
+    def _record_failure(self, task: str, error: OutputError) -> float:
         """Record a failed attempt and return the delay in seconds; raise the error when a retry is pointless."""
         if not is_outage(error) or not self._max_outage_s:
             raise error
@@ -124,8 +124,8 @@ class Outage:
         with self._lock:
             now = self._clock()
             # a task that begins to fail in an outage of other tasks shares their start
-            begun = min([failing.since for failing in self._failing.values()], default=now)
-            failing = self._failing.setdefault(task, _Failing(begun))
+            outage_began = min([failing.since for failing in self._failing.values()], default=now)
+            failing = self._failing.setdefault(task, _Failing(outage_began))
             left_s = self._max_outage_s - (now - failing.since)
             if left_s <= 0:
                 self._final_error = OutputError(f"waited {now - failing.since:.0f} s (runner.max_outage_s); {error}")

@@ -1,6 +1,6 @@
 """Reading of the parts of an output in an object store: list them, then read one at a time.
 
-A part that another run deletes in the meantime is no error: a newer part has its lines by then.
+A part that another run deletes in the meantime is not an error, because a newer part has its lines by then.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Lines = Iterator[tuple[bytes, RecordKey]]
 
 
 class PartReader:
-    """Lists and reads parts. `sizes`: the parts of the last listing with their sizes in bytes.
+    """The listing and reading of parts. `sizes`: the parts of the last listing with their sizes in bytes.
 
-    `allowed` raises once the lease is lost; `request` sends a request (Outage.request). `repair` writes a missing
-    manifest; None without the lease. `is_stopped`: once it returns True, `add_to` raises TryLaterError.
+    `check_lease` raises an error when the lease is lost; `request` sends a request (Outage.request). `repair` writes a
+    missing manifest; None without the lease. `is_stopped`: once it returns True, `add_to` raises TryLaterError.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class PartReader:
         store: RemoteStore,
         *,
         shard: Shard,
-        allowed: Callable[[], None],
+        check_lease: Callable[[], None],
         request: Callable[[str, Callable[[], Any]], Any],
         streams: tuple[Stream, ...] = KINDS,
     ) -> None:
@@ -47,13 +47,15 @@ class PartReader:
         self.is_stopped: Callable[[], bool] = lambda: False
         self._store = store
         self._shard = shard
-        self._allowed = allowed
+        self._check_lease = check_lease
         self._request = request
         self._streams = streams
 
-    def beside(self, *streams: Stream) -> PartReader:
+    def for_streams(self, *streams: Stream) -> PartReader:
         """Return a reader of other streams of the same output."""
-        return PartReader(self._store, shard=self._shard, allowed=self._allowed, request=self._request, streams=streams)
+        return PartReader(
+            self._store, shard=self._shard, check_lease=self._check_lease, request=self._request, streams=streams
+        )
 
     def refresh(self) -> None:
         """List all parts of its streams."""
@@ -74,24 +76,24 @@ class PartReader:
             for part in sorted((part for part in self.sizes if part.kind == stream), key=lambda part: part.place)
         ]
 
-    def each(
+    def read_each(
         self, *streams: Stream, read: Callable[[Part], bool], already_read: Callable[[], Iterable[Part]] = tuple
     ) -> None:
-        """Call `read` with each part; when it returns False for a deleted part, list again and read the new parts.
+        """Call `read` with each part; when it returns False (the part was deleted), list again and read the new parts.
 
         A run that ends writes its errors into a new part before it deletes the old ones: the new listing has them.
         `already_read` is called after the first listing, and returns parts that need not be read.
         """
-        finished: set[Part] = set()
+        read_parts: set[Part] = set()
         for turn in range(TRIES):
             self.refresh()
             if turn == 0:
-                finished.update(already_read())
-            parts = [part for part in self.parts(*streams) if part not in finished]
+                read_parts.update(already_read())
+            parts = [part for part in self.parts(*streams) if part not in read_parts]
             deleted = sum(not read(part) for part in parts)
             if not deleted:
                 return
-            finished.update(parts)
+            read_parts.update(parts)
 
     def is_own(self, part: Part) -> bool:
         """Return True when no other run can replace the part: all parts without shards, else those of this shard."""
@@ -129,13 +131,13 @@ class PartReader:
         # a duplicate is recorded by the shard of the id it repeats, under an id that another may own
         is_own = self._shard.count > 0 and self.is_own(part)
         owns = (lambda _: True) if is_own else self._shard.owns
-        before = index.error_lines
+        former_count = index.error_lines
         index.add(part.kind, record_keys, where=self._store.uri_of(part.key), owns=owns)
         if not self.is_own(part):
-            index.error_lines = before
+            index.error_lines = former_count
 
     def record_keys(self, part: Part) -> list[RecordKey] | None:
-        """Return the record keys of a part from its manifest, or else from the part; None when both are gone."""
+        """Return the record keys of a part from its manifest, or else from the part; None when both were deleted."""
         header = {"part": part.key, "bytes": self.sizes[part]}
         try:
             data = self._under_lease(str(self._store.address), lambda: self.get(part.manifest_key))
@@ -151,12 +153,12 @@ class PartReader:
         return record_keys
 
     def lines(self, part: Part) -> Lines | None:
-        """Return the lines of a part with their keys; None when it is gone."""
+        """Return the lines of a part with their keys; None for a deleted part."""
         data = self.content(part)
         return None if data is None else self._split(part, data)
 
     def content(self, part: Part) -> bytes | None:
-        """Return the bytes of a part; None when it is gone."""
+        """Return the bytes of a part; None for a deleted part."""
         return self._under_lease(self._store.uri_of(part.key), lambda: self.get(part.key))
 
     def get(self, key: str) -> bytes | None:
@@ -169,11 +171,11 @@ class PartReader:
     def _under_lease(self, where: str, action: Callable[[], T]) -> T:
         """Return the result of a request; renew the lease when that is due, as reading may take long."""
 
-        def once() -> T:
-            self._allowed()
+        def send_once() -> T:
+            self._check_lease()
             return action()
 
-        value: T = self._request(where, once)
+        value: T = self._request(where, send_once)
         return value
 
     def _split(self, part: Part, data: bytes) -> Lines:

@@ -33,17 +33,17 @@ class Limits:
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenPart:
     """A part that still receives records."""
 
     lines: list[bytes] = field(default_factory=list)
     record_keys: list[RecordKey] = field(default_factory=list)
     size_bytes: int = 0
-    since: float = 0.0
+    opened_at: float = 0.0
 
 
 class PartWriter:
-    """Writer of the parts of one run and shard. `allowed` raises when writing is no longer allowed."""
+    """Writer of the parts of one run and shard. `check_lease` raises an error when the lease is lost."""
 
     def __init__(
         self,
@@ -51,34 +51,34 @@ class PartWriter:
         limits: Limits,
         *,
         shard: Shard,
-        allowed: Callable[[], None],
+        check_lease: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._limits = limits
         self.shard = shard
         """The shard in the names of the parts; it may be changed while no part is open."""
-        self._allowed = allowed
+        self._check_lease = check_lease
         self._clock = clock
-        self._open: dict[Stream, _Open] = {stream: _Open() for stream in STREAMS}
-        self._closed: deque[tuple[Part, _Open]] = deque()
+        self._open: dict[Stream, _OpenPart] = {stream: _OpenPart() for stream in STREAMS}
+        self._closed_parts: deque[tuple[Part, _OpenPart]] = deque()
         self._sequence: dict[Stream, int] = dict.fromkeys(STREAMS, 0)
-        self._sending = threading.Lock()
+        self._send_lock = threading.Lock()
         self.failed: PipelineError | None = None
         """The error that ended the writing."""
         self.run = 0
         """The run number in the names of the parts; to be set before the first record."""
-        self.waiting = threading.Event()
+        self.has_waiting = threading.Event()
         """Set when a closed part may wait to be sent."""
 
     @property
     def is_full(self) -> bool:
         """True while enough parts wait to be written."""
-        return len(self._closed) >= MOST_CLOSED
+        return len(self._closed_parts) >= MOST_CLOSED
 
     def unwritten(self, kind: Stream) -> int:
         """Return the number of added records that are in no written part."""
-        waiting = sum(len(part.lines) for name, part in list(self._closed) if name.kind == kind)
+        waiting = sum(len(part.lines) for name, part in list(self._closed_parts) if name.kind == kind)
         return waiting + len(self._open[kind].lines)
 
     def parts(self, kind: Stream) -> int:
@@ -90,7 +90,7 @@ class PartWriter:
         part = self._open[kind]
         check_length(line, self._store.uri_of(kind))
         if not part.lines:
-            part.since = self._clock()
+            part.opened_at = self._clock()
         part.lines.append(line)
         if key is not None:
             part.record_keys.append(key)
@@ -101,7 +101,7 @@ class PartWriter:
     def close_due(self, now: float) -> None:
         """Close the parts whose oldest record is old enough."""
         for kind, part in self._open.items():
-            if part.lines and now - part.since >= self._limits.part_seconds:
+            if part.lines and now - part.opened_at >= self._limits.part_seconds:
                 self._close(kind)
 
     def close_all(self) -> None:
@@ -114,16 +114,16 @@ class PartWriter:
 
         OutputError when it cannot be written: in an outage the part stays in the queue, else each further call fails.
         """
-        with self._sending:
-            self.waiting.clear()
+        with self._send_lock:
+            self.has_waiting.clear()
             if self.failed is not None:
                 raise self.failed
-            if not self._closed:
+            if not self._closed_parts:
                 return False
             try:
-                self._put(*self._closed[0])
+                self._send_part(*self._closed_parts[0])
             except PipelineError as error:
-                self.waiting.set()
+                self.has_waiting.set()
                 if not is_outage(error):
                     self.failed = error
                 raise
@@ -132,20 +132,20 @@ class PartWriter:
     def _close(self, kind: Stream) -> None:
         part = self._open[kind]
         if part.lines:
-            self._open[kind] = _Open()
-            self._closed.append((Part(kind, self.run, self.shard, self._sequence[kind]), part))
+            self._open[kind] = _OpenPart()
+            self._closed_parts.append((Part(kind, self.run, self.shard, self._sequence[kind]), part))
             self._sequence[kind] += 1
-            self.waiting.set()
+            self.has_waiting.set()
 
-    def _put(self, name: Part, part: _Open) -> None:
-        self._allowed()
+    def _send_part(self, name: Part, part: _OpenPart) -> None:
+        self._check_lease()
         with as_output_errors(self._store.uri_of(name.key)):
             try:
                 self._store.create(name.key, b"".join(part.lines))
             except FileExistsError as exc:
                 message = "exists already: another run has taken this run's number; start this run again"
                 raise OutputError(f"{self._store.uri_of(name.key)}: {message}") from exc
-            self._closed.popleft()
+            self._closed_parts.popleft()
             if name.kind != "windows":
                 self._store.put(name.manifest_key, manifest_of(name, part.record_keys, size_bytes=part.size_bytes))
 

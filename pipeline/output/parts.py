@@ -74,10 +74,10 @@ def write_manifest(record_keys: Iterable[RecordKey], header: Mapping[str, Any]) 
                 yield _line(text)
         agent, variant, fingerprint, run_id = (numbers[text] for text in shared)
         row = [key.id, key.run, key.sha256, agent, variant, fingerprint, key.version, key.reason, key.runs]
-        more = [key.decided_by, key.question]
-        while more and more[-1] is None:
-            more.pop()
-        yield _line([*row, run_id, *more])
+        optional_fields = [key.decided_by, key.question]
+        while optional_fields and optional_fields[-1] is None:
+            optional_fields.pop()
+        yield _line([*row, run_id, *optional_fields])
 
 
 def read_manifest(lines: Iterable[bytes], header: Mapping[str, Any]) -> Iterator[RecordKey]:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class PatientBackend:
-    """An OutputBackend (backend.py) around another one; in the main thread."""
+    """An OutputBackend (backend.py) that repeats the steps of another one in an outage; for the main thread."""
 
     def __init__(self, inner: OutputBackend, outage: Outage) -> None:
         """Wrap the backend of a folder."""

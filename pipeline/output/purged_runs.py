@@ -17,62 +17,64 @@ from pipeline.output.runs import ASK_AGAIN
 from pipeline.values.profiling import ProfileBuilder
 from pipeline.values.value_profile import from_json, shows_texts, to_json
 
-Gone = Callable[[str, str], bool]
-"""Returns True for the id and the time (RFC 3339) of a record to remove."""
+RemovalTest = Callable[[str, str], bool]
+"""A function of id and time (RFC 3339) that returns True for a record to remove."""
 
 Lines = Callable[[], Iterable[bytes]]
-"""Reads the lines of all results."""
+"""A function that reads the lines of all results."""
 
 _BATCH = 25
 """Profiles built at a time: each takes up to some MB, and an output may have thousands of runs."""
 
 
 class _RunKey(NamedTuple):
-    """The run of a record or of a summary; shards of one wave may share number and id."""
+    """The run of a record or of a summary; the shards of one run may share number and id."""
 
     run: int
     run_id: str
     shard: str | None
 
 
-def without_documents(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> dict[str, dict[str, Any]]:
-    """Return the summaries that change, by the names of `runs`. Applied to its own result, it returns none."""
-    profiles = _profiles({name: run for name, run in runs.items() if run.get("profile")}, lines, gone)
+def without_documents(
+    runs: Mapping[str, dict[str, Any]], lines: Lines, is_removed: RemovalTest
+) -> dict[str, dict[str, Any]]:
+    """Return the changed summaries, by the names of `runs`; a second call with them returns none."""
+    profiles = _profiles({name: run for name, run in runs.items() if run.get("profile")}, lines, is_removed)
     cleaned = {}
     for name, run in runs.items():
         at = str(run.get("finished_at", ""))
         ask_again = (
-            {ASK_AGAIN: [document_id for document_id in run[ASK_AGAIN] if not gone(document_id, at)]}
+            {ASK_AGAIN: [document_id for document_id in run[ASK_AGAIN] if not is_removed(document_id, at)]}
             if ASK_AGAIN in run
             else {}
         )
         profile = {"profile": profiles[name]} if name in profiles else {}
-        cleaned[name] = {**without_named(run, gone, at=at), **ask_again, **profile}
+        cleaned[name] = {**without_named(run, is_removed, at=at), **ask_again, **profile}
     return {name: run for name, run in cleaned.items() if run != runs[name]}
 
 
-def without_named(value: Any, gone: Gone, *, at: str) -> Any:
+def without_named(value: Any, is_removed: RemovalTest, *, at: str) -> Any:
     """Return the value without list items that name a document to remove by their `id`."""
     if isinstance(value, dict):
-        return {key: without_named(item, gone, at=at) for key, item in value.items()}
+        return {key: without_named(item, is_removed, at=at) for key, item in value.items()}
     if isinstance(value, list):
-        return [without_named(item, gone, at=at) for item in value if not _names(item, gone, at)]
+        return [without_named(item, is_removed, at=at) for item in value if not _names(item, is_removed, at)]
     return value
 
 
-def _names(value: Any, gone: Gone, at: str) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("id"), str) and gone(value["id"], at)
+def _names(value: Any, is_removed: RemovalTest, at: str) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("id"), str) and is_removed(value["id"], at)
 
 
-def _profiles(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> dict[str, Any]:
+def _profiles(runs: Mapping[str, dict[str, Any]], lines: Lines, is_removed: RemovalTest) -> dict[str, Any]:
     """Return the profiles of runs that may include a value of a removed document, rebuilt from the other results."""
-    affected = iter(list(_affected(runs, lines, gone)) if runs else [])
+    affected = iter(list(_affected_runs(runs, lines, is_removed)) if runs else [])
     profiles: dict[str, Any] = {}
     while batch := list(islice(affected, _BATCH)):
         builders = {_key(runs[name]): _builder(runs[name]) for name in batch}
         for record in _records(lines):
             builder = builders.get(_key(record))
-            if builder is not None and not _is_removed(record, gone):
+            if builder is not None and not _is_removed(record, is_removed):
                 builder.add(record.get("output"), variant=str(record.get("variant")), fingerprint=record["fingerprint"])
         for name in batch:
             built = builders[_key(runs[name])].profiles()
@@ -80,14 +82,14 @@ def _profiles(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> d
     return profiles
 
 
-def _affected(runs: Mapping[str, dict[str, Any]], lines: Lines, gone: Gone) -> Iterator[str]:
-    """Yield the runs that have a line to remove, or have lost lines to compacting that may be of such a document."""
+def _affected_runs(runs: Mapping[str, dict[str, Any]], lines: Lines, is_removed: RemovalTest) -> Iterator[str]:
+    """Yield the runs with a line to remove, and those whose compacted lines may have been of a removed document."""
     counts: dict[_RunKey, int] = {}
     losing: set[_RunKey] = set()
     newest = -1
     for record in _records(lines):
         key = _key(record)
-        if _is_removed(record, gone):
+        if _is_removed(record, is_removed):
             losing.add(key)
             newest = max(newest, key.run)
         else:
@@ -117,8 +119,8 @@ def _key(record: Mapping[str, Any]) -> _RunKey:
     return _RunKey(int(record.get("run", 0)), str(record.get("run_id", "")), record.get("shard"))
 
 
-def _is_removed(record: Mapping[str, Any], gone: Gone) -> bool:
-    return gone(str(record.get("id")), str(record.get("finished_at", "")))
+def _is_removed(record: Mapping[str, Any], is_removed: RemovalTest) -> bool:
+    return is_removed(str(record.get("id")), str(record.get("finished_at", "")))
 
 
 def rewritten(value: Mapping[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, OutputError
 from pipeline.output.index import Index
 from pipeline.output.lines import MAX_LINE_BYTES, Damage, last_object, parse, read_lines
 from pipeline.output.record_keys import Kind, RecordKey, Records, key_of, key_reader
-from pipeline.output.shared_files import names_in, unreadable
+from pipeline.output.shared_files import names_in, unreadable_file
 from pipeline.shards import SUFFIX, Shard, shard_of_suffix
 from pipeline.stores import sync_folder
 from pipeline.stores.local import FOLDER_MODE
@@ -76,7 +76,7 @@ def _start_of_run(path: Path, run: int, *, near_bytes: int) -> int:
                 low = stream.tell()
             return low
     except OSError as exc:
-        raise unreadable(path, exc) from exc
+        raise unreadable_file(path, exc) from exc
 
 
 def note_siblings(paths: Iterable[Path], index: Index) -> None:

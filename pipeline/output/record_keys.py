@@ -86,7 +86,7 @@ def key_reader(kind: Kind, where: str) -> Callable[[bytes, bool], RecordKey | No
     is_results = kind == "results"
 
     def take(line: bytes, recent: bool) -> RecordKey | None:
-        key = None if recent or not is_results else _glance(line)
+        key = None if recent or not is_results else _key_at_a_glance(line)
         if key is None and (value := parse(line)) is not None:
             key = key_of(value, where)
         return key
@@ -123,7 +123,7 @@ def _question_in(value: object) -> int | None:
     return question_number(value) if isinstance(value, str) and _SHA256.fullmatch(value) else None
 
 
-def _glance(line: bytes) -> RecordKey | None:
+def _key_at_a_glance(line: bytes) -> RecordKey | None:
     """Return the key of a line that starts and ends like a result, without a second start or a NUL; else None."""
     try:
         text = line.decode()

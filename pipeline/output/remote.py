@@ -1,7 +1,7 @@
 """An output in an object store: parts that are written once, a manifest for each, and a lease as its lock.
 
-It must never write without the lease, and must never change a part. Requests that fail in an outage are repeated
-(outage.py): the main thread waits, the two background threads retry on a later turn.
+It must never write without the lease, and must never change a part. In an outage (outage.py) the main thread repeats
+its request until it succeeds, the two background threads repeat theirs on a later turn.
 
     results/000012-00003-of-00016-000000.jsonl              run, shard, sequence number: a name with one writer
     errors/…                                                the same
@@ -36,8 +36,7 @@ from pipeline.stores import RemoteStore, StoreRefusedError
 
 _log = logging.getLogger(__name__)
 
-PARTS = "parts"
-"""The task (outage.py) of writing parts."""
+PARTS = "parts"  # the task (outage.py) of writing parts
 T = TypeVar("T")
 _TICK_S = 0.5
 
@@ -49,7 +48,7 @@ class RemoteBackend:
         """Prepare the backend without sending a request; without `outage` the first error of the store is raised."""
         self.store = store
         self._outage = outage or no_outage(str(store.address))
-        self._parts = PartReader(store, shard=shard, allowed=self._allowed, request=self._outage.request)
+        self._parts = PartReader(store, shard=shard, check_lease=self._check_lease, request=self._outage.request)
         self._merged = MergedManifests(self._parts, shard=shard)
         self._limits = limits
         self._shard = shard
@@ -73,7 +72,7 @@ class RemoteBackend:
         return KINDS
 
     @property
-    def _started(self) -> PartWriter:
+    def _started_writer(self) -> PartWriter:
         """The writer of parts; InternalError before `start`."""
         if self._writer is None:
             raise InternalError(f"{self.where}: `start` comes before writing")
@@ -104,7 +103,7 @@ class RemoteBackend:
             index.accept(accepted.from_lines(self.content(accepted.NAME), where=self.where))
             self._parts.repair = self.replace if self._lease is not None else None
             merged_parts = partial(self._merged.add_to, index, self)
-            self._parts.each(*KINDS, read=lambda part: self._parts.add_to(index, part), already_read=merged_parts)
+            self._parts.read_each(*KINDS, read=lambda part: self._parts.add_to(index, part), already_read=merged_parts)
         except BaseException:  # an interrupt too must not leave the index's file
             index.close()
             raise
@@ -112,14 +111,15 @@ class RemoteBackend:
 
     def start(self, index: Index, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Prepare the writer of parts, and remove outdated errors."""
-        self._writer = PartWriter(self.store, self._limits, shard=self._shard, allowed=self._allowed, clock=clock)
+        check = self._check_lease
+        self._writer = PartWriter(self.store, self._limits, shard=self._shard, check_lease=check, clock=clock)
         self._writer.run = index.highest_run + 1
         self.tidy(index)
         self._outage.opening = False
 
     def append(self, line: bytes, key: RecordKey) -> None:
         """Add the line to the open part of its kind."""
-        self._started.add("results" if key.reason is None else "errors", line, key)
+        self._started_writer.add("results" if key.reason is None else "errors", line, key)
 
     def append_results(self, records: Sequence[tuple[bytes, RecordKey]]) -> bool:  # noqa: ARG002
         """Return False: a line is added in memory."""
@@ -148,8 +148,8 @@ class RemoteBackend:
             for line, key in self._parts.lines(part) or ():
                 if key.id not in kept_ids and index.is_current_failure(key.id, key.run):
                     kept_ids.add(key.id)
-                    self._started.add("errors", line, key)
-            if self._started.is_full:
+                    self._started_writer.add("errors", line, key)
+            if self._started_writer.is_full:
                 self._send_all()
         self.sync()
         index.error_lines = failed
@@ -200,10 +200,10 @@ class RemoteBackend:
 
     def records(self, kind: Kind, *, since: int = 0) -> Records:
         """Read part by part, one in memory at a time; when one was deleted in between, list again to find its lines."""
-        finished, has_deleted = set[Part](), True
+        read_parts, has_deleted = set[Part](), True
         while has_deleted:
             self._parts.refresh()
-            parts = [part for part in self._parts.parts(kind) if part not in finished]
+            parts = [part for part in self._parts.parts(kind) if part not in read_parts]
             if since:
                 parts = [part for part in parts if part.run >= since and not self._parts.is_siblings(part)]
             has_deleted = False
@@ -211,21 +211,21 @@ class RemoteBackend:
                 lines = self._parts.lines(part)
                 has_deleted |= lines is None
                 yield from lines or ()
-            finished.update(parts)
+            read_parts.update(parts)
 
     def rewrite(self, kind: Kind, choose: Callable[[Records], Records]) -> None:
         """Write the chosen lines of each chunk, and all others together, into new parts, then delete the old parts."""
         self._merged.drop(self)
         self._parts.refresh()
         for shard, old in by_chunk(self._parts.parts(kind), lambda part: part.shard).items():
-            self._started.shard = shard
+            self._started_writer.shard = shard
             for line, key in choose(line for part in old for line in self._parts.lines(part) or ()):
-                self._started.add(kind, line, key)
-                if self._started.is_full:
+                self._started_writer.add(kind, line, key)
+                if self._started_writer.is_full:
                     self._send_all()
             self.sync()
             self.delete(old)
-        self._started.shard = self._shard
+        self._started_writer.shard = self._shard
 
     def delete(self, parts: list[Part]) -> None:
         """Delete parts, then their manifests: a manifest without its part is ignored."""
@@ -235,8 +235,8 @@ class RemoteBackend:
 
     def windows(self, *, clock: Callable[[], float]) -> StoredWindows:  # noqa: ARG002
         """Return the stream of the parts of windows."""
-        reader = self._parts.beside("windows")
-        return StoredWindows(reader, writer=lambda: self._started, send=self._send_all, delete=self.delete)
+        reader = self._parts.for_streams("windows")
+        return StoredWindows(reader, writer=lambda: self._started_writer, send=self._send_all, delete=self.delete)
 
     def duties(self) -> Mapping[str, Callable[[], None]]:
         """Return the uploader and, in a thread of its own so that a slow upload cannot delay it, the lease renewal."""
@@ -254,15 +254,15 @@ class RemoteBackend:
 
     def _upload(self) -> None:
         while not self._closed.is_set():
-            if self._started.waiting.wait(_TICK_S) and not self._outage.try_once(PARTS, self._send_closed):
+            if self._started_writer.has_waiting.wait(_TICK_S) and not self._outage.try_once(PARTS, self._send_closed):
                 self._closed.wait(_TICK_S)
 
     def _keep(self) -> None:
         while not self._closed.wait(_TICK_S):
-            self._outage.try_once("lease", self._allowed)
+            self._outage.try_once("lease", self._check_lease)
 
     def _send_closed(self) -> None:
-        while self._started.send():
+        while self._started_writer.send():
             pass
 
     def _send_all(self) -> None:
@@ -272,11 +272,11 @@ class RemoteBackend:
     def _write(self, name: str, action: Callable[[], T]) -> T:
         """Return the result of a request that needs the lease, which is checked at each repetition."""
 
-        def once() -> T:
-            self._allowed()
+        def under_lease() -> T:
+            self._check_lease()
             return action()
 
-        return self._outage.request(self.store.uri_of(name), once)
+        return self._outage.request(self.store.uri_of(name), under_lease)
 
     def _delete(self, *keys: str) -> None:
         try:
@@ -292,7 +292,7 @@ class RemoteBackend:
             return False
         return self._writer is None or self._writer.failed is None
 
-    def _allowed(self) -> None:
+    def _check_lease(self) -> None:
         self._outage.check()
         if self._writer is not None and self._writer.failed is not None:
             raise self._writer.failed

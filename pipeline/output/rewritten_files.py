@@ -14,7 +14,7 @@ from pipeline.errors import OutputError
 from pipeline.output import checkpoint
 from pipeline.output.record_files import read_records, record_paths, shard_of_file
 from pipeline.output.record_keys import Kind, Records
-from pipeline.output.shared_files import unreadable
+from pipeline.output.shared_files import unreadable_file
 from pipeline.shards import by_chunk
 from pipeline.stores import write_atomic
 
@@ -42,7 +42,7 @@ def _is_filled(path: Path) -> bool:
     try:
         return path.stat().st_size > 0
     except OSError as cause:
-        raise unreadable(path, cause) from cause
+        raise unreadable_file(path, cause) from cause
 
 
 def _remove(path: Path) -> None:

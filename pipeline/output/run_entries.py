@@ -26,7 +26,7 @@ HISTORY = 30
 """The number of earlier runs of a shard in the report's history; only their main figures are kept."""
 
 HISTORY_OF_SET = 2000
-"""The most history rows of all shards together that a report reads: with many shards, fewer of each."""
+"""The most history rows that a report reads of all shards together; each of many shards gets fewer."""
 
 _QUESTIONS = 100
 """The number of newest distinct prompts and schemas in an entry: each may take some kB."""
@@ -67,9 +67,9 @@ def is_entry_of(path: str, shard: Shard) -> bool:
 
 def name_of(entry: Entry, shard: Shard) -> EntryName:
     """Return the name of an entry's file."""
-    again = ".again" if entry["ask_again"] else ""
+    again_suffix = ".again" if entry["ask_again"] else ""
     run = entry["newest"]["run"]
-    return EntryName(f"{FOLDER}/run{shard.suffix}.{run:08d}{again}.json", shard, run, bool(again))
+    return EntryName(f"{FOLDER}/run{shard.suffix}.{run:08d}{again_suffix}.json", shard, run, bool(again_suffix))
 
 
 def shard_of_run(run: Run) -> Shard:
@@ -78,7 +78,7 @@ def shard_of_run(run: Run) -> Shard:
 
 
 def parsed_entry(data: bytes) -> Entry | None:
-    """Return the entry of a file; None for a broken one or one of another format."""
+    """Return the entry of a file; None for an invalid file or another format."""
     try:
         entry = json.loads(data)
     except (ValueError, RecursionError):
@@ -133,7 +133,7 @@ def _entry(runs: Sequence[Run]) -> Entry:
 
 
 def _compared(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs that the next one is compared with: the last with results, and the last with enough of them."""
+    """Return the runs with which the next run is compared: the last one with results, and the last one with enough."""
     with_results = [run for run in runs if run.get("stats", {}).get("outcomes", {}).get("done")]
     profiled = [run for run in runs if _profiled_documents(run) >= FEWEST_DOCUMENTS]
     chosen = with_results[-1:] + profiled[-1:]

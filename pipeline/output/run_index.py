@@ -93,14 +93,14 @@ class RunIndex:
         return max((name.run for name in self.names), default=0)
 
     def check(self, recorded_run: int) -> None:
-        """Read the summaries of this shard again when its entry lacks one; `recorded_run` is the run of any record."""
+        """Read the summaries of this shard when its entry lacks one; `recorded_run`: the highest run in its records."""
         if recorded_run <= self.highest_run:
             return
         suffix = self.shard.suffix
         own = [path for path in self._backend.names(RUNS) if path.endswith(".json") and suffix_in(path) == suffix]
         entry = self._own_entry()
         if len(own) > (0 if entry is None else entry["files"]):
-            self._own = self._made_from([*own, FOLDED]).get(self.shard)
+            self._own = self._entries_built_from([*own, FOLDED]).get(self.shard)
             self.refresh()
 
     def recent(self) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ class RunIndex:
         return {document_id: run for entry in entries for document_id, run in entry["ask_again"].items()}
 
     def of_this_shard(self) -> list[dict[str, Any]]:
-        """Return the runs of this shard to compare the next one with, oldest first."""
+        """Return the runs of this shard with which the next run is compared, oldest first."""
         entry = self._own_entry()
         return [] if entry is None else [*entry["kept"], entry["newest"]]
 
@@ -203,9 +203,11 @@ class RunIndex:
         loose = [path for path in paths if path.endswith(".json") and suffix_in(path) not in indexed]
         if not loose and FOLDED not in paths:
             return
-        names.update({shard: name for shard, name in self._made_from([*loose, FOLDED]).items() if shard not in names})
+        names.update(
+            {shard: name for shard, name in self._entries_built_from([*loose, FOLDED]).items() if shard not in names}
+        )
 
-    def _made_from(self, paths: Sequence[str]) -> dict[Shard, EntryName]:
+    def _entries_built_from(self, paths: Sequence[str]) -> dict[Shard, EntryName]:
         """Return the names of entries built from these summaries; the entries stay in memory."""
         names = {}
         for shard, entry in _counted(entries_of(runs_in(self._backend, paths)), paths).items():
@@ -226,7 +228,7 @@ def rebuild(backend: OutputBackend, runs: Sequence[Run], paths: Sequence[str]) -
 
 
 def drop(backend: OutputBackend) -> None:
-    """Remove the index, first the mark that it is complete: until it is rebuilt, `runs/` is read instead."""
+    """Remove the index; remove its completion mark first, so that `runs/` is read until the index is rebuilt."""
     for path in sorted(backend.names(FOLDER), key=lambda path: path != _COMPLETE):
         backend.remove(path)
 

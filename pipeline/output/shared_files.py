@@ -24,7 +24,7 @@ class FileGoneError(OutputError):
     """A file was deleted or replaced while it was read; list the folder again for the current files."""
 
 
-def unreadable(path: Path, cause: OSError) -> OutputError:
+def unreadable_file(path: Path, cause: OSError) -> OutputError:
     """Return the error for an unreadable file: FileGoneError when another run has removed or replaced it."""
     kind = FileGoneError if is_gone(cause) else OutputError
     return kind(f"{path}: cannot be read: {cause.strerror or cause}")
@@ -49,7 +49,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def read_if_there(path: Path) -> bytes | None:
-    """Return the content of a file; None for a folder, or when the file is gone."""
+    """Return the content of a file; None for a folder or a missing file."""
     for tries_left in reversed(range(TRIES)):
         try:
             return path.read_bytes()

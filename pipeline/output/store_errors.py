@@ -14,7 +14,7 @@ from pipeline.stores import StaleVersionError
 
 
 class DeleteRefusedError(OutputError):
-    """The credentials may not delete objects; this is no outage, as many buckets forbid all deletion."""
+    """The credentials may not delete objects; this is not an outage, as many buckets forbid all deletion."""
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pipeline.errors import OutputError
 from pipeline.output.line_file import LineFile
 from pipeline.output.lines import Damage, bounded_lines, mend, parse, read_lines, rewrite
 from pipeline.output.lock import Lock
-from pipeline.output.shared_files import names_in, unreadable
+from pipeline.output.shared_files import names_in, unreadable_file
 from pipeline.output.window_lines import Keep
 from pipeline.shards import SUFFIX, Shard, shard_of_suffix
 
@@ -30,7 +30,7 @@ Change = Callable[[Path], object]
 
 
 class LocalWindows:
-    """The WindowFiles (window_lines.py) of a folder. `under_gate(change, path)` changes one of another count."""
+    """WindowFiles (window_lines.py) of a folder. `under_gate(change, path)` changes files of another shard count."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class LocalWindows:
             self._file = None
 
     def _files(self) -> list[Path]:
-        """Return the files of this shard and of other shard counts."""
+        """Return the files of this shard, and those of runs with another number of shards."""
         matches = [(name, match) for name in names_in(self._folder) if (match := WINDOW_FILE.fullmatch(name))]
         return [
             self._folder / name
@@ -132,7 +132,7 @@ def _counts(path: Path, keep: Keep) -> Counter[bool]:
             records = (parse(line) for line, _ in bounded_lines(stream, path))
             return Counter(record is not None and keep(record) for record in records)
     except OSError as exc:
-        raise unreadable(path, exc) from exc
+        raise unreadable_file(path, exc) from exc
 
 
 def _reduce(path: Path, keep: Keep) -> None:

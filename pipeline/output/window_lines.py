@@ -27,7 +27,7 @@ from pipeline.shards import Shard
 from pipeline.window_answers import WindowAnswer, is_window_record, to_window_line, window_answer_of
 
 if TYPE_CHECKING:
-    from pipeline.output.purged_runs import Gone
+    from pipeline.output.purged_runs import RemovalTest
 
 _TASK = "windows"
 _TABLE = (
@@ -141,8 +141,8 @@ class WindowLines:
         self, document_id: str, *, sha256: str, text_sha256: str, question: str, run_id: str | None = None
     ) -> list[tuple[int, int]]:
         """Return the start and end of each answered window, sorted; `run_id`: only of runs with this id."""
-        more, values = ("", ()) if run_id is None else (" AND run_id = ?", (run_id,))
-        query = f"SELECT DISTINCT first, after {_OF_QUESTION}{more} ORDER BY first, after"
+        condition, values = ("", ()) if run_id is None else (" AND run_id = ?", (run_id,))
+        query = f"SELECT DISTINCT first, after {_OF_QUESTION}{condition} ORDER BY first, after"
         return self._index.rows(query, document_id, sha256, text_sha256, question, *values)
 
     def answered(self, document_id: str, *, sha256: str, text_sha256: str, question: str) -> list[WindowAnswer]:
@@ -179,14 +179,14 @@ class WindowLines:
         if self._has_lines:
             self._patiently(lambda: self._files.keep(self.is_needed))
 
-    def count(self, gone: Gone) -> int:
+    def count(self, is_removed: RemovalTest) -> int:
         """Return the number of lines that `purge` would remove."""
         records = (record for line in self._files.lines() if (record := parse(line)) is not None)
-        return sum(gone(record["id"], record["finished_at"]) for record in records)
+        return sum(is_removed(record["id"], record["finished_at"]) for record in records)
 
-    def purge(self, gone: Gone) -> None:
+    def purge(self, is_removed: RemovalTest) -> None:
         """Remove the lines of removed documents, and those that are no longer needed."""
-        self._files.keep(lambda record: self.is_needed(record) and not gone(record["id"], record["finished_at"]))
+        self._files.keep(lambda record: self.is_needed(record) and not is_removed(record["id"], record["finished_at"]))
 
     def close(self) -> None:
         """Store open lines as far as possible."""

@@ -109,7 +109,7 @@ def _bars(
     step: float,
     named: bool = False,
 ) -> BarChart:
-    stacks = [[_at(row, at) for row in series] for at in range(len(labels))]
+    stacks = [[_value_at(row, at) for row in series] for at in range(len(labels))]
     most = max(map(sum, stacks), default=0.0) or 1.0
     scale = (BASE - TOP) / most
     gap = 0.5 if step > 2 else 0.0
@@ -170,7 +170,7 @@ def _height(value: float) -> str:
     return f"{BASE - value * (BASE - TOP):.1f}"
 
 
-def _at(series: Series, at: int) -> float:
+def _value_at(series: Series, at: int) -> float:
     if at >= len(series.values):
         return 0.0
     return series.values[at] or 0.0

@@ -49,7 +49,7 @@ class FieldCounts:
 
 
 class Difference(NamedTuple):
-    """One place of a result. `added` and `lost` count list items; a list is `same` when both are 0."""
+    """One place of a result. `added`, `lost`: numbers of list items; a list is `same` when both are 0."""
 
     path: str
     same: bool
@@ -62,8 +62,8 @@ class Difference(NamedTuple):
 class Comparison:
     """Counts over pairs of results. `only`: a field and its subfields; `keys`: list → identifying fields.
 
-    `names`: all fields that the results have, in their order. `shown`: of how many documents the changed places are
-    kept, those that changed most.
+    `names`: all fields that the results have, in their order. `shown`: the number of documents, those that changed
+    most, for which the changed places are kept.
     """
 
     def __init__(
@@ -79,38 +79,41 @@ class Comparison:
 
     def add(self, document_id: str, before: Any, after: Any) -> None:
         """Count one pair of results."""
-        every = list(differences(before, after, keys=self._keys))
-        self.names.update(dict.fromkeys(place.path for place in every))
-        places = [place for place in every if self._wanted(place.path)]
+        all_places = list(differences(before, after, keys=self._keys))
+        self.names.update(dict.fromkeys(place.path for place in all_places))
+        places = [place for place in all_places if self._is_selected(place.path)]
         for place in places:
             self._count(place)
-        changed = sum(_weight(place) for place in places)
+        changed_count = sum(_weight(place) for place in places)
         self.documents += 1
-        self.identical += not changed
-        if changed:
+        self.identical += not changed_count
+        if changed_count:
             changed_places = [place for place in places if not place.same] if self._shown else []
-            entry = (changed, changed / max(len(places), changed), document_id, changed_places)
-            full = len(self._most) == max(MOST_CHANGED, self._shown)
-            (heapq.heappushpop if full else heapq.heappush)(self._most, entry)
+            entry = (changed_count, changed_count / max(len(places), changed_count), document_id, changed_places)
+            is_full = len(self._most) == max(MOST_CHANGED, self._shown)
+            (heapq.heappushpop if is_full else heapq.heappush)(self._most, entry)
 
     def most_changed(self) -> list[dict[str, Any]]:
         """Return the documents that changed most, with the number and share of changed values."""
-        most = sorted(self._most, key=lambda entry: entry[:3], reverse=True)
-        rows = [{"id": id, "changed": changed, "share": round(share, 3)} for changed, share, id, _ in most]
+        most_changed = sorted(self._most, key=lambda entry: entry[:3], reverse=True)
+        rows = [
+            {"id": id, "changed": changed_count, "share": round(share, 3)}
+            for changed_count, share, id, _ in most_changed
+        ]
         return rows[:MOST_CHANGED]
 
-    def shown(self) -> list[dict[str, Any]]:
+    def shown_documents(self) -> list[dict[str, Any]]:
         """Return the documents to show, with field, value before and value now of each changed place."""
-        most = sorted(self._most, key=lambda entry: entry[:3], reverse=True)[: self._shown]
+        most_changed = sorted(self._most, key=lambda entry: entry[:3], reverse=True)[: self._shown]
         return [
             {
                 "id": id,
                 "changes": [{"field": place.path, "before": place.before, "after": place.after} for place in places],
             }
-            for _, _, id, places in most
+            for _, _, id, places in most_changed
         ]
 
-    def _wanted(self, path: str) -> bool:
+    def _is_selected(self, path: str) -> bool:
         return self._only is None or path == self._only or path.startswith(self._only + ".")
 
     def _count(self, place: Difference) -> None:
@@ -127,7 +130,7 @@ class Comparison:
             counts.before.add(place.before)
             counts.after.add(place.after)
         if not place.same and self._only is not None and not place.added and not place.lost:
-            kind = (_short(place.before), _short(place.after))
+            kind = (_shortened(place.before), _shortened(place.after))
             room = kind in counts.changes or len(counts.changes) < KINDS_OF_CHANGE
             counts.changes[kind if room else _OTHER] += 1
 
@@ -157,6 +160,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _short(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:59] + "…"

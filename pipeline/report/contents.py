@@ -1,6 +1,6 @@
 """The report of an output as a frozen value: the content of report.json, which text and page show.
 
-It must compute only what follows from the values it holds.
+It must compute only values that follow from its fields.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class QuestionRow:
 
 @dataclass(frozen=True, slots=True)
 class FieldRow:
-    """Share of results with the field filled and its mean items, now and in the run before; None below 10 documents."""
+    """The share of results with this field, and its mean items, now and before; None below 10 documents."""
 
     filled: float | None = None
     filled_before: float | None = None
@@ -55,7 +55,7 @@ class FieldRow:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The fields compared with the previous run. `warnings`: fields that lost half of their values."""
+    """The fields compared with the previous run. `warnings`: on fields with less than half of their former values."""
 
     with_runs: tuple[int, ...] = ()
     fields: Mapping[str, FieldRow] = field(default_factory=dict)

@@ -23,8 +23,8 @@ WHOLE_CHARS = 2_000_000
 """Characters up to which a browser shows the whole text without trouble."""
 
 
-def evidence_page(page_document: ShownDocument, facts: Mapping[str, str], *, everything: bool = False) -> str:
-    """Return the HTML file; `facts` of the record by label. `everything`: all of a text however long."""
+def evidence_page(page_document: ShownDocument, facts: Mapping[str, str], *, whole_texts: bool = False) -> str:
+    """Return the HTML file; `facts`: those of the record by label. `whole_texts`: show long texts completely."""
     template = Template((files("pipeline.report") / "evidence.html.tmpl").read_text(encoding="utf-8"))
     record = page_document.record
     tone, status = _status(page_document)
@@ -34,7 +34,7 @@ def evidence_page(page_document: ShownDocument, facts: Mapping[str, str], *, eve
         status=text(status),
         heading="Answer" if "output" in record else "Error",
         trouble="".join(f"<p class=trouble>{text(warning)}</p>" for warning in _warnings(page_document)),
-        document="".join(_document(page_document, everything=everything)),
+        document="".join(_document(page_document, whole_texts=whole_texts)),
         record="".join(_record(page_document)),
         quotes=_quotes(page_document) + _conflicts(page_document),
         facts=table("Record", ("What", "Value"), facts.items()),
@@ -59,13 +59,13 @@ def _warnings(document: ShownDocument) -> list[str]:
     return [warning for warning in (document.notice, document.trouble) if warning]
 
 
-def _document(document: ShownDocument, *, everything: bool) -> Iterator[str]:
+def _document(document: ShownDocument, *, whole_texts: bool) -> Iterator[str]:
     if document.text is None:
         yield '<i class=gap data-n="no text"></i>'
         return
     marks = [Mark(quote.start, quote.end, quote.number) for quote in document.marked]
-    whole = everything or len(document.text) <= WHOLE_CHARS
-    yield from marked_text(document.text, marks, pages=document.pages, lines=document.window_borders, whole=whole)
+    is_whole = whole_texts or len(document.text) <= WHOLE_CHARS
+    yield from marked_text(document.text, marks, pages=document.pages, lines=document.window_borders, whole=is_whole)
 
 
 def _record(document: ShownDocument) -> Iterator[str]:
@@ -129,7 +129,7 @@ def _quotes(document: ShownDocument) -> str:
 
 
 def _conflicts(document: ShownDocument) -> str:
-    """Return the table of the values that differed between windows, the taken one and the others."""
+    """Return the table of the values that differed between windows: the chosen value and the others."""
     conflicts = (document.record.get("merge") or {}).get("conflicts", ())
     rows = (
         (conflict["path"], conflict["rule"], _values_text([conflict["taken"]]), _values_text(conflict["others"]))

@@ -26,7 +26,7 @@ _KEPT = ("id", "uri", "stage", "message", "runs", "run", "finished_at")
 def failures(backend: ReadableOutput, *, examples: int) -> dict[str, Any]:
     """Return the documents that remain failed, by reason, the most frequent first.
 
-    `commands`: class → the command that retries all its failures, for classes of several reasons. Raises ConfigError
+    `commands`: class → the command that retries all its failures, for classes of several reasons. Raise ConfigError
     when the output holds no record and no run.
     """
     with closing(backend.read()) as index:
@@ -67,8 +67,8 @@ def _cause(record: Mapping[str, Any], reason: str) -> str:
 def _group(reason: str, group: dict[str, Any], command: str, agent_file: str | None) -> dict[str, Any]:
     causes = group.pop("causes")
     advice = REASONS[reason].advice_for(agent_file, causes) if reason in REASONS else "see the log"
-    again = f"{command} --only-failed {shlex.quote(reason)}"
-    return {"reason": reason, "class": kind_of(reason), **group, "advice": advice, "command": again}
+    retry_command = f"{command} --only-failed {shlex.quote(reason)}"
+    return {"reason": reason, "class": kind_of(reason), **group, "advice": advice, "command": retry_command}
 
 
 def _by_class(groups: list[dict[str, Any]], command: str) -> dict[str, str]:
@@ -93,8 +93,8 @@ def _agent_file(backend: ReadableOutput) -> str | None:
 def story(backend: ReadableOutput, ids: Sequence[str], *, flag: str = "--show") -> dict[str, Any]:
     """Return all records of one document, newest first, its state, and the command that retries it.
 
-    `prompts`: `current` or `earlier` for each record. `ids`: what its name may mean; the first one with a record is
-    shown. Raises ConfigError, with similar ids, when the output has no record of any; `flag` is what named it.
+    `prompts`: `current` or `earlier` for each record. `ids`: the possible ids of the named document; the first one
+    with a record is used. Raise ConfigError, with similar ids, when no id has a record; `flag`: the flag with the name.
     """
     similar: dict[str, None] = {}
     all_lines = list(_lines_of(backend, ids, similar))
@@ -104,13 +104,13 @@ def story(backend: ReadableOutput, ids: Sequence[str], *, flag: str = "--show") 
         entry = index.latest(document_id)
         newest = newest_prompt(backend, index)
     if not lines or entry is None:
-        near = _near(ids, similar)
+        near = _hint_of_similar(ids, similar)
         raise ConfigError(f"{flag}: got {document_id!r}: {backend.where} has no record of it{near}")
     last = lines[-1]
     # While a run is in progress, the error file may still hold a failure that a later result has resolved.
-    current = last if entry.failed else [line for line in lines if "output" in line][-1]
-    reason = current.get("reason")
-    records = [current, *(line for line in reversed(lines) if line is not current)]
+    current_line = last if entry.failed else [line for line in lines if "output" in line][-1]
+    reason = current_line.get("reason")
+    records = [current_line, *(line for line in reversed(lines) if line is not current_line)]
     return {
         "v": FAILURES_VERSION,
         "id": document_id,
@@ -118,19 +118,19 @@ def story(backend: ReadableOutput, ids: Sequence[str], *, flag: str = "--show") 
         "accepted": entry.accepted,
         "records": records,
         "prompts": [newest.of(record["variant"], record["fingerprint"]) for record in records],
-        "advice": REASONS[reason].advice_for(_agent_file(backend), {_cause(current, reason)})
+        "advice": REASONS[reason].advice_for(_agent_file(backend), {_cause(current_line, reason)})
         if reason is not None and reason in REASONS
         else None,
         "command": f"{last_command(backend)} --only-failed {reason}" if reason else None,
     }
 
 
-def _near(ids: Sequence[str], candidates: Iterable[str]) -> str:
-    """Return the ending of a message about ids without a record: some that contain one of them, else the nearest."""
+def _hint_of_similar(ids: Sequence[str], candidates: Iterable[str]) -> str:
+    """Return the ending of a message about unknown ids: some ids that contain one of them, else the nearest id."""
     candidates = list(candidates)
-    within = [candidate for candidate in candidates if any(name in candidate for name in ids)][:SIMILAR_IDS]
-    if within:
-        return f"; there is {', '.join(map(repr, sorted(within)))}"
+    similar_ids = [candidate for candidate in candidates if any(name in candidate for name in ids)][:SIMILAR_IDS]
+    if similar_ids:
+        return f"; there is {', '.join(map(repr, sorted(similar_ids)))}"
     return nearest_hint(ids[0], candidates)
 
 

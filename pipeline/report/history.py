@@ -39,7 +39,7 @@ class HistoryRow:
 
 @dataclass(frozen=True, slots=True)
 class EarlierRuns:
-    """The part of the index of runs about runs whose summaries are not read.
+    """The data in the index of runs that replaces the summaries of earlier runs.
 
     `profiles`: summaries that hold only profiles, several runs in one. `history`: summaries of the last runs of
     this set of shards, including the newest, with the values of a row; empty: all runs are read completely.
@@ -61,7 +61,7 @@ NO_EARLIER_RUNS = EarlierRuns()
 def history_rows(runs: Sequence[RunSummary], *, of: int) -> tuple[HistoryRow, ...]:
     """Return a row for each of the last runs, oldest first.
 
-    `runs`: those of one set of `of` shards, oldest first.
+    `runs`: the runs of one set of `of` shards, oldest first.
     """
     rounds = _rounds(runs) if of > 1 else ([run] for run in runs)
     return tuple(_row(round_) for round_ in list(rounds)[-SHOWN_RUNS:])
@@ -69,18 +69,18 @@ def history_rows(runs: Sequence[RunSummary], *, of: int) -> tuple[HistoryRow, ..
 
 def _rounds(runs: Sequence[RunSummary]) -> Iterator[list[RunSummary]]:
     """Yield the runs of shards that belong together: a shard that has already finished begins a new round."""
-    current: list[RunSummary] = []
-    finished: set[str | None] = set()
+    current_runs: list[RunSummary] = []
+    finished_shards: set[str | None] = set()
     for run in runs:
-        if run.shard in finished:
-            yield current
-            current = []
-            finished = set()
-        current.append(run)
+        if run.shard in finished_shards:
+            yield current_runs
+            current_runs = []
+            finished_shards = set()
+        current_runs.append(run)
         if run.exit_code in (EXIT_OK, EXIT_FAILURES) and not run.counts.left:
-            finished.add(run.shard)
-    if current:
-        yield current
+            finished_shards.add(run.shard)
+    if current_runs:
+        yield current_runs
 
 
 def _row(runs: Sequence[RunSummary]) -> HistoryRow:

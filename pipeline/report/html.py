@@ -114,7 +114,7 @@ def _tables(report: Report) -> dict[str, Any]:
         ],
         "small": [
             tables.slowest(run.stats),
-            tables.largest(run.stats),
+            tables.longest_documents(run.stats),
             tables.long_documents(run.stats),
             tables.notes(run.stats),
             tables.ignored(run),
@@ -126,7 +126,7 @@ def _tables(report: Report) -> dict[str, Any]:
 
 
 def _compares(report: Report) -> bool:
-    """Return True when the table of fields compares runs, or when there is no table of values to show instead."""
+    """Return True when the table of fields compares runs, or when the report has no table of values."""
     return bool(report.compared.with_runs) or not report.profile.documents
 
 
@@ -136,7 +136,7 @@ def _lines(config: Json) -> list[str]:
 
 
 def _period(start: str, end: str) -> str:
-    """Return the time of a run to the minute, without what its end repeats of its start."""
+    """Return start and end of a run to the minute; omit the date of the end if it is that of the start."""
     first = start[:16].replace("T", " ")
     last = end[:16].replace("T", " ")
     if first == last:

@@ -49,9 +49,9 @@ def pieces(start: int, end: int, marks: Sequence[Mark], *, borders: Iterable[int
     active: dict[int, Mark] = {}
     for at, until in pairwise(cuts):
         active = {number: mark for number, mark in active.items() if mark.end > at}
-        begun = opening.get(at, ())
-        active |= {mark.number: mark for mark in begun}
-        yield Piece(at, until, tuple(active), tuple(mark.number for mark in begun))
+        opened_marks = opening.get(at, ())
+        active |= {mark.number: mark for mark in opened_marks}
+        yield Piece(at, until, tuple(active), tuple(mark.number for mark in opened_marks))
 
 
 def marked_text(
@@ -62,13 +62,13 @@ def marked_text(
     lines: Sequence[tuple[int, str]] = (),
     whole: bool = True,
 ) -> Iterator[str]:
-    """Yield the HTML of a text with its marks and borders; not `whole`: only the text around the marks.
+    """Yield the HTML of a text with its marks and borders; unless `whole`, only the text around the marks.
 
     `pages`: where each page begins. `lines`: further borders, each with its place and its label.
     """
     labelled = sorted([*((at, f"page {number}") for number, at in enumerate(pages, start=1)), *lines])
     places = [at for at, _ in labelled]
-    parts = [(0, len(text))] if whole else _around(len(text), marks)
+    parts = [(0, len(text))] if whole else _visible_ranges(len(text), marks)
     done = 0
     for start, end in parts:
         if start > done:
@@ -105,7 +105,7 @@ def _gap(start: int, end: int) -> str:
     return f'<i class=gap data-n="characters {start:,} to {end:,} are left out"></i>'
 
 
-def _around(size: int, marks: Sequence[Mark]) -> list[tuple[int, int]]:
+def _visible_ranges(size: int, marks: Sequence[Mark]) -> list[tuple[int, int]]:
     """Return the parts of a long text that are shown: around each mark, or its beginning."""
     extents = sorted((mark.start, mark.end) for mark in marks) or [(0, 0)]
     parts: list[tuple[int, int]] = []

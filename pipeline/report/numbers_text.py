@@ -1,6 +1,6 @@
-"""The numbers of a run as lines of text: speed, latency, tokens, requests, who answered.
+"""The numbers of a run as lines of text: speed, latency, tokens, requests, providers.
 
-It must not compute what the report does not hold, except rates and shares.
+It must not compute values other than rates and shares.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ def long_documents_text(numbers: LongDocumentNumbers | None) -> str:
     if numbers is None:
         return ""
     reused = f" ({grouped(numbers.reused)} of them in an earlier run)" if numbers.reused else ""
-    most = f", of {grouped(numbers.most)} at most" if numbers.documents > 1 else ""
+    most_text = f", of {grouped(numbers.most)} at most" if numbers.documents > 1 else ""
     parts = [
         f"{grouped(numbers.windows)} answered{reused}",
-        f"{plural(numbers.documents, 'long document')} ended{most}",
+        f"{plural(numbers.documents, 'long document')} ended{most_text}",
     ]
     parts += [f"{grouped(numbers.divided)} divided into smaller ones"] if numbers.divided else []
     parts += [f"{plural(numbers.conflicts, 'value')} differed between windows"] if numbers.conflicts else []
@@ -135,7 +135,7 @@ def duration_text(seconds: float) -> str:
 
 
 def copied(stats: RunNumbers) -> tuple[int, int]:
-    """Return how many documents got the record of an identical one: of this run, and of an earlier one."""
+    """Return the numbers of documents with the record of an identical one, of this run and of an earlier run."""
     return stats.notes.get("shared", 0), stats.notes.get("reused", 0)
 
 

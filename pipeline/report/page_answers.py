@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pipeline.report.charts import Placed, PointChart, point_chart
 from pipeline.report.grades import Cost, Gate, Grades, Metric, metric_text, point_text
 from pipeline.report.history import HistoryRow
-from pipeline.report.tables import Table, worst
+from pipeline.report.tables import Table, worst_documents
 from pipeline.terminal import percent_text, plural
 
 _BAR = 120
@@ -60,7 +60,7 @@ def answers(grades: Grades) -> Answers:
         )
         for name, row in output.fields.items()
     ]
-    return Answers(grades.gates, list(_sentences(grades)), bars, worst(output))
+    return Answers(grades.gates, list(_sentences(grades)), bars, worst_documents(output))
 
 
 def _pixels(share: float | None) -> str:

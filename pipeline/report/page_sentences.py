@@ -39,8 +39,12 @@ def _tried_sentence(run: RunSummary) -> str:
             if attempted > 1
             else "The one attempted document is done."
         )
-    most = min(reasons, key=lambda name: (-reasons[name].count, name), default="")
-    cause = f", most often with {most} ({reasons[most].count:,})" if len(reasons) > 1 else f", with {most}"
+    most_frequent = min(reasons, key=lambda name: (-reasons[name].count, name), default="")
+    cause = (
+        f", most often with {most_frequent} ({reasons[most_frequent].count:,})"
+        if len(reasons) > 1
+        else f", with {most_frequent}"
+    )
     share = counts.failed / attempted
     return f"{counts.failed:,} of {plural(attempted, 'attempted document')} failed ({percent_text(share, 1)}){cause}."
 
@@ -56,7 +60,7 @@ def warnings(report: Report) -> list[str]:
     texts = [f"N{report.lost_text[1:]}."] if report.lost_shards else []
     texts += [f"{warning[:1].upper()}{warning[1:]}." for warning in report.mixed_questions]
     texts += report.compared.warnings
-    moved = report.profile.against.moved if report.profile.against else ()
-    texts += [f"Values moved: {move_text(move)}." for move in moved[:_SHOWN_MOVES]]
+    moved_shares = report.profile.against.moved if report.profile.against else ()
+    texts += [f"Values moved: {move_text(move)}." for move in moved_shares[:_SHOWN_MOVES]]
     texts += [f"{warning}." for warning in report.run.merge_warnings or ()]
     return texts + ([f"{message}."] if (message := left_text(report.run)) else [])

@@ -1,6 +1,6 @@
 """Rendering a page from its template: every value is escaped, and control characters in it are spelled out.
 
-jinja2 is imported when a page is rendered: no other command pays for it.
+jinja2 is imported only when a page is rendered, as the import takes time.
 """
 
 from __future__ import annotations

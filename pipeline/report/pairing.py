@@ -98,10 +98,10 @@ def _similar(olds: Sequence[Any], news: Sequence[Any]) -> dict[int, int]:
     new_values = [frozenset(_values(item, "")) for item in news]
     candidates = []
     for old, new in product(range(len(olds)), range(len(news))):
-        most = max(len(old_values[old]), len(new_values[new]))
-        shared = len(old_values[old] & new_values[new]) / most if most else 0.0
+        larger_size = max(len(old_values[old]), len(new_values[new]))
+        shared = len(old_values[old] & new_values[new]) / larger_size if larger_size else 0.0
         if shared >= LEAST_SHARED and isinstance(olds[old], dict) and isinstance(news[new], dict):
-            # the pairs must not depend on which side is the former one
+            # the pairs must be the same when the two sides are swapped
             candidates.append(
                 (-shared, abs(old - new), old + new, sorted((_text(olds[old]), _text(news[new]))), old, new)
             )

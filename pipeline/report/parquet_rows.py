@@ -79,7 +79,7 @@ def columns_of(
 
 
 def column_rows(rows: Iterable[Row], columns: Sequence[Column]) -> Iterator[dict[str, Any]]:
-    """Yield each row by column; what does not fit a type is null, and its path is in `_misfits`."""
+    """Yield each row by column; a value that does not fit its type is null, and its path is in `_misfits`."""
     for row in rows:
         misfits: list[str] = []
         values = {
@@ -91,7 +91,7 @@ def column_rows(rows: Iterable[Row], columns: Sequence[Column]) -> Iterator[dict
 
 
 def _column_of_answer(schema: Mapping[str, Any] | None, path: str, explode: str | None) -> Column:
-    """Return the column of an answer's value: `output_NAME` for a property that is called as a value of the record."""
+    """Return the column of an answer's value: `output_NAME` for a property with the name of a record's value."""
     is_taken = path == "id" or path.startswith("_")
     return Column(f"output_{path}" if is_taken else path, path, _type_at(schema, path, explode), False)
 

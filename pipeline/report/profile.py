@@ -1,6 +1,6 @@
 """The profile of the values in the report: over the current results, by variant, and against the run before.
 
-It merges the profiles that runs have kept, and holds no text of a document but what their profiles may show.
+It merges the stored profiles of runs, and contains only those texts of documents that the profiles may show.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def profile_report(
     its current results. `exact`: the profiles of the current results by variant, where they were read.
     """
     variants = dict(exact) if exact is not None else _of_runs(runs, output)
-    whole = merged(variants.values())
-    is_exact = exact is not None or (output is not None and whole.documents == output.done)
-    return ProfileReport(whole, variants, is_exact, *drift_of(current, history))
+    whole_profile = merged(variants.values())
+    is_exact = exact is not None or (output is not None and whole_profile.documents == output.done)
+    return ProfileReport(whole_profile, variants, is_exact, *drift_of(current, history))
 
 
 def of_runs(runs: Sequence[RunSummary]) -> ValueProfile:
@@ -134,7 +134,7 @@ def _field(field: FieldProfile, documents: int) -> ProfiledField:
 
 
 def most_frequent(field: FieldProfile) -> list[tuple[str, int]]:
-    """Return (label, documents) of the values of a field, the most frequent first; none that occur once only."""
+    """Return (label, documents) of a field's values that occur more than once, the most frequent first."""
     ordered = sorted(field.values.items(), key=lambda item: (-item[1], item[0]))
     return [(label, count) for label, count in ordered if count > 1 or not label.startswith(DIGEST)]
 
@@ -149,7 +149,7 @@ def _span(part: Range | None) -> Span | None:
 
 
 def _movement(drift: Drift, runs: tuple[int, ...]) -> Movement:
-    moved = tuple(
+    moved_shares = tuple(
         MovedShare(
             field=move.field,
             what="filled" if move.is_filled else "value",
@@ -160,7 +160,7 @@ def _movement(drift: Drift, runs: tuple[int, ...]) -> Movement:
         )
         for move in drift.moves
     )
-    return Movement(runs, drift.documents, drift.documents_before, drift.compared, moved)
+    return Movement(runs, drift.documents, drift.documents_before, drift.compared, moved_shares)
 
 
 def _share(count: int, documents: int) -> float:

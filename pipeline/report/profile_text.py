@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.logs import visible
 from pipeline.report.contents import Report
 from pipeline.report.profiled import MovedShare, Movement, Profile, ProfiledField, ProfiledVariant, Span, ValueShare
-from pipeline.terminal import YELLOW, cut, grouped, labelled, percent_text, plural, tinted
+from pipeline.terminal import YELLOW, cut, grouped, in_colour, labelled, percent_text, plural
 
 SHOWN_VALUES = 3
 _LABEL_COLUMNS = 16
@@ -21,24 +21,24 @@ def profile_lines(report: Report, *, colour: bool, width: int) -> list[str]:
         return []
     fields = profile.fields
     rows = {
-        "filled": _joined(_filled(fields), width),
-        "values": _joined(_values(fields), width),
-        "moved": _moved(profile.against, width),
+        "filled": _join(_filled(fields), width),
+        "values": _join(_values(fields), width),
+        "moved": _movement_text(profile.against, width),
     }
     lines = [line for label, text in rows.items() for line in labelled(label, text, indent=2, width=width)]
     if profile.against and profile.against.moved:
-        lines[-1] = tinted(lines[-1], YELLOW, colour=colour)
-    twice = "" if profile.exact else ", including earlier results of repeated documents"
-    return [f"Values of {plural(profile.documents, 'result')}{twice}", *lines]
+        lines[-1] = in_colour(lines[-1], YELLOW, colour=colour)
+    repetition_note = "" if profile.exact else ", including earlier results of repeated documents"
+    return [f"Values of {plural(profile.documents, 'result')}{repetition_note}", *lines]
 
 
-def _joined(parts: Iterable[str], width: int) -> str:
+def _join(parts: Iterable[str], width: int) -> str:
     """Return as many parts as fit on one line."""
     return fitting(parts, width - _LABEL_COLUMNS - 3)
 
 
 def fitting(parts: Iterable[str], room: int) -> str:
-    """Return as many whole parts as fit into so many columns."""
+    """Return as many whole parts as fit into this number of columns."""
     line = ""
     for part in parts:
         longer = f"{line}; {part}" if line else _shortened(part, room)
@@ -49,7 +49,7 @@ def fitting(parts: Iterable[str], room: int) -> str:
 
 
 def _shortened(part: str, room: int) -> str:
-    """Return a part that fits into so many columns: without its last values, else cut in its middle."""
+    """Return a part that fits into this number of columns: without its last values, else cut in its middle."""
     if len(part) <= room:
         return part
     end = part.rfind(", ", 0, room - 1)
@@ -76,10 +76,10 @@ def _values(fields: Mapping[str, ProfiledField]) -> Iterator[str]:
     listed = {name: [value for value in row.values if value.value is not None] for name, row in fields.items()}
     frequent = [(name, values) for name, values in listed.items() if name not in done and values]
     for name, values in sorted(frequent, key=lambda item: -item[1][0].share):
-        yield f"{visible(name)} {_frequent(values)}"
+        yield f"{visible(name)} {_most_frequent(values)}"
 
 
-def _frequent(values: Sequence[ValueShare]) -> str:
+def _most_frequent(values: Sequence[ValueShare]) -> str:
     """Return the most frequent values with their shares."""
     return ", ".join(f"{value_text(value)} {share_text(value.share)}" for value in values[:SHOWN_VALUES])
 
@@ -92,29 +92,29 @@ def field_lines(profile: Profile | ProfiledVariant, *, width: int, variant: str 
     column = min(max(map(len, names), default=0), 30)
     for name, row in zip(names, profile.fields.values(), strict=True):
         parts = [f"{grouped(row.distinct)} distinct"] if row.distinct else []
-        parts += [_frequent(row.values)]
+        parts += [_most_frequent(row.values)]
         parts += [range_text(part) for part in (row.numbers, row.dates) if part is not None]
         sizes = ((row.lengths, "characters"), (row.items, "items"))
-        parts += [_sized(part, unit) for part, unit in sizes if part is not None]
+        parts += [_range_text(part, unit) for part, unit in sizes if part is not None]
         head = f"  {cut(name, column):<{column}}  filled {share_text(row.filled):>5}  "
         yield (head + fitting(filter(None, parts), max(width - len(head) - 3, 0))).rstrip()
 
 
-def _sized(part: Span, unit: str) -> str:
+def _range_text(part: Span, unit: str) -> str:
     """Return `3 to 90, median 12 characters`."""
     is_singular = part.least == part.greatest == 1
     return f"{range_text(part)} {unit.removesuffix('s') if is_singular else unit}"
 
 
-def _moved(against: Movement | None, width: int) -> str:
+def _movement_text(against: Movement | None, width: int) -> str:
     if against is None or not against.compared:
         return "no earlier run with enough results to compare with"
     runs = ", ".join(map(str, sorted(set(against.runs))[:3]))
-    beside = f"run {runs} ({plural(against.documents_before, 'result')})"
+    other_runs = f"run {runs} ({plural(against.documents_before, 'result')})"
     if not against.moved:
-        return f"nothing against {beside}, of {plural(against.compared, 'share')} compared"
-    text = _joined(map(move_text, against.moved), width - len(beside) - 10)
-    return f"{text} against {beside}"
+        return f"nothing against {other_runs}, of {plural(against.compared, 'share')} compared"
+    text = _join(map(move_text, against.moved), width - len(other_runs) - 10)
+    return f"{text} against {other_runs}"
 
 
 def move_text(move: MovedShare) -> str:
@@ -124,7 +124,7 @@ def move_text(move: MovedShare) -> str:
 
 
 def value_text(row: ValueShare | MovedShare) -> str:
-    """Return a value as text; one that may not be shown as `(text)`."""
+    """Return a value as text, or `(text)` for a text that may not be shown."""
     value = row.value
     if value is None:
         return "(text)"

@@ -35,10 +35,10 @@ def mixed_variants(runs: Sequence[RunSummary]) -> list[str]:
     Changes that a run with `runner.refresh: all` made itself are intended and cause no warning.
     """
     variants = sorted({variant for run in runs for variant in run.stats.questions})
-    return [warning for variant in variants if (warning := _mixed(variant, runs))]
+    return [warning for variant in variants if (warning := _mixed_question(variant, runs))]
 
 
-def _mixed(variant: str, runs: Sequence[RunSummary]) -> str:
+def _mixed_question(variant: str, runs: Sequence[RunSummary]) -> str:
     counts: dict[str, int] = {}
     intended: list[set[str]] = []
     for run in runs:
@@ -47,7 +47,7 @@ def _mixed(variant: str, runs: Sequence[RunSummary]) -> str:
             counts[name] = counts.get(name, 0) + count
         if run.config.get("runner", {}).get("refresh") == "all":
             intended.append(set(question_counts))
-    if len(_joined([{name} for name in counts], intended)) < 2:
+    if len(_merge_groups([{name} for name in counts], intended)) < 2:
         return ""
     ordered = sorted(counts, key=lambda name: (-counts[name], name))
     parts = ", ".join(f"{counts[name]:,} of {name[:SHOWN_CHARS]}" for name in ordered)
@@ -56,11 +56,11 @@ def _mixed(variant: str, runs: Sequence[RunSummary]) -> str:
     return f"variant {variant} has results of {len(counts)} fingerprints ({parts}): {change}; {advice}"
 
 
-def _joined(groups: Iterable[set[str]], intended: Iterable[set[str]]) -> list[set[str]]:
+def _merge_groups(groups: Iterable[set[str]], intended: Iterable[set[str]]) -> list[set[str]]:
     """Return the groups, joining those that one run changed intentionally."""
-    joined = list(groups)
+    merged_groups = list(groups)
     for together in intended:
-        touched = [group for group in joined if group & together]
-        joined = [group for group in joined if not group & together]
-        joined += [set().union(*touched)] if touched else []
-    return joined
+        touched = [group for group in merged_groups if group & together]
+        merged_groups = [group for group in merged_groups if not group & together]
+        merged_groups += [set().union(*touched)] if touched else []
+    return merged_groups

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pipeline.logs import visible
 from pipeline.report.shown_document import ShownDocument, ShownQuote
-from pipeline.terminal import BOLD, columns_wrapped, cut, tinted
+from pipeline.terminal import BOLD, columns_wrapped, cut, in_colour
 
 AROUND_CHARS = 60
 _QUOTE_CHARS = 600
@@ -66,6 +66,6 @@ def _wrapped(text: str, *, width: int, indent: int, bold: tuple[int, int] = (0, 
         first = max(start, bold[0])
         last = min(end, bold[1])
         if first < last:
-            yield " " * indent + text[start:first] + tinted(text[first:last], BOLD, colour=True) + text[last:end]
+            yield " " * indent + text[start:first] + in_colour(text[first:last], BOLD, colour=True) + text[last:end]
         else:
             yield " " * indent + text[start:end]

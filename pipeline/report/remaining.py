@@ -72,7 +72,7 @@ class RemainingFailures:
         return replace(self, documents=documents)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers as a run's summary keeps them, the most frequent reason first."""
+        """Return the numbers in the form of a run's summary, the most frequent reason first."""
         ordered = sorted(self.reasons.items(), key=lambda item: (-item[1].count, item[0]))
         rows = {reason: _row(count) for reason, count in ordered}
         return {

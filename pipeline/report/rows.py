@@ -63,16 +63,16 @@ class Row:
         return self.position if path == POSITION else self.answer_value(path)
 
     def answer_value(self, path: str) -> Any:
-        """Return the value at a path of the answer, also of a property that is called as a value of the record."""
+        """Return the value at a path of the answer, also of a property with the name of a record's value."""
         if self.explode is not None and (path == self.explode or path.startswith(f"{self.explode}.")):
             inner_path = path[len(self.explode) + 1 :]
-            return _at(self.item, inner_path.split(".") if inner_path else [])
-        return _at(self.record.output, path.split("."))
+            return _value_at(self.item, inner_path.split(".") if inner_path else [])
+        return _value_at(self.record.output, path.split("."))
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`PATH OP VALUE`, or PATH alone (`operator` is `is` or `!`): has a value, has none."""
+    """A condition `PATH OP VALUE`, or PATH alone: it has a value (`operator` is `is`), or none (`!`)."""
 
     path: str
     operator: str
@@ -108,7 +108,7 @@ def parse_condition(text: str) -> Condition:
 
 def rows_of(record: Record, explode: str | None) -> Iterator[Row]:
     """Yield one row, or with `explode` one for each item of the list; a record without items keeps one row."""
-    items = _at(record.output, explode.split(".")) if explode is not None else None
+    items = _value_at(record.output, explode.split(".")) if explode is not None else None
     if not isinstance(items, list) or not items:
         yield Row(record, explode)
         return
@@ -135,10 +135,10 @@ def paths_of_value(value: Any, prefix: str = "") -> list[str]:
 
 def check_paths(paths: Iterable[str], output_paths: Sequence[str], *, flag: str) -> None:
     """Raise ConfigError, with the nearest path, for one that neither the schema nor the results have."""
-    every = [*OWN_VALUES, POSITION, *output_paths]
+    column_paths = [*OWN_VALUES, POSITION, *output_paths]
     for path in paths:
-        if path not in every:
-            near = nearest(path, every)
+        if path not in column_paths:
+            near = nearest(path, column_paths)
             raise ConfigError(f"{flag}: got {path!r}, which no result has{f'; the nearest is {near}' if near else ''}")
 
 
@@ -151,10 +151,10 @@ def _flat(items: Sequence[Any]) -> Iterator[Any]:
             yield item
 
 
-def _at(value: Any, steps: Sequence[str]) -> Any:
+def _value_at(value: Any, steps: Sequence[str]) -> Any:
     for number, step in enumerate(steps):
         if isinstance(value, list):
-            return [_at(item, steps[number:]) for item in value]
+            return [_value_at(item, steps[number:]) for item in value]
         if not isinstance(value, Mapping):
             return None
         value = value.get(step)

@@ -1,6 +1,6 @@
 """The summary of one run as a frozen value: the content of runs/RUN_ID.json.
 
-It must compute only what follows from the values it holds.
+It must compute only values that follow from its fields.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class StateCounts:
 class OutputCounts:
     """Documents of the whole output, over all runs.
 
-    `stale`: of the failed, with an older result. `accepted`: of the failed, by `pipeline errors --accept`. `reasons`:
-    failed by reason. `questions`: done by variant and fingerprint; None: not counted.
+    `stale`: failed documents with an older result. `accepted`: failed documents that a person has accepted. `reasons`:
+    failed documents by reason. `questions`: done documents by variant and fingerprint; None: not counted.
     """
 
     done: int = 0
@@ -104,8 +104,8 @@ class RunSummary:
     """One run, or the newest runs of all shards as one.
 
     `shard`: I/N, or `chunk I` of the plan, which had that many `chunks`. `message`: why it stopped. `command`: the
-    user's command, without secrets and --only-failed; `resume`: the one that resumes the run where that is
-    another one (`--redo all`, a pod of Kubernetes).
+    user's command, without secrets and --only-failed; `resume`: the command that resumes the run where it differs
+    (`--redo all`, a pod of Kubernetes).
     `ignored`: files by extension. `files`: place by name. `config`: resolved, masked. `listed_whole`: False when the
     listing did not come to its end. `agent_file`: the file to change the agent in. `former_fingerprints`: of an earlier
     formula, each with the present one of the same question. `ask_again`: ids that the next run sends again. `profile`:

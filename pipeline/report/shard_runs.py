@@ -58,42 +58,46 @@ def last_with_results(runs: Sequence[RunSummary]) -> RunSummary | None:
     return next((run for run in reversed(runs) if run.stats.outcomes.done), None)
 
 
-def merged_runs(current: Sequence[RunSummary], missing: Sequence[int], *, awaits_shards: bool) -> RunSummary:
+def merged_runs(
+    current_runs: Sequence[RunSummary], missing_shards: Sequence[int], *, awaits_shards: bool
+) -> RunSummary:
     """Return the newest runs of all shards as one summary."""
-    ignored = _ignored(current)
-    counts = _merged_counts([run.counts for run in current], ignored=sum(ignored.values()))
-    worst = min(current, key=_badness)
-    remaining = merged([run.remaining for run in current])
-    verdict = worst.verdict if worst.exit_code else headline(counts, 0, remaining=remaining.failed)
+    ignored = _ignored(current_runs)
+    counts = _merged_counts([run.counts for run in current_runs], ignored=sum(ignored.values()))
+    worst_run = min(current_runs, key=_badness)
+    remaining = merged([run.remaining for run in current_runs])
+    verdict = worst_run.verdict if worst_run.exit_code else headline(counts, 0, remaining=remaining.failed)
     if awaits_shards:
-        progress = finished_text(len([run for run in current if _is_finished(run)]), len(current) + len(missing))
-        verdict = f"{verdict}: {progress}" if worst.exit_code else progress
-    elif missing:
-        verdict = f"{'SHARDS' if worst.chunks is None else 'CHUNKS'} ARE MISSING: {verdict}"
-    shard = f"shard {worst.shard}" if worst.chunks is None else worst.shard
-    message = f"{shard}: {worst.message}" if worst.message else ""
-    newest = max(current, key=age)
-    lacks_chunks = bool(missing) and not awaits_shards and newest.chunks is not None
+        progress = finished_text(
+            len([run for run in current_runs if _is_finished(run)]), len(current_runs) + len(missing_shards)
+        )
+        verdict = f"{verdict}: {progress}" if worst_run.exit_code else progress
+    elif missing_shards:
+        verdict = f"{'SHARDS' if worst_run.chunks is None else 'CHUNKS'} ARE MISSING: {verdict}"
+    shard = f"shard {worst_run.shard}" if worst_run.chunks is None else worst_run.shard
+    message = f"{shard}: {worst_run.message}" if worst_run.message else ""
+    newest = max(current_runs, key=age)
+    lacks_chunks = bool(missing_shards) and not awaits_shards and newest.chunks is not None
     return replace(
         newest,
-        output=added_outputs(current),
+        output=added_outputs(current_runs),
         shard=None,
-        exit_code=worst.exit_code,
+        exit_code=worst_run.exit_code,
         verdict=verdict,
         message=message,
-        started_at=min(run.started_at for run in current),
-        finished_at=max(run.finished_at for run in current),
+        started_at=min(run.started_at for run in current_runs),
+        finished_at=max(run.finished_at for run in current_runs),
         counts=counts,
         ignored=ignored,
         listed_whole=newest.listed_whole and not lacks_chunks,
         remaining=remaining,
-        files={name: where for run in current for name, where in run.files.items()},
-        parts=tuple(part for run in current for part in run.parts),
-        stats=merge([run.stats for run in current]),
-        overhead=_added_overhead([run.overhead for run in current if run.overhead is not None]),
-        prompt_length=tuple(row for run in current for row in run.prompt_length or ()),
-        ask_again=tuple(document_id for run in current for document_id in run.ask_again or ()),
-        merge_warnings=tuple(dict.fromkeys(line for run in current for line in run.merge_warnings or ())) or None,
+        files={name: where for run in current_runs for name, where in run.files.items()},
+        parts=tuple(part for run in current_runs for part in run.parts),
+        stats=merge([run.stats for run in current_runs]),
+        overhead=_added_overhead([run.overhead for run in current_runs if run.overhead is not None]),
+        prompt_length=tuple(row for run in current_runs for row in run.prompt_length or ()),
+        ask_again=tuple(document_id for run in current_runs for document_id in run.ask_again or ()),
+        merge_warnings=tuple(dict.fromkeys(line for run in current_runs for line in run.merge_warnings or ())) or None,
     )
 
 

@@ -45,8 +45,8 @@ class ShownDocument:
     """A record with its document. `failed_later`: the failure after this result; None when there is none.
 
     `is_earlier`: the record is of an earlier prompt, schema or model than that of the newest run.
-    `text` is None for a document that cannot be read; `trouble` says why its places are not shown, "" when they are.
-    `pages`: where each page begins in the text.
+    `text` is None for a document that cannot be read; `trouble`: the reason why its places are not shown, "" when they
+    are. `pages`: where each page begins in the text.
     """
 
     record: Mapping[str, Any]
@@ -64,7 +64,7 @@ class ShownDocument:
 
     @property
     def notice(self) -> str:
-        """Why this record is not what the newest run says of the document; "" when it is."""
+        """The reason why this record is not the document's result of the newest run; "" when it is."""
         later = self.failed_later
         if later is None:
             return _EARLIER if self.is_earlier and "output" in self.record else ""
@@ -103,8 +103,8 @@ def shown_document(
 ) -> ShownDocument:
     """Return the record and text of a document: its last result, or its failure when it has none.
 
-    `records`: of this document, newest first; `prompts`: of each. `document`: as it is in the input now, None when it
-    is not there or cannot be read; `trouble` says why.
+    `records`: of this document, newest first; `prompts`: of each record. `document`: the present one in the input, None
+    when it is missing or cannot be read; `trouble`: the reason.
     """
     place, record = next((item for item in enumerate(records) if "output" in item[1]), (0, records[0]))
     later = None if place == 0 else records[0]
@@ -135,7 +135,7 @@ def quotes_of(record: Mapping[str, Any]) -> tuple[ShownQuote, ...]:
 
 
 def _difference(record: Mapping[str, Any], document: Document) -> str:
-    """Return why the places of the record are not those of the document now; "" when they are."""
+    """Return the reason why the record's places do not fit the present document; "" when they fit."""
     if record["sha256"] is not None and record["sha256"] != document.sha256:
         digest = record["sha256"][:_DIGEST_CHARS]
         return f"This document has changed since (sha256 {digest}…): its places are not shown."

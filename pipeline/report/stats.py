@@ -45,7 +45,7 @@ class RunStats:
         self._same_questions = same_questions or {}
         self._clock = clock
         self._started = clock()
-        self._data = _empty(schema)
+        self._data = _empty_data(schema)
         self._spans = timeline.Spans()
 
     def add(self, outcome: Result | Failure | Unchanged) -> None:
@@ -59,13 +59,13 @@ class RunStats:
         _count_notes(self._data["notes"], outcome.notes)
         self._spans.count(elapsed_s, outcome=outcome)
         if isinstance(outcome, Result):
-            self._done(outcome)
+            self._add_result(outcome)
             _count_fields(variant["fields"], outcome.output)
         else:
-            self._failed(outcome)
+            self._add_failure(outcome)
             _bump(variant["reasons"], outcome.reason)
 
-    def asked(self, attempts: Iterable[ExtractionAttempt], *, variant: str) -> None:
+    def add_attempts(self, attempts: Iterable[ExtractionAttempt], *, variant: str) -> None:
         """Count the requests sent, their errors, and the prompt tokens found in servers' caches.
 
         Called for each attempt at a document, including those that no server could finish.
@@ -101,7 +101,7 @@ class RunStats:
     def _question(self, fingerprint: str) -> str:
         return self._same_questions.get(fingerprint, fingerprint)
 
-    def _done(self, result: Result) -> None:
+    def _add_result(self, result: Result) -> None:
         data = self._data
         data["outcomes"]["done"] += 1
         _bump(_entry(data["questions"], result.variant, dict), self._question(result.fingerprint))
@@ -113,7 +113,7 @@ class RunStats:
         _keep_top(data["slowest"], result.id, "latency_s", round(result.latency_s, 3))
         _keep_top(data["largest"], result.id, "chars", result.document_chars)
 
-    def _failed(self, failure: Failure) -> None:
+    def _add_failure(self, failure: Failure) -> None:
         data = self._data
         data["outcomes"]["failed"] += 1
         reason = _entry(data["reasons"], failure.reason, lambda: {"count": 0, "examples": []})
@@ -124,7 +124,7 @@ class RunStats:
             reason["examples"].append(plain.to_json(_example(failure)))
 
 
-def _empty(schema: Mapping[str, Any] | None) -> Numbers:
+def _empty_data(schema: Mapping[str, Any] | None) -> Numbers:
     properties = list((schema or {}).get("properties", {}))[: 2 * _KEPT_NAMES]
     return {
         "elapsed_s": 0.0,
@@ -209,7 +209,7 @@ def _count_notes(notes: Numbers, names: Sequence[str]) -> None:
 
 
 def _count_fields(table: Numbers, output: Any) -> None:
-    """Count each field of an output but `documents`, which is the same for all; runs once per document."""
+    """Count the values of each field of an output; called once for each document."""
     values = output if isinstance(output, dict) else {}
     for name, counts in table.items():
         value: Any = values.get(name)
@@ -240,9 +240,9 @@ def _bump(table: Numbers, name: str, *, limit: int = _KEPT_NAMES) -> None:
     table[key] = table.get(key, 0) + 1
 
 
-def _keep_top(rows: list[Numbers], document_id: str, by: str, value: float) -> None:
-    if len(rows) == TOP and value < rows[-1][by]:
+def _keep_top(rows: list[Numbers], document_id: str, sort_key: str, value: float) -> None:
+    if len(rows) == TOP and value < rows[-1][sort_key]:
         return
-    rows.append({"id": document_id, by: value})
-    rows.sort(key=lambda row: (-row[by], row["id"]))
+    rows.append({"id": document_id, sort_key: value})
+    rows.sort(key=lambda row: (-row[sort_key], row["id"]))
     del rows[TOP:]

@@ -32,7 +32,7 @@ from pipeline.terminal import percent_text
 from pipeline.values.value_profile import ValueProfile
 
 _REWRITES = 10
-"""Shards may end faster than a report is written: the last of them writes it last anyway."""
+"""Limit of rewrites: while shards end faster than a report is written, a later shard writes the final report."""
 
 COMPARED_DOCUMENTS = 10
 """Documents that both runs need before a field is compared: with fewer, a difference is chance."""
@@ -51,32 +51,32 @@ def build_report(
     `runs`: in any order, all of them or those that the index of runs keeps; `earlier`: what it keeps of the others.
     `output_counts`: of the whole output; None: the sum of the counts that each shard wrote at its end.
     `awaits_shards`: shards without a run may still be waiting or at work, so they are not reported as missing.
-    `exact`: profiles of the current results by variant, where those were read. Raises ValueError without a run.
+    `exact`: profiles of the current results by variant, where those were read. Raise ValueError without a run.
     """
     if not runs:
         raise ValueError("runs: got none, need the summary of at least one run")
     ordered = sorted(runs, key=age)
     history = runs_by_shard(ordered)
     of = len(history)
-    current = [shard_runs[-1] for shard_runs in history if shard_runs]
+    newest = [shard_runs[-1] for shard_runs in history if shard_runs]
     previous = [before for shard_runs in history if (before := last_with_results(shard_runs[:-1])) is not None]
-    missing = tuple(index for index, shard_runs in enumerate(history) if not shard_runs)
-    awaits_shards = awaits_shards and bool(missing)
+    missing_shards = tuple(index for index, shard_runs in enumerate(history) if not shard_runs)
+    awaits_shards = awaits_shards and bool(missing_shards)
     if output_counts is None:
-        output_counts = added_outputs(current)
+        output_counts = added_outputs(newest)
     profiled = [*earlier.profiles, *ordered]
-    profile = profile_report(current, [row[:-1] for row in history], runs=profiled, output=output_counts, exact=exact)
-    run = current[0] if of == 1 else merged_runs(current, missing, awaits_shards=awaits_shards)
+    profile = profile_report(newest, [row[:-1] for row in history], runs=profiled, output=output_counts, exact=exact)
+    run = newest[0] if of == 1 else merged_runs(newest, missing_shards, awaits_shards=awaits_shards)
     return Report(
         verdict=run.verdict,
         exit_code=run.exit_code,
         run=run,
-        shards=tuple(shard_row(shard_run) for shard_run in current) if of > 1 else (),
-        missing_shards=missing,
+        shards=tuple(shard_row(shard_run) for shard_run in newest) if of > 1 else (),
+        missing_shards=missing_shards,
         awaits_shards=awaits_shards,
         output=output_counts,
         questions=question_rows(run, output_counts),
-        mixed_questions=tuple(mixed_variants(current)),
+        mixed_questions=tuple(mixed_variants(newest)),
         compared=_compared(run, previous),
         history=history_rows(earlier.history or runs_of_set(ordered), of=of),
         profile=profile_of(profile),
@@ -155,8 +155,8 @@ def _compared(run: RunSummary, previous: Sequence[RunSummary]) -> Comparison:
 
 
 def _field_row(now: FieldCounts, before: FieldCounts | None) -> FieldRow:
-    enough = before is not None and min(now.documents, before.documents) >= COMPARED_DOCUMENTS
-    old = before if enough and before is not None else FieldCounts()
+    has_enough = before is not None and min(now.documents, before.documents) >= COMPARED_DOCUMENTS
+    old = before if has_enough and before is not None else FieldCounts()
     return FieldRow(_filled(now), _filled(old), now.mean_items, old.mean_items)
 
 

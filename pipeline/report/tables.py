@@ -40,7 +40,7 @@ class Table:
 
     @property
     def is_wide(self) -> bool:
-        """Whether a phone shows each row as a block: four columns or more, or texts beside a third one."""
+        """True when a phone shows each row as a block: with four columns or more, or with texts in three columns."""
         return len(self.head) > 3 or (len(self.head) > 2 and not all(self.numeric_columns()[1:]))
 
     def numeric_columns(self) -> list[bool]:
@@ -152,7 +152,7 @@ def slowest(numbers: RunNumbers) -> Table:
     return Table("Slowest documents", ("Document", "Latency"), rows)
 
 
-def largest(numbers: RunNumbers) -> Table:
+def longest_documents(numbers: RunNumbers) -> Table:
     """Return the longest documents."""
     rows = [(document.id, document.chars) for document in numbers.largest]
     return Table("Largest documents", ("Document", "Characters"), rows)
@@ -234,13 +234,15 @@ def values(profile: Profile) -> Sequence[Table]:
     """Return the values of the results: all, those that moved, and those of each variant; none without a profile."""
     if not profile.documents:
         return ()
-    about = f"Over {plural(profile.documents, 'result')}"
+    introduction = f"Over {plural(profile.documents, 'result')}"
     if not profile.exact:
-        about += ", including earlier results of repeated documents (`pipeline report` counts only the current ones)"
+        introduction += (
+            ", including earlier results of repeated documents (`pipeline report` counts only the current ones)"
+        )
     if any(listed.value is None for row in profile.fields.values() for listed in row.values):
-        about += "; (text) is one of the texts that `pipeline report --profile-values` shows"
+        introduction += "; (text) is one of the texts that `pipeline report --profile-values` shows"
     moved = {move.field for move in profile.against.moved} if profile.against else set()
-    tables = [Table("Values of the results", _VALUES, _value_rows(profile.fields, moved), f"{about}.")]
+    tables = [Table("Values of the results", _VALUES, _value_rows(profile.fields, moved), f"{introduction}.")]
     tables += [_moves(profile.against)] if profile.against and profile.against.compared else []
     variants = profile.variants if len(profile.variants) > 1 else {}
     return tables + [
@@ -273,13 +275,13 @@ def _moves(against: Movement) -> Table:
     """Return what moved against the run before, by more than chance and by two points at least."""
     title = f"Values that moved against run {', '.join(map(str, sorted(set(against.runs))[:5]))}"
     if not against.moved:
-        nothing = f"None of {plural(against.compared, 'share')} moved by more than chance."
-        return Table(title, (), (), nothing)
+        no_change = f"None of {plural(against.compared, 'share')} moved by more than chance."
+        return Table(title, (), (), no_change)
     rows = [(move_text(move), f"{100 * (move.share - move.share_before):+.0f} %") for move in against.moved]
     return Table(title, ("Share", "Change"), rows)
 
 
-def worst(output: GradedOutput) -> Table:
+def worst_documents(output: GradedOutput) -> Table:
     """Return the documents with the most incorrect values."""
     rows = [(document.id, document.wrong, document.state) for document in output.worst]
     return Table("Documents with the most incorrect values", ("Document", "Incorrect values", "State"), rows)

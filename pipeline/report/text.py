@@ -26,11 +26,11 @@ from pipeline.terminal import (
     YELLOW,
     cut,
     grouped,
+    in_colour,
     labelled,
     paragraph,
     pasteable,
     plural,
-    tinted,
 )
 
 SHOWN_REASONS = 4
@@ -45,13 +45,13 @@ def summary_text(report: Report, *, colour: bool, width: int = MAX_WIDTH) -> str
         paragraph(run.message, width=width),
         paragraph(_run_line(report), width=width),
         _failures(report, colour=colour, width=width),
-        _untried(report, colour=colour, width=width),
+        _untried_failures(report, colour=colour, width=width),
         _warnings(report, colour=colour, width=width),
         profile_lines(report, colour=colour, width=width),
         numbers_lines(report, width=width),
         answers_lines(run.eval, width=width),
         _files(run, width=width),
-        _next(run, width=width),
+        _next_command(run, width=width),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
@@ -124,7 +124,7 @@ def _verdict(report: Report, *, colour: bool, width: int) -> list[str]:
         tint = YELLOW
     else:
         tint = GREEN
-    return [tinted(line, BOLD + tint, colour=colour) for line in paragraph(verdict_text(report), width=width)]
+    return [in_colour(line, BOLD + tint, colour=colour) for line in paragraph(verdict_text(report), width=width)]
 
 
 def _run_line(report: Report) -> str:
@@ -137,7 +137,7 @@ def _failures(report: Report, *, colour: bool, width: int) -> list[str]:
     reasons = ordered_reasons(report.run)
     lines = ["Failures by reason"] if reasons else []
     for reason, row in reasons[:SHOWN_REASONS]:
-        lines.append(f"  {grouped(row.count):>7}  {tinted(visible(reason), BOLD, colour=colour)}")
+        lines.append(f"  {grouped(row.count):>7}  {in_colour(visible(reason), BOLD, colour=colour)}")
         example = row.examples[0] if row.examples else None
         if example:
             lines += labelled("example", cut(visible(example.id), width - 26), indent=11, width=width)
@@ -159,13 +159,13 @@ def ordered_reasons(run: RunSummary) -> list[tuple[str, ReasonNumbers]]:
     return sorted(run.stats.reasons.items(), key=lambda item: (-item[1].count, item[0]))
 
 
-def _untried(report: Report, *, colour: bool, width: int) -> list[str]:
+def _untried_failures(report: Report, *, colour: bool, width: int) -> list[str]:
     """Return the failures of earlier runs that this run did not retry, and the commands that retry or accept them."""
     run = report.run
     rows = untried_reasons(run.remaining)
     lines = ["Failed in earlier runs and not retried"] if rows else []
     for reason, count in rows[:SHOWN_REASONS]:
-        lines.append(f"  {grouped(count.untried):>7}  {tinted(visible(reason), BOLD, colour=colour)}")
+        lines.append(f"  {grouped(count.untried):>7}  {in_colour(visible(reason), BOLD, colour=colour)}")
         example = next(iter(count.examples), "")
         lines += labelled("example", cut(visible(example), width - 26), indent=11, width=width)
         lines += labelled("to do", report.advice.get(reason, "see `pipeline errors`"), indent=11, width=width)
@@ -192,7 +192,7 @@ def _warnings(report: Report, *, colour: bool, width: int) -> list[str]:
     if report.lost_shards:
         warnings.insert(0, report.lost_text)
     lines = [line for text in warnings for line in labelled("check", text, indent=2, width=width)]
-    return [tinted("Warnings", YELLOW, colour=colour), *lines] if lines else []
+    return [in_colour("Warnings", YELLOW, colour=colour), *lines] if lines else []
 
 
 def shown_files(run: RunSummary) -> dict[str, str]:
@@ -210,7 +210,7 @@ def _files(run: RunSummary, *, width: int) -> list[str]:
     return ["Files", *files] if files else []
 
 
-def _next(run: RunSummary, *, width: int) -> list[str]:
+def _next_command(run: RunSummary, *, width: int) -> list[str]:
     message = left_text(run)
     if not message:
         return []

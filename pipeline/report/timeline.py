@@ -1,6 +1,6 @@
 """Counts per time span of a run, in at most 120 equal spans.
 
-It must not grow with the run: when all spans are used, each two are merged into one.
+It must not grow with the run: when all spans are used, each pair of spans is merged into one.
 """
 
 from __future__ import annotations

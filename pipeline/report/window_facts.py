@@ -38,8 +38,8 @@ def window_facts(record: Mapping[str, Any]) -> dict[str, str]:
     spans = [Span(*bounds) for bounds in record.get("answered_windows") or ()]
     number = len(spans) if spans else failed["answered"]
     ranges = [f"{start:,} to {end:,} ({plural(windows, 'window')})" for start, end, windows in _ranges(spans)]
-    more = f" and {len(ranges) - _SHOWN_RANGES:,} more" if len(ranges) > _SHOWN_RANGES else ""
-    where = f": characters {', '.join(ranges[:_SHOWN_RANGES])}{more}" if ranges else ""
+    more_text = f" and {len(ranges) - _SHOWN_RANGES:,} more" if len(ranges) > _SHOWN_RANGES else ""
+    where = f": characters {', '.join(ranges[:_SHOWN_RANGES])}{more_text}" if ranges else ""
     return {"failed window": place, "answered": f"{plural(number, 'window')}{where}"}
 
 
@@ -63,9 +63,9 @@ def _ledger_text(ledger: Mapping[str, Any]) -> str:
 def _merge_text(merge: Mapping[str, Any]) -> str:
     """Return how many values differed and how many items were left out; "" when there are none."""
     conflicts = merge.get("conflicts_total", 0)
-    dropped = dropped_items(merge)
+    dropped_count = dropped_items(merge)
     parts = [f"{plural(conflicts, 'value')} differed"] if conflicts else []
-    return ", ".join(parts + ([f"{plural(dropped, 'item')} left out"] if dropped else []))
+    return ", ".join(parts + ([f"{plural(dropped_count, 'item')} left out"] if dropped_count else []))
 
 
 def dropped_items(merge: Mapping[str, Any]) -> int:
@@ -74,15 +74,15 @@ def dropped_items(merge: Mapping[str, Any]) -> int:
 
 
 def merge_lines(record: Mapping[str, Any]) -> list[str]:
-    """Return the conflicts, what was left out and the places of the quotes of a merged record, a line each."""
+    """Return a line for each conflict, dropped item and quote of a merged record."""
     merge = record.get("merge") or {}
     lines = []
     for conflict in merge.get("conflicts", ()):
         values = [conflict["taken"], *conflict["others"]]
         values_text = ", ".join(f"window {value['window']} has {value['value']!r}" for value in values)
         lines.append(f"conflict {conflict['path']} ({conflict['rule']}): {values_text}")
-    if (more := merge.get("conflicts_total", 0) - len(merge.get("conflicts", ()))) > 0:
-        lines.append(f"and {plural(more, 'conflict')} more")
+    if (unnamed_conflicts := merge.get("conflicts_total", 0) - len(merge.get("conflicts", ()))) > 0:
+        lines.append(f"and {plural(unnamed_conflicts, 'conflict')} more")
     lines += [
         f"dropped {conflict['path']}: {conflict['kept']:,} of {conflict['given']:,} kept"
         for conflict in merge.get("dropped", ())

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pipeline.output.backend import OutputBackend
 from pipeline.output.compaction import last_lines
-from pipeline.output.latest_pairs import Last, PairTable
+from pipeline.output.latest_pairs import LastRecord, PairTable
 from pipeline.output.record_keys import RecordKey
 from pipeline.report.comparison import differences
 from pipeline.shards import hash_fraction
@@ -48,25 +48,25 @@ class Candidate:
 
 def sampled(backend: OutputBackend, count: int, *, judged: Collection[tuple[str, str]]) -> list[Candidate]:
     """Return `count` documents drawn by chance from those without a judgement, failed ones too."""
-    return _first(_current(backend), count, why="sample", judged=judged)
+    return _first_candidates(_current_lines(backend), count, why="sample", judged=judged)
 
 
 def failed(backend: OutputBackend, *, judged: Collection[tuple[str, str]]) -> list[Candidate]:
     """Return documents that remain failed and have no judgement, MOST_DOCUMENTS at most, in the order of a sample."""
-    return _first(_failures(backend), MOST_DOCUMENTS, why="failed", judged=judged)
+    return _first_candidates(_failures(backend), MOST_DOCUMENTS, why="failed", judged=judged)
 
 
 def named(backend: OutputBackend, ids: Collection[str]) -> list[Candidate]:
     """Return these documents, judged before or not, in the order of a sample."""
-    chosen_lines = ((line, key) for line, key in _current(backend) if key.id in ids)
-    return _first(chosen_lines, len(ids), why="ids", judged=())
+    chosen_lines = ((line, key) for line, key in _current_lines(backend) if key.id in ids)
+    return _first_candidates(chosen_lines, len(ids), why="ids", judged=())
 
 
 def disputed(
     backend: OutputBackend, other: OutputBackend, *, judged: Collection[tuple[str, str]], keys: Mapping[str, str]
 ) -> list[Candidate]:
     """Return the documents on which two outputs differ most, MOST_DOCUMENTS at most, most differences first."""
-    most: list[tuple[int, float, Candidate]] = []
+    most_different: list[tuple[int, float, Candidate]] = []
     with closing(PairTable()) as pairs:
         pairs.read_outputs(backend, other)
         for pair in pairs.outputs():
@@ -81,34 +81,34 @@ def disputed(
             if number:
                 candidate = replace(_candidate(before, why="disputed"), other=after["output"])
                 entry = (number, -hash_fraction("review", pair.id), candidate)
-                full = len(most) == MOST_DOCUMENTS
-                (heapq.heappushpop if full else heapq.heappush)(most, entry)
-    return [candidate for _, _, candidate in sorted(most, key=lambda entry: entry[:2], reverse=True)]
+                is_full = len(most_different) == MOST_DOCUMENTS
+                (heapq.heappushpop if is_full else heapq.heappush)(most_different, entry)
+    return [candidate for _, _, candidate in sorted(most_different, key=lambda entry: entry[:2], reverse=True)]
 
 
 def with_other(candidates: Iterable[Candidate], other: OutputBackend) -> list[Candidate]:
     """Return the candidates with the answers of another output for the same bytes."""
-    waiting = {candidate.id: candidate for candidate in candidates}
+    by_id = {candidate.id: candidate for candidate in candidates}
     answers: dict[str, Mapping[str, Any]] = {}
     for line, key in last_lines(other):
-        if key.id in waiting and key.sha256 == waiting[key.id].sha256:
+        if key.id in by_id and key.sha256 == by_id[key.id].sha256:
             answers[key.id] = json.loads(line)["output"]
-    return [replace(candidate, other=answers.get(id)) for id, candidate in waiting.items()]
+    return [replace(candidate, other=answers.get(id)) for id, candidate in by_id.items()]
 
 
-def _first(
+def _first_candidates(
     lines: Iterable[tuple[bytes, RecordKey]], count: int, *, why: Why, judged: Collection[tuple[str, str]]
 ) -> list[Candidate]:
     """Return the first `count` documents in the order of their hash."""
-    free = (
+    unjudged = (
         (hash_fraction("review", key.id), key.id, line)
         for line, key in lines
         if key.sha256 is None or (key.id, key.sha256) not in judged
     )
-    return [_candidate(json.loads(line), why=why) for _, _, line in heapq.nsmallest(count, free)]
+    return [_candidate(json.loads(line), why=why) for _, _, line in heapq.nsmallest(count, unjudged)]
 
 
-def _current(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
+def _current_lines(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
     """Yield the line of each document: its failure if it remains failed, else its last result."""
     with closing(backend.read()) as index:
         done = (
@@ -126,7 +126,7 @@ def _failures(backend: OutputBackend) -> Iterator[tuple[bytes, RecordKey]]:
                 yield line, key
 
 
-def _record(last: Last | None) -> Any:
+def _record(last: LastRecord | None) -> Any:
     return None if last is None or last.line is None else json.loads(last.line)
 
 

@@ -3,7 +3,7 @@
     object, list, string                  as they are
     number, boolean, choice, json         a value is its JSON text, so that no digit is lost in a browser
 
-It must not know how a field is drawn.
+It must not depend on the drawing of a field.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.answers.resolved_schema import NULL, SchemaReader, type_of
 from pipeline.answers.subschemas import QUOTE
 
 Form = dict[str, Any]
-"""kind, path, and what that kind needs: properties, item, values; nullable, off, quote, label, about."""
+"""The kind of a value, its path, and keys of the kind: properties, item, values, nullable, off, quote, label, about."""
 
 MOST_RADIOS = 6
 LONG_TEXT = 120
@@ -36,13 +36,13 @@ class _FormBuilder:
         self._off = off
 
     def form(self, schema: Any, *, path: str, label: str, inside: frozenset[frozenset[str]]) -> Form:
-        """Return the form of one value; `inside`: the references of the values around it, which again are JSON."""
+        """Return the form of one value. `inside`: the references of the values around it; their repetition is JSON."""
         node, followed = self._reader.resolved(schema)
         own = {"path": path, "label": label, "nullable": _is_nullable(schema) or _is_nullable(node)}
         own |= {"off": True} if path in self._off else {}
         own |= {"quote": True} if node.get(QUOTE) else {}
-        about = node.get("description") or node.get("title")
-        own |= {"about": about[:_ABOUT_CHARS]} if isinstance(about, str) else {}
+        description = node.get("description") or node.get("title")
+        own |= {"about": description[:_ABOUT_CHARS]} if isinstance(description, str) else {}
         if followed in inside or len(inside) > _MAX_DEPTH:
             return {**own, "kind": "json"}
         inside |= {followed} if followed else frozenset()

@@ -81,7 +81,7 @@ def _all_of(number: int) -> str:
 
 
 def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Return (FILE:NUMBER, object) of each line; ConfigError for one that is no object with an id."""
+    """Return (FILE:NUMBER, object) of each line; ConfigError for a line that is not an object with an id."""
     try:
         data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as exc:

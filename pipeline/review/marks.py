@@ -68,7 +68,7 @@ def _mark(number: int, pointer: str, *, places: list[tuple[int, int]], proof: tu
 
 
 class JoinedWords:
-    """The words of a text with one space between them: a quote is found in them, whatever its white space is."""
+    """The words of a text with one space between them, in which a quote is found with any white space."""
 
     def __init__(self, text: str) -> None:
         self._words = [match.span() for match in re.finditer(r"\S+", text)]
@@ -84,7 +84,7 @@ class JoinedWords:
         return [(self._place(at), self._place(at + len(words) - 1) + 1) for at in starts]
 
     def _place(self, at: int) -> int:
-        """Return where a character of the joined words is in the text."""
+        """Return the place in the text of a character of the joined words."""
         number = bisect_right(self._starts, at) - 1
         return self._words[number][0] + at - self._starts[number]
 
@@ -97,7 +97,7 @@ def _occurrences(text: str, words: str) -> Iterator[int]:
 
 
 def _folded_places(text: str, quote: str) -> list[tuple[int, int]]:
-    """Return the place of a quote that differs from the text in ways that are allowed for a valid quote."""
+    """Return the place of a quote that is valid although it differs from the text, as in white space."""
     return [(place.start, place.end) for place in find_quotes([quote], text) if place is not None]
 
 
@@ -117,7 +117,7 @@ def pieces_of(text: str, marks: Sequence[Mark]) -> list[Piece]:
         if border > at:
             numbers = tuple(sorted(inside))
             proves = tuple(number for number in numbers if proofs[number][0] <= at < proofs[number][1])
-            pieces.append(Piece(_visible(visible_text[at:border]), numbers, proves))
+            pieces.append(Piece(_visible_text(visible_text[at:border]), numbers, proves))
             at = border
         starts, ends = borders.get(border, ((), ()))
         _step(inside, starts=starts, ends=ends)
@@ -125,7 +125,7 @@ def pieces_of(text: str, marks: Sequence[Mark]) -> list[Piece]:
 
 
 def _step(inside: dict[int, int], *, starts: Iterable[int], ends: Iterable[int]) -> None:
-    """Count the marks that are open: places of one quote may touch, but never overlap."""
+    """Change the number of open marks; the places of one quote may touch, but never overlap."""
     for number in ends:
         inside[number] -= 1
         if not inside[number]:
@@ -134,7 +134,7 @@ def _step(inside: dict[int, int], *, starts: Iterable[int], ends: Iterable[int])
         inside[number] = inside.get(number, 0) + 1
 
 
-def _visible(text: str) -> str:
+def _visible_text(text: str) -> str:
     """Return the text with its lines and tabs, and every other control, escape and bidi character escaped."""
     lines = text.replace("\r\n", "\n").split("\n")
     return "\n".join("\t".join(map(visible, line.split("\t"))) for line in lines)

@@ -1,8 +1,8 @@
 """The web server of a review: it serves only this machine's browser.
 
-Each request passes, in this order: the Host that it names (a foreign site may resolve to 127.0.0.1), where it comes
-from (Origin, Sec-Fetch-Site), its method, and for /api/ the token and the type of its body. It must not know what a
-judgement is: session.py does.
+Each request is checked in this order: its Host (a foreign site may resolve to 127.0.0.1), its origin (Origin,
+Sec-Fetch-Site), its method, and for /api/ the token and the type of its body. It must not interpret a judgement:
+session.py does.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Refusal(Exception):
 
 
 class ReviewServer(ThreadingHTTPServer):
-    """Serves one session until `shutdown`. `url`: the address with the token, for the reviewer only."""
+    """The server of one session until `shutdown`. `url`: the address with the token, for the reviewer only."""
 
     daemon_threads = True
     request_queue_size = MAX_CONNECTIONS
@@ -87,7 +87,7 @@ class ReviewServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers the requests of one connection."""
+    """The handler of the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
     timeout = TIMEOUT_S
@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "pipeline-review"
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Log a request at debug level, without the address and its numbers of documents."""
+        """Log a request at debug level, without the client's address and document numbers."""
         _log.debug("review: request", extra={"method": self.command, "format": format[:20], "parts": len(arguments)})
 
     def _answer(self, handle: Callable[[], tuple[bytes, str]]) -> None:

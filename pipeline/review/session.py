@@ -32,7 +32,7 @@ _SIDES = ("OUT", "OTHER")
 
 
 class UnacceptableError(Exception):
-    """A judgement that cannot be saved; the message says why and quotes no value."""
+    """The judgement cannot be saved; the message gives the reason and quotes no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class ReviewSession:
             is_saved = number in self._saved
         answer = self.shown_answer(candidate)
         marks = self.marks(candidate, text)
-        sides = self._sides(candidate)
+        sides = self._both_values(candidate)
         # a value in the form would reveal which of two sides is the output's
         answer_values = None if answer is None else {**shown_value(self.form, answer), **dict.fromkeys(sides)}
         return {
@@ -115,7 +115,7 @@ class ReviewSession:
             "marks": {mark.pointer: [mark.number, len(mark.places)] for mark in marks},
             "reason": candidate.reason,
             "notes": [visible(note) for note in candidate.notes],
-            "sides": {name: self._side(name, values, named=is_saved) for name, values in sides.items()},
+            "sides": {name: self._side_values(name, values, named=is_saved) for name, values in sides.items()},
             "judged_by": self._judged_by(candidate),
         }
 
@@ -141,13 +141,13 @@ class ReviewSession:
                 raise UnacceptableError(f"{message}: withdraw the judgement to leave it out")
             append_lines(self.options.gold, [line])
             self._saved[number] = judged
-            return {"judged": len(self._saved), "sides": self._revealed(candidate)}
+            return {"judged": len(self._saved), "sides": self._revealed_values(candidate)}
 
     def withdraw(self, number: int) -> dict[str, Any]:
         """Append the line that withdraws all judgements of a document; errors as `save`."""
         candidate = self.candidates[number]
         with self._lock:
-            append_lines(self.options.gold, [{**self._head(candidate), "gold": None, **self._tail()}])
+            append_lines(self.options.gold, [{**self._head(candidate), "gold": None, **self._ending()}])
             self._saved.pop(number, None)
             return {"judged": len(self._saved)}
 
@@ -170,7 +170,7 @@ class ReviewSession:
         if answer is None:
             return []
         # where two answers differ, a mark would reveal the output's
-        alike = {name: value for name, value in answer.items() if name not in self._sides(candidate)}
+        alike = {name: value for name, value in answer.items() if name not in self._both_values(candidate)}
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         evidence = candidate.evidence if candidate.text_sha256 == digest else None
         return marks_of(text, quotes_in(self.form, alike), evidence)
@@ -196,9 +196,9 @@ class ReviewSession:
             "partial": partial,
             "set": self.set_of(candidate),
             "why": candidate.why,
-            "how": {name: self._way(candidate, name, value) for name, value in gold.items()},
+            "how": {name: self._way_judged(candidate, name, value) for name, value in gold.items()},
             "saw": None if self.shown_answer(candidate) is None else candidate.fingerprint,
-            **self._tail(),
+            **self._ending(),
             "note": note,
         }
 
@@ -206,20 +206,20 @@ class ReviewSession:
         head = {"v": GOLD_VERSION, "id": candidate.id, "sha256": candidate.sha256}
         return head | ({"agent": self.options.agent} if self.options.agent else {})
 
-    def _tail(self) -> dict[str, Any]:
+    def _ending(self) -> dict[str, Any]:
         return {"by": self.options.by, "at": self._now()}
 
-    def _way(self, candidate: Candidate, name: str, value: Any) -> str:
+    def _way_judged(self, candidate: Candidate, name: str, value: Any) -> str:
         """Return how a property was judged: accepted as shown, corrected, or typed without an answer."""
         answer = self.shown_answer(candidate)
         if answer is None:
             return "typed"
         answers = [answer.get(name)]
-        if name in self._sides(candidate) and candidate.other is not None:
+        if name in self._both_values(candidate) and candidate.other is not None:
             answers.append(candidate.other.get(name))
         return "accepted" if any(_is_part(value, candidate_value) for candidate_value in answers) else "corrected"
 
-    def _sides(self, candidate: Candidate) -> dict[str, tuple[Any, Any]]:
+    def _both_values(self, candidate: Candidate) -> dict[str, tuple[Any, Any]]:
         """Return the two values of each property on which the outputs differ, when both may be shown."""
         answer = self.shown_answer(candidate)
         other = candidate.other
@@ -228,14 +228,16 @@ class ReviewSession:
         values = {name: (answer.get(name), other.get(name)) for name in self.form["properties"]}
         return {name: pair for name, pair in values.items() if canonical_json(pair[0]) != canonical_json(pair[1])}
 
-    def _side(self, name: str, values: tuple[Any, Any], *, named: bool) -> dict[str, Any]:
+    def _side_values(self, name: str, values: tuple[Any, Any], *, named: bool) -> dict[str, Any]:
         form = self.form["properties"][name]
         order = _order(name, values)
         values_shown = [shown_value(form, values[at]) for at in order]
         return {"values": values_shown, "names": [_SIDES[at] for at in order] if named else None}
 
-    def _revealed(self, candidate: Candidate) -> dict[str, list[str]]:
-        return {name: [_SIDES[at] for at in _order(name, values)] for name, values in self._sides(candidate).items()}
+    def _revealed_values(self, candidate: Candidate) -> dict[str, list[str]]:
+        return {
+            name: [_SIDES[at] for at in _order(name, values)] for name, values in self._both_values(candidate).items()
+        }
 
     def _misfits(self, answer: Mapping[str, Any] | None, answer_values: Any, sides: Mapping[str, Any]) -> list[str]:
         """Return the properties whose value does not fit the form, which was made of a newer schema."""
@@ -246,7 +248,7 @@ class ReviewSession:
         ]
 
     def _judged_by(self, candidate: Candidate) -> list[str]:
-        """Return who has judged this document, by the gold file as it is now; nobody while it cannot be read."""
+        """Return the reviewers of this document in the present gold file; none while it cannot be read."""
         try:
             gold = read_gold(self.options.gold, self.options.schema)
         except ConfigError:

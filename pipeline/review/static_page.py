@@ -45,13 +45,15 @@ def _document(session: ReviewSession, at: int, candidate: Candidate) -> str:
     marks = session.marks(candidate, full_text)
     answer = session.shown_answer(candidate)
     if answer is None:
-        why = f"failed: {candidate.reason}" if candidate.reason else "the answer is not shown"
-        record = f"<p>{text(why)}</p>"
+        reason = f"failed: {candidate.reason}" if candidate.reason else "the answer is not shown"
+        record = f"<p>{text(reason)}</p>"
     else:
         numbers = {mark.pointer: mark for mark in marks}
         record = f"<dl>{''.join(_properties(session.form, answer, '', numbers, at))}</dl>"
-    cut = f"<p>The first {SHOWN_CHARS:,} of {len(full_text):,} characters.</p>" if len(full_text) > SHOWN_CHARS else ""
-    body = f"<div class=text>{cut}{''.join(_pieces(full_text, marks, at))}</div><div class=record>{record}</div>"
+    cut_note = (
+        f"<p>The first {SHOWN_CHARS:,} of {len(full_text):,} characters.</p>" if len(full_text) > SHOWN_CHARS else ""
+    )
+    body = f"<div class=text>{cut_note}{''.join(_pieces(full_text, marks, at))}</div><div class=record>{record}</div>"
     return f"<article><h2>{text(candidate.id)}</h2><div class=both>{body}</div></article>"
 
 

@@ -56,14 +56,14 @@ def read_texts(app: AppConfig, candidates: Iterable[Candidate]) -> Texts:
     ConfigError for an input that is not there, TryLaterError when its listing is interrupted, OutputError without room
     for the texts.
     """
-    waiting = {candidate.id: candidate for candidate in candidates}
+    by_id = {candidate.id: candidate for candidate in candidates}
     troubles: dict[str, Trouble] = {}
     places: dict[str, tuple[int, int]] = {}
     try:
         # open for the whole review
         file: BinaryIO = tempfile.TemporaryFile(prefix="pipeline-review-")  # noqa: SIM115
-        for entry in _chosen_entries(app, waiting):
-            candidate = waiting.pop(entry.id)
+        for entry in _entries_by_id(app, by_id):
+            candidate = by_id.pop(entry.id)
             document = None if candidate.reason == "internal_error" else _decoded(entry, app)
             if document is None or candidate.sha256 is None:
                 troubles[entry.id] = "unreadable"
@@ -75,19 +75,19 @@ def read_texts(app: AppConfig, candidates: Iterable[Candidate]) -> Texts:
                 file.write(data)
     except OSError as exc:
         raise OutputError(f"the texts of the documents, in {temporary_folder()}: {exc.strerror or exc}") from exc
-    troubles |= dict.fromkeys(waiting, "gone")
+    troubles |= dict.fromkeys(by_id, "gone")
     return Texts(troubles, file, places)
 
 
-def _chosen_entries(app: AppConfig, waiting: Mapping[str, Candidate]) -> Iterator[Entry]:
+def _entries_by_id(app: AppConfig, by_id: Mapping[str, Candidate]) -> Iterator[Entry]:
     """Yield the first entry of each waiting id; the caller removes ids that it has read."""
-    if not waiting:
+    if not by_id:
         return
     output: Path | str | None = left_out(app)
     for entry in load_entries(app.input, output=output, counts=ListingCounts()):
-        if entry.id in waiting and entry.duplicate_of is None:
+        if entry.id in by_id and entry.duplicate_of is None:
             yield entry
-            if not waiting:
+            if not by_id:
                 return
 
 

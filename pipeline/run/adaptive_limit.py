@@ -30,7 +30,7 @@ LEAST_GAIN = 0.08
 """Least gain of a climb: log of the rate's growth over log of the limit's growth, 1 for unlimited room. Doubling must
 bring 2 ** 0.08 = 5.7 % more. Measured: 0.04 and 0.16 change nothing on the models; it only has to exceed the noise."""
 AS_GOOD = 0.98
-"""A rate of this share of the best is as good, if it needs fewer in flight. Measured: 0.95 costs 3 % of the rate on
+"""A limit with this share of the best rate or more is as good, if it is lower. Measured: 0.95 costs 3 % of the rate on
 servers that saturate slowly or preempt, 0.995 gains nothing."""
 STEP = 0.12
 """Share of the limit that is tried up or down while holding. Measured: with 0.06 a server that grew threefold takes 31

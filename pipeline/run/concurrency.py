@@ -69,14 +69,14 @@ class FixedLimit:
 class AdaptiveLimits:
     """The sum of the limits of the servers in use; a server that returns keeps its former limit.
 
-    `ceiling`: the largest limit of each server; `most`: of all servers together.
+    `ceiling`: the largest limit of each server; `highest_total`: of all servers together.
     """
 
-    def __init__(self, *, ceiling: int, most: int = 1 << 15) -> None:
+    def __init__(self, *, ceiling: int, highest_total: int = 1 << 15) -> None:
         self.value = 1
         self.reason = ""
         self._ceiling = max(1, ceiling)
-        self._most = max(1, most)
+        self._highest_total = max(1, highest_total)
         self._servers: list[Server] = []
         self._limits: dict[str, AdaptiveLimit] = {}
         self._gauges: dict[str, Gauges] = {}
@@ -122,13 +122,13 @@ class AdaptiveLimits:
             limit.record_answer(attempt.latency_s, attempt.queue_s, full=full, now=ended_at)
 
     def _add_up(self) -> None:
-        """Set the value to the sum of the limits, bounded by `most`, and the share of each server."""
+        """Set the value to the sum of the limits, bounded by `highest_total`, and the share of each server."""
         limits = [self._limits[server.endpoint] for server in self._servers]
         total = sum(limit.allowed for limit in limits)
         for server, limit in zip(self._servers, limits, strict=True):
             server.share = limit.allowed
-            limit.ceiling = max(1, min(self._ceiling, self._most - total + limit.allowed))
-        self.value = max(1, min(total, self._most))
+            limit.ceiling = max(1, min(self._ceiling, self._highest_total - total + limit.allowed))
+        self.value = max(1, min(total, self._highest_total))
         self.reason = _reason([(server.endpoint, limit) for server, limit in zip(self._servers, limits, strict=True)])
 
 
@@ -144,5 +144,5 @@ def limit_of(config: RunnerConfig) -> Limit:
     if config.concurrency != "auto":
         return FixedLimit(fitting(config.concurrency, setting="runner.concurrency"))
     return AdaptiveLimits(
-        ceiling=fitting(config.max_concurrency, setting="runner.max_concurrency"), most=most_in_flight()
+        ceiling=fitting(config.max_concurrency, setting="runner.max_concurrency"), highest_total=most_in_flight()
     )

@@ -16,7 +16,7 @@ PAUSE_S = 0.003
 
 
 def send_entry(runner: Runner, feeder: Reader) -> bool:
-    """Send an entry; return False when sending is not allowed. One that may have killed its server is sent alone."""
+    """Send an entry; return False when none may be sent. An entry that may have killed its server is sent alone."""
     entry = runner.backlog.take(idle=runner.in_flight == 0) if _has_room(runner) else None
     if entry is None:
         return False
@@ -29,7 +29,7 @@ def send_entry(runner: Runner, feeder: Reader) -> bool:
 
 def ahead_of(runner: Runner) -> int:
     """Return how many documents may wait for a worker besides those in flight; none beside windows."""
-    return 0 if runner.long.documents else runner.workforce.ahead
+    return 0 if runner.long_documents.documents else runner.workforce.ahead
 
 
 def pause(runner: Runner) -> None:
@@ -46,15 +46,17 @@ def take_back(runner: Runner) -> None:
 
 
 def _has_room(runner: Runner) -> bool:
-    long = runner.long
-    if not runner.job.allows(runner.run_counts.tried + runner.flight.documents + long.documents):
+    long_documents = runner.long_documents
+    if not runner.job.allows(runner.run_counts.tried + runner.flight.documents + long_documents.documents):
         return False
-    # a postponed document may be a parked one that is to be opened, or one for which all windows wait: if it waited
-    # until fewer are parked, the run would hang
-    if long.is_full and not runner.backlog.has_postponed:
+    # a postponed document may be a parked one that is to be opened, or one for which all windows wait: the run would
+    # hang if it waited until fewer documents are parked
+    if long_documents.is_full and not runner.backlog.has_postponed:
         return False
     if runner.job.output.is_full:
         return False
     return runner.flight.has_room(
-        runner.most_in_flight + ahead_of(runner), other_requests=long.in_flight, others_bytes=long.size_bytes
+        runner.most_in_flight + ahead_of(runner),
+        other_requests=long_documents.in_flight,
+        others_bytes=long_documents.size_bytes,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.documents import held_bytes
 from pipeline.records import Entry
-from pipeline.run.document.process import Finished, is_suspect
+from pipeline.run.document.process import FinishedEntry, is_suspect
 from pipeline.run.plan import ExtractionPlan
 
 
@@ -16,7 +16,7 @@ from pipeline.run.plan import ExtractionPlan
 class DocumentOutcome:
     """A worker's outcome, and the plan of its document."""
 
-    finished: Finished
+    finished: FinishedEntry
     plan: ExtractionPlan
 
 

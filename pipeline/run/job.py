@@ -13,7 +13,7 @@ from pipeline.output.copies import Copied, Copies
 from pipeline.records import Entry, Failure, Result, changed
 from pipeline.run.concurrency import Limit
 from pipeline.run.display.status import RunStatus
-from pipeline.run.document.process import Finished
+from pipeline.run.document.process import FinishedEntry
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.selection.selection import Selection
 from pipeline.run.stop_rules import LogWait
@@ -21,19 +21,19 @@ from pipeline.run.windows.cutting import EarlierAnswers
 from pipeline.stores import OutageRetry
 
 READ_AGAIN = frozenset({"document_unreadable", "document_too_large"})
-"""Reasons that trouble of a store or a file system can cause when it cuts files short."""
+"""Reasons that a store or a file system can cause during an outage, when it truncates files."""
 
 
 class Watcher(Protocol):
-    """Receives each outcome and each turn, in the main thread."""
+    """The receiver of each outcome and each turn, in the main thread."""
 
-    def outcome(self, finished: Finished) -> None: ...
+    def outcome(self, finished: FinishedEntry) -> None: ...
 
     def turn(self, status: RunStatus) -> None: ...
 
 
 class Supervisor(Protocol):
-    """Called by one thread at a time: `establish` before the first document, `refresh` for a new plan, or None.
+    """The keeper of the plan: `establish` is called before the first document, `refresh` returns a new plan or None.
 
     Slow work is passed to `start`, which runs it in a thread of its own.
     """
@@ -45,7 +45,7 @@ class Supervisor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The parts of a run. `budget`: how many documents may be tried (None: all); `until`: monotonic end time.
+    """The parts of a run. `budget`: how many documents may be tried (None: all); `ends_at`: monotonic end time.
 
     `relist` lists the input once more, without counting it. `earlier`: the answers about windows of earlier runs.
     """
@@ -60,7 +60,7 @@ class Job:
     watcher: Watcher
     budget: int | None = None
     copies: Copies | None = None
-    until: float | None = None
+    ends_at: float | None = None
     earlier: EarlierAnswers | None = None
     outage_retry: OutageRetry | None = None
 

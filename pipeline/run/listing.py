@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A chunk of the plan: its place in the output, its files, and the ignored files that it reports, by kind."""
+    """A chunk of the plan: its shard, its files, and the number of ignored files that it reports, by kind."""
 
     shard: Shard
     rows: tuple[PlannedFile, ...]
@@ -38,7 +38,7 @@ class Chunk:
 
 
 class InputListing:
-    """Lists the documents of a run; each call starts a new listing."""
+    """The listing of a run's documents; each call starts a new one."""
 
     def __init__(self, app: AppConfig, chunk: Chunk | None = None) -> None:
         self._app = app
@@ -80,7 +80,7 @@ def open_chunk(app: AppConfig, index: int) -> Chunk:
         raise ConfigError(f"--chunk {index}: the plan in {backend.where} has no such chunk, {last}")
     check_input(app, head)
     newest = {row.key: row for row in map(planned_file, read_rows(backend, head, index))}
-    rows = tuple(row for row in newest.values() if not row.gone)
+    rows = tuple(row for row in newest.values() if not row.is_removed)
     files = PlannedInput(app.input, output=None, counts=ListingCounts())
     owned = _OwnedIds((files.id_of(row), row) for row in rows)
     # the plan's ignored files are in no chunk, so the first chunk counts them for all
@@ -88,7 +88,7 @@ def open_chunk(app: AppConfig, index: int) -> Chunk:
 
 
 class _OwnedIds:
-    """Decides by its id alone whether a document belongs to a chunk."""
+    """The test whether a document belongs to a chunk, by its id alone."""
 
     def __init__(self, rows: Iterable[tuple[str, PlannedFile]]) -> None:
         self._rows = rows
@@ -108,7 +108,7 @@ class _OwnedIds:
         return False
 
     def _of_files(self) -> dict[str, list[range]]:
-        """Return the numbers that the chunk has of each file, [] for all; built at the first call."""
+        """Return the chunk's ranges of document numbers for each file, [] for the whole file; built once."""
         if self._numbers is None:
             self._numbers = {}
             for id, row in self._rows:

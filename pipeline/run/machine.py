@@ -27,10 +27,10 @@ _M_ARENA_MAX = -8
 
 
 def limit_arenas() -> bool:
-    """Limit the pools from which malloc serves threads; return False where it cannot be done, or the user has done it.
+    """Limit the number of malloc's memory pools; return False where that is impossible, or set by the user.
 
-    By default glibc has eight for each core, and each keeps the memory that large documents have freed in its threads:
-    with 70 documents of 2.5 MB and 32 in flight, 237 MB instead of 143 MB.
+    By default glibc has eight pools for each core, and each pool keeps memory that large documents have freed: with 70
+    documents of 2.5 MB and 32 in flight, 237 MB instead of 143 MB.
     """
     if os.environ.get("MALLOC_ARENA_MAX"):
         return False
@@ -47,7 +47,7 @@ def raise_open_files() -> None:
         return
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    except (ValueError, OSError) as cause:  # macOS allows less than its hard limit says
+    except (ValueError, OSError) as cause:  # macOS allows less than its hard limit
         logger.info("the limit of open files cannot be raised", extra={"limit": soft, "why": str(cause)})
 
 
@@ -60,10 +60,10 @@ def most_in_flight() -> int:
 
 def fitting(requested: int, *, setting: str) -> int:
     """Return how many documents may be in flight within the limit of open files; log a warning when that is fewer."""
-    most = most_in_flight()
-    if requested <= most:
+    highest = most_in_flight()
+    if requested <= highest:
         return requested
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     message = "%s %d is reduced to %d: this process may open %d files; raise the limit (ulimit -n) for more"
-    logger.warning(message, setting, requested, most, soft)
-    return most
+    logger.warning(message, setting, requested, highest, soft)
+    return highest

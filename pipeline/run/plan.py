@@ -35,10 +35,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class VariantQuery:
-    """The prompts and schema of one variant, with fingerprint; `decided_by`: reason → digest of the settings it depends
-    on.
+    """The prompts and the schema of one variant, with their fingerprint.
 
-    `split`: how long documents are split and merged; None unless `overflow: split`.
+    `decided_by`: for each reason the digest of the settings that it depends on. `split`: the settings for long
+    documents, None unless `overflow: split`.
     """
 
     resolved: ResolvedAgentConfig
@@ -67,7 +67,7 @@ class VariantQuery:
         return self.whole_fingerprint, self.failure_fingerprint
 
     def present(self, fingerprint: str, *, failed: bool) -> str:
-        """Return the fingerprint to compare a stored record with: its own one if it belongs to this query."""
+        """Return the fingerprint to compare with that of a stored record; the record's own if it is of this query."""
         if self.split is None:
             return self.fingerprint
         if failed:
@@ -77,7 +77,7 @@ class VariantQuery:
 
 @dataclass(frozen=True, slots=True)
 class ExtractionPlan:
-    """The variants of a run and their providers; a refresh replaces the plan, and documents in progress keep theirs.
+    """The variants of a run and their providers; a refresh replaces the plan for the documents that are sent later.
 
     `canaries`: the endpoints that were sent a canary in this run. `registry`: the verifiers of its servers. All plans
     of a run share both.
@@ -120,69 +120,76 @@ class ExtractionPlan:
 
 @dataclass(slots=True)
 class Examiner:
-    """Examines servers with a sample prompt of each variant; the canary goes once to each server and run."""
+    """The examination of servers with a sample prompt of each variant; each server gets the canary once in a run."""
 
     samples: Mapping[str, PreflightSample]
     canaries: set[str | None]
     queries: Mapping[str, VariantQuery]
-    said: set[tuple[str | None, str]] = field(default_factory=set)
+    logged_warnings: set[tuple[str | None, str]] = field(default_factory=set)
 
-    def __call__(self, client: Client, *, variant: str, full: bool, known: Preflight | None) -> Preflight:
+    def __call__(self, client: Client, *, variant: str, full: bool, earlier_facts: Preflight | None) -> Preflight:
         """Return the preflight; log each of its warnings once."""
         endpoint = client.model.endpoint
         is_first = full and endpoint not in self.canaries
-        preflight = examine(client, sample=self.samples[variant], full=full, canary=is_first, known=known)
+        preflight = examine(
+            client, sample=self.samples[variant], full=full, canary=is_first, earlier_facts=earlier_facts
+        )
         if is_first and preflight.status == "ok":
             self.canaries.add(endpoint)
         if full and (complaint := room_warning(self.queries[variant], client, preflight)) is not None:
             preflight = replace(preflight, warnings=(*preflight.warnings, complaint))
         for warning in preflight.warnings:
-            if (endpoint, warning) not in self.said:
-                self.said.add((endpoint, warning))
+            if (endpoint, warning) not in self.logged_warnings:
+                self.logged_warnings.add((endpoint, warning))
                 fields = {"provider": client.model.provider, "endpoint": endpoint}
                 logger.warning("preflight: %s", warning, extra=fields)
         return preflight
 
 
 def build_plan(
-    app: AppConfig, *, stop: threading.Event, agent: Agent | None = None, before: ExtractionPlan | None = None
+    app: AppConfig, *, stop: threading.Event, agent: Agent | None = None, former_plan: ExtractionPlan | None = None
 ) -> ExtractionPlan:
     """Return the plan of this configuration; ConfigError when the agent, a variant or a provider is invalid.
 
-    `before`: the present plan of this run; its endpoints get no second canary.
+    `former_plan`: the present plan of this run; its endpoints get no second canary.
     """
     try:
-        return _plan(app, stop=stop, agent=agent, before=before)
+        return _plan(app, stop=stop, agent=agent, former_plan=former_plan)
     except SettingError as cause:
         place = f" ({app.places[cause.key]})" if cause.key in app.places else ""
         raise ConfigError(f"{cause}{place}") from cause
 
 
 def _plan(
-    app: AppConfig, *, stop: threading.Event, agent: Agent | None, before: ExtractionPlan | None
+    app: AppConfig, *, stop: threading.Event, agent: Agent | None, former_plan: ExtractionPlan | None
 ) -> ExtractionPlan:
     agent = agent or load_agent(app.agent, agents_dir=app.agents_dir)
     resolved = {name: resolve(agent, app, variant=name) for name in used_variants(agent, app.variant)}
     queries = {
-        name: _query(agent, app, resolved_variant, before=before.queries.get(name) if before is not None else None)
+        name: _query(
+            agent,
+            app,
+            resolved_variant,
+            former_query=former_plan.queries.get(name) if former_plan is not None else None,
+        )
         for name, resolved_variant in resolved.items()
     }
     if app.answers.repair == "full":
         repair_library()
-    empty = Document("", "", "", "")
+    empty_document = Document("", "", "", "")
     schema = agent.compiled.for_server
     samples = {
         name: PreflightSample(
-            render(resolved_variant, empty), schema, window_schema=window_schema_of(queries[name].split)
+            render(resolved_variant, empty_document), schema, window_schema=window_schema_of(queries[name].split)
         )
         for name, resolved_variant in resolved.items()
     }
-    canaries = before.canaries if before is not None else set()
+    canaries = former_plan.canaries if former_plan is not None else set()
     examiner = Examiner(samples, canaries, queries)
-    registry = before.registry if before is not None else VerifierRegistry()
+    registry = former_plan.registry if former_plan is not None else VerifierRegistry()
     tools = Tools(clock=time.monotonic, rng=random.Random(), sleep=stop.wait, examine=examiner, registry=registry)
-    fixed = app.runner.concurrency
-    pool_size = app.runner.max_concurrency if fixed == "auto" else max(fixed, app.runner.max_concurrency)
+    concurrency = app.runner.concurrency
+    pool_size = app.runner.max_concurrency if concurrency == "auto" else max(concurrency, app.runner.max_concurrency)
     client = build_failover(app, resolved, tools=tools, pool_size=pool_size)
     return ExtractionPlan(
         agent,
@@ -198,14 +205,16 @@ def _plan(
     )
 
 
-def _query(agent: Agent, app: AppConfig, resolved: ResolvedAgentConfig, *, before: VariantQuery | None) -> VariantQuery:
+def _query(
+    agent: Agent, app: AppConfig, resolved: ResolvedAgentConfig, *, former_query: VariantQuery | None
+) -> VariantQuery:
     config = app.provider_config(resolved.provider)
     return VariantQuery(
         resolved,
         fingerprint(resolved, config),
         agent.compiled,
         decided_by=deciding_digests(app, resolved),
-        split=split_query(agent, resolved, config, former_query=before),
+        split=split_query(agent, resolved, config, former_query=former_query),
     )
 
 
@@ -249,4 +258,4 @@ def used_variants(agent: Agent, pinned: str | None) -> list[str]:
     """Return the variants that documents can get: the pinned one, else those with a weight, else `default`."""
     if pinned is not None:
         return [pinned]
-    return sorted(name for name, own in agent.variants.items() if own.weight) or ["default"]
+    return sorted(name for name, variant in agent.variants.items() if variant.weight) or ["default"]

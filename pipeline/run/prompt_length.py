@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 
 from pipeline.llm.overhead import VerifierRegistry
-from pipeline.llm.prompt_length.detected_limits import Accepted, DetectedLimits
+from pipeline.llm.prompt_length.detected_limits import AcceptedResult, DetectedLimits
 from pipeline.llm.prompt_length.repetition import EXEMPT_TOKENS, UNVERIFIED
 from pipeline.llm.prompt_length.verifier import PromptVerifier
 from pipeline.llm.replica import Client
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 def overhead(registry: VerifierRegistry) -> Overhead:
     """Return the requests that belong to no document, and their prompt tokens, for the report."""
-    spent = registry.overhead.spent
-    return Overhead(spent.requests, spent.prompt_tokens)
+    counts = registry.overhead.counts
+    return Overhead(counts.requests, counts.prompt_tokens)
 
 
 def limits(registry: VerifierRegistry) -> list[PromptLength]:
@@ -74,7 +74,7 @@ def doubtful_results(output: Output, registry: VerifierRegistry) -> list[str]:
 
 
 def _cut_ids(output: Output, late: list[tuple[str, DetectedLimits]]) -> Iterator[str]:
-    """Yield the ids of results that may be cut, and of their copies, whose records follow them."""
+    """Yield the ids of results that may be cut, and those of their copies, which are later in the file."""
     shared = set[str]()
     for line, key in output.backend.records("results", since=output.stamp.run):
         if key.run != output.stamp.run:
@@ -82,13 +82,13 @@ def _cut_ids(output: Output, late: list[tuple[str, DetectedLimits]]) -> Iterator
         record = json.loads(line)
         if not shared.isdisjoint(record["notes"]):
             yield record["id"]
-        accepted = Accepted(
+        result = AcceptedResult(
             record["id"],
             record["usage"]["prompt_tokens"] or 0,
             record["attempts"],
             record["finished_at"],
             UNVERIFIED in record["notes"],
         )
-        if any(record["model"]["endpoint"] == endpoint and limits.doubts(accepted) for endpoint, limits in late):
+        if any(record["model"]["endpoint"] == endpoint and limits.doubts(result) for endpoint, limits in late):
             shared.add(f"shared:{record['id']}")
             yield record["id"]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pipeline.agents import Agent, load_agent
 from pipeline.config import AppConfig
-from pipeline.config.changes import allowed, differences
+from pipeline.config.changes import differences, with_fixed_settings
 from pipeline.errors import ConfigError
 from pipeline.llm.provider import Provider
 from pipeline.llm.replica import Start
@@ -71,26 +71,26 @@ class Refresher:
         """
         self._plan = plan
         plan.client.quarantine()
-        is_available: dict[Provider, bool] = {}
+        availability: dict[Provider, bool] = {}
         for order in plan.client.orders.values():
-            self._establish(plan, order, is_available=is_available, start=start, log_wait=log_wait)
+            self._establish(plan, order, availability=availability, start=start, log_wait=log_wait)
 
     def _establish(
         self,
         plan: ExtractionPlan,
         order: Sequence[Provider],
         *,
-        is_available: dict[Provider, bool],
+        availability: dict[Provider, bool],
         start: Start,
         log_wait: LogWait,
     ) -> None:
         runner = self._app.runner
         for provider, fallback in zip_longest(order, order[1:]):
-            if provider not in is_available:
+            if provider not in availability:
                 patience_s = runner.startup_wait_s if fallback else min(runner.startup_wait_s, runner.max_outage_s)
                 log = partial(_log_wait, log_wait, plan, provider, fallback=fallback)
-                is_available[provider] = self._wait_for(provider, patience_s, start=start, log_wait=log)
-            if is_available[provider]:
+                availability[provider] = self._wait_for(provider, patience_s, start=start, log_wait=log)
+            if availability[provider]:
                 self._log_fallback(order[0], provider)
                 return
             if provider is order[0] and any(
@@ -139,9 +139,9 @@ class Refresher:
             self._app = app
             self._known_versions = versions
             return None
-        plan = build_plan(app, stop=self._stop, agent=agent, before=former_plan)
+        plan = build_plan(app, stop=self._stop, agent=agent, former_plan=former_plan)
         plan.client.quarantine()
-        if not self._wait_for(plan.client.first, 0.0, start=start, log_wait=lambda: None):
+        if not self._wait_for(plan.client.first_provider, 0.0, start=start, log_wait=lambda: None):
             self._reject(plan, versions)
             return None
         self._log(former_plan, plan, changes=changes)
@@ -151,7 +151,7 @@ class Refresher:
         return plan
 
     def _reject(self, plan: ExtractionPlan, versions: Versions) -> None:
-        trouble = plan.client.first.trouble
+        trouble = plan.client.first_provider.trouble
         if trouble is not None and trouble.preflight is not None:  # None: the run ended during the check
             complaint = "the provider of the changed configuration cannot be used; the run keeps the previous one"
             self._log_once(f"{complaint}: {trouble.preflight.message}")
@@ -202,7 +202,7 @@ class Refresher:
 
     def _without_fixed_settings(self, present_config: AppConfig) -> AppConfig:
         """Return the configuration with the run's own values of fixed settings; report a change of these once."""
-        app = allowed(present_config, self._app)
+        app = with_fixed_settings(present_config, self._app)
         if fixed := list(differences(app, present_config)):
             self._log_once(f"{', '.join(fixed)} cannot change in a run: left for the next one")
         return app
@@ -254,7 +254,7 @@ def _log_wait(log_wait: LogWait, plan: ExtractionPlan, provider: Provider, *, fa
 
 def _log_fields(plan: ExtractionPlan) -> dict[str, str]:
     """Return provider, models, replicas and variants of a plan as fields of the log."""
-    provider = plan.client.first
+    provider = plan.client.first_provider
     serving = next((replica for replica in provider.replicas if replica.state == "up"), provider.replicas[0])
     return {
         "provider": provider.name,

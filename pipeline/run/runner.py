@@ -27,7 +27,7 @@ from pipeline.records import Entry, Failure, Left, Postponed, Result, Unchanged
 from pipeline.run.dispatch import pause, send_entry, take_back
 from pipeline.run.display.run_counts import RunCounts, settle
 from pipeline.run.display.status import Pace, RunStatus, status_of
-from pipeline.run.document.process import Finished
+from pipeline.run.document.process import FinishedEntry
 from pipeline.run.ending.end_wait import EndWait
 from pipeline.run.in_flight import Backlog, DocumentOutcome, Flight
 from pipeline.run.job import Job
@@ -36,7 +36,7 @@ from pipeline.run.reader import ListingEnd, Reader
 from pipeline.run.selection.copy_records import end_copies
 from pipeline.run.shortage import run_thread
 from pipeline.run.stop_rules import OutageTimer, StopReason, end_of
-from pipeline.run.windows.cutting import Cut
+from pipeline.run.windows.cutting import CutDocument
 from pipeline.run.windows.long_documents import LongDocuments, PartOutcome
 from pipeline.run.workers.workforce import Workforce
 from pipeline.run.writing import OutcomeWriter
@@ -65,20 +65,20 @@ class Runner:
         self.backlog = Backlog(lambda id: self.plan.query_for(id).resolved.variant if job.budget is None else "")
         self.flight = Flight(max_bytes=job.config.max_in_flight_bytes)
         self._writer, self._outage_timer, self._pace = OutcomeWriter(self), OutageTimer(job.config), Pace(clock)
-        self.ready, self.is_listing_complete, self._reading, self._stops_at_once = False, False, True, False
+        self.is_ready, self.is_listing_complete, self._is_reading, self._stops_at_once = False, False, True, False
         self.workforce = Workforce(job, start=self._start, report=self._events.put)
-        self.long = LongDocuments(self, clock)
+        self.long_documents = LongDocuments(self, clock)
         self._was_full, self._refresh_now, self.end_wait = False, threading.Event(), EndWait(clock)
 
     @property
     def in_flight(self) -> int:
         """Return the number of requests in flight: documents at the workers, and windows of open documents."""
-        return self.flight.documents + self.long.in_flight
+        return self.flight.documents + self.long_documents.in_flight
 
     @property
     def most_in_flight(self) -> int:
         """Return the number of requests that may be in flight now."""
-        return self.workforce.limited(self.job.limit.value)
+        return self.workforce.limit_to_threads(self.job.limit.value)
 
     def interrupt(self, number: int) -> None:
         """End the run because of a signal, at once on the second signal; called by the signal handler."""
@@ -113,10 +113,10 @@ class Runner:
 
     def ask_copies(self, copies: Copies) -> None:
         """Send the copies whose original has no record; the input is listed once more to find them."""
-        if self._reading or self.backlog or self.end is not None:
+        if self._is_reading or self.backlog or self.end is not None:
             return
         copies.begin_last_pass()
-        self._feeder, self._reading = self._new_reader(self.job.relist, copies), True
+        self._feeder, self._is_reading = self._new_reader(self.job.relist, copies), True
         self._start(self._feeder.run, "reader of copies")
         self._process_all()
 
@@ -134,8 +134,8 @@ class Runner:
     def _is_over(self) -> bool:
         if self.end is not None:
             return True
-        nothing_waits = not self.job.allows(self.run_counts.tried) or not (self._reading or self.backlog)
-        return nothing_waits and self.in_flight == 0 and not self.long.documents
+        nothing_waits = not self.job.allows(self.run_counts.tried) or not (self._is_reading or self.backlog)
+        return nothing_waits and self.in_flight == 0 and not self.long_documents.documents
 
     def _handle_events(self, timeout_s: float) -> None:
         """Wait for the first event, handle all that are queued, and write their outcomes."""
@@ -155,15 +155,15 @@ class Runner:
             self.close_unused(event.plan)
             self._handle_outcome(event.finished, event.plan)
         elif isinstance(event, PartOutcome):
-            self.long.handle(event)
+            self.long_documents.handle(event)
         elif isinstance(event, ListingEnd):
-            self._reading, self.is_listing_complete = False, self.is_listing_complete or event.is_complete
+            self._is_reading, self.is_listing_complete = False, self.is_listing_complete or event.is_complete
         elif isinstance(event, ExtractionPlan):
             self._switch(event)
         elif isinstance(event, PipelineError):
             self.finish(StopReason.of_error(event))
         elif event == "ready":
-            self.ready = True
+            self.is_ready = True
 
     def _accept(self, entry: Entry) -> None:
         """Queue an entry; an entry of the second listing is queued only if it still waits for a record."""
@@ -172,11 +172,11 @@ class Runner:
         else:
             self._feeder.count_sent(entry)
 
-    def learn(self, finished: Finished) -> None:
+    def learn(self, finished: FinishedEntry) -> None:
         """Pass the requests of an outcome to the limit."""
         self.job.limit.record(finished.attempts, full=self._was_full, now=self._clock())
 
-    def _handle_outcome(self, finished: Finished, plan: ExtractionPlan) -> None:
+    def _handle_outcome(self, finished: FinishedEntry, plan: ExtractionPlan) -> None:
         outcome = finished.outcome
         self.learn(finished)
         if isinstance(outcome, Left):
@@ -184,10 +184,10 @@ class Runner:
             if outcome.error is not None:
                 self.finish(StopReason.of_error(outcome.error))
             return
-        if isinstance(outcome, Cut):
-            self.long.open_or_park(outcome, finished, plan)
+        if isinstance(outcome, CutDocument):
+            self.long_documents.open_or_park(outcome, finished, plan)
             return
-        self.long.free_place(finished.entry)
+        self.long_documents.free_place(finished.entry)
         if isinstance(outcome, Postponed):
             self.backlog.postpone(outcome.next_entry())
         elif isinstance(outcome, Copied):
@@ -216,24 +216,25 @@ class Runner:
 
     def close_unused(self, plan: ExtractionPlan) -> None:
         """Close the client of a former plan when the last document that uses it is done."""
-        if plan is not self.plan and not self.flight.uses(plan) and not self.long.uses(plan):
+        if plan is not self.plan and not self.flight.uses(plan) and not self.long_documents.uses(plan):
             plan.client.close()
 
     def _check_time(self) -> None:
         """End the run when its time is up, or when its providers have been unavailable for too long."""
         now = self._clock()
-        self.workforce.look(now)
+        self.workforce.start_processes_if_needed(now)
         self.job.limit.set_servers(self.plan.client.serving)
-        if self.job.until is not None and now >= self.job.until:
+        if self.job.ends_at is not None and now >= self.job.ends_at:
             self.end_wait.limit(self.job.config.grace_s)
             self.finish(StopReason("stopped by --max-duration"))
-        if (trouble := self.plan.client.trouble) is None or self.backlog or self.in_flight or self.long.documents:
-            self.finish(self._outage_timer.watch(trouble, now, examined=self.ready))
+        trouble = self.plan.client.trouble
+        if trouble is None or self.backlog or self.in_flight or self.long_documents.documents:
+            self.finish(self._outage_timer.watch(trouble, now, examined=self.is_ready))
 
     def _dispatch(self) -> None:
         """Send entries and windows to workers while there is room."""
         send = partial(send_entry, self, self._feeder)
-        while self.ready and self.end is None and self.plan.client.available and self.long.send_one(send):
+        while self.is_ready and self.end is None and self.plan.client.available and self.long_documents.send_one(send):
             pass
         self._was_full = self.in_flight >= self.job.limit.value
 
@@ -271,7 +272,7 @@ class Runner:
         self._handle_events(0.0)
         self.end = settle(self.job.output, self.run_counts, end=self.end)
         waiting = self.job.copies_waiting + len(self.backlog)
-        self.run_counts.left += waiting + self.flight.documents + self.long.documents
+        self.run_counts.left += waiting + self.flight.documents + self.long_documents.documents
         self.plan.client.close()  # last, as the documents in flight use it
 
     def _start(self, body: Callable[[], object], name: str) -> None:

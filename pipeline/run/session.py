@@ -69,7 +69,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     listing = InputListing(app, chunk)
     run_id = options.run_id or _new_run_id()
     _identify(run_id, shard, shard_from)
-    until = None if options.max_duration_s is None else time.monotonic() + options.max_duration_s
+    ends_at = None if options.max_duration_s is None else time.monotonic() + options.max_duration_s
     stop = threading.Event()
     plan = build_plan(app, stop=stop)
     log_warnings(app, plan)
@@ -82,7 +82,7 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
     signals = Signals(stop)
     try:
         entries = listing.start(plan, counts=counts, outage_retry=outage_retry)
-        with _open_output(app, plan, shard=shard, run_id=run_id, stop=stop, until=until) as output:
+        with _open_output(app, plan, shard=shard, run_id=run_id, stop=stop, ends_at=ends_at) as output:
             equate_former(app, plan, index=output.index, backend=output.backend, runs=output.run_index)
             change = prompt_change(app, plan, index=output.index, runs=output.run_index)
             check_redo(change, app, rules=rules)
@@ -90,9 +90,9 @@ def run(options: RunOptions, *, load: Callable[[], AppConfig], environ: Mapping[
             end = RunClosing(app, options, output, listing=counts, environ=environ, grading=grading)
             session = _Session(app, options, end, plan=plan, output=output, counts=counts, load=load, environ=environ)
             session.listing = listing
-            session.outage_retry, session.until, session.stop = outage_retry, until, stop
+            session.outage_retry, session.ends_at, session.stop = outage_retry, ends_at, stop
             selection = session.select(rules, shard=shard)
-            code = session.go(lambda: entries, selection, signals=signals)
+            code = session.run(lambda: entries, selection, signals=signals)
         if signals.number is None:
             write_report_of_set(app, shard, stop=lambda: signals.number is not None)
         return code
@@ -121,10 +121,10 @@ def _identify(run_id: str, shard: Shard, shard_from: str) -> None:
         logger.info(share, extra={"shard": shard.label, "from": shard_from})
 
 
-def _lock_wait_s(app: AppConfig, until: float | None) -> float:
+def _lock_wait_s(app: AppConfig, ends_at: float | None) -> float:
     """Return how long to wait for the lock: never longer than the run may last."""
     wait_s = app.runner.lock_wait_s
-    return wait_s if until is None else max(0.0, min(wait_s, until - time.monotonic()))
+    return wait_s if ends_at is None else max(0.0, min(wait_s, ends_at - time.monotonic()))
 
 
 class _Session:
@@ -145,10 +145,10 @@ class _Session:
         self.outage_retry: OutageRetry | None = None
         self.listing = InputListing(app)
         self.stop = threading.Event()
-        self.until: float | None = None
+        self.ends_at: float | None = None
         self.counts = counts
         self.app, self.options, self.plan, self.output = app, options, plan, output
-        self.load, self.environ, self.started = load, environ, time.monotonic()
+        self.load, self.environ, self.started_at = load, environ, time.monotonic()
         self.runner: Runner | None = None
         self.closing = end
 
@@ -164,7 +164,7 @@ class _Session:
 
     def _context(self, variant: str) -> int | None:
         """Return the context of the servers in use after their first preflight; None: not reported, or no server."""
-        while self.runner is not None and not self.runner.ready and not self.stop.wait(LOOK_S):
+        while self.runner is not None and not self.runner.is_ready and not self.stop.wait(LOOK_S):
             pass
         return self._plan_now.client.context_length(variant)
 
@@ -181,7 +181,7 @@ class _Session:
         rules = replace(rules, ask_again=self.output.run_index.ask_again())
         return Selection(index, rules, shard=shard, fingerprint=self.fingerprint, decided_by=self.decided_by)
 
-    def go(self, entries: Any, selection: Selection, *, signals: Signals) -> int:
+    def run(self, entries: Any, selection: Selection, *, signals: Signals) -> int:
         """Run, report, and return the exit code."""
         options, config = self.options, self.app.runner
         mode = "none" if options.quiet else options.progress
@@ -199,7 +199,7 @@ class _Session:
             watcher=display,
             budget=options.limit,
             copies=copies_of(options, self.app, output=self.output),
-            until=self.until,
+            ends_at=self.ends_at,
             earlier=stored_answers(self.output, redo=options.redo),
             outage_retry=self.outage_retry,
         )
@@ -230,7 +230,7 @@ class _Session:
         templates = {name: query.resolved.user_prompt for name, query in self.plan.queries.items()}
         show_texts = self.options.profile_values
         profile = ProfileBuilder(self.plan.agent.schema, random=random.Random(0).random, show_texts=show_texts)
-        return Display(stats, progress, self.started, profile, PlaceholderWatch(templates), metrics=self._metrics())
+        return Display(stats, progress, self.started_at, profile, PlaceholderWatch(templates), metrics=self._metrics())
 
     def _relist(self) -> Iterator[Entry]:
         """List the input once more, without counting it."""
@@ -240,7 +240,7 @@ class _Session:
         resumes = has_records(self.output, self.app, self.plan)
         if self.outage_retry is not None:
             self.outage_retry.resumed = resumes
-        return Refresher(self.app, load=self.load, watched_files=self._watched(), stop=self.stop, resumes=resumes)
+        return Refresher(self.app, load=self.load, watched_files=self._watched_files(), stop=self.stop, resumes=resumes)
 
     def _identity(self) -> dict[str, object]:
         """Return the fields of the log's first line: run, agent, output and configuration."""
@@ -253,12 +253,12 @@ class _Session:
         flags = self.options
         if (flags.metrics_port, flags.metrics_textfile, flags.pushgateway) == (None, None, None):
             return None
-        from pipeline.run.display.metrics import Metrics, Ways  # slow to import
+        from pipeline.run.display.metrics import Destinations, Metrics  # slow to import
 
-        ways = Ways(flags.metrics_port, flags.metrics_host, flags.metrics_textfile, flags.pushgateway)
-        return Metrics(self.plan.agent.name, self.output.stamp.shard, ways=ways)
+        destinations = Destinations(flags.metrics_port, flags.metrics_host, flags.metrics_textfile, flags.pushgateway)
+        return Metrics(self.plan.agent.name, self.output.stamp.shard, destinations=destinations)
 
-    def _watched(self) -> list[Path]:
+    def _watched_files(self) -> list[Path]:
         """Return the files that are checked for changes during the run."""
         config, agent = self.options.config_file, self.plan.agent
         schema = agent.settings.schema
@@ -275,13 +275,13 @@ def _max_retries(app: AppConfig, plan: ExtractionPlan) -> int:
 
 
 def _open_output(
-    app: AppConfig, plan: ExtractionPlan, *, shard: Shard, run_id: str, stop: threading.Event, until: float | None
+    app: AppConfig, plan: ExtractionPlan, *, shard: Shard, run_id: str, stop: threading.Event, ends_at: float | None
 ) -> Output:
     return Output.open(
         app.output,
         agent=plan.agent.name,
         shard=shard if shard.count else None,
-        lock_wait_s=_lock_wait_s(app, until),
+        lock_wait_s=_lock_wait_s(app, ends_at),
         run_id=run_id,
         wait=stop.wait,
         max_outage_s=app.runner.max_outage_s,

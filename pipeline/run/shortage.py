@@ -49,7 +49,7 @@ def run_thread(body: Callable[[], object], report: Callable[[PipelineError], obj
 
 
 def _end_of_thread(cause: BaseException, *, name: str) -> PipelineError | None:
-    """Return the error that ends the run after such an end of a thread; None when the run is already ending."""
+    """Return the error that ends the run after a thread has ended; None when the run is already ending."""
     if isinstance(cause, PipelineError):
         return cause
     if isinstance(cause, MemoryError):
@@ -58,7 +58,7 @@ def _end_of_thread(cause: BaseException, *, name: str) -> PipelineError | None:
 
 
 def place_of(fault: BaseException) -> str:
-    """The place of a fault in the code: its message might quote the document."""
+    """Return the place of an error in the code; used instead of its message, which might quote the document."""
     trace = fault.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

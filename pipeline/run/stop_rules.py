@@ -186,6 +186,6 @@ class OutageTimer:
             is_recent = now - logged_at < REPEAT_S
             if patience_s == logged_patience_s and (is_recent or message == logged_message):
                 return
-        again = "" if self._logged is None else "now "
-        logger.warning("no provider is available, %swaiting up to %g s: %s", again, patience_s, message)
+        now_again = "" if self._logged is None else "now "
+        logger.warning("no provider is available, %swaiting up to %g s: %s", now_again, patience_s, message)
         self._logged = (patience_s, message, now)

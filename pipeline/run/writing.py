@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError
 from pipeline.records import Failure, Result
-from pipeline.run.document.process import Finished
+from pipeline.run.document.process import FinishedEntry
 from pipeline.run.stop_rules import FailureGuard, StopReason
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ class OutcomeWriter:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._guard = FailureGuard(runner.job.config)
-        self._waiting: list[tuple[Finished, Result | Failure]] = []
+        self._waiting: list[tuple[FinishedEntry, Result | Failure]] = []
         self._answered = 0
 
-    def add(self, finished: Finished, outcome: Result | Failure) -> None:
+    def add(self, finished: FinishedEntry, outcome: Result | Failure) -> None:
         """Write an outcome at the end of the turn."""
         self._waiting.append((finished, self._runner.job.doubtful_unversioned(outcome)))
         if len(self._waiting) >= MOST_TOGETHER:

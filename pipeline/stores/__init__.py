@@ -15,7 +15,7 @@ from __future__ import annotations
 from pipeline.stores.beneath import StaleVersionError, StoredFile, open_file, open_newest, read_whole
 from pipeline.stores.clouds import REMOTE_SCHEMES, is_remote, lacks_slashes, parse_address, service_of
 from pipeline.stores.folder_names import at_once
-from pipeline.stores.known_files import look_again
+from pipeline.stores.known_files import current_file
 from pipeline.stores.local import (
     HIDDEN,
     find_file,
@@ -51,12 +51,12 @@ __all__ = [
     "StoredFile",
     "StoredObject",
     "at_once",
+    "current_file",
     "find_file",
     "is_half_written",
     "is_remote",
     "is_trouble",
     "lacks_slashes",
-    "look_again",
     "open_file",
     "open_newest",
     "parse_address",

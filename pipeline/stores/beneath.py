@@ -23,7 +23,7 @@ Identity = tuple[int, int]
 
 
 class StaleVersionError(OSError):
-    """A file or an object is not, or is no longer, the requested version."""
+    """The file or object does not have the requested version."""
 
 
 class StoredFile(NamedTuple):
@@ -46,22 +46,22 @@ class StoredFile(NamedTuple):
 def open_file(file: StoredFile) -> BinaryIO:
     """Open the listed file for reading.
 
-    Raises StaleVersionError when another file has its name now; OSError when it is gone, is not a regular file, may not
-    be read, or is reached through a link that the listing did not see.
+    Raise StaleVersionError when another file has its name; OSError when it does not exist, is not regular, may not
+    be read, or is reached through a link that the listing did not have.
     """
-    opened = open_newest(file)
-    if file.identity is None or identity_of(os.fstat(opened.fileno())) == file.identity:
-        return opened
-    opened.close()
+    stream = open_newest(file)
+    if file.identity is None or identity_of(os.fstat(stream.fileno())) == file.identity:
+        return stream
+    stream.close()
     raise StaleVersionError(errno.ESTALE, "is no longer the file that was listed")
 
 
 def open_newest(file: StoredFile) -> BinaryIO:
     """Open the file that now has the listed file's name; OSError as for `open_file`."""
-    opened = os.fdopen(_descriptor(file), "rb", buffering=_BUFFER_BYTES)
-    if stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-        return opened
-    opened.close()
+    stream = os.fdopen(_descriptor(file), "rb", buffering=_BUFFER_BYTES)
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return stream
+    stream.close()
     raise OSError(errno.EINVAL, "not a regular file")
 
 
@@ -80,7 +80,7 @@ def read_whole(file: StoredFile, limit_bytes: int) -> bytes | None:
         if status.st_size > limit_bytes:
             return None
         data = os.read(descriptor, status.st_size + 1)
-        if len(data) == status.st_size:  # a longer read would have found more, so this is the end
+        if len(data) == status.st_size:  # one byte more was requested, so this is the end
             return data
         data += _rest(descriptor, limit_bytes + 1 - len(data))
         return data if len(data) <= limit_bytes else None
@@ -89,7 +89,7 @@ def read_whole(file: StoredFile, limit_bytes: int) -> bytes | None:
 
 
 def _rest(descriptor: int, limit_bytes: int) -> bytes:
-    """Return what follows in a file whose size has changed, at most `limit_bytes`."""
+    """Return the remaining bytes of a file whose size has changed, at most `limit_bytes`."""
     parts: list[bytes] = []
     while limit_bytes > 0 and (part := os.read(descriptor, min(limit_bytes, _BUFFER_BYTES))):
         parts.append(part)
@@ -111,7 +111,7 @@ def _descriptor(file: StoredFile) -> int:
 def open_beneath(root: str, relative: str, flags: int) -> int:
     """Open a path below the root and return its descriptor; OSError (ELOOP) when a component of it is a link.
 
-    `root` is free of links. When it has become one it is gone, as a folder that was unmounted is (ESTALE).
+    `root` is free of links. A root that has become a link counts as removed, like an unmounted folder (ESTALE).
     """
     *folders, name = relative.split("/")
     try:

@@ -1,6 +1,6 @@
-"""The names in one folder, also when its file system fails in the middle: read again, and resumed at the same name.
+"""The names in one folder; after an error of its file system the folder is read again and resumed at the same name.
 
-It must not hold the names of a large folder: of those that were yielded it keeps the number and a hash.
+It must not hold the names of a large folder; it keeps the number and a hash of the yielded names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 Attempt = Callable[[Callable[[], Any]], Any]
-"""Returns the result of an action, which it may repeat when it raises an OSError."""
+"""A function that returns the result of an action, and may repeat it after an OSError."""
 
 READ_TOGETHER = 256
 """Names read together, so that a large folder costs little more than its names."""
@@ -72,7 +72,7 @@ class _Unsorted:
         return names
 
     def _resumed(self) -> Iterator[str]:
-        """Return the names after those that were yielded, which must come first again."""
+        """List the folder again; return the names after the yielded ones, which must not have changed."""
         names = _names(self._open_folder)
         digest = hashlib.sha256()
         earlier_names = islice(names, self._count)
@@ -84,7 +84,7 @@ class _Unsorted:
 
 
 class ChangedFolderError(OSError):
-    """A listing cannot be resumed where it broke off."""
+    """The listing cannot be resumed, because the folder has changed."""
 
 
 def _add(digest: Any, names: list[str]) -> None:

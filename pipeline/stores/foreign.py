@@ -1,4 +1,4 @@
-"""The one boundary where the errors of PyPI `obstore` (tried: 0.12) become OSErrors.
+"""Conversion of all errors of PyPI `obstore` (tried: 0.12) to OSErrors.
 
 It must not retry or log. The library has a class for some statuses; other statuses, and the store's own error code,
 which distinguishes refused credentials from a refused request, are only in the text.
@@ -43,7 +43,7 @@ def as_os_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (theirs.NotFoundError, FileNotFoundError) as cause:  # a stream's is the builtin one
-        raise _missing(str(cause))(errno.ENOENT, error_text(cause), uri) from cause
+        raise _class_of_missing(str(cause))(errno.ENOENT, error_text(cause), uri) from cause
     except (theirs.PermissionDeniedError, theirs.UnauthenticatedError) as cause:
         raise StoreRefusedError(errno.EACCES, error_text(cause), uri) from cause
     except theirs.AlreadyExistsError as cause:
@@ -70,7 +70,7 @@ def as_os_errors(uri: str) -> Iterator[None]:
         raise OSError(number, os.strerror(number), uri) from cause
 
 
-def _missing(text: str) -> type[OSError]:
+def _class_of_missing(text: str) -> type[OSError]:
     return MissingBucketError if _code(text) in ("NoSuchBucket", "ContainerNotFound") else FileNotFoundError
 
 

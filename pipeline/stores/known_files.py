@@ -11,7 +11,7 @@ from pipeline.stores.beneath import StoredFile, identity_of
 from pipeline.stores.local import version_of
 
 
-def look_again(
+def current_file(
     root: Path,
     real_root: str,
     file: StoredFile,
@@ -19,9 +19,9 @@ def look_again(
     *,
     clock: Callable[[], float],
 ) -> StoredFile | None:
-    """Return the file below the root as it is now; None when it is gone, or no regular file any more.
+    """Return the present version of a file below the root; None when it no longer exists as a regular file.
 
-    A link counts only where the listing has found one; opening it checks its target (beneath.py).
+    A link is accepted only where the listing had one; opening it checks its target (beneath.py).
     """
     path = f"{os.fspath(root)}/{file.relative}"
     try:

@@ -76,7 +76,7 @@ def walk(
     *,
     enter: Callable[[str], bool] = lambda _: True,
     skip: Path | None = None,
-    ignored: Callable[[str], None] = lambda _: None,
+    count_ignored: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.time,
     sort_up_to: int = SORTED_ENTRIES,
     attempt: Attempt = at_once,
@@ -87,14 +87,14 @@ def walk(
     `enter(relative path)` decides whether a folder is entered; the folder `skip` never is.
     A link to a file counts when its target is inside the root. A link to a folder is entered only when its
     target is inside the root and hidden: a visible target is listed at its own place already.
-    `ignored` is called with "symlink" or "special" for each skipped link and each fifo, socket or device.
+    `count_ignored` is called with "symlink" or "special" for each skipped link and each fifo, socket or device.
     A folder that cannot be listed raises TryLaterError. `attempt` may repeat each step that fails. `upcoming` is called
     with the relative paths of the next UPCOMING names of a folder, before the first of them is inspected.
     """
     path = os.fspath(root)
     top = _Folder(path, "", os.path.realpath(path))
     skipped = None if skip is None else os.path.realpath(skip)
-    rules = _Rules(top, _identity(path), enter, skipped, ignored, clock, sort_up_to, attempt, upcoming)
+    rules = _Rules(top, _identity(path), enter, skipped, count_ignored, clock, sort_up_to, attempt, upcoming)
     stack = [(top, _scan(top, rules))]
     while stack:
         folder, names = stack[-1]
@@ -103,7 +103,7 @@ def walk(
             stack.pop()
             continue
         try:
-            entry = attempt(partial(_look, name, folder, rules))
+            entry = attempt(partial(_classify, name, folder, rules))
         except OSError as cause:
             if _was_removed(cause, rules):
                 continue
@@ -131,7 +131,7 @@ def _scan(folder: _Folder, rules: _Rules) -> Iterator[str]:
 
 
 def _was_removed(cause: OSError, rules: _Rules) -> bool:
-    """Return whether only this entry is gone; after an unmount of the whole tree the root's identity differs."""
+    """Return True when only this entry was removed; after an unmount of the whole tree the root's identity differs."""
     return isinstance(cause, FileNotFoundError) and rules.identity == _identity(rules.root.path) is not None
 
 
@@ -149,7 +149,7 @@ def _identity(path: str) -> Identity | None:
         return None
 
 
-def _look(name: str, folder: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
+def _classify(name: str, folder: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
     """Return the file, the folder to enter, or None for an entry to skip."""
     path = f"{folder.path}/{name}"
     status = os.stat(path, follow_symlinks=False)  # noqa: PTH116
@@ -157,17 +157,17 @@ def _look(name: str, folder: _Folder, rules: _Rules) -> StoredFile | _Folder | N
         return _stored(path, folder.join(name), status=status, rules=rules, linked=folder.linked)
     below = folder.child(name)
     if stat.S_ISLNK(status.st_mode):
-        return _look_behind(below, rules)
+        return _link_target(below, rules)
     if not stat.S_ISDIR(status.st_mode):
         rules.ignored("special")
         return None
     return below if below.real != rules.skip and rules.enter(below.relative) else None
 
 
-def _look_behind(link: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
+def _link_target(link: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
     """Return the target of a link, if it may be read."""
     try:
-        target = _behind(link, rules)
+        target = _target_of(link, rules)
     except OSError:  # a cyclic link, or an unreadable target
         target = None
     if target is None:
@@ -175,7 +175,7 @@ def _look_behind(link: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
     return target
 
 
-def _behind(link: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
+def _target_of(link: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
     real = os.path.realpath(link.path)
     if not is_inside(real, rules.root.real) or (rules.skip and is_inside(real, rules.skip)):
         return None
@@ -183,11 +183,11 @@ def _behind(link: _Folder, rules: _Rules) -> StoredFile | _Folder | None:
     status = os.stat(link.path)  # noqa: PTH116
     if stat.S_ISREG(status.st_mode):
         return _stored(target.path, target.relative, status=status, rules=rules, linked=True)
-    away = stat.S_ISDIR(status.st_mode) and not link.linked and _hidden(os.path.relpath(real, rules.root.real))
+    away = stat.S_ISDIR(status.st_mode) and not link.linked and _is_hidden(os.path.relpath(real, rules.root.real))
     return target if away and rules.enter(link.relative) else None
 
 
-def _hidden(relative: str) -> bool:
+def _is_hidden(relative: str) -> bool:
     return relative != "." and any(part.startswith(HIDDEN) for part in relative.split("/"))
 
 
@@ -270,7 +270,7 @@ def _opener(path: str, flags: int) -> int:
 
 
 def temporary_folder() -> str:
-    """Return the folder of temporary files for a message, also when no file can be made in it, or opened at all."""
+    """Return the folder of temporary files for a message, even when no file can be created or opened."""
     try:
         return tempfile.gettempdir()
     except FileNotFoundError:

@@ -38,7 +38,7 @@ Role = Literal["file", "listing", "start"]
 
 
 class ReadingStoppedError(Exception):
-    """The run ends; the file remains to be read by the next run."""
+    """The run ends while a read waits; the next run reads the file."""
 
 
 @dataclass(slots=True)
@@ -88,12 +88,12 @@ class Source:
         """Return the file as a stream that survives an outage; OSError when the error is the file's own."""
         return cast("BinaryIO", io.BufferedReader(RetryingFile(self, opener, key), buffer_bytes))
 
-    def attempt(self, action: Callable[[], T], *, key: str = "", own: int = 0, role: Role = "file") -> T:
+    def attempt(self, action: Callable[[], T], *, key: str = "", own_reads: int = 0, role: Role = "file") -> T:
         """Return the result of `action`, which is retried during an outage.
 
-        `own`: the number of earlier successful reads of the same file. Raises the OSError when it is no outage, is the
-        file's own, or is one at the `start` that a person must fix; TryLaterError (ConfigError before anything was
-        read) when it lasts, ReadingStoppedError.
+        `own_reads`: the number of earlier successful reads of the same file. Raise the OSError when it is not an
+        outage, is the file's own, or is one at the `start` that a person must fix; TryLaterError (ConfigError before
+        anything was read) when it lasts, ReadingStoppedError.
         """
         failing: _Failing | None = None
         while True:
@@ -102,7 +102,7 @@ class Source:
             except OSError as cause:
                 if not is_trouble(cause) or (role == "start" and _is_setting(cause)):
                     raise
-                failing = failing or _Failing(self.outage_retry.clock(), self._reads, own)
+                failing = failing or _Failing(self.outage_retry.clock(), self._reads, own_reads)
                 self._wait_after(failing, cause, key=key, role=role)
                 continue
             if failing is not None or self._warned:
@@ -116,7 +116,7 @@ class Source:
         return value
 
     def succeeded(self, key: str, opener: Opener) -> None:
-        """Count a read; the file serves as a test for others, and the previous file for this one."""
+        """Count a successful read, and keep the last two files: one of them is a test for other files."""
         with self._lock:
             self._reads += 1
             if not self._readable or self._readable[0][0] != key:
@@ -137,7 +137,7 @@ class Source:
                 self._refuse(cause)
         waited_s = outage_retry.clock() - failing.since
         if waited_s >= outage_retry.max_outage_s:
-            raise _lasting(self.where, cause, waited_s)
+            raise _lasting_outage(self.where, cause, waited_s)
         if failing.tries > 1 and (role != "file" or self._reads == failing.reads):
             self._warn(cause)
         delay_s = min(MAX_DELAY_S, BASE_DELAY_S * 2 ** (failing.tries - 1))
@@ -147,7 +147,7 @@ class Source:
             self.renew()
 
     def _can_read_others(self, key: str) -> bool:
-        """Return whether the last other file that was read is readable now, or its source says why it is not."""
+        """Return True when the last other file is readable now, or fails for another reason than an outage."""
         opener = next((opener for candidate, opener in self._readable if candidate != key), None)
         if opener is None:
             return False
@@ -185,7 +185,7 @@ def _is_setting(cause: OSError) -> bool:
     return isinstance(cause, (StoreRefusedError, MissingBucketError)) or cause.errno == errno.EPROTO
 
 
-def _lasting(source: str, cause: OSError, waited_s: float) -> PipelineError:
+def _lasting_outage(source: str, cause: OSError, waited_s: float) -> PipelineError:
     return TryLaterError(f"{source}: could not be read for {waited_s:.0f} s: {cause.strerror or cause}")
 
 
@@ -227,14 +227,14 @@ class RetryingFile(SeekableRaw):
         return _raw(self._stream)
 
     def _attempt(self, action: Callable[[Any], int]) -> int:
-        def once() -> int:
+        def attempt_once() -> int:
             try:
                 return action(self._reopened())
             except OSError:
                 self._drop()
                 raise
 
-        return self._source.attempt(once, key=self._key, own=self._own)
+        return self._source.attempt(attempt_once, key=self._key, own_reads=self._own)
 
     def _drop(self) -> None:
         if self._stream is not None:

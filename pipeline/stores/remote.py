@@ -214,13 +214,13 @@ class RemoteStore:
                 key, lambda: obstore.put(self._store, key, data, mode=version, use_multipart=False)["e_tag"]
             )
         except (StaleVersionError, FileNotFoundError) as cause:
-            stored, new = self._get_if_there(key)
+            stored, next_data = self._get_if_there(key)
             if stored != data:
                 raise StaleVersionError(errno.ESTALE, "is no longer the version to replace", key) from cause
-            return new
+            return next_data
 
     def delete(self, *keys: str) -> None:
-        """Delete objects; a missing one is no error."""
+        """Delete objects; ignore missing ones."""
         import obstore
 
         for key in keys:

@@ -21,7 +21,7 @@ class OwnTroubleError(OSError):
 
 
 class MachineTroubleError(OSError):
-    """This machine lacks a resource that the run needs, whatever the errno; no file or document is the cause."""
+    """This machine lacks a resource that the run needs, with any errno; no file or document is the cause."""
 
 
 class MissingBucketError(FileNotFoundError):

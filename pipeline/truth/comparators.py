@@ -152,8 +152,8 @@ def _moment(value: Any) -> _Moment | None:
         local = datetime(
             day_date.year, day_date.month, day_date.day, int(hour), int(minute), int(second or 0), micros, timezone.utc
         )
-        ahead = timedelta(hours=int(offset_hours or 0), minutes=int(offset_minutes or 0))
-        return _Moment(day_date, local + ahead if sign == "-" else local - ahead)
+        offset = timedelta(hours=int(offset_hours or 0), minutes=int(offset_minutes or 0))
+        return _Moment(day_date, local + offset if sign == "-" else local - offset)
     except (ValueError, OverflowError):
         return None
 

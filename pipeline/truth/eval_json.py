@@ -62,7 +62,7 @@ def output_json(result: OutputResult, *, min_documents: int, per_1000: float | N
         "not_graded": list(result.not_graded),
         "cost": {**{name: _rounded(value) for name, value in asdict(result.cost).items()}, "per_1000": per_1000},
         "hard": None if result.hard is None else _hard_json(result.hard, min_documents),
-        "worst": _worst(result.documents),
+        "worst": _worst_documents(result.documents),
         "documents": [document_json(document) for document in result.documents],
     }
 
@@ -147,7 +147,7 @@ def evaluation_json(
     }
 
 
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+def without_documents(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a holdout's evaluation that may be shown: overall and gated metrics, no documents, no other
     fields."""
     gated = {gate["gate"].rpartition("=")[0].rpartition(".")[0] for gate in content["gates"]}
@@ -161,10 +161,10 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "outputs": outputs}
 
 
-def _worst(documents: Sequence[GradedDocument]) -> list[dict[str, Any]]:
-    wrong = [(sum(document.grade.totals[1:]), document) for document in documents if document.grade is not None]
-    most = sorted((pair for pair in wrong if pair[0]), key=lambda pair: (-pair[0], pair[1].gold.id))
-    return [{"id": document.gold.id, "state": document.state, "wrong": number} for number, document in most[:WORST]]
+def _worst_documents(documents: Sequence[GradedDocument]) -> list[dict[str, Any]]:
+    wrong_counts = [(sum(document.grade.totals[1:]), document) for document in documents if document.grade is not None]
+    ranked = sorted((pair for pair in wrong_counts if pair[0]), key=lambda pair: (-pair[0], pair[1].gold.id))
+    return [{"id": document.gold.id, "state": document.state, "wrong": number} for number, document in ranked[:WORST]]
 
 
 def _hard_json(result: OutputResult, min_documents: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.logs import visible
-from pipeline.terminal import BOLD, GREEN, RED, cut, hanging, paragraph, percent_text, plural, tinted
+from pipeline.terminal import BOLD, GREEN, RED, cut, hanging_indent, in_colour, paragraph, percent_text, plural
 from pipeline.truth.evaluate import HOLDOUT
 
 _FIELD_COLUMNS = 60
@@ -74,7 +74,7 @@ def _head(content: Mapping[str, Any], *, width: int) -> Iterator[str]:
 
 
 def _output(output: Mapping[str, Any], *, colour: bool, width: int, holdout: bool) -> Iterator[str]:
-    yield tinted(cut(visible(output["output"]), width), BOLD, colour=colour)
+    yield in_colour(cut(visible(output["output"]), width), BOLD, colour=colour)
     rows = [
         ("F1", output["overall"]["f1"]),
         ("precision", output["overall"]["precision"]),
@@ -83,15 +83,17 @@ def _output(output: Mapping[str, Any], *, colour: bool, width: int, holdout: boo
         ("valid answers", output["valid"]),
     ]
     for name, metric in rows:
-        yield from hanging(f"{name:<16}  {metric_text(metric)}{_too_few(metric)}", indent=2, width=width, hang=20)
+        yield from hanging_indent(
+            f"{name:<16}  {metric_text(metric)}{_too_few(metric)}", indent=2, width=width, hang=20
+        )
     if output["hard"] is not None:
         hard = output["hard"]
         number = plural(hard["documents"], "document")
         text = f"F1 {metric_text(hard['overall']['f1'])}, {number} that were not drawn by chance"
-        yield from hanging(f"{'looked hard':<16}  {text}", indent=2, width=width, hang=20)
+        yield from hanging_indent(f"{'looked hard':<16}  {text}", indent=2, width=width, hang=20)
     cost = _cost(output["cost"])
     if cost:
-        yield from hanging(f"a document costs {cost}", indent=2, width=width)
+        yield from hanging_indent(f"a document costs {cost}", indent=2, width=width)
     if holdout:
         return
     yield ""
@@ -136,7 +138,7 @@ def _differences(content: Mapping[str, Any], *, width: int) -> Iterator[str]:
 
 def _gates(content: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
     for gate in content["gates"]:
-        mark = tinted("passed", GREEN, colour=colour) if gate["passed"] else tinted("FAILED", RED, colour=colour)
+        mark = in_colour("passed", GREEN, colour=colour) if gate["passed"] else in_colour("FAILED", RED, colour=colour)
         first, *more_lines = paragraph(visible(gate["told"]), width=width - 8)
         yield f"{mark}  {first}"
         yield from (f"        {line}" for line in more_lines)

@@ -29,14 +29,14 @@ from pipeline.truth.evaluation import (
     output_result,
     people_agreement,
 )
-from pipeline.truth.gates import Gate, GateResult, incomplete, judge_drop, judge_gate, parse_gate
+from pipeline.truth.gates import Gate, GateResult, completeness_gate, judge_drop, judge_gate, parse_gate
 from pipeline.truth.gold import Gold, read_gold
 from pipeline.truth.graded_fields import ObjectField, every_field, graded_fields, leaves
 from pipeline.truth.graded_output import ABSENT, CHANGED, GradedOutput, grade_output, read_last_records
 from pipeline.truth.intervals import METRICS
 
 HOLDOUT = "holdout"
-_BY = {"variant": lambda record: record.variant, "model": lambda record: record.model}
+_GROUP_KEYS = {"variant": lambda record: record.variant, "model": lambda record: record.model}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def evaluate(outputs: Sequence[tuple[str, ReadableOutput]], options: EvalOptions
         options = replace(options, agent=agent, schema=schema)
     gold, fields, gates = read_judgements(options)
     graded = [_graded(name, backend, gold, fields, options) for name, backend in outputs]
-    outputs_shown = graded if options.by is None else graded[0].parts(_BY[options.by])
+    outputs_shown = graded if options.by is None else graded[0].parts(_GROUP_KEYS[options.by])
     results = [output_result(output, fields) for output in outputs_shown]
     differences = [] if options.by else _differences(results, gates, min_documents=options.min_documents)
     # gates judge the whole output, also when it is shown by variant or model
@@ -125,7 +125,7 @@ def read_judgements(options: EvalOptions) -> tuple[Gold, ObjectField, list[Gate]
 def read_openings(gold: Path) -> Openings:
     """Return how often the holdout of a gold file was graded, and with how many different prompts and schemas."""
     try:
-        lines = _opened(gold).read_bytes().splitlines()
+        lines = _opening_log(gold).read_bytes().splitlines()
     except OSError:
         return Openings()
     questions = {canonical_json(_fingerprints(line)) for line in lines}
@@ -150,13 +150,15 @@ def note_opening(gold: Path, evaluation: Evaluation, *, by: str) -> None:
         "overall_f1": first["overall"]["f1"]["value"],
     }
     try:
-        with _opened(gold).open("a", encoding="utf-8") as file:
+        with _opening_log(gold).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     except OSError as exc:
-        raise ConfigError(f"{_opened(gold)} cannot be written: {exc.strerror or exc}; it counts the looks") from exc
+        raise ConfigError(
+            f"{_opening_log(gold)} cannot be written: {exc.strerror or exc}; it counts the looks"
+        ) from exc
 
 
-def _opened(gold: Path) -> Path:
+def _opening_log(gold: Path) -> Path:
     return gold.with_name(f"{gold.name}.opened")
 
 
@@ -170,7 +172,7 @@ def question_of(runs: Sequence[Mapping[str, Any]], output: str) -> tuple[str | N
 
 
 def _graded(name: str, backend: ReadableOutput, gold: Gold, fields: ObjectField, options: EvalOptions) -> GradedOutput:
-    """Grade one output; ConfigError when it has none of the gold documents."""
+    """Grade one output; ConfigError when it has no gold document."""
     ids = {id for id, _ in gold.documents}
     output = grade_output(name, read_last_records(backend, ids), gold, fields, part=options.part)
     if not output.documents:
@@ -187,8 +189,8 @@ def without_documents(gold: Gold, part: str) -> str:
     if not gold.documents:
         return f"--gold: {gold.path} has no line yet; docs/truth.md says how to write one"
     (name, number), *_ = Counter(document.set for document in gold.documents.values()).most_common()
-    none = f"0 of {plural(len(gold.documents), 'document')} in the set {part!r}"
-    return f"--gold: {gold.path}: {none}; {number} in {name!r}: use --set {name}"
+    count_text = f"0 of {plural(len(gold.documents), 'document')} in the set {part!r}"
+    return f"--gold: {gold.path}: {count_text}; {number} in {name!r}: use --set {name}"
 
 
 def _differences(
@@ -213,8 +215,8 @@ def _judge(result: OutputResult, gates: Sequence[Gate], graded: GradedOutput, op
             gates=gates,
             min_documents=options.min_documents,
         )
-    missing = graded.count(ABSENT) + graded.count(CHANGED)
-    lacking = incomplete(graded=len(graded.documents) - missing, missing=missing)
+    missing_count = graded.count(ABSENT) + graded.count(CHANGED)
+    lacking = completeness_gate(graded=len(graded.documents) - missing_count, missing=missing_count)
     return [*verdicts, lacking] if verdicts and lacking is not None else verdicts
 
 

@@ -138,7 +138,7 @@ def triple_of(document: GradedDocument, field: str) -> Triple:
 
 
 def people_agreement(gold: Gold, fields: ObjectField) -> Agreement | None:
-    """Return how far reviewers agree on the same documents, by the same comparisons; None without such documents."""
+    """Return the agreement of reviewers on the same documents; None without such documents."""
     values = 0
     agreeing = 0
     people: set[str] = set()
@@ -195,11 +195,11 @@ def _summed(field_counts: Iterable[FieldCounts]) -> FieldCounts:
         total.is_leaf = counts.is_leaf
         total.approximate |= counts.approximate
         total.confusion += counts.confusion
-    total.confusion = _largest(total.confusion)
+    total.confusion = _with_most_frequent(total.confusion)
     return total
 
 
-def _largest(confusion: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
+def _with_most_frequent(confusion: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
     """Return the table with its most frequent values; all others are merged into one."""
     totals: Counter[str] = Counter()
     for (gold, predicted), number in confusion.items():

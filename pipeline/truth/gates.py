@@ -27,7 +27,7 @@ from pipeline.truth.intervals import (
 )
 
 MOST_MISSING = 0.1
-"""The largest share of gold documents that may be absent or changed; above it the gates are no evidence for the
+"""The largest share of gold documents that may be absent or changed; above it the gates prove nothing about the
 archive."""
 OVERALL_METRICS = (*METRICS, "documents_right", "valid", "macro_f1")
 FIELD_METRICS = (*METRICS, "accuracy")
@@ -87,26 +87,26 @@ def judge_gate(gate: Gate, result: OutputResult, *, min_documents: int) -> GateR
     if gate.is_point or estimate.low is None:
         passed = estimate.value >= gate.least
         return GateResult(str(gate), passed, f"{name}: {estimate.value:.2f} {_word(passed)} {gate.least:g}")
-    behind = plural(estimate.documents, "document")
-    measured = f"{name}: {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f}, {behind})"
+    basis = plural(estimate.documents, "document")
+    measured = f"{name}: {estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f}, {basis})"
     if estimate.low >= gate.least:
         return GateResult(str(gate), passed=True, told=f"{measured} is {gate.least:g} or more")
     message = f"{measured} is not surely {gate.least:g} or more"
-    enough = _documents_needed(gate, estimate)
-    if enough is not None:
+    needed = _documents_needed(gate, estimate)
+    if needed is not None:
         message += (
-            f"; at {estimate.value:.2f} that takes about {enough:,} documents, or write {name}:point={gate.least:g}"
+            f"; at {estimate.value:.2f} that takes about {needed:,} documents, or write {name}:point={gate.least:g}"
         )
     return GateResult(str(gate), passed=False, told=message)
 
 
-def incomplete(*, graded: int, missing: int) -> GateResult | None:
+def completeness_gate(*, graded: int, missing: int) -> GateResult | None:
     """Return a failed gate when too many gold documents are absent or changed."""
     total = graded + missing
     if not total or missing / total <= MOST_MISSING:
         return None
-    most = percent_text(MOST_MISSING)
-    message = f"INCOMPLETE: {missing} of {total} gold documents are absent or have changed, more than {most}"
+    most_missing = percent_text(MOST_MISSING)
+    message = f"INCOMPLETE: {missing} of {total} gold documents are absent or have changed, more than {most_missing}"
     return GateResult("complete", passed=False, told=message)
 
 
@@ -119,13 +119,20 @@ def judge_drop(
     `min_documents` can be compared.
     """
     earlier = _earlier_documents(baseline)
-    shared = [d for d in result.documents if earlier.get(d.gold.id, {}).get("gold") == d.gold.digest]
+    shared = [
+        document
+        for document in result.documents
+        if earlier.get(document.gold.id, {}).get("gold") == document.gold.digest
+    ]
     compared = dict.fromkeys(
         [(OVERALL, "f1"), *((gate.field, gate.metric) for gate in gates if gate.metric in METRICS)]
     )
     results: list[GateResult] = []
     for field, metric in compared:
-        pairs = [(_earlier_counts(earlier[d.gold.id], field, result), triple_of(d, field)) for d in shared]
+        pairs = [
+            (_earlier_counts(earlier[document.gold.id], field, result), triple_of(document, field))
+            for document in shared
+        ]
         result_of = partial(_drop_result, f"{field}.{metric}", change(pairs, metric), max_drop=max_drop)
         omitted = len(result.documents) - len(shared)
         results.append(result_of(shared=len(shared), omitted=omitted, min_documents=min_documents))
@@ -166,36 +173,32 @@ def _documents_needed(gate: Gate, estimate: Estimate) -> int | None:
 
 
 def _drop_result(
-    name: str, measured_change: Change, *, max_drop: float, shared: int, omitted: int, min_documents: int
+    name: str, change: Change, *, max_drop: float, shared: int, omitted: int, min_documents: int
 ) -> GateResult:
-    """Return the verdict about a metric; `omitted` documents have other gold in the baseline."""
+    """Return the verdict about a metric; the gold of `omitted` documents differs from that of the baseline."""
     gate = f"{name} max_drop={max_drop:g}"
-    if measured_change.value is None:
+    if change.value is None:
         return GateResult(gate, passed=False, told=f"{name}: no document to compare with the baseline")
-    if measured_change.documents < min_documents:
-        message = (
-            f"{name}: too few documents to compare with the baseline ({measured_change.documents} of {min_documents})"
-        )
+    if change.documents < min_documents:
+        message = f"{name}: too few documents to compare with the baseline ({change.documents} of {min_documents})"
         return GateResult(gate, passed=False, told=message)
-    interval = (
-        ""
-        if measured_change.low is None or measured_change.high is None
-        else f"{measured_change.low:+.3f} to {measured_change.high:+.3f}, "
-    )
-    behind = f"{interval}{plural(shared, 'document')}, {measured_change.differing} differ"
-    moved = f"{name}: {measured_change.value:+.3f} ({behind}) against the baseline"
+    interval = "" if change.low is None or change.high is None else f"{change.low:+.3f} to {change.high:+.3f}, "
+    basis = f"{interval}{plural(shared, 'document')}, {change.differing} differ"
+    change_text = f"{name}: {change.value:+.3f} ({basis}) against the baseline"
     if omitted:
-        moved += f" ({plural(omitted, 'document')} with changed gold not compared)"
-    if measured_change.value > -max_drop:
+        change_text += f" ({plural(omitted, 'document')} with changed gold not compared)"
+    if change.value > -max_drop:
         return GateResult(
-            gate, passed=True, told=f"{moved}, a drop below {max_drop:g}" if measured_change.value < 0 else moved
+            gate,
+            passed=True,
+            told=f"{change_text}, a drop below {max_drop:g}" if change.value < 0 else change_text,
         )
-    fell = f"{moved}, a drop of {max_drop:g} or more"
-    if measured_change.differing < FEWEST_DIFFERING:
-        message = f"{fell}; a drop cannot be shown on fewer than {FEWEST_DIFFERING} differing documents"
+    drop_text = f"{change_text}, a drop of {max_drop:g} or more"
+    if change.differing < FEWEST_DIFFERING:
+        message = f"{drop_text}; a drop cannot be shown on fewer than {FEWEST_DIFFERING} differing documents"
         return GateResult(gate, passed=True, told=message)
-    is_shown = measured_change.high is not None and measured_change.high < 0
-    return GateResult(gate, passed=not is_shown, told=fell if is_shown else f"{fell}; that may be chance")
+    is_shown = change.high is not None and change.high < 0
+    return GateResult(gate, passed=not is_shown, told=drop_text if is_shown else f"{drop_text}; that may be chance")
 
 
 def _earlier_documents(baseline: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

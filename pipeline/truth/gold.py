@@ -101,7 +101,7 @@ def relaxed_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
 
 
 def folded_lines(lines: Iterable[Mapping[str, Any]]) -> dict[Key, GoldDocument]:
-    """Return the documents of checked lines; for each top-level property the last line that names it wins."""
+    """Return the documents of checked lines; for each top-level property the last line with it counts."""
     documents: dict[Key, GoldDocument] = {}
     for line in lines:
         key = (line["id"], line["sha256"])
@@ -150,7 +150,7 @@ def _parsed(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
 
 
 def finite(text: str) -> float:
-    """Return the number; ValueError for NaN and for a number beyond the range of a float, neither of which is JSON."""
+    """Return the number; ValueError for NaN and for a number beyond the range of a float, which are not JSON."""
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(text)
@@ -216,12 +216,12 @@ def unexpected_names(unexpected: Sequence[str], schema: CompiledSchema) -> str:
     """Return the first names that the schema lacks, with the nearest name that it has."""
     if not unexpected:
         return ""
-    more = ", …" if len(unexpected) > MOST_NAMED else ""
-    return f": {', '.join(map(repr, unexpected[:MOST_NAMED]))}{more}{nearest_hint(unexpected[0], schema.names)}"
+    ellipsis = ", …" if len(unexpected) > MOST_NAMED else ""
+    return f": {', '.join(map(repr, unexpected[:MOST_NAMED]))}{ellipsis}{nearest_hint(unexpected[0], schema.names)}"
 
 
 def _without_nothing(value: Any) -> Any:
-    """Return a value without null, "" and []: all mean "not mentioned", whatever the schema allows."""
+    """Return a value without null, "" and []: all of these mean "not mentioned" in any schema."""
     if isinstance(value, dict):
         return {name: _without_nothing(inner) for name, inner in value.items() if is_something(inner)}
     if isinstance(value, list):

@@ -39,8 +39,7 @@ def append_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def remove_documents(path: Path, is_removed: Callable[[str, str], bool]) -> int:
-    """Remove every line of the documents that `is_removed` chooses by id and time of judgement; replace the file as a
-    whole.
+    """Replace the file by one without the lines for which `is_removed` returns True (document id, time of judgement).
 
     Return the number of removed lines. ConfigError when the file cannot be read, OutputError when it cannot be written.
     """
@@ -51,7 +50,7 @@ def remove_documents(path: Path, is_removed: Callable[[str, str], bool]) -> int:
             if len(remaining) < len(lines):
                 _replace(path, remaining)
             # a truncated line may be of any document, also of a removed one
-            _torn(path).unlink(missing_ok=True)
+            _torn_lines_path(path).unlink(missing_ok=True)
     except OSError as exc:
         raise ConfigError(f"--gold: {path} cannot be read: {exc.strerror or exc}") from exc
     return len(lines) - len(remaining)
@@ -72,35 +71,35 @@ def _locked(path: Path, flags: int) -> Iterator[int]:
 
 
 def _is_current(descriptor: int, path: Path) -> bool:
-    opened = os.fstat(descriptor)
+    opened_status = os.fstat(descriptor)
     try:
-        current = path.stat()
+        present_status = path.stat()
     except FileNotFoundError:
         return False
-    return (opened.st_dev, opened.st_ino) == (current.st_dev, current.st_ino)
+    return (opened_status.st_dev, opened_status.st_ino) == (present_status.st_dev, present_status.st_ino)
 
 
 def _mend(descriptor: int, path: Path) -> None:
     """Move the bytes after the last LF to GOLD.torn: the line that a killed writer did not finish.
 
-    A complete object gets its LF instead: some editors do not end the last line.
+    A complete last object gets an LF instead, because some editors do not write one.
     """
     size = os.fstat(descriptor).st_size
     start = _end_of_lines(descriptor, size)
     if start == size:
         return
-    tail = os.pread(descriptor, size - start, start)
-    if _is_whole(tail):
+    last_bytes = os.pread(descriptor, size - start, start)
+    if _is_whole(last_bytes):
         _append(descriptor, b"\n")
         return
-    with _torn(path).open("ab") as torn:
-        torn.write(tail + b"\n")
+    with _torn_lines_path(path).open("ab") as torn:
+        torn.write(last_bytes + b"\n")
         torn.flush()
         os.fsync(torn.fileno())
     os.ftruncate(descriptor, start)
 
 
-def _torn(path: Path) -> Path:
+def _torn_lines_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.torn")
 
 

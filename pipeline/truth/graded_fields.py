@@ -23,7 +23,7 @@ _SETTINGS = ("compare", "abs", "rel", "at_least", "key")
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A single value; `comparator` is None for a field that is not graded. `few_values` get a confusion table."""
+    """A single value. `comparator`: None for an ungraded field. `has_few_values`: it gets a confusion table."""
 
     path: str
     comparator: Comparator | None
@@ -148,11 +148,11 @@ class _Builder:
             compare = default_comparison(node)
         elif compare is False:
             compare = OFF
-        few = "enum" in node or type_of(node) == "boolean"
+        is_closed_set = "enum" in node or type_of(node) == "boolean"
         if compare not in COMPARISONS:
-            return Leaf(path, None, few)
+            return Leaf(path, None, is_closed_set)
         tolerances = {name: own[name] for name in ("abs", "rel", "at_least") if name in own}
-        return Leaf(path, Comparator(compare, **tolerances), few)
+        return Leaf(path, Comparator(compare, **tolerances), is_closed_set)
 
 
 def default_comparison(node: Mapping[str, Any]) -> str:
@@ -188,8 +188,8 @@ def _check_settings(path: str, own: Mapping[str, Any], *, fields_by_path: Mappin
         raise ConfigError(f"{at}: is an object, need a rule for each of its properties ({path}.NAME)")
     if "key" in own:
         _check_key(own["key"], at=f"{at}.key", field=field)
-    for name, most in (("abs", None), ("rel", None), ("at_least", 1)):
-        _check_tolerance(own.get(name, 0), at=f"{at}.{name}", most=most)
+    for name, maximum in (("abs", None), ("rel", None), ("at_least", 1)):
+        _check_tolerance(own.get(name, 0), at=f"{at}.{name}", maximum=maximum)
 
 
 def _check_key(key: Any, *, at: str, field: Field) -> None:
@@ -200,8 +200,8 @@ def _check_key(key: Any, *, at: str, field: Field) -> None:
         raise ConfigError(f"{at}: got {key!r}, need a property of the objects of {field.path}{hint}")
 
 
-def _check_tolerance(value: Any, *, at: str, most: float | None) -> None:
+def _check_tolerance(value: Any, *, at: str, maximum: float | None) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not value >= 0 or (most is not None and value > most):
-        need = "a number from 0 to 1" if most is not None else "a number >= 0"
+    if not number or not value >= 0 or (maximum is not None and value > maximum):
+        need = "a number from 0 to 1" if maximum is not None else "a number >= 0"
         raise ConfigError(f"{at}: got {value!r}, need {need}")

@@ -51,7 +51,7 @@ class GradedDocument:
 
     @property
     def is_graded(self) -> bool:
-        """True for a document whose bytes are those of the judgement."""
+        """True when the document has the bytes that were judged."""
         return self.grade is not None
 
 

@@ -117,10 +117,10 @@ class _Grading:
         expected = is_something(gold)
         answered = is_something(predicted)
         agree = expected and answered and leaf.comparator.agree(predicted, gold)
-        nothing = not expected and not answered
-        right = agree or (nothing and not self._failed)
+        is_empty = not expected and not answered
+        right = agree or (is_empty and not self._failed)
         counts.tp += agree
-        counts.tn += right and nothing
+        counts.tn += right and is_empty
         counts.fp += answered and not agree
         counts.fn += expected and not agree
         counts.judged += 1
@@ -142,7 +142,7 @@ class _Grading:
     def _grade_objects(self, field: ObjectList, gold: Sequence[Any], predicted: Sequence[Any]) -> None:
         golds = sorted(gold, key=canonical_json)
         answers = sorted(predicted, key=canonical_json)
-        pairs, approximate = pair_objects(field, golds, answers, weigh=self._weights(field.item))
+        pairs, approximate = pair_objects(field, golds, answers, weigh=self._pair_weigher(field.item))
         counts = self._of(field)
         counts.approximate |= approximate
         self._add_list(counts, field.path, len(pairs), len(golds), len(answers))
@@ -162,13 +162,13 @@ class _Grading:
 
     def _add_list(self, counts: FieldCounts, path: str, pairs: int, golds: int, answers: int) -> None:
         extra = 0 if path in self._incomplete else answers - pairs
-        nothing = not golds and not answers
+        is_empty = not golds and not answers
         counts.tp += pairs
         counts.fn += golds - pairs
         counts.fp += extra
-        counts.tn += nothing and not self._failed
-        counts.judged += golds + extra + nothing
-        counts.right += pairs + (nothing and not self._failed)
+        counts.tn += is_empty and not self._failed
+        counts.judged += golds + extra + is_empty
+        counts.right += pairs + (is_empty and not self._failed)
 
     def _count_alone(self, field: Field, value: Any, kind: str, *, names: Collection[str] | None) -> None:
         """Count the values of an object without a partner as `fp` or `fn`; only those of the properties `names`."""
@@ -193,7 +193,7 @@ class _Grading:
             setattr(counts, kind, getattr(counts, kind) + len(items))
             counts.judged += len(items)
 
-    def _weights(self, item: ObjectField) -> Weigh:
+    def _pair_weigher(self, item: ObjectField) -> Weigh:
         """Return the function that weighs a possible pair of objects."""
         return LeafWeights(item, self._unknown) if has_leaves_only(item) else partial(self._weigh, item)
 

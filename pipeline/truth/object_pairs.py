@@ -14,7 +14,7 @@ from pipeline.truth.graded_fields import Leaf, ObjectList, every_field
 from pipeline.truth.pairing import assignment
 
 PAIR_EQUALS_FROM = 20
-"""Length from which equal objects of a list are paired before the others, which makes long lists quick."""
+"""Length from which equal objects of a list are paired first, which speeds up long lists."""
 
 Objects = Sequence[Mapping[str, Any]]
 Weigh = Callable[[Any, Any], tuple[int, int]]

@@ -30,12 +30,12 @@ class LeafWeights:
         judged = self._judged.get(id(gold))
         if judged is None:
             judged = self._judged[id(gold)] = dict(self._values(self._item, gold, is_gold=True))
-        answered = self._answered.get(id(predicted))
-        if answered is None:
-            answered = self._answered[id(predicted)] = dict(self._values(self._item, predicted, is_gold=False))
+        values = self._answered.get(id(predicted))
+        if values is None:
+            values = self._answered[id(predicted)] = dict(self._values(self._item, predicted, is_gold=False))
         agreeing = nothings = 0
         for path, (comparator, value, form) in judged.items():
-            _, answer, answer_form = answered[path]
+            _, answer, answer_form = values[path]
             if value is None or answer is None:
                 nothings += value is answer
             elif form is not None and answer_form is not None:

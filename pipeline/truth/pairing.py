@@ -21,12 +21,12 @@ def assignment(weights: Weights) -> tuple[list[tuple[int, int]], bool]:
     for lefts, rights in _components(weights):
         if max(len(lefts), len(rights)) > MOST_EXACT:
             approximate = True
-            pairs += _greedy(weights, lefts, rights)
+            pairs += _pair_greedily(weights, lefts, rights)
         elif len(lefts) <= len(rights):
             pairs += _hungarian(weights, lefts, rights)
         else:
-            turned = {(right, left): weight for (left, right), weight in weights.items()}
-            pairs += [(left, right) for right, left in _hungarian(turned, rights, lefts)]
+            transposed = {(right, left): weight for (left, right), weight in weights.items()}
+            pairs += [(left, right) for right, left in _hungarian(transposed, rights, lefts)]
     return sorted(pairs), approximate
 
 
@@ -37,10 +37,10 @@ def _components(weights: Weights) -> list[tuple[list[int], list[int]]]:
     for left, right in weights:
         by_left.setdefault(left, []).append(right)
         by_right.setdefault(right, []).append(left)
-    waiting = dict.fromkeys(sorted(by_left))
+    unpaired = dict.fromkeys(sorted(by_left))
     groups: list[tuple[list[int], list[int]]] = []
-    while waiting:
-        first = next(iter(waiting))
+    while unpaired:
+        first = next(iter(unpaired))
         lefts: set[int] = {first}
         rights: set[int] = set()
         border = [first]
@@ -50,12 +50,12 @@ def _components(weights: Weights) -> list[tuple[list[int], list[int]]]:
             border = [left for left in {left for right in reached for left in by_right[right]} if left not in lefts]
             lefts.update(border)
         for left in lefts:
-            del waiting[left]
+            del unpaired[left]
         groups.append((sorted(lefts), sorted(rights)))
     return groups
 
 
-def _greedy(weights: Weights, lefts: Sequence[int], rights: Sequence[int]) -> list[tuple[int, int]]:
+def _pair_greedily(weights: Weights, lefts: Sequence[int], rights: Sequence[int]) -> list[tuple[int, int]]:
     inside = set(lefts)
     free = set(rights)
     pairs: list[tuple[int, int]] = []
@@ -88,7 +88,7 @@ def _hungarian(weights: Weights, rows: Sequence[int], columns: Sequence[int]) ->
             visited[column] = True
             current = row_of[column]
             delta = float("inf")
-            nearest = 0
+            nearest_column = 0
             for candidate in range(1, size + 1):
                 if visited[candidate]:
                     continue
@@ -98,14 +98,14 @@ def _hungarian(weights: Weights, rows: Sequence[int], columns: Sequence[int]) ->
                     came_from[candidate] = column
                 if least[candidate] < delta:
                     delta = least[candidate]
-                    nearest = candidate
+                    nearest_column = candidate
             for candidate in range(size + 1):
                 if visited[candidate]:
                     row_potential[row_of[candidate]] += int(delta)
                     column_potential[candidate] -= int(delta)
                 else:
                     least[candidate] -= delta
-            column = nearest
+            column = nearest_column
         while column:
             row_of[column] = row_of[came_from[column]]
             column = came_from[column]

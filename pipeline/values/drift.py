@@ -54,25 +54,25 @@ class Drift:
     moves: tuple[Move, ...]
 
 
-def drift(now: ValueProfile, before: ValueProfile) -> Drift:
-    """Return the shares that moved from `before` to `now`; with too few documents, no share is compared."""
-    if min(now.documents, before.documents) < FEWEST_DOCUMENTS:
-        return Drift(now.documents, before.documents, 0, ())
-    shares = [share for name in now.fields if name in before.fields for share in _shares(name, now, before)]
+def drift(present: ValueProfile, former: ValueProfile) -> Drift:
+    """Return the shares that moved from `former` to `present`; with too few documents, no share is compared."""
+    if min(present.documents, former.documents) < FEWEST_DOCUMENTS:
+        return Drift(present.documents, former.documents, 0, ())
+    shares = [share for name in present.fields if name in former.fields for share in _shares(name, present, former)]
     moves = sorted(shares, key=lambda move: move.p)
     sure = 0
     while sure < len(moves) and moves[sure].p <= LEVEL / (len(moves) - sure):
         sure += 1
     marked = [move for move in moves[:sure] if move.size >= LEAST_MOVE]
     marked.sort(key=lambda move: (-move.size, move.field, move.value))
-    return Drift(now.documents, before.documents, len(shares), tuple(marked))
+    return Drift(present.documents, former.documents, len(shares), tuple(marked))
 
 
-def _shares(name: str, now: ValueProfile, before: ValueProfile) -> Iterator[Move]:
+def _shares(name: str, present: ValueProfile, former: ValueProfile) -> Iterator[Move]:
     """Yield each share of a field that is exact enough in both profiles, with the probability that chance moved it."""
-    new = now.fields[name]
-    old = before.fields[name]
-    yield _move(name, FILLED, new.filled, now.documents, old.filled, before.documents)
+    new = present.fields[name]
+    old = former.fields[name]
+    yield _move(name, FILLED, new.filled, present.documents, old.filled, former.documents)
     if _is_rough(new) or _is_rough(old):
         return
     for label in dict.fromkeys((*new.values, *old.values)):
@@ -80,8 +80,8 @@ def _shares(name: str, now: ValueProfile, before: ValueProfile) -> Iterator[Move
         count_before = old.values.get(label, 0)
         if (label not in new.values and new.error) or (label not in old.values and old.error):
             continue
-        if max(count / now.documents, count_before / before.documents) >= LEAST_MOVE:
-            yield _move(name, label, count, now.documents, count_before, before.documents)
+        if max(count / present.documents, count_before / former.documents) >= LEAST_MOVE:
+            yield _move(name, label, count, present.documents, count_before, former.documents)
 
 
 def _is_rough(field: FieldProfile) -> bool:

@@ -24,7 +24,7 @@ class FieldNode:
     children: tuple[FieldNode, ...]
 
     def listed_paths(self) -> Iterator[str]:
-        """Yield the paths of this field and of those below it whose values the schema lists."""
+        """Yield the paths of the fields from this one down whose values the schema lists."""
         if self.listed:
             yield self.path
         for child in self.children:

@@ -123,7 +123,7 @@ def test_replaced_object_is_read_in_its_current_state(store: RemoteStore) -> Non
     with pytest.raises(DocumentError, match="not found") as error:
         listing["a.txt"].read()
     assert "Debug source" not in str(error.value)
-    assert (error.value.reason, error.value.again) == ("document_unreadable", False)
+    assert (error.value.reason, error.value.is_transient) == ("document_unreadable", False)
 
 
 def test_too_large_object_is_not_fetched(store: RemoteStore) -> None:
@@ -172,7 +172,7 @@ def test_broken_listing_or_read_is_retried_by_the_next_run(bucket: str) -> None:
             list(listing)
         with pytest.raises(DocumentError) as error:
             first.read()
-        assert error.value.again
+        assert error.value.is_transient
         with pytest.raises(TryLaterError):
             pulled(f"s3://{bucket}", storage=options)
 

@@ -258,8 +258,8 @@ def test_linear_pattern_matching_agrees_with_the_standard_library(
     """Without backtracking it matches the same paths."""
     text, relative = "/".join(names), "/".join(path)
     pattern = (select(["**"], [text]).none_of if exclude else select([text], []).any_of[0])[0]
-    whole = pattern.whole if isinstance(pattern.whole, re.Pattern) else pattern.whole._compiled
-    assert bool(pattern.whole.fullmatch(relative)) is bool(whole.fullmatch(relative))
+    whole = pattern.matches if isinstance(pattern.matches, re.Pattern) else pattern.matches._compiled
+    assert bool(pattern.matches.fullmatch(relative)) is bool(whole.fullmatch(relative))
 
 
 @pytest.mark.parametrize("pattern", ["*a*a*a*a*a*b", "**/a/**/a/**/a/**/a/**/b", "*?*?*?*?*x", "**/*a*a*a*/**"])

@@ -80,7 +80,7 @@ def test_document_over_its_cpu_time_fails(pool: HelperPool) -> None:
     """The helper is ended by CPU time, not by the clock, and another one decodes the next document."""
     with pytest.raises(DocumentError, match=r"more than 0.5 s of CPU time \(input.limits.cpu_s\)") as error:
         decode(pool, "mail", SLOW, cpu_s=0.5)
-    assert (error.value.reason, error.value.again) == ("document_too_expensive", False)
+    assert (error.value.reason, error.value.is_transient) == ("document_too_expensive", False)
     assert decode(pool, "mail", MAIL) == RATES
 
 

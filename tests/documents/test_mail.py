@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.config import InputConfig, InputSource
 from pipeline.documents import ListingCounts, decode, load_entries
 from pipeline.documents.decode import Decoded
-from pipeline.documents.mail.flowed import unflowed
+from pipeline.documents.mail.flowed import join_flowed
 from pipeline.documents.mail.headers import POLICY
 from pipeline.documents.mail.message import decode_mail
 from pipeline.documents.mail.msg import decode_msg
@@ -192,7 +192,7 @@ def test_utf16_part_is_read(charset: str, text: str) -> None:
 def test_flowed_lines_are_joined() -> None:
     """A trailing space continues a line and is removed with `delsp`; the signature's dashes are no such line."""
     text = "one \ntwo\n\n> q1 \n> q2\n>> deeper \n> q3\n  stuffed\n-- \nme"
-    assert unflowed(text) == "one two\n\n> q1 q2\n>> deeper \n> q3\n stuffed\n-- \nme"
+    assert join_flowed(text) == "one two\n\n> q1 q2\n>> deeper \n> q3\n stuffed\n-- \nme"
     part = plain("日本 \r\n銀行", "; format=flowed; delsp=yes")
     assert text_of(message(part)) == "日本銀行"
     assert text_of(message(plain("a \r\nb", "; Format=Flowed"))) == "a b"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents.office.number_format import BUILT_IN, general, shown_number
+from pipeline.documents.office.number_format import BUILT_IN, general_format, shown_number
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_every_second_is_shown_exactly(moment: datetime) -> None:
 @given(st.floats(-1e300, 1e300))
 def test_number_without_a_format_keeps_its_digits(value: float) -> None:
     """All digits of the workbook are kept."""
-    assert float(general(value)) == pytest.approx(value, rel=1e-14)
+    assert float(general_format(value)) == pytest.approx(value, rel=1e-14)
 
 
 @_SETTINGS

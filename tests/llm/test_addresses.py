@@ -63,7 +63,7 @@ class Service:
         config = VLLMConfig(base_url=url, model="m", resolve_replicas=resolve, timeout=60.0, api_key_file=key)
         tools = Tools(self.clock, random.Random(3), lambda _: None, lambda _client, **_: Preflight("ok"), self.look_up)
         agent = ResolvedAgentConfig("a", "default", "vllm")
-        return build_failover(AppConfig(vllm=config), {"default": agent}, tools=tools, pool_size=4).first
+        return build_failover(AppConfig(vllm=config), {"default": agent}, tools=tools, pool_size=4).first_provider
 
 
 def test_each_address_of_a_name_is_a_replica() -> None:

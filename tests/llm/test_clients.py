@@ -255,4 +255,4 @@ def test_small_clients_share_the_endpoint() -> None:
     """A small request uses the same connections and the same key."""
     client = client_of("vllm")
     assert isinstance(client.endpoint, Endpoint)
-    assert client.small(max_tokens=3, timeout_s=1.0).endpoint is client.endpoint
+    assert client.short_client(max_tokens=3, timeout_s=1.0).endpoint is client.endpoint

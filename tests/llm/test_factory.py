@@ -94,7 +94,7 @@ def test_providers_are_built_in_order_with_replicas() -> None:
     failover = build_failover(app, {"default": agent}, tools=tools(), pool_size=4)
     assert [provider.name for provider in failover.providers] == ["big", "ollama", "vllm"]
     assert [provider.name for provider in failover.orders["default"]] == ["big", "ollama", "vllm"]
-    first = failover.first.replicas
+    first = failover.first_provider.replicas
     assert [replica.client.model.endpoint for replica in first] == ["http://a:1", "http://b:1"]
     assert [replica.client.model.provider for replica in first] == ["big", "big"]
     models = [provider.replicas[0].client.config.model for provider in failover.providers]
@@ -105,6 +105,6 @@ def test_providers_are_built_in_order_with_replicas() -> None:
 def test_variants_share_the_connections_of_a_replica() -> None:
     """Each variant has its own settings over one pool."""
     variants = {"a": resolved("vllm", model="one"), "b": replace(resolved("vllm", model="two"), variant="b")}
-    replica = build_failover(AppConfig(), variants, tools=tools(), pool_size=4).first.replicas[0]
+    replica = build_failover(AppConfig(), variants, tools=tools(), pool_size=4).first_provider.replicas[0]
     assert {name: client.config.model for name, client in replica.clients.items()} == {"a": "one", "b": "two"}
     assert replica.clients["a"].endpoint is replica.clients["b"].endpoint

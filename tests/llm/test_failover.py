@@ -157,7 +157,7 @@ def test_empty_model_follows_a_renamed_model() -> None:
     clock = Clock()
     with FakeLLM(("one",)) as server:
         failover = failover_of((server.url,), clock=clock, model="")
-        failover.first.examine(failover.first.replicas[0])
+        failover.first_provider.examine(failover.first_provider.replicas[0])
         assert failover.ask(question("a")).attempts[-1].model.name == "one"
         server.down()
         assert failover.ask(question("b")).unavailable

@@ -39,7 +39,11 @@ def read_reply(data: bytes, splits: tuple[int, ...] = (), *, most: int = 65536) 
     while not body.ended:
         parts.append(body.read(most))
     return Read(
-        head.status, tuple(sorted(head.headers.items())), b"".join(parts), incoming.rest + b"".join(pieces), head.keeps
+        head.status,
+        tuple(sorted(head.headers.items())),
+        b"".join(parts),
+        incoming.unread + b"".join(pieces),
+        head.keeps,
     )
 
 

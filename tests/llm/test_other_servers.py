@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from raw_server import answering, reply
 
 from pipeline.config import OllamaConfig, VLLMConfig
-from pipeline.llm.endings import CUT, DOUBTFUL, NATURAL
+from pipeline.llm.endings import CUT_REASONS, DOUBTFUL, NATURAL
 from pipeline.llm.error_bodies import error_in, read_error
 from pipeline.llm.error_patterns import OVERFLOWS
 from pipeline.llm.ollama import OllamaClient
@@ -185,7 +185,7 @@ def test_unclear_finish_reason_needs_a_whole_object(finish: str | None, text: st
     assert (attempt.reason, "incomplete" in attempt.message) == ("bad_response", True)
 
 
-@pytest.mark.parametrize("finish", [*CUT, "MAX_TOKENS"])
+@pytest.mark.parametrize("finish", [*CUT_REASONS, "MAX_TOKENS"])
 def test_each_name_of_a_truncated_end_is_refused(finish: str) -> None:
     """No truncated answer becomes a result."""
     assert attempt_of(reply(completion(TEXT, finish))).reason == "output_truncated"

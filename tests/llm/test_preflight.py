@@ -336,7 +336,7 @@ def test_attempts_have_the_detected_context_length(kind: str) -> None:
         client = client_of(kind, server.url, **({"num_ctx": 4096} if kind == "ollama" else {}))
         look(client)
         assert client.call_llm({"user": "u"}, None, "u").context_length == 4096
-        assert client.small(max_tokens=2, timeout_s=5).call_llm({"user": "u"}, None, "u").context_length == 4096
+        assert client.short_client(max_tokens=2, timeout_s=5).call_llm({"user": "u"}, None, "u").context_length == 4096
 
 
 @pytest.mark.parametrize("kind", KINDS)

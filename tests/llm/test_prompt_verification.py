@@ -28,7 +28,7 @@ from length_servers import (
 )
 from slow_marks import mostly_slow
 
-from pipeline.llm.prompt_length.detected_limits import Accepted
+from pipeline.llm.prompt_length.detected_limits import AcceptedResult
 from pipeline.llm.prompt_length.halves import HalvesResult, split, verify_by_halves
 from pipeline.llm.prompt_length.repetition import TWO_LIMITS, UNVERIFIED, Probe, TruncatedCounts, is_straight
 from pipeline.llm.prompt_length.token_weight import weigh
@@ -286,13 +286,13 @@ def test_documents_accepted_before_the_limit_are_doubted(reach: int | None, conc
     texts = [article(rng, size) for size in words]
     verifier = PromptVerifier("server")
 
-    def silent(number: int) -> Accepted | None:
+    def silent(number: int) -> AcceptedResult | None:
         case, lost = case_of(balanced, texts[number])
         assert case.tokens is not None
         verified = verifier.verify(replace(case, document=str(number)))
         assert verified is not None
         passed = lost > 8 and not verified.is_cut and not verified.notes
-        return Accepted(str(number), case.tokens, 1, utc_now(), is_noted=False) if passed else None
+        return AcceptedResult(str(number), case.tokens, 1, utc_now(), is_noted=False) if passed else None
 
     with ThreadPoolExecutor(concurrency) as pool:
         accepted = [candidate for candidate in pool.map(silent, range(len(texts))) if candidate is not None]

@@ -42,7 +42,9 @@ def client() -> VLLMClient:
 
 def ask(client: VLLMClient, user: str, *, max_tokens: int = 64) -> ExtractionAttempt:
     """Send one request for a mood."""
-    return client.small(max_tokens=max_tokens, timeout_s=120).call_llm({"system": "", "user": user}, SCHEMA, user)
+    return client.short_client(max_tokens=max_tokens, timeout_s=120).call_llm(
+        {"system": "", "user": user}, SCHEMA, user
+    )
 
 
 def test_health_check_passes() -> None:

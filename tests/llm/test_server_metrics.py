@@ -110,7 +110,7 @@ def test_serving_replicas_are_those_of_the_available_provider(server: FakeLLM) -
 
 def test_replica_with_a_larger_share_gets_more_requests(server: FakeLLM) -> None:
     """Requests in flight follow the shares determined for the servers."""
-    provider = failover_of((server.url, server.url + "/other")).first
+    provider = failover_of((server.url, server.url + "/other")).first_provider
     small, large = provider.replicas
     small.share, large.share = 1, 4
     replicas = [provider.take() for _ in range(10)]  # replicas that are never released

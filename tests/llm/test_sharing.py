@@ -6,7 +6,7 @@ from fake_llm import FakeLLM
 
 from pipeline.config import OllamaConfig
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.sharing import CHECK_EVERY_S, NEVER, SharingWatch
+from pipeline.llm.sharing import CHECK_EVERY_S, LONG_AGO, SharingWatch
 
 
 def test_unanswered_api_ps_keeps_the_held_state() -> None:
@@ -18,7 +18,7 @@ def test_unanswered_api_ps_keeps_the_held_state() -> None:
 
         def look() -> object:
             now[0] += 2 * CHECK_EVERY_S
-            assert watch.is_due(completed_at=NEVER)
+            assert watch.is_due(completed_at=LONG_AGO)
             return watch.check()
 
         with watch.pending(client):

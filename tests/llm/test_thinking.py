@@ -87,7 +87,7 @@ def test_null_removes_a_field() -> None:
     assert {"max_tokens", "max_completion_tokens"} & set(client.payload({"user": "u"}, None)) == {
         "max_completion_tokens"
     }
-    small = client.small(max_tokens=8, timeout_s=1).payload({"user": "u"}, None)
+    small = client.short_client(max_tokens=8, timeout_s=1).payload({"user": "u"}, None)
     assert (small.get("max_tokens"), small["max_completion_tokens"]) == (None, 8)
 
 

@@ -107,7 +107,7 @@ def test_all_special_tokens_of_the_tokenizer_are_broken_up(special: set[str], ot
     for _ in range(3):
         text = "".join(data.draw(st.lists(st.sampled_from(pieces), max_size=20)))
         text, _ = break_special_tokens(text)
-        shown, _ = break_tokens(text, special_tokens.among(candidates(text), is_special))
+        shown, _ = break_tokens(text, special_tokens.special_candidates(candidates(text), is_special))
         assert all(number < 1000 for number in tokenizer.ids(shown)), shown
         assert shown.replace(" ", "") == text.replace(" ", "")
     assert all(times == 1 for times in tokenizer.asked.values())
@@ -120,8 +120,8 @@ def test_special_tokens_are_recognised_in_both_dialects(dialect: str) -> None:
     with serving(tokenizer) as client:
         result = [client.is_special_token(text) for text in ("<end_turn>", "[Tool]", "<turn>", "x")]
         assert result == [True, True, False, dialect == "vllm"]
-        assert client.overhead.spent.requests >= 4
-        assert client.overhead.spent.prompt_tokens == 0
+        assert client.overhead.counts.requests >= 4
+        assert client.overhead.counts.prompt_tokens == 0
 
 
 @pytest.mark.parametrize("dialect", ["none", "broken"])
@@ -129,8 +129,8 @@ def test_server_without_a_tokenizer_gets_at_most_two_requests(dialect: str) -> N
     """If the page is missing or fails, known token shapes decide."""
     tokens = SpecialTokens()
     with serving(Tokenizer([], dialect)) as client:
-        assert tokens.among([f"<a{n}>" for n in range(50)], client.is_special_token) == frozenset()
-        assert client.overhead.spent.requests == 2
+        assert tokens.special_candidates([f"<a{n}>" for n in range(50)], client.is_special_token) == frozenset()
+        assert client.overhead.counts.requests == 2
 
 
 def test_tokenizer_requests_are_bounded() -> None:
@@ -141,7 +141,7 @@ def test_tokenizer_requests_are_bounded() -> None:
     requests: list[str] = []
     tokens = SpecialTokens()
     for n in range(1_000):
-        tokens.among([f"<t{n}>"], lambda text: bool(requests.append(text)))
+        tokens.special_candidates([f"<t{n}>"], lambda text: bool(requests.append(text)))
     assert len(requests) == MOST_TEXTS
 
 

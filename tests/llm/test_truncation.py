@@ -11,7 +11,7 @@ from raw_server import answering, reply
 
 from pipeline.config import OllamaConfig
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.preflight.enforcement import TABLES, unenforced
+from pipeline.llm.preflight.enforcement import TABLES, unenforced_keywords
 from pipeline.llm.prompt_length.ollama_truncation import TruncationJudge, truncated_counts
 from pipeline.records import ExtractionAttempt
 
@@ -146,9 +146,9 @@ SCHEMA: dict[str, Any] = {
 def test_ignored_schema_keywords_of_each_server() -> None:
     """They are listed by place; names of properties and enum values do not count."""
     everybody = ["$.count: multipleOf", "$.tags[]: not"]
-    assert unenforced(SCHEMA, "openai") == everybody
-    assert unenforced(SCHEMA, "vllm") == [*everybody, "$.both: allOf"]
-    assert unenforced(SCHEMA, "ollama") == [
+    assert unenforced_keywords(SCHEMA, "openai") == everybody
+    assert unenforced_keywords(SCHEMA, "vllm") == [*everybody, "$.both: allOf"]
+    assert unenforced_keywords(SCHEMA, "ollama") == [
         *("$.code: pattern", "$.code: format", "$.score: minimum", "$.score: maximum"),
         *("$.count: multipleOf", "$.tags: uniqueItems", "$.tags[]: not"),
     ]
@@ -162,7 +162,7 @@ def test_universally_enforced_keywords_are_not_listed() -> None:
         "properties": {"a": items},
         "$defs": {"x": {"type": ["string", "null"], "maxLength": 4}},
     }
-    assert [unenforced(schema, kind) for kind in TABLES] == [[], [], []]
+    assert [unenforced_keywords(schema, kind) for kind in TABLES] == [[], [], []]
 
 
 def test_full_context_with_a_slightly_longer_text_is_truncated() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.long.list_overlap import Listed, shared_size
+from pipeline.long.list_overlap import ListItems, shared_size
 from pipeline.long.windows import Span
 
 ROW = "A fee of 6.00 EUR is borne by Brandt 001."
@@ -15,7 +15,7 @@ FILLER = "Nobody counted what was left on the quay. "
 def size(text: str, before: Span, after: Span, *rows: list[str]) -> int:
     """Return the number of repeated rows; a row is its sentence."""
     lists = [
-        Listed(item, [{"payer": row[-11:-1].split("by ")[-1], "amount": float(row[9])} for row in item])
+        ListItems(item, [{"payer": row[-11:-1].split("by ")[-1], "amount": float(row[9])} for row in item])
         for item in rows
     ]
     return shared_size(lists[0], lists[1], spans=(before, after), text=text)
@@ -38,7 +38,7 @@ def test_row_cut_by_the_earlier_window_is_not_repeated() -> None:
     text = f"{FILLER}{row} {FILLER}{FILLER}{row} {FILLER}"
     start = text.index(row) + len(row) + 1
     end = text.index(row, start) + len("Brandt 001 bears a ")
-    lists = [Listed([row], [{"payer": "Brandt 001", "amount": 6.0}])] * 2
+    lists = [ListItems([row], [{"payer": "Brandt 001", "amount": 6.0}])] * 2
     assert shared_size(*lists, spans=(Span(0, end), Span(start, len(text))), text=text) == 0
 
 
@@ -61,8 +61,8 @@ def test_mention_outside_a_row_is_not_taken_for_a_cut_row(rows: int) -> None:
     start = text.index(table)
     end = start + len(table)
     values = [{"payer": name, "amount": float(number)} for number, name in enumerate(names, start=5)]
-    listed = Listed(names, values)
-    before = Listed(["Sato 009", *names], [{"payer": "Sato 009", "amount": 1.0}, *values])
+    listed = ListItems(names, values)
+    before = ListItems(["Sato 009", *names], [{"payer": "Sato 009", "amount": 1.0}, *values])
     assert shared_size(before, listed, spans=(Span(0, end), Span(start, len(text))), text=text) == rows
 
 
@@ -83,7 +83,7 @@ def test_amount_within_a_number_of_the_running_text_is_no_row() -> None:
     text = f"Payer\tFee\tFor\n{row}{FILLER}So Brandt 005 and Brandt 001 agree. {FILLER}"
     start = text.index(row)
     end = text.index(FILLER)
-    listed = Listed([row], [{"payer": "Brandt 005", "amount": 5.0}])
+    listed = ListItems([row], [{"payer": "Brandt 005", "amount": 5.0}])
     assert shared_size(listed, listed, spans=(Span(0, end), Span(start, len(text))), text=text) == 1
 
 
@@ -94,5 +94,5 @@ def test_sentence_with_the_name_of_a_row_is_no_repetition_of_it(given: bool) -> 
     shared = f"{FILLER}So Brandt 001 agrees. \n\n{row if given else ''}"
     text = f"{row}{FILLER}\n\n{shared}{row}\n{FILLER}"
     start = text.index(shared)
-    listed = Listed([row] * (1 + given), [{"payer": "Brandt 001", "amount": 6.0}] * (1 + given))
+    listed = ListItems([row] * (1 + given), [{"payer": "Brandt 001", "amount": 6.0}] * (1 + given))
     assert shared_size(listed, listed, spans=(Span(0, start + len(shared)), Span(start, len(text))), text=text) == given

@@ -267,5 +267,5 @@ def test_repetitive_text_takes_linear_time(unit: str, quote: str) -> None:
     text = unit * (500_000 // len(unit))
     shown, _ = break_special_tokens(text)
     begun = time.process_time()
-    find_quotes([quote + str(number) * (number % 3) for number in range(20)], text, shown=shown)
+    find_quotes([quote + str(number) * (number % 3) for number in range(20)], text, prompt_text=shown)
     assert time.process_time() - begun < 10

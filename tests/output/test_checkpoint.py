@@ -152,4 +152,4 @@ def test_purge_removes_the_checkpoint(tmp_path: Path) -> None:
 
 def purge_one(output: Output, document_id: str) -> None:
     """Purge one document."""
-    purge(output.backend, output.index, gone=lambda id, _: id == document_id)
+    purge(output.backend, output.index, is_removed=lambda id, _: id == document_id)

@@ -121,7 +121,7 @@ def test_purge_removes_documents_everywhere(config: OutputConfig) -> None:
     """Lines, manifests and the examples in run files are changed; all other records stay."""
     fill(config)
     with opened(config) as output:
-        purge(output.backend, output.index, gone=lambda id, _: id in ("a", "d"))
+        purge(output.backend, output.index, is_removed=lambda id, _: id in ("a", "d"))
     assert lines(config, "results") == [("b", 2), ("c", 1)]
     assert lines(config, "errors") == [("c", 3)]
     (run,) = backend_of(config).files("runs")
@@ -137,7 +137,7 @@ def test_purge_removes_ids_from_notes_of_copies(config: OutputConfig) -> None:
             output.write(replace(result(name), notes=notes))
         compact(output.backend, output.index)
     with opened(config) as output:
-        purge(output.backend, output.index, gone=lambda id, _: id == "a")
+        purge(output.backend, output.index, is_removed=lambda id, _: id == "a")
     notes_of = {key.id: json.loads(line)["notes"] for line, key in backend_of(config).records("results")}
     assert notes_of == {"b": ["shared", "encoding:cp1252"], "c": ["reused:b"]}
 
@@ -146,7 +146,7 @@ def test_purge_by_age_uses_the_last_line(config: OutputConfig) -> None:
     """A document that was redone recently stays."""
     fill(config)
     with opened(config) as output:
-        purge(output.backend, output.index, gone=lambda _, at: at < NEW)
+        purge(output.backend, output.index, is_removed=lambda _, at: at < NEW)
     assert lines(config, "results") == [("a", 3)]
 
 
@@ -181,7 +181,7 @@ def test_kill_at_each_step_in_a_store_loses_no_record(s3: S3Server, bucket: str,
 def change_all(backend: OutputBackend, index: Index, step: str) -> None:
     """Purge `a` or compact, depending on `what`."""
     if step == "purge":
-        purge(backend, index, gone=lambda id, _: id == "a")
+        purge(backend, index, is_removed=lambda id, _: id == "a")
     else:
         compact(backend, index)
 

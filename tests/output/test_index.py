@@ -256,7 +256,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 for number in range(3000):
     index.record(RecordKey(f"{number:0100d}", 1, "s" * 64, "a", "default", "f", None, None, 0, "r"))
 try:
-    index.slim()
+    index.release_memory()
 except OutputError as error:
     print(error)
 """

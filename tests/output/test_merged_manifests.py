@@ -132,7 +132,7 @@ def test_purge_removes_merged_manifests(config: OutputConfig) -> None:
     nights(config, "abcdefgh")
     assert keys(config, FOLDER)
     with opened(config) as output:
-        purge(output.backend, output.index, gone=lambda id, _: id == "a")
+        purge(output.backend, output.index, is_removed=lambda id, _: id == "a")
     assert keys(config, FOLDER) == []
     assert index_state(config)[0][:2] == [None, index_state(config)[0][1]]
 

@@ -21,7 +21,7 @@ from pipeline.output import Output, backend_of, folder_of, scan
 from pipeline.output.line_file import LineFile
 from pipeline.output.lines import RECENT_BYTES, last_object, mend
 from pipeline.output.record_files import records_by_run
-from pipeline.output.record_keys import _glance, key_of_outcome
+from pipeline.output.record_keys import _key_at_a_glance, key_of_outcome
 from pipeline.record_lines import to_line
 from pipeline.records import Failure, ModelMetadata, Result, Stamp, Usage
 from pipeline.shards import Shard
@@ -297,7 +297,7 @@ def test_quick_scan_accepts_every_written_line(question: str | None) -> None:
     """The full parser takes three times as long, so writer and scanner must agree on the layout."""
     written = replace(result("a"), question_sha256=question)
     stamp = Stamp(3, "r", "0/2")
-    assert _glance(to_line(written, stamp)) == key_of_outcome(written, stamp)
+    assert _key_at_a_glance(to_line(written, stamp)) == key_of_outcome(written, stamp)
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 300)), max_size=30), st.integers(0, 10), st.booleans())

@@ -11,7 +11,7 @@ from conftest import Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.output.purged_runs import Gone, without_documents
+from pipeline.output.purged_runs import RemovalTest, without_documents
 from pipeline.report.profile import kept_profiles
 from pipeline.values.profiling import ProfileBuilder
 from pipeline.values.value_profile import digest_label
@@ -45,7 +45,7 @@ def summary(run: int, records: list[dict[str, Any]], *, show_texts: bool = False
     return {"run": run, "run_id": f"r{run}", "shard": None, "config": config, "profile": profile, "ask_again": ["b"]}
 
 
-def cleaned(runs: list[dict[str, Any]], records: list[dict[str, Any]], is_purged: Gone) -> list[dict[str, Any]]:
+def cleaned(runs: list[dict[str, Any]], records: list[dict[str, Any]], is_purged: RemovalTest) -> list[dict[str, Any]]:
     """Return the run files after a purge."""
     lines = [json.dumps(record).encode() for record in records]
     changed = without_documents({str(run["run"]): run for run in runs}, lambda: lines, is_purged)

@@ -253,7 +253,7 @@ def test_renewed_lease_is_not_taken_over(config: OutputConfig) -> None:
 
         def wait(seconds: float) -> bool:
             clock.now += 6
-            output.backend._allowed()  # type: ignore[attr-defined]
+            output.backend._check_lease()  # type: ignore[attr-defined]
             return waiting.wait(seconds)
 
         with pytest.raises(TryLaterError, match="another run holds"):
@@ -275,7 +275,7 @@ def test_long_wait_for_a_lease_logs_the_holder_and_slows_down(
         def wait(seconds: float) -> bool:
             polls.append(seconds)
             clock.now += max(6.0, seconds)
-            output.backend._allowed()  # type: ignore[attr-defined]
+            output.backend._check_lease()  # type: ignore[attr-defined]
             return waiting.wait(max(6.0, seconds))
 
         with pytest.raises(TryLaterError, match=r"run_id r, .*waited 600 s"):

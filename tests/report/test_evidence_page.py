@@ -125,7 +125,7 @@ def test_page_of_a_long_text_shows_only_the_context_of_marks() -> None:
     page = evidence_page(excerpt, {})
     assert len(Read(page).text) == 4510
     assert "characters 0 to 998,000 are left out" in page
-    assert Read(evidence_page(excerpt, {}, everything=True)).text == text
+    assert Read(evidence_page(excerpt, {}, whole_texts=True)).text == text
     assert len(Read(evidence_page(shown([], text), {})).text) == 2000
 
 

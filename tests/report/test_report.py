@@ -74,9 +74,9 @@ def count(stats: RunStats, outcome: Result | Failure | Unchanged) -> None:
     """Count an outcome and its requests."""
     if isinstance(outcome, Failure):
         tries = [ExtractionAttempt(ModelMetadata(step.provider, "m"), error=step.error) for step in outcome.history]
-        stats.asked(tries, variant=outcome.variant)
+        stats.add_attempts(tries, variant=outcome.variant)
     elif isinstance(outcome, Result):
-        stats.asked([ExtractionAttempt(outcome.model)] * outcome.attempts, variant=outcome.variant)
+        stats.add_attempts([ExtractionAttempt(outcome.model)] * outcome.attempts, variant=outcome.variant)
     stats.add(outcome)
 
 

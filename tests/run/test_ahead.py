@@ -22,14 +22,14 @@ def workforce() -> Workforce:
     """Return a workforce whose threads do not run."""
     job = cast(Any, SimpleNamespace(config=SimpleNamespace(processes=1), copies=None, earlier=None))
     started = Workforce(job, start=lambda *_: None, report=SimpleQueue[object]().put)
-    started.limited(LIMIT)
+    started.limit_to_threads(LIMIT)
     return started
 
 
 @pytest.mark.parametrize(("limit", "ahead"), [(1, 0), (15, 0), (16, 4), (64, 16), (1024, MOST_AHEAD)])
 def test_few_documents_wait_where_many_are_in_flight(workforce: Workforce, limit: int, ahead: int) -> None:
     """With a low limit none waits: it would wait for as long as a request takes."""
-    workforce.limited(limit)
+    workforce.limit_to_threads(limit)
     assert workforce.ahead == ahead
 
 

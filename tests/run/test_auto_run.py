@@ -28,7 +28,7 @@ def test_report_names_the_limit_and_its_reason(place: Place) -> None:
 def test_cached_tokens_count_only_where_servers_report_them() -> None:
     """Attempts without a cached-token count are left out of both sums, and shards add up."""
     stats = RunStats(None, lambda: 0.0)
-    stats.asked(
+    stats.add_attempts(
         [
             ExtractionAttempt(MODEL, prompt_tokens=100, cached_tokens=75),
             ExtractionAttempt(MODEL, prompt_tokens=900),

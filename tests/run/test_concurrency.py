@@ -45,7 +45,7 @@ def attempt(
 
 def auto(*servers: Fake, ceiling: int = 256, most: int = 4096) -> AdaptiveLimits:
     """Return an automatic limit that follows these servers."""
-    limit = AdaptiveLimits(ceiling=ceiling, most=most)
+    limit = AdaptiveLimits(ceiling=ceiling, highest_total=most)
     limit.set_servers(servers)
     return limit
 
@@ -104,7 +104,7 @@ def test_fixed_concurrency_above_the_ceiling_reuses_connections(tmp_path: Path) 
         config = {"provider": "vllm", "vllm": {"base_url": server.url, "model": "m"}, "runner": settings}
         (tmp_path / "pipeline.yaml").write_text(json.dumps(config), encoding="utf-8")
         client = build_plan(load_config(tmp_path / "pipeline.yaml", environ={}), stop=threading.Event()).client
-        endpoint = client.first.replicas[0].client.endpoint
+        endpoint = client.first_provider.replicas[0].client.endpoint
         for _ in range(3):
             list(threads.map(lambda _: endpoint.get("/x", timeout_s=60), range(many)))
         assert server.accepts == many

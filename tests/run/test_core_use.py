@@ -11,10 +11,10 @@ def limits_of(shares: list[float], *, cores: int = 4) -> list[int]:
     """Return the number of processes after windows with these shares of a core."""
     used = [0.0]
     watch = CoreWatch(cpu=lambda: used[0], cores=lambda: cores)
-    answers = [watch.wanted(0.0)]
+    answers = [watch.processes_to_start(0.0)]
     for number, share in enumerate(shares, 1):
         used[0] += share * WINDOW_S
-        answers.append(watch.wanted(number * WINDOW_S))
+        answers.append(watch.processes_to_start(number * WINDOW_S))
     return answers[1:]
 
 
@@ -37,7 +37,7 @@ def test_machine_with_one_core_starts_no_processes() -> None:
 def test_window_is_not_evaluated_before_its_end() -> None:
     """Checks within a window return 0, however busy the core is."""
     watch = CoreWatch(cpu=lambda: 100.0, cores=lambda: 4)
-    assert [watch.wanted(number / 10) for number in range(40)] == [0] * 40
+    assert [watch.processes_to_start(number / 10) for number in range(40)] == [0] * 40
 
 
 def test_usable_cores_is_positive() -> None:

@@ -27,8 +27,8 @@ from raw_server import answering, reply
 
 from pipeline.records import Entry, ExtractionAttempt, ModelMetadata, Unchanged
 from pipeline.run.display.metric_families import SUCCESS, Families
-from pipeline.run.display.metrics import Metrics, Ways
-from pipeline.run.document.process import Finished
+from pipeline.run.display.metrics import Destinations, Metrics
+from pipeline.run.document.process import FinishedEntry
 
 CONFIG = Path(__file__).parents[2] / "config"
 PAGE = (CONFIG.parent / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -402,11 +402,11 @@ def test_invalid_metrics_flag_is_exit_2(place: Place, arguments: tuple[str, ...]
 
 def test_error_labels_are_bounded() -> None:
     """500 different status codes create about 40 time series."""
-    metrics = Metrics("small", None, ways=Ways())
+    metrics = Metrics("small", None, destinations=Destinations())
     entry = Entry("a", "file:///a", None, 1, "text", bytes)
     for status in range(100, 600):
         attempt = ExtractionAttempt(ModelMetadata("vllm", "m"), error=f"http_{status}: page {status}")
-        metrics.outcome(Finished(entry, Unchanged("a"), (attempt,)))
+        metrics.outcome(FinishedEntry(entry, Unchanged("a"), (attempt,)))
     samples = [
         sample
         for family in metrics.families.registry.collect()
@@ -434,9 +434,9 @@ def test_token_count_of_4000_digits_is_recorded_as_unknown(place: Place) -> None
 
 def test_internal_error_in_the_metrics_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """The error never reaches the run."""
-    metrics = Metrics("agent", None, ways=Ways())
+    metrics = Metrics("agent", None, destinations=Destinations())
     metrics.families = None  # type: ignore[assignment]
-    finished = Finished(
+    finished = FinishedEntry(
         Entry("a", "file:///a", None, 1, "text", bytes),
         Unchanged("a"),
         (ExtractionAttempt(ModelMetadata("vllm", "m")),),

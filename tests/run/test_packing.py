@@ -14,7 +14,7 @@ from pipeline.documents.containers import PeekedBytes
 from pipeline.llm.prompt_length.verification_case import PromptMeasurements
 from pipeline.record_lines import to_line
 from pipeline.records import Entry, ExtractionAttempt, Result, Stamp, Try, Unchanged
-from pipeline.run.workers.messages import Call, Claim, Claimed, Done, GivenBack, Ready, Task
+from pipeline.run.workers.messages import Call, Claim, ClaimReply, FinishedTask, ReturnedTask, Task, WorkerReady
 from pipeline.run.workers.packing import pack, unpack
 
 T = TypeVar("T")
@@ -52,20 +52,20 @@ PROMPTS = st.builds(PromptMeasurements)
 ENTRIES = records(Entry, read=st.builds(PeekedBytes, st.binary(max_size=20)))
 TASKS = st.builds(Task, st.integers(0), st.integers(0), st.integers(0), ENTRIES, SECONDS, st.booleans())
 OTHERS = st.one_of(
-    st.builds(Done, st.integers(), st.builds(Unchanged, TEXT, st.booleans()), st.none(), st.none()),
-    st.builds(GivenBack, st.integers(), st.none() | CALLS),
+    st.builds(FinishedTask, st.integers(), st.builds(Unchanged, TEXT, st.booleans()), st.none(), st.none()),
+    st.builds(ReturnedTask, st.integers(), st.none() | CALLS),
     st.builds(Claim, st.integers(), TEXT, TEXT, TEXT),
-    st.builds(Claimed, st.integers(), st.none() | st.tuples(TEXT, st.integers()), st.none() | TEXT),
-    st.just(Ready()),
+    st.builds(ClaimReply, st.integers(), st.none() | st.tuples(TEXT, st.integers()), st.none() | TEXT),
+    st.just(WorkerReady()),
 )
 
 
-@given(st.builds(Done, st.integers(), RESULTS, CALLS, st.none() | PROMPTS))
-def test_result_arrives_as_it_was_sent(done: Done) -> None:
+@given(st.builds(FinishedTask, st.integers(), RESULTS, CALLS, st.none() | PROMPTS))
+def test_result_arrives_as_it_was_sent(done: FinishedTask) -> None:
     """All values are equal, and the line of the record is the same byte for byte: its keys keep their order."""
     arrived = unpack(io.BytesIO(pack(done)))
     assert arrived == done
-    assert isinstance(arrived, Done)
+    assert isinstance(arrived, FinishedTask)
     assert isinstance(arrived.outcome, Result)
     assert isinstance(done.outcome, Result)
     assert to_line(arrived.outcome, Stamp(1, "run")) == to_line(done.outcome, Stamp(1, "run"))

@@ -202,7 +202,7 @@ def test_held_model_message_is_complete_at_any_width(width: int, count: int) -> 
     expires = datetime(2026, 11, 28, 12, 40, tzinfo=timezone.utc)
     conflict = LoadConflict("llama3.1", 131072, 131072, "ollama.num_ctx", expires)
     now = datetime(2026, 11, 28, 12, 10, tzinfo=timezone.utc)
-    lines = waiting_lines(conflict.short(now), width=width)
+    lines = waiting_lines(conflict.short_message(now), width=width)
     assert " ".join(lines) == "waiting: context is 131072, need 131072, until 12:40 UTC: set ollama.num_ctx"
     assert len(lines) == count
 
@@ -221,7 +221,7 @@ def test_held_model_message_is_complete_at_any_width(width: int, count: int) -> 
 def test_held_model_short_form_names_the_expiry(expires: datetime | None, expected: str) -> None:
     """It names the day unless it is today, and distinguishes an unknown expiry from a keep_alive of -1."""
     now = datetime(2026, 11, 28, 23, 50, tzinfo=timezone.utc)
-    assert expected in LoadConflict("llama3.1", 2048, 8192, "ollama.num_ctx", expires).short(now)
+    assert expected in LoadConflict("llama3.1", 2048, 8192, "ollama.num_ctx", expires).short_message(now)
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 40, 80])

@@ -13,10 +13,10 @@ from conftest import AGENT, Child, Place, write_whole
 from fake_llm import FakeLLM
 
 from pipeline.config import AppConfig, RunnerConfig, VLLMConfig
-from pipeline.config.changes import allowed, differences
+from pipeline.config.changes import differences, with_fixed_settings
 from pipeline.records import Entry, Left
 from pipeline.run.concurrency import FixedLimit
-from pipeline.run.document.process import Finished
+from pipeline.run.document.process import FinishedEntry
 from pipeline.run.in_flight import DocumentOutcome
 from pipeline.run.job import Job
 from pipeline.run.runner import Runner
@@ -422,7 +422,7 @@ def test_old_client_is_closed_after_its_last_document() -> None:
     runner.flight.add(entries[2], plans[1])
     closes = [old.closes]
     for entry, plan in zip(entries, (plans[0], plans[0], plans[1]), strict=True):
-        runner._handle(DocumentOutcome(Finished(entry, Left(entry.id)), plan))
+        runner._handle(DocumentOutcome(FinishedEntry(entry, Left(entry.id)), plan))
         closes.append(old.closes)
     assert (closes, new.closes) == ([0, 0, 1, 1], 0)
 
@@ -436,13 +436,13 @@ def test_refresh_provider_keeps_request_parameters() -> None:
     old = VLLMConfig(base_url="http://a", model="m", max_tokens=100, temperature=0.5, extra_body={"seed": 1})
     new = VLLMConfig(base_url="http://b", model="n", max_tokens=200, temperature=0.1, extra_body={"seed": 2})
     expected = replace(old, base_url="http://b", model="n")
-    assert allowed(of("provider", big=new, more=new), of("provider", big=old)).providers == {
+    assert with_fixed_settings(of("provider", big=new, more=new), of("provider", big=old)).providers == {
         "big": expected,
         "more": new,
     }
-    assert allowed(of("all", big=new), of("all", big=old)).providers == {"big": new}
+    assert with_fixed_settings(of("all", big=new), of("all", big=old)).providers == {"big": new}
     other = replace(of("all"), runner=RunnerConfig(refresh="all", max_reasks=3, concurrency=9, grace_s=1.0))
-    assert allowed(other, of("provider")).runner == RunnerConfig(refresh="all", max_reasks=3)
+    assert with_fixed_settings(other, of("provider")).runner == RunnerConfig(refresh="all", max_reasks=3)
     assert list(differences(of("all", big=new), of("all", big=expected))) == [
         *("providers.big.max_tokens", "providers.big.temperature", "providers.big.extra_body")
     ]

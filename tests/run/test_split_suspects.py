@@ -50,7 +50,7 @@ def test_parked_documents_are_read_again_however_many_wait() -> None:
         job=SimpleNamespace(output=SimpleNamespace(is_full=False), allows=lambda _: True),
         send=lambda entry, *, alone: sent.append(entry.id),  # noqa: ARG005
     )
-    runner.long = documents = LongDocuments(cast(Any, runner), clock=lambda: 0.0)
+    runner.long_documents = documents = LongDocuments(cast(Any, runner), clock=lambda: 0.0)
     for number in range(parked):
         entry = Entry(str(number), "", None, 0, "text", bytes)
         documents._open.park(entry, windows=3, size_bytes=0)

@@ -77,8 +77,8 @@ class Compression:
 class _Unpacked(io.RawIOBase):
     """The content of all packed streams of a file, one after the other.
 
-    What follows the last of them and is not another one is skipped, as the tools do: `trailing_bytes` counts it,
-    without NUL bytes, which only pad.
+    Bytes after the last packed stream are skipped, as the compression tools do. `trailing_bytes` is their number,
+    without NUL bytes, which are padding.
     """
 
     def __init__(self, stream: BinaryIO, name: str, make: Callable[[], Unpacker], magic: bytes) -> None:
@@ -115,11 +115,11 @@ class _Unpacked(io.RawIOBase):
                 return len(data)
 
     def _next_stream(self) -> bool:
-        """Begin the next packed stream; False when no other follows."""
+        """Begin the next packed stream; return False after the last one."""
         packed = self._unpacker.unused_data + self._packed
         self._packed = b""
-        while not packed.strip(b"\0") and (more := self._stream.read(_PACKED_BYTES)):
-            packed = more
+        while not packed.strip(b"\0") and (next_packed := self._stream.read(_PACKED_BYTES)):
+            packed = next_packed
         packed = packed.lstrip(b"\0")
         if len(packed) < len(self._magic):
             packed += self._stream.read(len(self._magic))

@@ -15,7 +15,7 @@ from pipeline.documents.foreign import MISHAPS
 _DAMAGE: tuple[type[Exception], ...] = (*MISHAPS, ZstdError)
 
 Unpacked = tuple[bytes, bool]
-"""The content, and whether it is whole."""
+"""The content, and whether it is complete."""
 
 
 def unpacked(data: bytes, encoding: str, limit_bytes: int) -> Unpacked | None:
@@ -57,9 +57,9 @@ def _brotli(data: bytes, size: int) -> Unpacked:
         while (
             len(content) < size
             and not unpacker.is_finished()
-            and (more := unpacker.process(b"", output_buffer_limit=size))
+            and (next_content := unpacker.process(b"", output_buffer_limit=size))
         ):
-            content += more
+            content += next_content
     except brotli.error as cause:
         raise ValueError("no brotli") from cause
     return content[:size], unpacker.is_finished() or len(content) >= size

@@ -33,7 +33,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An archive format: `members` yields the files; its `ignored` is called for each link and each device.
+    """An archive format: `members` yields the files, and calls its last argument for each link and each device.
 
     It raises `damage` or DocumentError when the archive is broken; members yielded before remain valid.
     """
@@ -43,6 +43,6 @@ class Archive:
     compressed: bool
 
 
-def harmless(name: str) -> str:
+def safe_relative_name(name: str) -> str:
     """Return the name as a relative path inside the archive: without a root, `.` and `..`."""
     return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))

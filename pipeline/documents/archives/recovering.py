@@ -1,6 +1,6 @@
-"""Read a gzip file of many members, and resume after a damaged one; archives of web pages are such files.
+"""Reading of a gzip file of many members, such as a web archive, with resumption after a damaged member.
 
-It must not skip anything in silence: each damage is raised once.
+It must not skip a damaged member silently: each one raises an error once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DamagedPartError(OSError):
 
 
 def recovering(compression: Compression, *, starts: bytes) -> Compression:
-    """Return a gzip that resumes after damage, at the next member that begins with `starts`; any other unchanged."""
+    """Return gzip with resumption at the next member that begins with `starts`; other compressions unchanged."""
     if compression is not COMPRESSIONS[".gz"]:
         return compression
     return replace(compression, open=lambda stream: io.BufferedReader(_Members(stream, starts), 1 << 18))
@@ -56,18 +56,18 @@ class _Members(io.RawIOBase):
         buffer[: len(part)] = part
         return len(part)
 
-    def _more(self) -> bool:
+    def _read_more(self) -> bool:
         chunk = self._stream.read(_PACKED_BYTES)
         self._packed += chunk
         return bool(chunk)
 
     def _begin(self) -> bool:
-        """Begin the next member; False at the end. After damage, members are tried until one begins with `starts`."""
+        """Begin the next member; return False at the end. After damage, skip to a member that begins with `starts`."""
         while self._is_lost:
             at = self._packed.find(_MAGIC)
             if at < 0:
                 self._packed = self._packed[-2:]
-                if not self._more():
+                if not self._read_more():
                     return False
                 continue
             self._packed = self._packed[at:]
@@ -75,7 +75,7 @@ class _Members(io.RawIOBase):
                 self._is_lost = False
             else:
                 self._packed = self._packed[1:]
-        while len(self._packed) < len(_MAGIC) and self._more():
+        while len(self._packed) < len(_MAGIC) and self._read_more():
             self._packed = self._packed.lstrip(b"\0")
         if not self._packed:
             return False
@@ -87,8 +87,8 @@ class _Members(io.RawIOBase):
         return True
 
     def _is_member(self) -> bool:
-        """Return whether a member begins here whose content begins with `starts`."""
-        while len(self._packed) < 1024 and self._more():
+        """Return True when a member begins here and its content begins with `starts`."""
+        while len(self._packed) < 1024 and self._read_more():
             pass
         try:
             start = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(self._packed, len(self._starts))
@@ -97,7 +97,7 @@ class _Members(io.RawIOBase):
         return start == self._starts
 
     def _unpack(self, size: int) -> None:
-        if not self._packed and not self._more():
+        if not self._packed and not self._read_more():
             raise EOFError("the compressed file ends in the middle")
         try:
             self._ready = self._inflate.decompress(self._packed, size)

@@ -68,8 +68,8 @@ class _Forward:
 class _Links:
     """The hard links of an archive: each is read by opening the archive again, up to its target."""
 
-    def __init__(self, opened: Callable[[], BinaryIO], compression: Compression) -> None:
-        self._opened = opened
+    def __init__(self, open_stream: Callable[[], BinaryIO], compression: Compression) -> None:
+        self._opened = open_stream
         self._compression = compression
         self._largest = 0
         self._members = 0
@@ -94,7 +94,7 @@ class _Links:
         """Open the last member of this name before an offset."""
         place = None
         with self._opened() as raw, self._compression.open(raw) as stream, _reading(stream, self._compression) as tar:
-            while (info := _next(tar, cast(_Forward, tar.fileobj))) is not None and info.offset < end:
+            while (info := _next_member(tar, cast(_Forward, tar.fileobj))) is not None and info.offset < end:
                 if info.isreg() and info.name == target and info.sparse is None:
                     place = (info.offset_data, info.size)
         if place is None:
@@ -131,19 +131,19 @@ class _Part(io.RawIOBase):
 
 
 def tar_members(
-    opened: Callable[[], BinaryIO], compression: Compression, ignored: Callable[[str], None]
+    open_stream: Callable[[], BinaryIO], compression: Compression, count_ignored: Callable[[str], None]
 ) -> Iterator[Member]:
-    """Yield each regular file and hard link in archive order; other links and devices are reported to `ignored`."""
-    links = _Links(opened, compression)
-    with opened() as raw, compression.open(raw) as stream, _reading(stream, compression) as tar:
-        while (info := _next(tar, cast(_Forward, tar.fileobj))) is not None:
+    """Yield each regular file and hard link in archive order; count other links and devices as ignored."""
+    links = _Links(open_stream, compression)
+    with open_stream() as raw, compression.open(raw) as stream, _reading(stream, compression) as tar:
+        while (info := _next_member(tar, cast(_Forward, tar.fileobj))) is not None:
             if info.isreg():
                 links.count(info)
                 yield Member(info.name, info.size, partial(_open, tar, info), passing=True)
             elif info.islnk():
                 yield links.member(info)
             elif not info.isdir():
-                ignored("symlink" if info.issym() else "special")
+                count_ignored("symlink" if info.issym() else "special")
 
 
 def _reading(stream: BinaryIO, compression: Compression) -> tarfile.TarFile:
@@ -151,7 +151,7 @@ def _reading(stream: BinaryIO, compression: Compression) -> tarfile.TarFile:
     return tarfile.TarFile(fileobj=cast(BinaryIO, forward), encoding="utf-8", errors="surrogateescape")
 
 
-def _next(tar: tarfile.TarFile, forward: _Forward) -> tarfile.TarInfo | None:
+def _next_member(tar: tarfile.TarFile, forward: _Forward) -> tarfile.TarInfo | None:
     """Return the next member, or None at the end mark; ReadError when the archive ends without one.
 
     The library mistakes a damaged header for the end, and keeps all members in memory.

@@ -18,7 +18,7 @@ from pipeline.documents.archives.recovering import DamagedPartError
 from pipeline.documents.containers import Container, Piece, too_large
 from pipeline.documents.described import described
 from pipeline.documents.foreign import MISHAPS
-from pipeline.documents.tables.json_fields import unreadable
+from pipeline.documents.tables.json_fields import raise_unreadable
 from pipeline.errors import DocumentError
 
 MARK = b"WARC/"
@@ -28,7 +28,7 @@ _LINE_BYTES = 1 << 16
 _HEADER_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 16
 _SPARE_BYTES = 1 << 20
-"""Most bytes of HTTP headers and chunk sizes, in addition to the limit of the content."""
+"""Limit of the bytes of HTTP headers and chunk sizes, in addition to the limit of the content."""
 
 _READ = ("response", "resource", "conversion")
 _NO_TEXTS = frozenset({"text/css", "text/javascript", "text/ecmascript", "text/x-javascript", "text/event-stream"})
@@ -40,7 +40,7 @@ _KINDS = 100
 
 
 class _WrongRecordError(Exception):
-    """The bytes at the place of a record are no record."""
+    """The bytes where a record should begin are not a record."""
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ def split_archive(stream: BinaryIO, container: Container) -> Iterator[Piece]:
             if not _resume(stream):
                 break
     if number == 0:
-        unreadable("no WARC: it holds no record")
+        raise_unreadable("no WARC: it holds no record")
 
 
 def _resume(stream: BinaryIO) -> bool:
@@ -127,7 +127,7 @@ def _record(stream: BinaryIO) -> _Record:
 
 
 def _header_block(stream: BinaryIO, limit: int) -> bytes:
-    """Return the lines up to the next empty one."""
+    """Return the lines before the next empty line."""
     lines = []
     size = 0
     while (line := stream.readline(_LINE_BYTES)) not in (b"", b"\r\n", b"\n"):
@@ -143,7 +143,7 @@ def _take(stream: BinaryIO, record: _Record, size: int) -> bytes:
     data = stream.read(min(size, record.left))
     record.left -= len(data)
     if not data and size and record.left:
-        unreadable("the file ends within a record")
+        raise_unreadable("the file ends within a record")
     return data
 
 
@@ -218,7 +218,7 @@ class _Response:
             body = b"".join(iter(ChunkedDataReader(io.BytesIO(body)).read, b""))
         decoded = unpacked(body, self.header("Content-Encoding"), limit_bytes)
         if decoded is None:
-            unreadable("its content encoding is not known, need gzip, deflate, br or zstd")
+            raise_unreadable("its content encoding is not known, need gzip, deflate, br or zstd")
         if len(decoded[0]) > limit_bytes:
             raise too_large(None, limit_bytes)
         return decoded

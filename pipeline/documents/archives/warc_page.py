@@ -6,7 +6,7 @@ import re
 
 from pipeline.documents.archives.warc import split_archive
 from pipeline.documents.containers import Format
-from pipeline.documents.decode import Decoded, finished
+from pipeline.documents.decode import Decoded, decoded_document
 from pipeline.documents.described import description_of
 from pipeline.documents.encodings.decoding import to_text
 from pipeline.documents.html.page import declared_charset, read_page
@@ -24,13 +24,13 @@ def decode_response(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a
     if media_type.endswith("xml") and "html" not in media_type:
         text, notes = to_text(body, declared=charset or declared_encoding(body))
         decoded = read_xml(text, notes)
-        return finished(decoded.text, {**decoded.metadata, **metadata}, notes=decoded.notes)
+        return decoded_document(decoded.text, {**decoded.metadata, **metadata}, notes=decoded.notes)
     if not media_type or "html" in media_type:
         page, notes = to_text(body, declared=charset or declared_charset(body))
         text, own = read_page(page)
-        return finished(text, {**own, **metadata}, notes=notes)
+        return decoded_document(text, {**own, **metadata}, notes=notes)
     text, notes = to_text(body, declared=charset)
-    return finished(text, metadata, notes=notes)
+    return decoded_document(text, metadata, notes=notes)
 
 
 WARC = Format(

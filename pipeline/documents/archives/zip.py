@@ -34,15 +34,15 @@ _FULL = 0xFFFFFFFF
 
 
 def zip_members(
-    opened: Callable[[], BinaryIO],
+    open_stream: Callable[[], BinaryIO],
     compression: Compression,  # noqa: ARG001 (a zip has its own)
-    ignored: Callable[[str], None],
+    count_ignored: Callable[[str], None],
 ) -> Iterator[Member]:
-    """Yield each file in the order of the directory, readable at any time; links and devices go to `ignored`."""
-    with opened() as stream:
+    """Yield each file in the order of the directory, readable at any time; links and devices go to `count_ignored`."""
+    with open_stream() as stream:
         start, end, shift, count, trailing = _directory(stream)
         if trailing:
-            ignored("trailing bytes")
+            count_ignored("trailing bytes")
         stream.seek(start)
         packed_bytes = 0
         while stream.tell() < end:
@@ -55,11 +55,11 @@ def zip_members(
             if name.endswith("/") or kind == stat.S_IFDIR:
                 continue
             if kind not in (0, stat.S_IFREG):
-                ignored("symlink" if kind == stat.S_IFLNK else "special")
+                count_ignored("symlink" if kind == stat.S_IFLNK else "special")
                 continue
             version = f"{place.size_bytes}-{place.crc:08x}-{stamp}"
             problem = _problem(flags, place.method)
-            yield Member(name, place.size_bytes, partial(open_member, opened, place), version, problem=problem)
+            yield Member(name, place.size_bytes, partial(open_member, open_stream, place), version, problem=problem)
         if count % 65536:
             _broken("its directory does not hold as many entries as it says")
 
@@ -156,7 +156,7 @@ def _entry(stream: BinaryIO, shift: int) -> tuple[str, int, int, Place, str]:
 
 
 def _large(extra: bytes, *values: int) -> tuple[int, int, int]:
-    """Return size, packed size and offset; each of the maximum value is replaced from the zip64 field."""
+    """Return size, packed size and offset; take a value from the zip64 field where the entry has the maximum value."""
     at = 0
     wide = b""
     while at + 4 <= len(extra):

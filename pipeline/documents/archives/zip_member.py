@@ -43,10 +43,10 @@ class Place:
     flags: int
 
 
-def open_member(opened: Callable[[], BinaryIO], place: Place) -> BinaryIO:
+def open_member(open_stream: Callable[[], BinaryIO], place: Place) -> BinaryIO:
     """Open the content of a member; the archive is closed with it."""
     with ExitStack() as until_made:
-        stream = until_made.enter_context(opened())
+        stream = until_made.enter_context(open_stream())
         unpacked = io.BufferedReader(_Unpacked(stream, place), _CHUNK_BYTES)
         until_made.pop_all()
         return unpacked
@@ -117,12 +117,12 @@ class _Unpacked(io.RawIOBase):
         self._packed = properties + size.to_bytes(8, "little") + self._packed[9:]
         return lzma_unpacker(lzma.FORMAT_ALONE)
 
-    def _next(self, most: int) -> bytes:
-        """Return up to `most` bytes; empty at the end."""
+    def _next(self, size_bytes: int) -> bytes:
+        """Return up to `size_bytes` bytes; empty at the end."""
         if self._unpack is None:
             self._fill()
-            data = self._packed[:most]
-            self._packed = self._packed[most:]
+            data = self._packed[:size_bytes]
+            self._packed = self._packed[size_bytes:]
             return data
         while not self._unpack.eof:
             if self._unpack.needs_input:
@@ -132,7 +132,7 @@ class _Unpacked(io.RawIOBase):
             packed = self._packed if self._unpack.needs_input else b""
             if packed:
                 self._packed = b""
-            if data := self._unpack.decompress(packed, most):
+            if data := self._unpack.decompress(packed, size_bytes):
                 return data
         return b""
 

@@ -39,7 +39,7 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         size = self._reader.readinto(buffer)
         self._count += size
-        if size == 0 and not self._packed.whole:
+        if size == 0 and not self._packed.is_between_frames:
             raise EOFError("the compressed file ends in the middle")
         if self._count > RATIO_FREE_BYTES + MAX_RATIO * self._packed.count:
             raise OSError(f"it unpacks to more than {MAX_RATIO} times its size")
@@ -49,13 +49,13 @@ class _Unpacked(io.RawIOBase):
 class _Packed(io.RawIOBase):
     """The packed stream, counted and tracked from frame to frame: the library accepts a truncated stream as complete.
 
-    `whole` is True between two frames. The format: RFC 8878, section 3.1, tried with zstandard 0.25.
+    `is_between_frames` is True between two frames. The format: RFC 8878, section 3.1, tried with zstandard 0.25.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.count = 0
-        self.whole = True
+        self.is_between_frames = True
         self._follow = self._frames()
         self._need = next(self._follow)
         self._have = b""
@@ -70,7 +70,7 @@ class _Packed(io.RawIOBase):
 
     def _take(self, data: bytes, at: int) -> int:
         """Consume bytes of a header, or (with a negative need) of a body to skip; return their number."""
-        self.whole = False
+        self.is_between_frames = False
         if self._need < 0:
             used = min(-self._need, len(data) - at)
             self._need += used
@@ -87,7 +87,7 @@ class _Packed(io.RawIOBase):
     def _frames(self) -> Generator[int, bytes, None]:
         """Yield the size of the next piece: positive for bytes to send back, negative for bytes to skip."""
         while True:
-            self.whole = True
+            self.is_between_frames = True
             magic = yield 4
             if magic[1:] == b"\x2a\x4d\x18":  # a skippable frame
                 if size := int.from_bytes((yield 4), "little"):

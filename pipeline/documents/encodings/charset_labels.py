@@ -60,13 +60,13 @@ _UNKNOWN_HERE: Mapping[str, str] = {
 _DECLARABLE = re.compile(
     r"cp\d+|(iso\d+|koi8|mac|euc|tis|ptcp)[_-].+|(gb|big5|shift_jis|hz|johab|kz1048).*|utf-(16|32)(-[lb]e)?"
 )
-"""Codecs that a document may declare: encodings of text, none of which hides markup as UTF-7 does."""
+"""Codecs that a document may declare: encodings of text, without UTF-7, which can hide markup."""
 
 
 def codec_of(label: str | None, *, mail: bool = False) -> str | None:
     """Return Python's name of the codec for a declared charset; None for UTF-8, US-ASCII and unknown ones.
 
-    `mail`: UTF-7 is a charset of mail only.
+    `mail`: accept UTF-7, which only mail may declare.
     """
     label = (label or "").strip().strip("\"'").lower()
     label = _UNKNOWN_HERE.get(label, label)

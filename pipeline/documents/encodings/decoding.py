@@ -67,8 +67,8 @@ def read_as(data: bytes, encoding: str) -> Text:
     """Return the text of bytes whose encoding is known, and notes."""
     text = decode_iso2022_jp(data) if encoding == "iso2022_jp" else data.decode(encoding, "replace")
     text = text.removeprefix("\ufeff")
-    lost = _lost_bytes(data, text, encoding)
-    return text, (f"encoding:{encoding}", *([f"invalid_bytes:{lost}"] if lost else []))
+    lost_bytes = _lost_bytes(data, text, encoding)
+    return text, (f"encoding:{encoding}", *([f"invalid_bytes:{lost_bytes}"] if lost_bytes else []))
 
 
 def _narrow(data: bytes, codec: str | None) -> Text:
@@ -97,13 +97,13 @@ def _narrow(data: bytes, codec: str | None) -> Text:
 
 
 def _nearly_utf8(data: bytes) -> Text | None:
-    """Return the text of bytes that are UTF-8 but for a few, each U+FFFD; None when most sequences are invalid."""
+    """Return the text of bytes that are mostly UTF-8, with U+FFFD for invalid ones; None when most are invalid."""
     text = data.decode("utf-8", "replace")
     valid = text.replace(_BAD, "")
     real = data.count(b"\xef\xbf\xbd")
-    bad = len(text) - len(valid) - real
-    good = len(valid) - sum(map(str.isascii, valid)) + real
-    if bad >= good:
+    invalid_count = len(text) - len(valid) - real
+    valid_count = len(valid) - sum(map(str.isascii, valid)) + real
+    if invalid_count >= valid_count:
         return None
     return text, (f"invalid_bytes:{len(data) - len(valid.encode()) - 3 * real}",)
 
@@ -138,23 +138,23 @@ def _guessed_wide(data: bytes) -> Text | None:
     encoding = guess_wide(data)
     if encoding is None:
         return None
-    cut = len(data) % (4 if encoding.startswith("utf-32") else 2)
+    extra_bytes = len(data) % (4 if encoding.startswith("utf-32") else 2)
     try:
-        text = _as_wide(data[: len(data) - cut], encoding)
+        text = _as_wide(data[: len(data) - extra_bytes], encoding)
     except (UnicodeDecodeError, DocumentError):
         return None
-    return text, (f"encoding_guessed:{encoding}", *([f"invalid_bytes:{cut}"] if cut else []))
+    return text, (f"encoding_guessed:{encoding}", *([f"invalid_bytes:{extra_bytes}"] if extra_bytes else []))
 
 
 def _without_nul(data: bytes, *, declared: str | None, mail: bool) -> Text:
     """Return the text without its NUL bytes, of which a damaged text may have a few."""
     cleaned = data.replace(b"\0", b"")
-    lost = len(data) - len(cleaned)
-    if lost > max(1, len(data) * MAX_CONTROL_SHARE) or not cleaned:
+    lost_bytes = len(data) - len(cleaned)
+    if lost_bytes > max(1, len(data) * MAX_CONTROL_SHARE) or not cleaned:
         _refuse()
     refuse_binary(cleaned)
     text, notes = to_text(cleaned, declared=declared, mail=mail)
-    return text, (*notes, f"invalid_bytes:{lost}")
+    return text, (*notes, f"invalid_bytes:{lost_bytes}")
 
 
 def _declared_wide(data: bytes, codec: str) -> Text | None:

@@ -20,14 +20,14 @@ _CANDIDATES = (
     *("mac-roman", "mac-latin2", "mac-cyrillic", "mac-greek", "mac-turkish"),
     *("cp932", "euc_jis_2004", "gb18030", "big5hkscs", "cp949", "euc_kr", "johab", "iso2022_kr"),
 )
-"""Encodings of archives: those of Windows, the web, DOS and the Macintosh, and of East Asia. Each more of them makes
+"""Encodings of archives: those of Windows, the web, DOS and the Macintosh, and of East Asia. Each further one makes
 guesses about short texts worse."""
 
 WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 _WIDER = {"iso8859-1": "cp1252", "tis-620": "cp874", "euc_kr": "cp949"}
 _LIKELIER = {"euc_jis_2004": "euc_jp", "cp437": "cp850"}
-"""Encodings of the detector → the encoding to use instead if it gives the same text."""
+"""Encoding of the detector → the encoding to use instead when both give the same text."""
 
 _LOW_CONFIDENCE = 0.15
 """Below this the detector does not know the language (Albanian), or the text is too short."""

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from pipeline.documents.containers import Container, Format, Piece, too_large
-from pipeline.documents.decode import Decoded, finished
+from pipeline.documents.decode import Decoded, decoded_document
 from pipeline.documents.described import described, description_of
 from pipeline.documents.encodings.decoding import to_text
 from pipeline.documents.filings.edgar_header import header_metadata
 from pipeline.documents.html.visible import visible_text
-from pipeline.documents.tables.json_fields import unreadable
+from pipeline.documents.tables.json_fields import raise_unreadable
 from pipeline.documents.uuencoded import TextLines
 from pipeline.documents.xml.file import read_xml
 
@@ -67,7 +67,7 @@ def split_submission(stream: BinaryIO, container: Container) -> Iterator[Piece]:
         number += 1
         yield from _document(stream, container, number=number, metadata=metadata)
     if number == 0:
-        unreadable("the submission holds no <DOCUMENT>")
+        raise_unreadable("the submission holds no <DOCUMENT>")
 
 
 def _document(stream: BinaryIO, container: Container, *, number: int, metadata: Mapping[str, str]) -> Iterator[Piece]:
@@ -78,7 +78,7 @@ def _document(stream: BinaryIO, container: Container, *, number: int, metadata: 
     while True:
         line = stream.readline(_LINE_BYTES)
         if not line:
-            unreadable("the file ends within a <DOCUMENT>")
+            raise_unreadable("the file ends within a <DOCUMENT>")
         if line.startswith(b"</DOCUMENT>"):
             break
         if in_text and not line.startswith(b"</TEXT>"):
@@ -108,17 +108,17 @@ def decode_submission(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 
     name = metadata.get("filename", "").lower()
     if text.startswith("<?xml") and not name.endswith((".htm", ".html")):
         decoded = read_xml(text, notes)
-        return finished(decoded.text, metadata, notes=decoded.notes)
+        return decoded_document(decoded.text, metadata, notes=decoded.notes)
     if name.endswith((".htm", ".html")) or _PAGE.search(text[:_LOOKED_AT_BYTES]):
-        return finished(visible_text(text), metadata, notes=notes)
+        return decoded_document(visible_text(text), metadata, notes=notes)
     text = _SGML_TAG.sub("", text)
     for escape, char in _ESCAPES.items():
         text = text.replace(escape, char)
-    return finished(text.strip("\r\n"), metadata, notes=notes)
+    return decoded_document(text.strip("\r\n"), metadata, notes=notes)
 
 
 def _unwrapped(text: str) -> str:
-    """Return the text within the tags that say what a document is."""
+    """Return the text within the tags that name the type of a document."""
     start = text.lstrip()
     for name in _WRAPPERS:
         if start.startswith(f"<{name}>"):

@@ -1,4 +1,4 @@
-"""The header of a submission to EDGAR: who files which form, and when.
+"""The header of a submission to EDGAR: the filer, the form and the date.
 
 Two spellings: `CENTRAL INDEX KEY: 0000320193` in the files of sec.gov, `<CIK>0000320193` in those of the dissemination
 service. It must not read the documents.
@@ -37,7 +37,7 @@ _DATES = frozenset({"period", "filing_date"})
 def header_metadata(header: str) -> dict[str, str]:
     """Return company, CIK, form type, dates and so on; several companies are separated by `; `.
 
-    `filed_by`: those that file about a company, as the owners of its shares do.
+    `filed_by`: the filers about another company, such as the owners of its shares.
     """
     fields: dict[str, list[str]] = {}
     by_others = False

@@ -1,7 +1,7 @@
-"""A part of the CPU time that a helper process has for a document, so that a slow library can be given up in time.
+"""A limit for a block of code as a share of the helper's CPU time for a document, so that a slow library is abandoned.
 
-It works where the helper has set its limit (process.py); elsewhere a block runs without one. Code in C is interrupted
-only when it returns to Python; the helper's own limit ends what never does.
+It has an effect only where the helper has set its own limit (process.py). Code in C is interrupted only when it returns
+to Python; the helper's own limit ends code that never returns.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 class OverShareError(BaseException):
-    """The block took its share of CPU time; no library catches it by mistake."""
+    """The block took its share of CPU time. A BaseException, so that no library catches it by mistake."""
 
 
 @contextmanager

@@ -1,10 +1,10 @@
-"""Helper processes that decode html, mail, pdf, office, xml and so on: no document can hold up or end a run.
+"""Helper processes that decode HTML, mail, PDF, office and XML files, so that no document can block or end a run.
 
     worker thread ── format, bytes ──▶ helper process (helpers/process.py) ── text or problem ──▶ worker thread
 
-A helper is started when a document needs one and all others are busy, and is reused; there are at most MAX_HELPERS.
-One that dies, by its CPU limit or a crash, is replaced. A helper does
-not get environment variables that may contain a secret, and ends with this process.
+A helper is started when a document needs one and all others are busy, up to MAX_HELPERS, and is reused. A helper that
+dies, by its CPU limit or by a crash, is replaced. A helper does not get environment variables that may contain a
+secret, and ends with this process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.stores import MachineTroubleError
 
 MAX_HELPERS = 4
 
-_KEPT = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
+_KEPT_VARIABLES = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
 _KEPT_PREFIXES = ("LC_", "DYLD_", "PYTHON")
 
 
@@ -44,7 +44,7 @@ class Helper:
 
     def __init__(self) -> None:
         """Start the process; MachineTroubleError when this machine cannot."""
-        environment = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith(_KEPT_PREFIXES)}
+        environment = {k: v for k, v in os.environ.items() if k in _KEPT_VARIABLES or k.startswith(_KEPT_PREFIXES)}
         try:
             # a session of its own: Ctrl-C must reach only the run, which completes documents in flight
             self._process = subprocess.Popen(
@@ -60,7 +60,7 @@ class Helper:
             raise MachineTroubleError(cause.errno, message) from cause
 
     def send(self, request: dict[str, Any], data: bytes = b"") -> None:
-        """Send a message; one that has ended gets none."""
+        """Send a message, unless the process has ended."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             write_message(self._process.stdin, request, data)
@@ -113,7 +113,7 @@ class HelperPool:
     def decode(self, form: str, data: bytes, *, text_field: str, limits: InputLimits) -> Decoded:
         """Decode a document in a helper; DocumentError when it is invalid or exceeds a limit.
 
-        Raises MachineTroubleError when this machine cannot start a helper.
+        Raise MachineTroubleError when this machine cannot start a helper.
         """
         request = {"format": form, "text_field": text_field, "cpu_s": limits.cpu_s, "memory_mb": limits.memory_mb}
         try:
@@ -129,18 +129,18 @@ class HelperPool:
 
     def _ask(self, request: dict[str, Any], data: bytes) -> dict[str, Any]:
         helper = self.take()
-        alive = False
+        is_alive = False
         try:
             reply = helper.ask(request, data)
-            alive = not reply["last"]
+            is_alive = not reply["last"]
         finally:
-            if not alive:
+            if not is_alive:
                 helper.end()
-            self.give_back(helper, alive=alive)
+            self.give_back(helper, is_alive=is_alive)
         return reply
 
     def take(self) -> Helper:
-        """Return a free helper, if need be a new one; wait while all are busy and there are enough of them."""
+        """Return a free helper or a new one; wait while MAX_HELPERS helpers are busy."""
         with self._free:
             while not self._idle and len(self._helpers) + self._starting >= self._size:
                 self._free.wait()
@@ -160,17 +160,17 @@ class HelperPool:
                     self._free.notify()
         return helper
 
-    def give_back(self, helper: Helper, *, alive: bool) -> None:
-        """Let another thread have the helper; one that is not alive is forgotten."""
+    def give_back(self, helper: Helper, *, is_alive: bool) -> None:
+        """Return the helper to the pool, unless it is not alive."""
         with self._free:
-            if alive:
+            if is_alive:
                 self._idle.append(helper)
             else:
                 self._helpers.discard(helper)
             self._free.notify()
 
     def close(self) -> None:
-        """End all idle helpers; busy ones end with this process."""
+        """End all idle helpers; busy helpers end with this process."""
         with self._free:
             idle = self._idle
             self._idle = []
@@ -182,13 +182,13 @@ class HelperPool:
 def _decoded(reply: dict[str, Any], limits: InputLimits) -> Decoded:
     if "text" in reply:
         return Decoded(reply["text"], reply["metadata"], tuple(reply["notes"]), tuple(reply["pages"]))
-    raise failed(reply, limits)
+    raise error_of(reply, limits)
 
 
-def failed(reply: dict[str, Any], limits: InputLimits) -> Exception:
+def error_of(reply: dict[str, Any], limits: InputLimits) -> Exception:
     """Return the problem that a helper reports."""
     if "reason" in reply:
-        return DocumentError(reply["reason"], reply["message"], stage=reply["stage"], again=reply["again"])
+        return DocumentError(reply["reason"], reply["message"], stage=reply["stage"], is_transient=reply["again"])
     if "memory" in reply:
         message = f"decoding it takes more than {limits.memory_mb:g} MB of memory (input.limits.memory_mb)"
         return DocumentError("document_too_expensive", message)
@@ -215,4 +215,4 @@ POOL = HelperPool(min(MAX_HELPERS, os.cpu_count() or 1))
 """The pool of this process."""
 
 SPLITTERS = HelperPool(sys.maxsize)
-"""Helpers that split files: a reader that waited for one of the others could wait for a worker that waits for it."""
+"""The helpers that split files. If readers used POOL, a reader could wait for a worker that waits for the reader."""

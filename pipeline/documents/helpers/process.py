@@ -1,9 +1,9 @@
 """The helper process: decodes documents one after the other, within limits.
 
 It reads requests from its standard input and writes replies to its standard output (`helpers/pool.py` is the other
-end). A document that exceeds its CPU limit kills the process by SIGPROF, which no library can block; one that exceeds
-its memory limit fails in the process. When the run that started it is gone, its input ends: that ends the loop, or,
-while it decodes, the kernel kills it by SIGIO. It must not read files, use the network or log.
+end). A document that exceeds its CPU limit kills the process by SIGPROF, which no library can block; a document that
+exceeds its memory limit fails in the process. When the run ends, the standard input ends: this ends the loop, and
+during a decoding the kernel kills the process by SIGIO. It must not read files, use the network or log.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _split(form: Format, request: dict[str, Any], requests: IO[bytes], replies: 
 
 
 def _import(form: Format) -> int:
-    """Import the library of a format, which no document's limits count; return the bytes that it takes."""
+    """Import the library of a format, outside of the limits of documents; return the bytes that it takes."""
     size_before = _size_bytes()
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # others reserve address space, which is limited
     for extra in filter(None, (form.extra, form.decoder_extra)):
@@ -98,7 +98,12 @@ def _reply(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         reply = work()
     except DocumentError as problem:
-        reply = {"reason": problem.reason, "message": str(problem), "stage": problem.stage, "again": problem.again}
+        reply = {
+            "reason": problem.reason,
+            "message": str(problem),
+            "stage": problem.stage,
+            "again": problem.is_transient,
+        }
     except MemoryError:
         reply = {"memory": True}
     except ImportError as cause:

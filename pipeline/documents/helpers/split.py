@@ -4,7 +4,7 @@
                   ── bytes ──▶
                   ◀── a piece of the file ──                  until the file ends or fails
 
-It must not use a helper of the pool that decodes: those may all wait for the reader.
+It must not use a helper of the decoding pool, as all of these may wait for the reader.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pipeline.documents.budget import UnpackedBudget
 from pipeline.documents.containers import Container, Piece, too_large
 from pipeline.documents.divided import Divider, Part, Place
 from pipeline.documents.helpers.messages import read_message, write_message
-from pipeline.documents.helpers.pool import SPLITTERS, crashed, failed, over_cpu
+from pipeline.documents.helpers.pool import SPLITTERS, crashed, error_of, over_cpu
 from pipeline.errors import DocumentError
 
 ROW_BYTES = 512
-"""Size that a row counts beside its own bytes: a column of equal values may hold millions of rows in some kilobytes."""
+"""Bytes that are added to the size of each row: a column of equal values may have millions of rows in few kilobytes."""
 
 Rows = Iterator[tuple[bytes, tuple[str, ...]]]
 
 
 def split_by_helper(stream: BinaryIO, container: Container) -> Iterator[Piece]:
-    """Yield the documents of a file in its format; at most one of them and the bytes of one request are held."""
+    """Yield the documents of a file; memory holds at most one document and the bytes of one request."""
     return _pieces(stream, container, first=1, request={})
 
 
@@ -66,7 +66,7 @@ def _messages(
     }
     limits = container.limits
     helper = SPLITTERS.take()
-    alive = False
+    is_alive = False
     try:
         helper.send({"format": container.format, "split": split, "cpu_s": limits.cpu_s, "memory_mb": limits.memory_mb})
         while (message := helper.receive()) is not None:
@@ -76,16 +76,16 @@ def _messages(
             elif "notes" in header:
                 yield tuple(header["notes"]), data
             else:
-                alive = not header["last"]
+                is_alive = not header["last"]
                 if "end" in header:
                     return
-                raise failed(header, limits)
+                raise error_of(header, limits)
         status = helper.end()
         raise over_cpu(limits) if status == -signal.SIGPROF else crashed(status)
     finally:
-        if not alive:
+        if not is_alive:
             helper.end()
-        SPLITTERS.give_back(helper, alive=alive)
+        SPLITTERS.give_back(helper, is_alive=is_alive)
 
 
 def _piece(number: int, data: bytes, notes: tuple[str, ...], *, limit_bytes: int) -> Piece:
@@ -111,7 +111,7 @@ def _bytes_at(stream: BinaryIO, offset: int, size: int) -> bytes:
 
 
 class RequestedFile(io.RawIOBase):
-    """The file, as the helper sees it: each read is a request to the process that has it."""
+    """The file in the helper process: each read is a request to the main process."""
 
     def __init__(self, size: int, requests: IO[bytes], replies: IO[bytes]) -> None:
         self._size = size
@@ -154,8 +154,8 @@ def send_pieces(
 ) -> None:
     """Send each document of the requested file; `renew` is called after each, so that the CPU limit is that of one."""
     file = io.BufferedReader(RequestedFile(split["size"], requests, replies), 1 << 18)
-    more = {"part": split["part"]} if "part" in split else {}
-    for data, notes in rows(file, text_field=split["text_field"], id_field=split["id_field"], **more):
+    options = {"part": split["part"]} if "part" in split else {}
+    for data, notes in rows(file, text_field=split["text_field"], id_field=split["id_field"], **options):
         write_message(replies, {"notes": notes}, data)
         renew()
 

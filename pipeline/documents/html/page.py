@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pipeline.documents.decode import Decoded, finished
+from pipeline.documents.decode import Decoded, decoded_document
 from pipeline.documents.encodings.decoding import to_text
 from pipeline.documents.foreign import MISHAPS
 from pipeline.documents.helpers.cpu_share import OverShareError, cpu_share
 from pipeline.documents.html.visible import visible_text, visible_texts
 
 MIN_KEPT = 0.5
-"""An article keeps more than this share of the visible text outside of menus, sidebars and footers; else it is none."""
+"""A page is an article if its main text has more than this share of the text outside of menus, sidebars and footers."""
 
 MAIN_TEXT_SHARE = 0.5
 """Share of a document's CPU limit for the search of its main text; the visible text takes a tenth of that time."""
@@ -37,11 +37,11 @@ def decode_html(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a pag
     """Decode a page to its text; metadata: title, date (YYYY-MM-DD) and site, if the page has them."""
     page, notes = to_text(data, declared=declared_charset(data))
     text, metadata = read_page(page)
-    return finished(text, metadata, notes=notes)
+    return decoded_document(text, metadata, notes=notes)
 
 
 def declared_charset(data: bytes) -> str | None:
-    """Return the declared charset; one of two or four bytes a character cannot be declared in single ones."""
+    """Return the declared charset; UTF-16 and UTF-32 are ignored, as ASCII bytes cannot declare them."""
     match = _DECLARED.search(data[:_HEAD_BYTES]) or _META.search(data[:_META_BYTES])
     label = match[1].decode("ascii") if match else None
     return None if label and label.lower().startswith(("utf-16", "utf-32")) else label

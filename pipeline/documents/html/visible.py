@@ -1,6 +1,6 @@
 """The visible text of a web page: a line for each block, cells of a table separated by tabs.
 
-It works on tags without a tree, in linear time, also with tags that are never closed. It must not follow links.
+It reads tags without building a tree, in linear time, even if tags are never closed. It must not follow links.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ def visible_text(page: str) -> str:
 
 
 def visible_texts(page: str) -> tuple[str, str]:
-    """Return the visible text of a page, and that outside of menus, sidebars and footers."""
+    """Return the visible text of a page, and its part outside of menus, sidebars and footers."""
     pieces = list(_pieces(page))
     return _tidy("".join(piece for piece, _ in pieces)), _tidy("".join(piece for piece, around in pieces if not around))
 
 
-def tidied(text: str) -> str:
+def without_blank_lines(text: str) -> str:
     """Return a text without blank lines, and without white space around line ends and tabs."""
     return _LINES.sub("\n", _CELLS.sub("\t", _SPACE.sub(" ", text))).strip()
 
 
 def _tidy(text: str) -> str:
-    return tidied(html.unescape(text))
+    return without_blank_lines(html.unescape(text))
 
 
 class _Enclosing:

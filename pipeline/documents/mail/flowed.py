@@ -5,7 +5,7 @@ from __future__ import annotations
 _SIGNATURE = "-- "
 
 
-def unflowed(text: str, *, delete_space: bool = False) -> str:
+def join_flowed(text: str, *, delete_space: bool = False) -> str:
     """Return the text with a line for each paragraph; `delete_space`: the spaces at which lines were broken go, too."""
     lines: list[str] = []
     open_depth: int | None = None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from pipeline.documents.decode import Decoded, finished
+from pipeline.documents.decode import Decoded, decoded_document
 from pipeline.documents.encodings.decoding import to_text
 from pipeline.documents.foreign import MISHAPS
 from pipeline.documents.html.visible import visible_text
 from pipeline.documents.mail.rtf import rtf_text
-from pipeline.documents.mail.tree import Reading, choose
+from pipeline.documents.mail.tree import BodyText, choose
 from pipeline.errors import DocumentError
 
 _HTML_PROPERTY = 0x1013
@@ -42,7 +42,7 @@ def decode_msg(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a mess
         raise DocumentError("document_empty", "the message holds no text")
     heading = "\n".join(f"{name.title()}: {value}" for name, value in metadata.items())
     notes += (f"attachments_skipped:{attachments}",) if attachments else ()
-    return finished(f"{heading}\n\n{text}" if heading else text, metadata, notes=notes)
+    return decoded_document(f"{heading}\n\n{text}" if heading else text, metadata, notes=notes)
 
 
 def _rtf_text(data: bytes) -> str:
@@ -65,7 +65,7 @@ def _body(message: Any) -> tuple[str, tuple[str, ...]]:
             declared = message.properties.body_encoding
         page, notes = to_text(data, declared=declared)
     readings = [
-        Reading([text], list(text_notes), kind=kind)
+        BodyText([text], list(text_notes), kind=kind)
         for text, text_notes, kind in ((plain, (), "text/plain"), (visible_text(page), notes, "text/html"))
         if text.strip()
     ]

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from pipeline.documents.html.visible import tidied, visible_text
+from pipeline.documents.html.visible import visible_text, without_blank_lines
 
 _TOKEN = re.compile(
     rb"\\([a-zA-Z]{1,32})(-?\d{1,10})? ?|\\'([0-9a-fA-F]{2})|\\([^a-zA-Z])|([{}])|([^\\{}\r\n]+)|[\r\n]+|\\"
@@ -115,7 +115,7 @@ class _Reader:
             elif word:
                 self._word(word, int(number) if number else None)
         self._flush()
-        return visible_text("".join(self._pieces)) if self._is_page else tidied("".join(self._pieces))
+        return visible_text("".join(self._pieces)) if self._is_page else without_blank_lines("".join(self._pieces))
 
     def _group(self, *, opens: bool) -> None:
         if opens:

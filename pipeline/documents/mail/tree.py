@@ -21,7 +21,7 @@ from itertools import chain
 from pipeline.documents.encodings.decoding import to_text
 from pipeline.documents.foreign import MISHAPS
 from pipeline.documents.html.visible import visible_text
-from pipeline.documents.mail.flowed import unflowed
+from pipeline.documents.mail.flowed import join_flowed
 from pipeline.documents.mail.headers import POLICY, shown_headers
 from pipeline.errors import DocumentError
 
@@ -50,7 +50,7 @@ _BOUNDARY = re.compile(rb"(?m)^--([^\r\n]{1,200}?)[ \t]*\r?\n(?=[Cc]ontent-|\r?\
 
 
 @dataclass(slots=True)
-class Reading:
+class BodyText:
     """The content of a part and those below it: texts in order, and the number of parts that are not read."""
 
     texts: list[str] = field(default_factory=list)
@@ -60,17 +60,17 @@ class Reading:
     sealed: str | None = None
     kind: str = ""
 
-    def add(self, reading: Reading) -> None:
+    def add(self, body_text: BodyText) -> None:
         """Append what another part holds."""
-        self.texts += reading.texts
-        self.notes += reading.notes
-        self.messages += reading.messages
-        self.skip(reading)
+        self.texts += body_text.texts
+        self.notes += body_text.notes
+        self.messages += body_text.messages
+        self.skip(body_text)
 
-    def skip(self, reading: Reading) -> None:
+    def skip(self, body_text: BodyText) -> None:
         """Add the unread parts of another part to the counts."""
-        self.attachments += reading.attachments
-        self.sealed = self.sealed or reading.sealed
+        self.attachments += body_text.attachments
+        self.sealed = self.sealed or body_text.sealed
 
     @property
     def text(self) -> str:
@@ -78,7 +78,7 @@ class Reading:
         return "\n\n".join(text for text in self.texts if text.strip())
 
 
-def read_part(part: Message, depth: int = 0) -> Reading:
+def read_part(part: Message, depth: int = 0) -> BodyText:
     """Return the text of a part and of all parts below it."""
     if depth > MAX_DEPTH:
         raise DocumentError("document_unreadable", f"the parts of the message are nested deeper than {MAX_DEPTH}")
@@ -90,32 +90,32 @@ def read_part(part: Message, depth: int = 0) -> Reading:
         if children is None:
             return _text(part, "text/plain")
         readings = [read_part(child, depth + 1) for child in children]
-        return choose(readings) if kind == "multipart/alternative" else _joined(readings)
+        return choose(readings) if kind == "multipart/alternative" else _join(readings)
     return _leaf(part, kind)
 
 
-def _joined(readings: Iterable[Reading]) -> Reading:
-    joined = Reading(kind="multipart")
-    for reading in readings:
-        joined.add(reading)
-    return joined
+def _join(readings: Iterable[BodyText]) -> BodyText:
+    body = BodyText(kind="multipart")
+    for body_text in readings:
+        body.add(body_text)
+    return body
 
 
-def choose(readings: list[Reading]) -> Reading:
-    """Return the alternative that is read: the plain text, unless it lacks what another one holds."""
-    filled = [reading for reading in readings if reading.text]
-    plain = next((reading for reading in filled if reading.kind == "text/plain"), None)
-    candidates = [reading for reading in filled if reading.kind in ("text/html", "multipart")] or filled
-    best = candidates[-1] if candidates else Reading()
-    chosen = plain if plain is not None and not _lacks(plain, best) else best
-    joined = _joined([chosen])
-    for reading in readings:
-        if reading is not chosen:
-            joined.skip(reading)
-    return joined
+def choose(readings: list[BodyText]) -> BodyText:
+    """Return the alternative to read: the plain text, unless another one has content that it lacks."""
+    filled = [body_text for body_text in readings if body_text.text]
+    plain = next((body_text for body_text in filled if body_text.kind == "text/plain"), None)
+    candidates = [body_text for body_text in filled if body_text.kind in ("text/html", "multipart")] or filled
+    best = candidates[-1] if candidates else BodyText()
+    chosen = plain if plain is not None and not _is_incomplete(plain, best) else best
+    body = _join([chosen])
+    for body_text in readings:
+        if body_text is not chosen:
+            body.skip(body_text)
+    return body
 
 
-def _lacks(plain: Reading, html: Reading) -> bool:
+def _is_incomplete(plain: BodyText, html: BodyText) -> bool:
     """Return True for a plain text that is only a notice, or holds less than half of another alternative."""
     if html is plain:
         return False
@@ -145,7 +145,7 @@ def _children(part: Message) -> list[Message] | None:
     return [child for child in inner if isinstance(child, Message)] if isinstance(inner, list) else None
 
 
-def _message(part: Message, kind: str, depth: int) -> Reading:
+def _message(part: Message, kind: str, depth: int) -> BodyText:
     """Return the text of a message within the message, below its subject, sender and date."""
     inner = part.get_payload()
     messages = (
@@ -155,52 +155,52 @@ def _message(part: Message, kind: str, depth: int) -> Reading:
     )
     if kind == "message/delivery-status":
         lines = chain.from_iterable(inner_message.items() for inner_message in messages)
-        return Reading(["\n".join(f"{name}: {value}" for name, value in lines)], kind=kind)
+        return BodyText(["\n".join(f"{name}: {value}" for name, value in lines)], kind=kind)
     if not messages:
-        return Reading(attachments=1, kind=kind)
+        return BodyText(attachments=1, kind=kind)
     message = messages[0]
     if part.get("content-transfer-encoding", "").strip().lower() in _ENCODED and not message.keys():
         message["Content-Transfer-Encoding"] = part["content-transfer-encoding"]
         message = message_from_bytes(_bytes(message), policy=POLICY)
-    reading = read_part(message, depth + 1)
+    body_text = read_part(message, depth + 1)
     heading = shown_headers(message)
-    return Reading(
-        [text for text in (heading, reading.text) if text],
-        reading.notes,
-        reading.attachments,
-        reading.messages + 1,
-        reading.sealed,
+    return BodyText(
+        [text for text in (heading, body_text.text) if text],
+        body_text.notes,
+        body_text.attachments,
+        body_text.messages + 1,
+        body_text.sealed,
         kind,
     )
 
 
-def _leaf(part: Message, kind: str) -> Reading:
+def _leaf(part: Message, kind: str) -> BodyText:
     """Return the text of a part without parts, or count it."""
     if kind in _SIGNATURES:
-        return Reading(kind=kind)
+        return BodyText(kind=kind)
     sealed = _SEALED.get(_SEALED_NAMES.get((part.get_filename() or "").lower(), kind))
     if sealed is not None:
-        return Reading(attachments=1, sealed=sealed, kind=kind)
+        return BodyText(attachments=1, sealed=sealed, kind=kind)
     is_text = part.get_content_maintype() == "text" and kind not in _UNREADABLE_TEXTS
     if is_text and part.get_content_disposition() != "attachment":
         return _text(part, kind)
     if part.get_content_maintype() == "image" and part.get("content-id") is not None:
-        return Reading(kind=kind)  # a picture within the text
-    return Reading(attachments=1, kind=kind)
+        return BodyText(kind=kind)  # a picture within the text
+    return BodyText(attachments=1, kind=kind)
 
 
-def _text(part: Message, kind: str) -> Reading:
+def _text(part: Message, kind: str) -> BodyText:
     """Return the part as text; its declared character set applies when its bytes are not UTF-8."""
     try:
         text, notes = to_text(_bytes(part), declared=part.get_content_charset(), mail=True)
     except DocumentError:  # binary data
-        return Reading(attachments=1, kind=kind)
+        return BodyText(attachments=1, kind=kind)
     text = text.replace("\r\n", "\n")
     if kind in _MARKED_UP:
         text = visible_text(text)
     elif _parameter(part, "format") == "flowed":
-        text = unflowed(text, delete_space=_parameter(part, "delsp") == "yes")
-    return Reading([text] if text.strip() else [], list(notes), kind=kind)
+        text = join_flowed(text, delete_space=_parameter(part, "delsp") == "yes")
+    return BodyText([text] if text.strip() else [], list(notes), kind=kind)
 
 
 def _parameter(part: Message, name: str) -> str:

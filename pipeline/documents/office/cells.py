@@ -1,4 +1,4 @@
-"""The parts of a workbook on which its cells depend: the texts that they share, their formats, and its sheets."""
+"""The parts of a workbook that its cells need: the shared texts, the formats, and the list of sheets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.documents.office.number_format import BUILT_IN
-from pipeline.documents.office.text_reader import whole
+from pipeline.documents.office.text_reader import integer_or
 from pipeline.documents.office.xml_events import is_on
 
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
@@ -81,11 +81,11 @@ class Formats:
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         if name == "x:numFmt":
-            self._own[whole(attributes.get("numFmtId"), -1)] = attributes.get("formatCode", "")
+            self._own[integer_or(attributes.get("numFmtId"), -1)] = attributes.get("formatCode", "")
         elif name == "x:cellXfs":
             self._in_cells = True
         elif name == "x:xf" and self._in_cells:
-            number = whole(attributes.get("numFmtId"), 0)
+            number = integer_or(attributes.get("numFmtId"), 0)
             self.codes.append(self._own.get(number) or BUILT_IN.get(number, "General"))
 
     def end(self, name: str) -> None:
@@ -113,7 +113,7 @@ class CellComments:
         if name == "x:author":
             self._pieces.clear()
         elif name == "x:comment":
-            self._begin(attributes.get("ref", ""), self._author_of(whole(attributes.get("authorId"), -1)))
+            self._begin(attributes.get("ref", ""), self._author_of(integer_or(attributes.get("authorId"), -1)))
         elif name == "tc:threadedComment":
             self._begin(attributes.get("ref", ""), self._persons.get(attributes.get("personId", ""), ""))
         elif name == "x:rPh":

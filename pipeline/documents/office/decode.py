@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.documents.conversions import how_to_convert
-from pipeline.documents.decode import Decoded, finished
+from pipeline.documents.decode import Decoded, decoded_document
 from pipeline.documents.foreign import MISHAPS
 from pipeline.documents.office.package import Package
 from pipeline.documents.office.sheets import sheet_lines
@@ -44,7 +44,7 @@ def decode_office(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (an 
     notes: Counter[str] = Counter()
     try:
         package = Package(data)
-        main = _main(package)
+        main = _main_part(package)
         read = _KINDS[_root(package, main)]
         lines = read(package, main, notes)
         metadata = _metadata(package)
@@ -59,7 +59,7 @@ def decode_office(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (an 
     shown_notes = [
         name if name in _FLAGS or ":" in name else f"{name}:{count}" for name, count in sorted(notes.items()) if count
     ]
-    return finished("\n".join(lines), metadata, notes=tuple(shown_notes))
+    return decoded_document("\n".join(lines), metadata, notes=tuple(shown_notes))
 
 
 def _of_ole(data: bytes) -> DocumentError:
@@ -74,7 +74,7 @@ def _name_in_ole(name: str) -> bytes:
     return name.encode("utf-16-le")
 
 
-def _main(package: Package) -> str:
+def _main_part(package: Package) -> str:
     """Return the name of the main part; DocumentError when there is none that can be read."""
     main = next(package.related("", "officeDocument"), None)
     if main is None:

@@ -1,4 +1,4 @@
-"""The text of the drawings that are parts of their own: charts with their data, and diagrams (SmartArt)."""
+"""The text of drawings in separate parts of the package: charts with their data, and diagrams (SmartArt)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Drawings:
         self._data = data
 
     def __call__(self, relation: str) -> list[str]:
-        """Return the lines of a drawing; none for one that is not there, which is counted."""
+        """Return the lines of a drawing; count a missing drawing, and return no lines for it."""
         target = self._package.relations(self._part).get(relation)
         if target is None or target.kind not in _KINDS or target.part is None or target.part not in self._package:
             self._notes["drawings_skipped"] += 1
@@ -47,7 +47,7 @@ class _Series:
         self._value: list[str] | None = None
 
     def reading(self, reader: TextReader) -> _Series:
-        """Take the reader of all that is no series."""
+        """Set the reader of elements outside of series."""
         self._reader = reader
         return self
 

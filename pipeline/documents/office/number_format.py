@@ -1,6 +1,6 @@
 """Numbers of a workbook as text: dates in ISO 8601, other numbers as their cell shows them.
 
-Format: ECMA-376 part 1, 18.8.30 and 18.8.31. What a format leaves out, such as `;;;`, is shown as it is stored.
+Format: ECMA-376 part 1, 18.8.30 and 18.8.31. A number that its format hides, such as `;;;`, is shown as it is stored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OF_EAST_ASIAN = (
     *((58, "yyyy-mm-dd"),),
 )
 BUILT_IN: Mapping[int, str] = dict((*_OF_WESTERN, *_OF_EAST_ASIAN))
-"""Formats by their numbers, which workbooks do not write out."""
+"""The built-in formats by number; a workbook contains only their numbers."""
 
 _TOKEN = re.compile(
     r""""(?P<quoted>[^"]*)"?|\\(?P<escaped>.)|[_*].|\[\$(?P<symbol>[^\]-]*)[^\]]*\]|\[[^\]]*\]"""
@@ -48,7 +48,7 @@ _COMPARED: Mapping[str, Callable[[float, float], bool]] = {
     "=": operator.eq,
 }
 _WHOLE = 1e21
-"""Numbers from this one on have an exponent."""
+"""Numbers of this size and above are shown with an exponent."""
 _EXACT = 15
 """Significant digits that a workbook keeps."""
 _MAX_FORMAT_CHARS = 255
@@ -72,20 +72,20 @@ def shown_number(value: float, code: str, *, from_1904: bool = False) -> str:
     section = sections[at]
     if elapsed := _ELAPSED.search(section):
         if abs(value) >= _WHOLE:
-            return general(value)
+            return general_format(value)
         return _duration(value, elapsed[1][0].lower(), section)
     if letters := _date_letters(section):
         text = _date(value, letters, from_1904=from_1904)
-        return general(value) if text is None else text
+        return general_format(value) if text is None else text
     pattern = _parsed(section)
     if pattern is None or (abs(value) >= _WHOLE and not pattern.exponent):
-        return general(value)
+        return general_format(value)
     if not pattern.groups:
         return pattern.texts[0].strip()
-    return _number(abs(value) if at == 1 else value, pattern) or general(value)
+    return _number(abs(value) if at == 1 else value, pattern) or general_format(value)
 
 
-def general(value: float) -> str:
+def general_format(value: float) -> str:
     """Return a number without a format: all digits that are kept, and no exponent for an ordinary size."""
     if abs(value) < _WHOLE and value == int(value):
         return str(int(value))
@@ -122,7 +122,7 @@ def _sections(code: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1 << 10)
 def _date_letters(section: str) -> str:
-    """Return the letters of a date's format: `M` months, `n` minutes, `f` parts of seconds; empty for another one."""
+    """Return the letters of a date's format: `M` months, `n` minutes, `f` parts of seconds; "" without a date."""
     date_codes = [match.lower() for match in _DATE_CODE.findall(_NO_DATE.sub("", section))]
     codes = [code for code in date_codes if "/" not in code]  # AM/PM: all hours are shown as of 24
     letters = [code[0] for code in codes]
@@ -134,10 +134,10 @@ def _date_letters(section: str) -> str:
 
 
 def _date(value: float, letters: str, *, from_1904: bool) -> str | None:
-    """Return a date, a time or both, by the letters; None when the number is no date."""
+    """Return a date, a time or both, by the letters; None when the number is not a date."""
     if not 0 <= value < _LAST_DAY:
         return None
-    # a workbook counts a day too many before March 1900, in which it sees a leap day
+    # workbooks treat 1900 as a leap year, so dates before March 1900 are off by one day
     epoch = datetime(1904, 1, 1) if from_1904 else datetime(1899, 12, 31 if value < 60 else 30)
     moment = epoch + timedelta(milliseconds=round(value * 86_400_000))
     if "f" not in letters:
@@ -222,7 +222,7 @@ def _spread(digits: str, pattern: _Shown) -> str:
 
 
 def _rounded(size: float, decimals: int) -> str:
-    """Round half up what a workbook keeps of a number: 0.285 is 0.29, though it is less in binary."""
+    """Round the digits that a workbook keeps half up: 0.285 is 0.29, although its binary value is below 0.285."""
     with localcontext() as context:
         context.prec = 400
         exact = Decimal(f"{size:.{_EXACT}g}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pipeline.documents.office.text_reader import whole
+from pipeline.documents.office.text_reader import integer_or
 from pipeline.documents.office.xml_events import is_on
 
 _LEVELS = 9
@@ -35,7 +35,7 @@ class _List:
     """A list: its definition, and the levels that are its own."""
 
     definition: str = ""
-    own: dict[int, _Level] = field(default_factory=dict)
+    own_levels: dict[int, _Level] = field(default_factory=dict)
     starts: dict[int, int] = field(default_factory=dict)
 
 
@@ -72,8 +72,8 @@ class Definitions:
             self._open = self._levels.setdefault(self._name, {})
         elif name == "w:num":
             self._in = name
-            self._list = self._lists.setdefault(whole(attributes.get("w:numId"), -1), _List())
-            self._open = self._list.own
+            self._list = self._lists.setdefault(integer_or(attributes.get("w:numId"), -1), _List())
+            self._open = self._list.own_levels
         elif name == "w:style":
             self._in = name
             self._style = self._styles.setdefault(attributes.get("w:styleId", ""), _Style())
@@ -84,9 +84,9 @@ class Definitions:
 
     def _start_style(self, name: str, value: str) -> None:
         if name == "w:numId":
-            self._style.list = whole(value, 0)
+            self._style.list = integer_or(value, 0)
         elif name == "w:ilvl":
-            self._style.level = whole(value, 0)
+            self._style.level = integer_or(value, 0)
         elif name == "w:basedOn":
             self._style.base = value
 
@@ -96,15 +96,15 @@ class Definitions:
         elif name == "w:numStyleLink":
             self._links[self._name] = value
         elif name in ("w:lvl", "w:lvlOverride"):
-            self._at = whole(attributes.get("w:ilvl"), 0)
+            self._at = integer_or(attributes.get("w:ilvl"), 0)
             if name == "w:lvl":
                 self._open[self._at] = _Level()
         elif name == "w:startOverride":
-            self._list.starts[self._at] = whole(value, 1)
+            self._list.starts[self._at] = integer_or(value, 1)
         elif self._at in self._open:
             level = self._open[self._at]
             changes = {
-                "w:start": lambda: replace(level, start=whole(value, 1)),
+                "w:start": lambda: replace(level, start=integer_or(value, 1)),
                 "w:numFmt": lambda: replace(level, form=value),
                 "w:lvlText": lambda: replace(level, text=value),
                 "w:pStyle": lambda: replace(level, style=value),
@@ -162,7 +162,7 @@ class Definitions:
         if not levels and link:
             linked = self._lists.get(self._styles.get(link, _Style()).list)
             levels = self._levels.get(linked.definition, {}) if linked else {}
-        return {**levels, **numbering.own}
+        return {**levels, **numbering.own_levels}
 
     def _counted(self, numbering: _List, list_id: int, level: int, levels: Mapping[int, _Level]) -> list[int]:
         """Count the paragraph; return the current numbers of all levels."""

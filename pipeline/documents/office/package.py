@@ -24,7 +24,7 @@ _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A relation of a part to another: the last word of its type, and the name of the part; external has none."""
+    """A relation of a part to another: the last word of its type, and the other part's name (None: an external one)."""
 
     kind: str
     part: str | None
@@ -34,7 +34,7 @@ class Package:
     """The parts of one office file."""
 
     def __init__(self, data: bytes) -> None:
-        """Read the directory; DocumentError when the file is no zip, or a broken one."""
+        """Read the directory; DocumentError when the file is not a valid zip archive."""
         members = zip_members(lambda: io.BytesIO(data), PLAIN, lambda _: None)
         self._members: dict[str, Member] = {}
         for member in members:
@@ -56,7 +56,7 @@ class Package:
             raise _broken("a part cannot be unpacked") from cause
 
     def data(self, part: str, limit_bytes: int) -> bytes:
-        """Return the first bytes of a part that is no XML."""
+        """Return the first bytes of a part that is not XML."""
         try:
             with self._member(part).open() as stream:
                 return stream.read(limit_bytes)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.documents.office.cells import cell_text
 from pipeline.documents.office.flow import MAX_CHARS
 from pipeline.documents.office.number_format import shown_number
-from pipeline.documents.office.text_reader import whole
+from pipeline.documents.office.text_reader import integer_or
 from pipeline.documents.office.xml_events import is_on
 from pipeline.errors import DocumentError
 
@@ -63,8 +63,8 @@ class SheetReader:
             self._column = -1
             self._notes["hidden_rows"] += is_on(attributes.get("hidden", "0"))
         elif name == "x:col" and is_on(attributes.get("hidden", "0")):
-            first = whole(attributes.get("min"), 1)
-            last = whole(attributes.get("max"), 1)
+            first = integer_or(attributes.get("min"), 1)
+            last = integer_or(attributes.get("max"), 1)
             self._notes["hidden_columns"] += max(0, min(last, MAX_COLUMNS) - first + 1)
         elif name in _HEADERS | _FOOTERS:
             self._value.clear()
@@ -95,7 +95,7 @@ class SheetReader:
         if match:
             self._column = _column_of(match[1])
         self._type = attributes.get("t", "n")
-        style = whole(attributes.get("s"), 0)
+        style = integer_or(attributes.get("s"), 0)
         self._code = self._codes[style] if 0 <= style < len(self._codes) else "General"
         self._value.clear()
         self._formula.clear()
@@ -123,7 +123,7 @@ class SheetReader:
     def _shown(self, value: str) -> str:
         """Return the text of a cell by its type."""
         if self._type == "s":
-            number = whole(value, -1)
+            number = integer_or(value, -1)
             return self._texts[number] if 0 <= number < len(self._texts) else ""
         if self._type == "b":
             return {"1": "TRUE", "0": "FALSE"}.get(value.strip(), value)
@@ -145,7 +145,7 @@ class SheetReader:
             self._row = []
 
     def lines(self) -> list[str]:
-        """Return the rows, with tabs between the columns that have a text in any row; the reader gives them up."""
+        """Return and drop the rows, with tabs between the columns that have a text in any row."""
         self._end_row()
         rank = array("H", bytes(2 * MAX_COLUMNS))
         used = 0

@@ -36,7 +36,11 @@ def sheet_lines(package: Package, main: str, notes: Counter[str]) -> list[str]:
         sheet_reader = SheetReader(texts.texts, formats.codes, notes, from_1904=workbook.from_1904)
         sheet_reader.chars = chars
         package.read(relation.part, sheet_reader)
-        rows = [*sheet_reader.lines(), *sheet_reader.printed, *_beside(package, relation.part, persons, notes)]
+        rows = [
+            *sheet_reader.lines(),
+            *sheet_reader.printed,
+            *_lines_beside_cells(package, relation.part, persons, notes),
+        ]
         chars = sheet_reader.chars
         notes["hidden_sheets"] += sheet.hidden
         lines += [_heading(sheet), *rows] if rows else []
@@ -48,7 +52,7 @@ def _heading(sheet: Sheet) -> str:
     return f"Sheet: {' '.join(sheet.name.split())}{' (hidden)' if sheet.hidden else ''}"
 
 
-def _beside(package: Package, sheet: str, persons: Persons, notes: Counter[str]) -> Iterator[str]:
+def _lines_beside_cells(package: Package, sheet: str, persons: Persons, notes: Counter[str]) -> Iterator[str]:
     """Yield the lines of the drawings of a sheet and of its comments."""
     for part in package.related(sheet, "drawing"):
         flow = Flow()

@@ -131,7 +131,7 @@ class _Authors:
 
 
 class _Comments:
-    """Reads comments, of the old kind (`p:cm`) and the new one, which has its replies before its text."""
+    """Reader of comments of the old kind (`p:cm`) and of the new kind, in which replies precede the text."""
 
     def __init__(self, authors: Mapping[str, str]) -> None:
         self.lines: list[str] = []

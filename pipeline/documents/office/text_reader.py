@@ -1,6 +1,6 @@
 """The text of a part in WordprocessingML or DrawingML: paragraphs, boxes, tables, and drawings of other parts.
 
-`Rules` add what only one kind of part has: functions for the start and the end of elements.
+`Rules` add functions for the start and the end of elements that only one kind of part has.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ End = Callable[[], None]
 
 _TEXT = frozenset({"w:t", "a:t", "m:t"})
 _SKIPPED = frozenset({"w:instrText", "w:delText", "w:delInstrText", "w:tabs", "w:numberingChange"})
-"""Elements whose content is no text of the document: codes of fields, deleted text, definitions."""
+"""Elements whose content does not belong to the text: codes of fields, deleted text, definitions."""
 _BREAKS = {"w:br": "\n", "w:cr": "\n", "a:br": "\n", "w:tab": "\t", "w:ptab": "\t", "w:noBreakHyphen": "-"}
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Functions by the names of elements; a `start` that returns True leaves the element out with its content."""
+    """Functions by the names of elements; when `start` returns True, the element is omitted with its content."""
 
     start: Mapping[str, Start] = field(default_factory=dict)
     end: Mapping[str, End] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class TextReader:
 
     def _span(self, attributes: Mapping[str, str]) -> None:
         if self._spans:
-            self._spans[-1] = whole(attributes.get("w:val"), 1)
+            self._spans[-1] = integer_or(attributes.get("w:val"), 1)
 
     def _end_cell(self) -> None:
         self._flow.end_cell(self._spans.pop())
@@ -132,7 +132,7 @@ class TextReader:
         self._choices.pop()
 
 
-def whole(text: str | None, default: int) -> int:
+def integer_or(text: str | None, default: int) -> int:
     """Return the number, or the default when there is none."""
     try:
         return int(text or "")

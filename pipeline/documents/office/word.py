@@ -51,11 +51,11 @@ class _Word:
             *self._comments(),
         ]
 
-    def _read(self, part: str, more: Rules | None = None) -> list[str]:
+    def _read(self, part: str, extra_rules: Rules | None = None) -> list[str]:
         """Return the lines of one part."""
         own = self._rules.rules()
-        more = more or Rules()
-        rules = Rules(start={**own.start, **more.start}, end={**own.end, **more.end})
+        extra_rules = extra_rules or Rules()
+        rules = Rules(start={**own.start, **extra_rules.start}, end={**own.end, **extra_rules.end})
         reader = TextReader(self._flow, rules, Drawings(self._package, part, self._notes))
         self._rules.reader = reader
         self._package.read(part, reader)
@@ -76,13 +76,13 @@ class _Word:
 
     def _beside(self, kind: str) -> Iterator[str]:
         """Yield the lines of the headers or footers that pages show; those of equal parts once."""
-        without = set() if self._rules.has_title_page else {"first"}
-        without |= set() if self._has_even_pages() else {"even"}
+        excluded = set() if self._rules.has_title_page else {"first"}
+        excluded |= set() if self._has_even_pages() else {"even"}
         relations = self._package.relations(self._main)
         parts = dict.fromkeys(
             relation.part
             for element, type_, id in self._rules.sections
-            if element == kind and type_ not in without and (relation := relations.get(id)) is not None
+            if element == kind and type_ not in excluded and (relation := relations.get(id)) is not None
         )
         read_texts: set[tuple[str, ...]] = set()
         for part in parts:
@@ -115,7 +115,7 @@ class _Word:
                 yield comment(author, lines)
 
     def _boxes(self, kind: str, element: str, key: Callable[[Mapping[str, str]], str]) -> list[tuple[str, list[str]]]:
-        """Return the key and the lines of each such element in the parts of this kind."""
+        """Return the key and the lines of each element with this name in the parts of this kind."""
         boxes: list[tuple[str, list[str]]] = []
         keys: list[str] = []
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from pipeline.documents.office.flow import Flow
-from pipeline.documents.office.text_reader import Rules, TextReader, whole
+from pipeline.documents.office.text_reader import Rules, TextReader, integer_or
 from pipeline.documents.office.xml_events import is_on
 
 _WINGDINGS = {0x6C: "●", 0x6E: "■", 0x6F: "□", 0x71: "❑", 0x9F: "•", 0xA7: "▪", 0xA8: "◻", 0xD8: "➢", 0xE0: "→"}
@@ -57,7 +57,7 @@ class WordRules:
                 "w:moveFrom": self._deleted,
                 "w:ins": self._inserted,
                 "w:moveTo": self._inserted,
-                "w:vanish": self._hidden,
+                "w:vanish": self._note_hidden,
                 "w:fldChar": self._field,
                 "w:sym": self._symbol,
                 "w:checkBox": self._begin_control,
@@ -109,10 +109,10 @@ class WordRules:
         self._style = attributes.get("w:val", "")
 
     def _set_list(self, attributes: Mapping[str, str]) -> None:
-        self._list = whole(attributes.get("w:val"), 0)
+        self._list = integer_or(attributes.get("w:val"), 0)
 
     def _set_level(self, attributes: Mapping[str, str]) -> None:
-        self._level = whole(attributes.get("w:val"), 0)
+        self._level = integer_or(attributes.get("w:val"), 0)
 
     def _deleted(self, _: Mapping[str, str]) -> bool:
         """Leave out deleted text; a deleted end of a paragraph joins it with the next one."""
@@ -124,12 +124,12 @@ class WordRules:
     def _inserted(self, _: Mapping[str, str]) -> None:
         self._notes["tracked_changes"] += 1
 
-    def _hidden(self, attributes: Mapping[str, str]) -> None:
+    def _note_hidden(self, attributes: Mapping[str, str]) -> None:
         if not self._in_properties and is_on(attributes.get("w:val")):
             self._notes["hidden_text"] += 1
 
     def _field(self, attributes: Mapping[str, str]) -> None:
-        """Follow the parts of a field: results of fields within its code are not text, its own result is."""
+        """Process a part of a field: its result is text, but the results of fields within its code are not."""
         kind = attributes.get("w:fldCharType")
         if kind == "begin":
             self._fields.append(True)
@@ -163,7 +163,7 @@ class WordRules:
     def _control_value(self, name: str) -> Callable[[Mapping[str, str]], None]:
         def keep(attributes: Mapping[str, str]) -> None:
             value = attributes.get("w:val")
-            self._box[name] = whole(value, int(is_on(value)))
+            self._box[name] = integer_or(value, int(is_on(value)))
 
         return keep
 

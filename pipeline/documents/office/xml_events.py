@@ -1,6 +1,6 @@
 """The elements of an XML part as a stream of events, with short names: `w:p` instead of a namespace's address.
 
-It must not expand entities: an office file declares none, and one that does is refused.
+It must not expand entities: a valid office file declares none, and a file that declares one is refused.
 """
 
 from __future__ import annotations
@@ -94,5 +94,5 @@ def _refuse_entities(*_: Any) -> NoReturn:
 
 
 def is_on(value: str | None) -> bool:
-    """Return True for a switch that is on: one without a value is."""
+    """Return True for a switch that is on; a switch without a value is on."""
     return value is None or value.lower() in ("1", "true", "on")

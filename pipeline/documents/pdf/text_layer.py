@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.documents.decode import Decoded, finished
+from pipeline.documents.decode import Decoded, decoded_document
 from pipeline.documents.foreign import MISHAPS
 from pipeline.documents.pdf.annotations import annotation_texts, field_texts
 from pipeline.documents.pdf.text_quality import implausible_share
@@ -56,10 +56,10 @@ def decode_pdf(data: bytes, text_field: str) -> Decoded:  # noqa: ARG001 (a PDF 
     if share >= FAILED_SHARE:
         message = f"the fonts of the PDF do not say which characters they show: {_OCR} (--force-ocr)"
         raise DocumentError("document_unreadable", message)
-    without = pages.count("")
-    notes += [f"pages_without_text:{without}"] if without else []
+    empty_pages = pages.count("")
+    notes += [f"pages_without_text:{empty_pages}"] if empty_pages else []
     notes += ["low_text_quality"] if share >= NOTED_SHARE else []
-    return finished(text, metadata, notes=tuple(dict.fromkeys(notes)), pages=_starts(pages))
+    return decoded_document(text, metadata, notes=tuple(dict.fromkeys(notes)), pages=_starts(pages))
 
 
 def _broken(cause: Exception) -> DocumentError:
@@ -74,12 +74,12 @@ def _pages(document: PdfDocument) -> tuple[list[str], list[str]]:
     for number in range(len(document)):
         with closing(document[number]) as page:
             text = _page_text(page)
-            for note, more in (
+            for note, lines in (
                 ("form_fields_added", field_texts(document, page)),
                 ("annotations_added", annotation_texts(page)),
             ):
-                notes += [note] if more else []
-                text = "\n".join([text, *more]) if more else text
+                notes += [note] if lines else []
+                text = "\n".join([text, *lines]) if lines else text
         pages.append(text.strip())
         chars += len(text)
         if chars > MAX_CHARS:
@@ -88,7 +88,7 @@ def _pages(document: PdfDocument) -> tuple[list[str], list[str]]:
 
 
 def _starts(pages: list[str]) -> tuple[int, ...]:
-    """Return where each page begins in the text; one without text where the next one with text does."""
+    """Return the place of each page in the text; a page without text has the place of the next page with text."""
     starts: list[int] = []
     start = 0
     for page in pages:

@@ -1,4 +1,4 @@
-"""A check whether a text can be one: fonts of a PDF that do not name their characters give signs in their place."""
+"""A check whether characters are plausible text: PDF fonts without a character map give arbitrary signs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ANY = ""
 
 
 def implausible_share(text: str) -> float:
-    """Return the share of characters that no text has: control, private and unassigned ones, and mixed scripts.
+    """Return the share of implausible characters: control, private and unassigned ones, and mixed scripts.
 
     Scripts are mixed where a letter of a word is in another script than the letter before it.
     """

@@ -58,9 +58,9 @@ def split_part(
 
 
 def places(stream: BinaryIO, container: Container, *, delimiters: tuple[str, ...] = _DELIMITERS) -> Iterator[Place]:
-    """Yield each place where a part may begin: a record that needs no earlier text. None unless the file is UTF-8.
+    """Yield the places of records that can be read without the text before them; no place unless the file is UTF-8.
 
-    Raises DocumentError like `split_records`.
+    Raise DocumentError like `split_records`.
     """
     start = cast(io.BufferedReader, stream).peek()
     encoding = _encoding_of(stream)
@@ -112,8 +112,8 @@ def _records(lines: Lines, header: Header, container: Container, *, encoding: st
     notes = () if encoding.startswith("utf") else (f"encoding_guessed:{encoding}",)
     cells = rows(lines, header.dialects, columns=len(header.names), limit_bytes=container.limit_bytes)
     for number, row in enumerate(cells, first):
-        lost = (f"invalid_bytes:{lines.nul}",) if lines.nul else ()
-        piece = _piece(number, row, header.names, size_bytes=lines.size, notes=(*notes, *lost))
+        nul_notes = (f"invalid_bytes:{lines.nul}",) if lines.nul else ()
+        piece = _piece(number, row, header.names, size_bytes=lines.size, notes=(*notes, *nul_notes))
         budget.allow(lines.size)
         budget.add(len(piece.data))
         yield _limited(piece, container.limit_bytes)
@@ -145,10 +145,10 @@ def _encoding_of(stream: BinaryIO) -> str:
 def _piece(number: int, row: Row, names: list[str], *, size_bytes: int, notes: tuple[str, ...]) -> Piece:
     if isinstance(row, DocumentError):
         return Piece(number, size_bytes, problem=row)
-    cells, more = _decoded(row)
+    cells, further_notes = _decoded(row)
     values = dict(zip(names, cells + [""] * (len(names) - len(cells)), strict=False))
     data = json.dumps(values, sort_keys=True, separators=(",", ":")).encode("ascii")
-    return Piece(number, size_bytes, data, (*notes, *more))
+    return Piece(number, size_bytes, data, (*notes, *further_notes))
 
 
 def _limited(piece: Piece, limit_bytes: int) -> Piece:

@@ -19,7 +19,7 @@ from pipeline.documents.tables.rows import Dialect, Lines, TooLongError
 from pipeline.errors import DocumentError
 
 _LOOKED_AT = 20
-"""Lines at the beginning of a file among which the header is looked for."""
+"""Number of lines at the beginning of a file that are searched for the header."""
 
 _NAME = re.compile(r"[^\W\d]\w*")
 _SEPARATOR = re.compile(r"\"?sep=(?P<delimiter>[^\r\n])\"?[\r\n]*", re.IGNORECASE)
@@ -27,9 +27,9 @@ _SEPARATOR = re.compile(r"\"?sep=(?P<delimiter>[^\r\n])\"?[\r\n]*", re.IGNORECAS
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The names of the columns, with those of the text and the id as the settings have them; the dialects to try.
+    """The names of the columns, with the text and id columns in the spelling of the settings; the dialects to try.
 
-    `titles`: the number of rows above it; `lines`: the number of lines of both.
+    `titles`: the number of rows above the header; `lines`: the number of lines of both.
     """
 
     names: list[str]
@@ -39,7 +39,7 @@ class Header:
 
 
 def read_header(lines: Lines, container: Container, delimiters: Sequence[str]) -> Header | None:
-    """Read the lines up to the header, which is the last one of them; None for an empty file.
+    """Read the lines up to the header; None for an empty file.
 
     DocumentError when no row names the column, or when two do.
     """
@@ -61,7 +61,7 @@ def read_header(lines: Lines, container: Container, delimiters: Sequence[str]) -
             return header
     if not "".join(first).strip():
         return None
-    raise DocumentError("document_unreadable", _missing(first, dialects, container.text_field))
+    raise DocumentError("document_unreadable", _missing_column(first, dialects, container.text_field))
 
 
 def _dialects(csv_settings: Mapping[str, Any], separator: str | None, delimiters: Sequence[str]) -> list[Dialect]:
@@ -125,7 +125,7 @@ def _place(
     return None
 
 
-def _missing(first: Sequence[str], dialects: Sequence[Dialect], field: str) -> str:
+def _missing_column(first: Sequence[str], dialects: Sequence[Dialect], field: str) -> str:
     """Return the message about a file without the column; it names the columns where they look like names."""
     row = max((next(csv.reader(first[:1], delimiter=dialect.delimiter), []) for dialect in dialects), key=len)
     names = [name.strip() for name in row]
@@ -139,7 +139,7 @@ def _is(field: str, names: Sequence[str], *, fold: bool) -> bool:
 
 
 def _named(names: list[str], *fields: str | None) -> list[str]:
-    """Return the names, a field's name in place of one that differs from it only in case; DocumentError for two."""
+    """Return the names, those that differ from a field only in case under its name; DocumentError for two of them."""
     for field in fields:
         if field is None:
             continue

@@ -3,7 +3,7 @@
     text ─▶ window ─▶ raw_decode ─▶ element      the window grows until an element fits in it
                         └─ error ─▶ the next place that looks like an element; the text before it is one failed element
 
-It must not hold more than one element, and about as much again of what follows it.
+It must not hold more than one element, and about the same amount of the text after it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import BinaryIO, cast
 
 from pipeline.documents.containers import Container, Piece, too_large
 from pipeline.documents.encodings.decoding import marked
-from pipeline.documents.tables.json_fields import unreadable
+from pipeline.documents.tables.json_fields import raise_unreadable
 from pipeline.documents.tables.json_text import drop_trailing_commas
 
 _WINDOW_CHARS = 1 << 16
 _MAX_TRIES = 1000
-"""Most places in one file that are tried as the beginning of an element after a broken one."""
+"""Limit of the places in one file that are tried as the beginning of an element after a broken one."""
 
 _SPACE = re.compile(r"[\s,]*")
 _KEY = r"\{\s*\"(?:[^\"\\]|\\.)*\"?"
-_FIRST = re.compile(_KEY)
+_FIRST_KEY = re.compile(_KEY)
 _NEXT = re.compile(r"[}\],]\s*(?:,\s*)?(" + _KEY + ")")
 _DECODER = json.JSONDecoder(parse_int=len)  # an int of more than 4,300 digits would be an error
 
@@ -42,7 +42,7 @@ class Window:
         self._ended = False
         self._is_tidy = False
 
-    def more(self) -> bool:
+    def read_more(self) -> bool:
         """Double the window; return False at the end, or when it is already larger than a document."""
         waiting = len(self.chars) - self.at
         if self._ended or waiting > self._limit:
@@ -60,7 +60,7 @@ class Window:
             self.at = cast(re.Match[str], _SPACE.match(self.chars, self.at)).end()
             if self.at < len(self.chars):
                 return self.chars[self.at]
-            if not self.more():
+            if not self.read_more():
                 return ""
 
     def value_end(self) -> int | None:
@@ -70,7 +70,7 @@ class Window:
             try:
                 end = _DECODER.raw_decode(self.chars, at)[1]
             except json.JSONDecodeError as cause:
-                if _may_be_cut(cause, self.chars) and self.more():
+                if _may_be_cut(cause, self.chars) and self.read_more():
                     continue
                 if not self._is_tidy and _is_trailing_comma(cause, self.chars):
                     self.chars = self.chars[: self.at] + drop_trailing_commas(self.chars[self.at :])
@@ -79,7 +79,7 @@ class Window:
                 return None
             except (RecursionError, ValueError):
                 return None
-            if end < len(self.chars) or not self.more():  # a number may continue after the window
+            if end < len(self.chars) or not self.read_more():  # a number may continue after the window
                 return end - at + self.at
 
 
@@ -111,14 +111,14 @@ def opened_window(stream: BinaryIO, limit: int) -> Iterator[Window]:
 def split_array(stream: BinaryIO, container: Container) -> Iterator[Piece]:
     """Yield each element of the file's array, or of the array at `records_field` in the file's object.
 
-    Numbered from 1. A broken element fails alone; DocumentError when there is no array, it is not closed, or its first
-    element is no object.
+    Numbered from 1. A broken element fails alone; DocumentError when there is no array, when it is not closed, or when
+    its first element is not an object.
     """
     with opened_window(stream, container.limit_bytes) as window:
         if window.next() != "[":
             _enter(window, container.records_field or "")
         if window.next() != "[":
-            unreadable(f"field {container.records_field!r} is not a list (input.records_field)")
+            raise_unreadable(f"field {container.records_field!r} is not a list (input.records_field)")
         window.at += 1
         yield from _elements(window, container.limit_bytes)
 
@@ -128,7 +128,7 @@ def _enter(window: Window, path: str) -> None:
     remaining_path = path
     while remaining_path:
         if window.next() != "{":
-            unreadable(f"field {path!r} is missing, need a list (input.records_field)")
+            raise_unreadable(f"field {path!r} is missing, need a list (input.records_field)")
         window.at += 1
         while True:
             name = _name(window, path)
@@ -137,7 +137,7 @@ def _enter(window: Window, path: str) -> None:
                 break
             end = window.value_end()
             if end is None:
-                unreadable(f"a value before the field {path!r} is broken or too large")
+                raise_unreadable(f"a value before the field {path!r} is broken or too large")
             window.at = end
 
 
@@ -145,11 +145,11 @@ def _name(window: Window, path: str) -> str:
     """Return the next name of an object, and move to its value."""
     end = window.value_end() if window.next() == '"' else None
     if end is None:
-        unreadable(f"field {path!r} is missing, need a list (input.records_field)")
+        raise_unreadable(f"field {path!r} is missing, need a list (input.records_field)")
     name: str = _DECODER.decode(window.chars[window.at : end])
     window.at = end
     if window.next() != ":":
-        unreadable("not JSON: a name without a value")
+        raise_unreadable("not JSON: a name without a value")
     window.at += 1
     window.next()
     return name
@@ -161,7 +161,7 @@ def _elements(window: Window, limit: int) -> Iterator[Piece]:
     key = ""
     while (first := window.next()) != "]":
         if not first:
-            unreadable("its array is not closed")
+            raise_unreadable("its array is not closed")
         number += 1
         if number == 1:
             key = _key_of(window)
@@ -174,47 +174,47 @@ def _elements(window: Window, limit: int) -> Iterator[Piece]:
         size, data, tries = _skip_broken(window, key, tries, limit)
         yield _piece(number, size, data, limit)
         if not tries:
-            unreadable("too many of its elements are broken")
+            raise_unreadable("too many of its elements are broken")
         if not window.next():
             return  # the last element was broken, and has failed
 
 
 def _key_of(window: Window) -> str:
     """Return the beginning of the first element up to its first name."""
-    while not (match := _FIRST.match(window.chars, window.at)) and len(window.chars) - window.at < _WINDOW_CHARS:
-        if not window.more():
+    while not (match := _FIRST_KEY.match(window.chars, window.at)) and len(window.chars) - window.at < _WINDOW_CHARS:
+        if not window.read_more():
             break
     if window.chars[window.at] != "{":
-        unreadable("its array does not hold objects")
+        raise_unreadable("its array does not hold objects")
     return "".join(match[0].split()) if match else ""
 
 
 def _skip_broken(window: Window, key: str, tries: int, limit: int) -> tuple[int, bytes, int]:
-    """Move to the next element after a broken one; return the broken one's size and bytes, and the remaining tries.
+    """Move to the next element after a broken one; return the size and bytes of the broken one, and remaining tries.
 
     An element may contain other objects: only one that begins with the same name as the first element counts.
     """
-    skipped = _Skipped(limit)
+    skipped_value = _SkippedValue(limit)
     start = window.at
     while True:
         matches = (match for match in _NEXT.finditer(window.chars, start) if "".join(match[1].split()) == key)
         match = next(matches, None) if tries else None
         if match is None:
-            skipped.take(window, max(window.at, len(window.chars) - _WINDOW_CHARS))
+            skipped_value.take(window, max(window.at, len(window.chars) - _WINDOW_CHARS))
             start = window.at
-            if window.more():
+            if window.read_more():
                 start = window.at
                 continue
-            skipped.take(window, len(window.chars))
-            return skipped.size, skipped.data(), tries
+            skipped_value.take(window, len(window.chars))
+            return skipped_value.size, skipped_value.data(), tries
         tries -= 1
-        skipped.take(window, match.start(1))
+        skipped_value.take(window, match.start(1))
         if window.value_end() is not None:
-            return skipped.size, skipped.data(), tries
+            return skipped_value.size, skipped_value.data(), tries
         start = window.at + 1
 
 
-class _Skipped:
+class _SkippedValue:
     """The text of a broken element, kept while it is not too large."""
 
     def __init__(self, limit: int) -> None:

@@ -51,12 +51,12 @@ def _texts(values: Iterable[Any], path: str) -> Iterator[str]:
         if isinstance(value, list):
             for item in value:
                 if not isinstance(item, str):
-                    unreadable(f"field {path!r} is a list with {kind(item)} in it, need strings")
+                    raise_unreadable(f"field {path!r} is a list with {kind(item)} in it, need strings")
                 yield item
         elif isinstance(value, str):
             yield value
         else:
-            unreadable(
+            raise_unreadable(
                 f"field {path!r} is {kind(value)}, need a string or a list of them (`input.text_field` names the field)"
             )
 
@@ -90,6 +90,6 @@ def kind(value: object) -> str:
     return "null" if value is None else names.get(type(value), "an object")
 
 
-def unreadable(message: str) -> NoReturn:
+def raise_unreadable(message: str) -> NoReturn:
     """Raise DocumentError for a document that cannot be read."""
     raise DocumentError("document_unreadable", message)

@@ -16,7 +16,7 @@ JSON_ARRAY = Format("json", decode_json, split=split_array)
 
 
 def look_at_json(stream: BinaryIO, container: Container) -> Format | None:
-    """Return the format of a file that holds many documents; None for one document, also a broken one."""
+    """Return the format of a file of many documents; None for a file of one document, even if it is broken."""
     if container.records_field:
         return JSON_ARRAY
     cast(io.BufferedReader, stream).peek()
@@ -30,7 +30,7 @@ def look_at_json(stream: BinaryIO, container: Container) -> Format | None:
 
 
 def _holds_several(window: Window) -> bool:
-    """Return whether an object follows the first one, or, when that one is broken, begins on the next line."""
+    """Return True when an object follows the first one; after a broken first object, when the next line begins one."""
     end = window.value_end()
     if end is not None:
         window.at = end

@@ -24,15 +24,15 @@ def read_json(data: bytes) -> tuple[Any, tuple[str, ...]]:
     """Return the value of a JSON text (the last of equal keys), and notes.
 
     NaN, infinities and numbers out of range become null, noted as `numbers_not_finite:N`; trailing commas are dropped,
-    noted as `trailing_commas`. A record separator before the text and a comma behind it are no part of it.
+    noted as `trailing_commas`. A record separator before the text and a comma after it are ignored.
     """
     text, notes = to_text(data)
     text = text.lstrip(RECORD_SEPARATOR)
     try:
-        value, more = _parsed(text)
+        value, further_notes = _parsed(text)
     except json.JSONDecodeError as strict:
-        value, more = _without_commas(text, strict)
-    return value, (*notes, *more)
+        value, further_notes = _without_commas(text, strict)
+    return value, (*notes, *further_notes)
 
 
 def _without_commas(text: str, strict: json.JSONDecodeError) -> tuple[Any, tuple[str, ...]]:
@@ -41,12 +41,12 @@ def _without_commas(text: str, strict: json.JSONDecodeError) -> tuple[Any, tuple
     try:
         if tidy == text.rstrip():
             raise strict
-        value, more = _parsed(tidy)
+        value, further_notes = _parsed(tidy)
     except json.JSONDecodeError as cause:
         position = f"line {cause.lineno} column {cause.colno}"
         raise DocumentError("document_unreadable", f"not JSON: {cause.msg} ({position})") from cause
-    within = tidy.rstrip() != text.rstrip().removesuffix(",").rstrip()
-    return value, (*(("trailing_commas",) if within else ()), *more)
+    has_other_commas = tidy.rstrip() != text.rstrip().removesuffix(",").rstrip()
+    return value, (*(("trailing_commas",) if has_other_commas else ()), *further_notes)
 
 
 def drop_trailing_commas(text: str) -> str:
@@ -55,11 +55,11 @@ def drop_trailing_commas(text: str) -> str:
 
 
 def _parsed(text: str) -> tuple[Any, tuple[str, ...]]:
-    odd = 0
+    non_finite_count = 0
 
     def constant(_: str) -> None:
-        nonlocal odd
-        odd += 1
+        nonlocal non_finite_count
+        non_finite_count += 1
 
     def finite(digits: str) -> float | None:
         number = float(digits)
@@ -76,4 +76,4 @@ def _parsed(text: str) -> tuple[Any, tuple[str, ...]]:
         raise DocumentError("document_unreadable", "not JSON: a number has too many digits") from cause
     except RecursionError as cause:
         raise DocumentError("document_unreadable", "JSON nested too deep") from cause
-    return value, (f"numbers_not_finite:{odd}",) if odd else ()
+    return value, (f"numbers_not_finite:{non_finite_count}",) if non_finite_count else ()

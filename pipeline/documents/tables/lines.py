@@ -34,7 +34,7 @@ class _Lines(Protocol):
 
 
 class _Wide:
-    """The lines of a text in UTF-16 or UTF-32, as UTF-8, each up to `size` characters."""
+    """A stream of the lines of a UTF-16 or UTF-32 text in UTF-8, each up to `size` characters."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
@@ -65,7 +65,7 @@ def split_lines(stream: BinaryIO, container: Container) -> Iterator[Piece]:
 
 
 def _checked(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """Yield the pieces; DocumentError when the first lines hold no object at all, and there are several."""
+    """Yield the pieces; DocumentError when the file has several lines and the first ones contain no object."""
     first: list[Piece] = []
     for piece in pieces:
         first.append(piece)
@@ -86,16 +86,16 @@ def split_part(stream: BinaryIO, container: Container, part: Part) -> Iterator[P
 def places(stream: BinaryIO, container: Container) -> Iterator[Place]:
     """Yield each place where a document certainly begins: a line that starts with `{` and is within the size limit.
 
-    Yield nothing for a file whose first line does not: an array, UTF-16, or no JSON Lines.
+    Yield no place for a file whose first line is not such a line: an array, UTF-16, or other text.
     """
     start = cast(io.BufferedReader, stream).peek()
     if marked(start) not in (None, "utf-8-sig") or not start.removeprefix(codecs.BOM_UTF8).startswith(b"{"):
         return
-    most = container.limit_bytes + 2
+    max_bytes = container.limit_bytes + 2
     offset = 0
     number = 1
-    while line := stream.readline(most):
-        if len(line) >= most and not line.endswith(b"\n"):
+    while line := stream.readline(max_bytes):
+        if len(line) >= max_bytes and not line.endswith(b"\n"):
             offset += _drain(stream) + 1
         elif line.startswith(b"{"):
             yield Place(offset, number)
@@ -106,11 +106,11 @@ def places(stream: BinaryIO, container: Container) -> Iterator[Place]:
 
 def _pieces(stream: _Lines, limit: int, *, lines_before: int = 0) -> Iterator[Piece]:
     number = lines_before
-    most = limit + 2  # the longest line that is allowed, with its CRLF
+    max_bytes = limit + 2  # the longest line that is allowed, with its CRLF
     objects = _Objects(limit)
-    while line := stream.readline(most):
+    while line := stream.readline(max_bytes):
         number += 1
-        if len(line) >= most and not line.endswith(b"\n"):
+        if len(line) >= max_bytes and not line.endswith(b"\n"):
             yield from objects.too_long(number, len(line) + _drain(stream))
             continue
         line = line[:-2] if line.endswith(b"\r\n") else line.removesuffix(b"\n")
@@ -122,7 +122,7 @@ def _pieces(stream: _Lines, limit: int, *, lines_before: int = 0) -> Iterator[Pi
 
 
 class _Objects:
-    """The objects of the lines, one line after the other; at most one of them is open, and goes on in the next line."""
+    """The objects of the lines, one line after the other; at most one object is open and continues in the next line."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -136,7 +136,7 @@ class _Objects:
     def pieces(self, number: int, line: bytes) -> Iterator[Piece]:
         """Yield the documents that end in this line."""
         if self._lines:
-            # the objects inside of another one are indented: what begins like this is a document of its own
+            # objects inside of another one are indented, so an object that begins a line is a document of its own
             if line.startswith((b"{", _SEPARATOR)):
                 yield from self.rest()
         elif not _begins(line) or _is_one_object(line):
@@ -149,7 +149,7 @@ class _Objects:
                 self._keep(line)
                 return
             remainder = line[end:]
-            # text that is no object belongs to the document before it, which then is not JSON
+            # other text belongs to the document before it, which then is not valid JSON
             end = end if _begins(remainder.lstrip(b" \t\r,")) or not remainder.strip(b" \t\r,") else len(line)
             self._keep(line[:end])
             yield from self.rest()
@@ -207,7 +207,7 @@ def _begins(line: bytes) -> bool:
 
 
 def _is_one_object(line: bytes) -> bool:
-    """Return whether the line that begins an object certainly ends it, and holds no other."""
+    """Return True when the line certainly contains one whole object and no other."""
     return (
         line.rstrip(b" \t\r,").endswith(b"}") and line.count(b"{") == line.count(b"}") and not _TWO_OBJECTS.search(line)
     )
@@ -219,12 +219,12 @@ def _too_long(number: int, size_bytes: int, limit_bytes: int) -> Piece:
 
 def _drain(stream: _Lines) -> int:
     """Skip to the LF that ends the line; return the number of bytes before it."""
-    passed = 0
+    skipped_bytes = 0
     while chunk := stream.readline(_DRAIN_BYTES):
-        passed += len(chunk)
+        skipped_bytes += len(chunk)
         if chunk.endswith(b"\n"):
-            return passed - 1
-    return passed
+            return skipped_bytes - 1
+    return skipped_bytes
 
 
 LINES = Divider(places, split_part)

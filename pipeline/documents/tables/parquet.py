@@ -1,6 +1,6 @@
 """The rows of a Parquet file as JSON objects, read batch by batch, without columns that a record cannot contain.
 
-It runs in a helper process. It must not hold more than a batch, and the page of each column that it comes from.
+It runs in a helper process. It must not hold more than a batch, and for each column the page that contains it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _root(path: str, names: list[str]) -> str | None:
 
 
 def _fits(type_: Any, types: Any) -> bool:
-    """Return True for a column that metadata can hold: no bytes, and no vectors."""
+    """Return True for a column that can be metadata; bytes and vectors cannot."""
     if types.is_dictionary(type_):
         return _fits(type_.value_type, types)
     if types.is_struct(type_):
@@ -151,7 +151,7 @@ def _value(scalar: Any, types: Any) -> Any:
 
 
 def _moment(ticks: int, kind: Any) -> str | int:
-    """Return a time in RFC 3339, in UTC if it has a zone; the number itself when no calendar has it."""
+    """Return a time in RFC 3339, in UTC if it has a zone; the number itself when it is out of range."""
     try:
         moment = _EPOCH + timedelta(microseconds=ticks * 10**6 // _TICKS[kind.unit])
     except OverflowError:

@@ -1,10 +1,10 @@
-"""The rows of a CSV file, read strictly; after a damaged one, reading resumes at the line behind its first.
+"""The rows of a CSV file, read strictly; after a damaged row, reading resumes at the row's second line.
 
     lines ─▶ strict parser ─▶ row
                 └─ error ─▶ another dialect ─▶ row
                                └─ error ─▶ one problem; the other lines of this row are read again, as rows of their own
 
-A quote that is never closed is found at the end of the file, or at another quote in a wrong place. It must
+A quote that is never closed is detected at the end of the file, or at another quote in a wrong place. The module must
 not hold more than one record.
 """
 
@@ -55,7 +55,7 @@ class TextLines(Protocol):
 
 
 class CountedText:
-    """The lines of a UTF-8 text; `bytes`: bytes of the file read so far, including those `before` the text."""
+    """The lines of a UTF-8 text; `bytes`: the bytes of the file read so far, including those before the text."""
 
     def __init__(self, text: TextLines, *, bytes_before: int) -> None:
         self._text = text
@@ -152,7 +152,7 @@ def _has_too_many(row: list[str], columns: int) -> bool:
 
 
 def _recovered(lines: Lines, dialects: Sequence[Dialect], *, columns: int, cells: int | None = None) -> Row:
-    """Return the record as another dialect has it, or its problem; lines that are not a part of it are put back."""
+    """Return the record in another dialect, or its problem; put back the lines that do not belong to it."""
     record_lines = lines.record
     for dialect in dialects[1:]:
         remaining_lines = iter(record_lines)
@@ -166,8 +166,8 @@ def _recovered(lines: Lines, dialects: Sequence[Dialect], *, columns: int, cells
     lines.put_back(record_lines[1:])
     lines.size = len(record_lines[0])
     if cells is not None and len(record_lines) == 1:
-        return unreadable(f"it has {cells} cells, the header {columns}: is a quote missing?")
-    return unreadable("a quote is not closed, or not doubled inside of quotes (see input.csv)")
+        return damaged_record(f"it has {cells} cells, the header {columns}: is a quote missing?")
+    return damaged_record("a quote is not closed, or not doubled inside of quotes (see input.csv)")
 
 
 def _too_long(lines: Lines, dialect: Dialect, *, columns: int, limit_bytes: int) -> Row:
@@ -180,11 +180,11 @@ def _too_long(lines: Lines, dialect: Dialect, *, columns: int, limit_bytes: int)
     if columns > 1 and len(sample) > 1 and alike >= _SHARE_OF_RECORDS * len(sample):
         lines.put_back(lines.record[1:])
         lines.size = len(lines.record[0])
-        return unreadable("a quote is not closed")
+        return damaged_record("a quote is not closed")
     lines.pass_over(dialect.quotechar)
     return too_large(lines.size, limit_bytes)
 
 
-def unreadable(reason: str) -> DocumentError:
+def damaged_record(reason: str) -> DocumentError:
     """Return the problem of a damaged record."""
     return DocumentError("document_unreadable", f"no CSV record: {reason}")

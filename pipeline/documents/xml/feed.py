@@ -1,6 +1,6 @@
 """An item of a feed (RSS, RDF, Atom): its title, summary and content in one text, the rest as metadata.
 
-A summary that only repeats the content is not read twice. It must not follow links.
+A summary that only repeats the content is omitted. This module must not follow links.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from pipeline.documents.decode import Decoded, finished
+from pipeline.documents.decode import Decoded, decoded_document
 from pipeline.documents.foreign import MISHAPS
 from pipeline.documents.html.visible import visible_text
 from pipeline.documents.repeats import headed, without_repeats
@@ -21,7 +21,7 @@ from pipeline.documents.xml.text import line_of, text_of
 from pipeline.documents.xml.tree import Element
 
 MAX_VALUE_CHARS = 200
-"""The longest text of another element that becomes metadata; a longer one belongs to the text."""
+"""The longest text of another element that becomes metadata; a longer text becomes a part of the document's text."""
 
 ITEMS = ("item", "entry")
 
@@ -85,7 +85,7 @@ class _Item:
     attachments: int = 0
 
     def add(self, name: str, value: str, *, own_name: str = "") -> None:
-        """Keep a value of metadata; a second one of a name that has one value goes under the element's own name."""
+        """Keep a value of metadata; a second value of a single-valued name is kept under the element's own name."""
         if not value:
             return
         if name in _LISTS:
@@ -99,13 +99,13 @@ class _Item:
 
 
 def decode_item(feed: Element, item: Element, notes: tuple[str, ...]) -> Decoded:
-    """Decode an item; its feed names the source unless the item does."""
+    """Decode an item; without a source of its own, its source is the title of the feed."""
     feed_item = _Item()
     if "about" in item.attributes:
         feed_item.add("guid", item.attributes["about"].strip())
     for element in item.elements():
         _read(element, feed_item)
-    for element in _outside(feed, item):
+    for element in _elements_outside(feed, item):
         if element.name == "title":
             feed_item.metadata.setdefault("source", _line(element))
         elif element.name in ("language", "dc:language"):
@@ -115,20 +115,20 @@ def decode_item(feed: Element, item: Element, notes: tuple[str, ...]) -> Decoded
         metadata = {"title": feed_item.titles[0], **metadata}
     text = headed(feed_item.titles, without_repeats(feed_item.summaries, feed_item.contents))
     notes += (f"attachments_skipped:{feed_item.attachments}",) if feed_item.attachments else ()
-    return finished(text, metadata, notes=notes)
+    return decoded_document(text, metadata, notes=notes)
 
 
-def _outside(feed: Element, item: Element) -> Iterator[Element]:
+def _elements_outside(feed: Element, item: Element) -> Iterator[Element]:
     """Yield the elements of a feed that are not within an item."""
     for element in feed.elements():
         if element is not item:
             yield element
         if element.name == "channel":
-            yield from _outside(element, item)
+            yield from _elements_outside(element, item)
 
 
 def _read(element: Element, item: _Item) -> None:
-    """Add an element's content to texts or metadata; no element with text is left out."""
+    """Add the content of any element with text to the texts or the metadata."""
     name = element.name.lower()
     if name in _TITLES:
         text = _line(element)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from pipeline.documents.decode import Decoded, finished
+from pipeline.documents.decode import Decoded, decoded_document
 from pipeline.documents.encodings.decoding import to_text
 from pipeline.documents.html.visible import visible_text
 from pipeline.documents.xml.feed import decode_item
@@ -33,7 +33,7 @@ def read_xml(text: str, notes: tuple[str, ...]) -> Decoded:
     """Return the document that an XML text is."""
     root, repaired = parse_xml(text)
     if root.name.lower() == "html":
-        return finished(visible_text(text), {}, notes=notes)
+        return decoded_document(visible_text(text), {}, notes=notes)
     return _READERS.get(root.name, _read_any)(root, (*notes, *repaired))
 
 
@@ -45,7 +45,7 @@ def declared_encoding(data: bytes) -> str | None:
 
 
 def _one_of_many(names: tuple[str, ...], reader: Callable[[Element, Element, tuple[str, ...]], Decoded]) -> Reader:
-    """Return a reader of files that hold many documents; without any, or with several, the file is read as any XML."""
+    """Return a reader of files that may hold many documents; a file without exactly one is read as any XML."""
 
     def read(root: Element, notes: tuple[str, ...]) -> Decoded:
         items = list(root.every(*names))
@@ -57,7 +57,7 @@ def _one_of_many(names: tuple[str, ...], reader: Callable[[Element, Element, tup
 def _read_any(root: Element, notes: tuple[str, ...]) -> Decoded:
     """Read all texts, a line for each element that holds one."""
     title = text_of(root.first("title"))
-    return finished(text_of(root), {"title": title} if title and "\n" not in title else {}, notes=notes)
+    return decoded_document(text_of(root), {"title": title} if title and "\n" not in title else {}, notes=notes)
 
 
 _ITEM = _one_of_many(("item",), decode_item)

@@ -2,8 +2,8 @@
 
     bytes ─▶ markup scanner ─▶ tags ─▶ items      each becomes a file of its own: declaration, root element, title, item
 
-Only where items begin and end is looked at: one that is not well-formed harms no other. It must not hold more than one
-item, or look into comments and CDATA sections.
+Only the beginnings and ends of items are detected, so an item that is not well-formed affects no other. This module
+must not hold more than one item, or search comments and CDATA sections for tags.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.documents.encodings.decoding import marked
 from pipeline.documents.encodings.guessing import guess_wide
 from pipeline.documents.encodings.known_encoding import utf8_stream
 from pipeline.documents.markup_scanner import Scanner, Tag
-from pipeline.documents.tables.json_fields import unreadable
+from pipeline.documents.tables.json_fields import raise_unreadable
 from pipeline.documents.xml.file import declared_encoding, decode_xml
 
 ITEMS: Mapping[str, str] = {
@@ -39,7 +39,7 @@ _OTHERS = frozenset({"packageItem", "conceptItem", "knowledgeItem", "catalogItem
 MAX_KEY_CHARS = 500
 """The longest identifier of an item that becomes a part of its id."""
 
-_LOOKED_AT_BYTES = 1 << 16
+_HEAD_BYTES = 1 << 16
 _MAX_HEAD_BYTES = 1 << 16
 _SHOWN = frozenset({"title", "language"})
 """Elements of a feed that belong to each of its items."""
@@ -52,8 +52,8 @@ _BEFORE_ROOT = re.compile(r"(?:\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^<>\[]*(?:\[.*
 
 def look_at_xml(stream: BinaryIO, container: Container) -> Format | None:  # noqa: ARG001 (no setting matters)
     """Return the format of a file of many items; None for one document."""
-    data = stream.read(_LOOKED_AT_BYTES)
-    text = data.decode(_wide(data) or "utf-8", "replace").lstrip("\ufeff")
+    data = stream.read(_HEAD_BYTES)
+    text = data.decode(_wide_encoding(data) or "utf-8", "replace").lstrip("\ufeff")
     match = _ROOT.match(text, cast(re.Match[str], _BEFORE_ROOT.match(text)).end())
     return FEED if match and match[1].rpartition(":")[2] in ITEMS else None
 
@@ -64,7 +64,7 @@ def split_items(stream: BinaryIO, container: Container) -> Iterator[Piece]:
     DocumentError when the file ends before its root element does.
     """
     start = cast(io.BufferedReader, stream).peek()
-    codec = _recoded(start)
+    codec = _encoding_to_recode(start)
     scanner = Scanner(utf8_stream(stream, codec) if codec else stream)
     items = _Items(scanner, container, is_recoded=bool(codec or container.encoding))
     yield from items.pieces()
@@ -72,20 +72,20 @@ def split_items(stream: BinaryIO, container: Container) -> Iterator[Piece]:
         container.ignore("(feed without items)")
 
 
-def _wide(data: bytes) -> str | None:
+def _wide_encoding(data: bytes) -> str | None:
     encoding = marked(data) or (guess_wide(data[:1024]) if b"\0" in data[:64] else None)
     return encoding if encoding and encoding.startswith("utf-") and not encoding.startswith("utf-8") else None
 
 
-def _recoded(start: bytes) -> str | None:
+def _encoding_to_recode(start: bytes) -> str | None:
     """Return the encoding of a file that must be decoded to find its tags; None when `<` is always one byte."""
-    codec = _wide(start) or codec_of(declared_encoding(start))
+    codec = _wide_encoding(start) or codec_of(declared_encoding(start))
     return codec if codec and codec.startswith(("utf-16", "utf-32", "iso2022", "hz")) else None
 
 
 @dataclass(slots=True)
 class _Item:
-    """The item that is being read. `depth`: of elements within it; `key_at`: where the text of its key begins."""
+    """The item that is being read. `depth`: how many elements are open in it; `key_parts`: its key's text so far."""
 
     parts: list[bytes]
     size: int = 0
@@ -123,22 +123,22 @@ class _Items:
             else:
                 self._keep(part.data if isinstance(part, Tag) else part)
         if self._item is not None or not self._ended:
-            unreadable("the file ends within an item" if self._item else "the file ends within its root element")
+            raise_unreadable("the file ends within an item" if self._item else "the file ends within its root element")
 
     def _begin(self, tag: Tag) -> None:
-        """Follow the tag of the root element."""
+        """Process the tag of the root element."""
         prefix, colon, local = tag.name.rpartition(b":")
         self._root = tag.name
         self._prefix = prefix + colon
         name = ITEMS.get(local.decode("ascii", "replace"))
         if name is None:
-            unreadable("the tag of its root element is damaged")
+            raise_unreadable("the tag of its root element is damaged")
         self._name = name.encode()
         self._add_head(tag.data)
         self._ended = tag.data.endswith(b"/>")
 
     def _pass(self, tag: Tag) -> Iterator[Piece]:
-        """Follow a tag below the root element; yield the item that it ends."""
+        """Process a tag below the root element; yield the item that it ends."""
         local = tag.name.rpartition(b":")[2]
         is_item = local == self._name and tag.name in (local, self._prefix + local)
         if self._item is None:
@@ -162,7 +162,7 @@ class _Items:
             yield self._finished()
 
     def _outside(self, tag: Tag, local: bytes) -> None:
-        """Follow a tag of the feed itself: its title and language are kept."""
+        """Process a tag outside of items; keep the title and the language of the feed."""
         name = local.decode("ascii", "replace")
         if name in _OTHERS and not tag.closes:
             self._container.ignore(f"({name})")
@@ -192,14 +192,14 @@ class _Items:
 
     def _start(self, tag: Tag) -> None:
         self.number += 1
-        self._missing.clear()  # what follows the first item belongs to none: the others must not depend on it
+        self._missing.clear()  # elements after the first item are ignored: other items must not depend on them
         self._shown = b""
         match = _KEY_ATTRIBUTE.search(tag.data)
         self._item = _Item([], key=_key(match[1] or match[2] or b"") if match else "")
         self._keep(tag.data)
 
     def _keep(self, data: bytes) -> None:
-        """Add bytes to the item, or to the head while there is no root element; other text is passed over."""
+        """Add bytes to the item, or to the head while there is no root element; skip other text."""
         item = self._item
         if item is None:
             if not self._root or self._shown:
@@ -220,7 +220,7 @@ class _Items:
         if self._head_size <= _MAX_HEAD_BYTES:
             self._head.append(data)
         elif not self._root:
-            unreadable(f"the part before its root element has more than {_MAX_HEAD_BYTES} bytes")
+            raise_unreadable(f"the part before its root element has more than {_MAX_HEAD_BYTES} bytes")
 
     def _finished(self) -> Piece:
         item = self._item

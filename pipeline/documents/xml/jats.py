@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pipeline.documents.decode import Decoded, finished
+from pipeline.documents.decode import Decoded, decoded_document
 from pipeline.documents.xml.text import TextRules, line_of, text_of
 from pipeline.documents.xml.tree import Element
 
@@ -41,7 +41,7 @@ def decode_article(root: Element, notes: tuple[str, ...]) -> Decoded:
     meta = front.first("article-meta") if front is not None else None
     if front is None:
         title = line_of(root.first("title"))
-        return finished(text_of(root), {"title": title} if title else {}, notes=notes)
+        return decoded_document(text_of(root), {"title": title} if title else {}, notes=notes)
     meta = meta or front
     parts = _front_texts(meta)
     for element in root.elements():
@@ -51,7 +51,7 @@ def decode_article(root: Element, notes: tuple[str, ...]) -> Decoded:
             )
     references = sum(1 for _ in root.every("ref"))
     notes += (f"references_skipped:{references}",) if references else ()
-    return finished("\n\n".join(part for part in parts if part), _metadata(front, meta), notes=notes)
+    return decoded_document("\n\n".join(part for part in parts if part), _metadata(front, meta), notes=notes)
 
 
 def _front_texts(meta: Element) -> list[str]:
@@ -63,7 +63,7 @@ def _front_texts(meta: Element) -> list[str]:
 
 
 def _sub_article(element: Element) -> str:
-    """Return the text of an article within the article, as a review of it is, below its title."""
+    """Return the text of an article within the article, such as a review, below its title."""
     stub = element.first("front-stub") or element.first("front")
     heads = _front_texts(stub) if stub is not None else []
     bodies = [text_of(body, _RULES) for body in element.elements() if body is not stub]
@@ -124,9 +124,9 @@ def _authors(meta: Element) -> list[str]:
             if contributor.attributes.get("contrib-type", "author") == "author":
                 name = contributor.first("name") or Element("")
                 parts = [line_of(name.first(part)) for part in ("given-names", "surname", "suffix")]
-                whole = " ".join(part for part in parts if part)
+                full_name = " ".join(part for part in parts if part)
                 authors.append(
-                    whole or line_of(contributor.first("collab")) or line_of(contributor.first("string-name"))
+                    full_name or line_of(contributor.first("collab")) or line_of(contributor.first("string-name"))
                 )
     return list(dict.fromkeys(name for name in authors if name))
 

@@ -1,7 +1,7 @@
-"""A parser of XML that is not well-formed, as many feeds are: no text of it is lost, and no tag ends it.
+"""A parser of XML that is not well-formed, such as many feeds; it keeps all text.
 
-A tag that is none is text, an end tag closes what was left open within its element, and an `&` that begins no known
-entity is kept. Linear in time. It must not read another file, or expand an entity that contains another one.
+An invalid tag is text, an end tag closes the open elements within its element, and an `&` without a known entity is
+kept. Linear in time. It must not read another file, or expand an entity that contains another one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, NoReturn
 
-from pipeline.documents.tables.json_fields import unreadable
+from pipeline.documents.tables.json_fields import raise_unreadable
 from pipeline.documents.xml.tree import TreeBuilder
 
 _NAME = r"[^\W\d][\w:.\-]*"
@@ -67,7 +67,7 @@ def tokens(text: str) -> Iterator[Token]:
 
 
 def doctype_end(text: str, start: int) -> int:
-    """Return where the document type declaration ends that begins there; -1 when it does not."""
+    """Return the end of the document type declaration that begins at `start`; -1 when it has no end."""
     end = text.find(">", start)
     subset = text.find("[", start, end if end >= 0 else len(text))
     if subset < 0:
@@ -107,7 +107,7 @@ def _replacement(match: re.Match[str], entities: Mapping[str, str | None]) -> st
 
 def refuse_external() -> NoReturn:
     """Raise the problem of a document that needs another file."""
-    unreadable("it refers to an external entity, which is not read")
+    raise_unreadable("it refers to an external entity, which is not read")
 
 
 def parse_lenient(text: str, builder: TreeBuilder) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.documents.decode import Decoded, finished
+from pipeline.documents.decode import Decoded, decoded_document
 from pipeline.documents.html.visible import visible_text
 from pipeline.documents.repeats import headed, without_repeats
 from pipeline.documents.xml.feed import markup, shown
@@ -35,7 +35,7 @@ def decode_nitf(root: Element, notes: tuple[str, ...]) -> Decoded:
     metadata = _nitf_metadata(root)
     text = nitf_text(root)
     title = metadata.get("title", "")
-    return finished(text if root.first("hedline") else headed([title], text), metadata, notes=notes)
+    return decoded_document(text if root.first("hedline") else headed([title], text), metadata, notes=notes)
 
 
 def nitf_text(root: Element) -> str:
@@ -119,7 +119,7 @@ def decode_news_item(item: Element, notes: tuple[str, ...]) -> Decoded:
     heads = [text_of(element, _RULES) for element in _top(described, "headline", "by", "dateline", "description")]
     notes += (f"attachments_skipped:{skipped}",) if skipped else ()
     lines = [line for line in without_repeats(heads, bodies).split("\n\n") if line]
-    return finished("\n\n".join(lines), _item_metadata(item, described), notes=notes)
+    return decoded_document("\n\n".join(lines), _item_metadata(item, described), notes=notes)
 
 
 def _top(described: Element, *names: str) -> Iterable[Element]:

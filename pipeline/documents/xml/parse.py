@@ -1,6 +1,6 @@
 """XML text to a tree: by expat, and by a lenient parser when it is not well-formed.
 
-Nothing else is read for it: a reference to an external entity is refused, a DTD is left out. Entities of HTML are known
+No other file is read: a reference to an external entity is refused, and a DTD is ignored. Entities of HTML are known
 without a DTD.
 """
 
@@ -10,7 +10,7 @@ import pyexpat
 from typing import Any
 
 from pipeline.documents.decode import scrub
-from pipeline.documents.tables.json_fields import unreadable
+from pipeline.documents.tables.json_fields import raise_unreadable
 from pipeline.documents.xml.lenient import entities_of, parse_lenient, refuse_external, resolved
 from pipeline.documents.xml.tree import Element, TreeBuilder
 from pipeline.errors import DocumentError
@@ -34,14 +34,14 @@ def parse_xml(text: str) -> tuple[Element, tuple[str, ...]]:
         parse_lenient(text, builder)
         root = _root(builder)
         if builder.is_open:
-            unreadable("the file ends within its root element")
+            raise_unreadable("the file ends within its root element")
         return root, (REPAIRED,)
 
 
 def _root(builder: TreeBuilder) -> Element:
     root = next(builder.top.elements(), None)
     if root is None:
-        unreadable("no XML: it has no element")
+        raise_unreadable("no XML: it has no element")
     return root
 
 
@@ -91,7 +91,7 @@ class _Strict:
         raise DocumentError("document_too_expensive", "its entities expand to too much text")
 
     def _skipped(self, name: str, is_parameter: bool) -> None:
-        """Add an entity that expat does not know; those below a reference to a DTD are declared all the same."""
+        """Add the text of an entity that expat skips: an unknown one, or any one after a reference to a DTD."""
         if self._entities is None:
             self._entities = entities_of(self._text)
         if not is_parameter:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.documents.html.visible import tidied
+from pipeline.documents.html.visible import without_blank_lines
 from pipeline.documents.xml.tree import Element
 
 _SPACE = re.compile(r"\s+")
@@ -45,7 +45,7 @@ def text_of(element: Element | None, rules: TextRules = ANY) -> str:
     own = rules.special(element)
     if own is None:
         _collect(element, rules, pieces, verbatim=rules.verbatim is None)
-    return tidied("".join(pieces)) if own is None else own
+    return without_blank_lines("".join(pieces)) if own is None else own
 
 
 def line_of(element: Element | None, rules: TextRules = ANY) -> str:

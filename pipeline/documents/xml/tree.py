@@ -2,7 +2,7 @@
 
     strict parser ──▶ TreeBuilder ──▶ Element      a document that is not well-formed: lenient parser ──▶ TreeBuilder
 
-It must not parse, and no text may get lost in it.
+It must not parse, and must keep all text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 MAX_DEPTH = 256
-"""The deepest nesting that is kept, that of libxml2; elements below it are read as text of the deepest one."""
+"""The deepest nesting, as in libxml2; deeper elements are read as text of the deepest element."""
 
 _PREFIXES: Mapping[str, str] = {
     "http://purl.org/rss/1.0/modules/content/": "content",
@@ -54,7 +54,7 @@ class Element:
         return (child for child in self.children if isinstance(child, Element))
 
     def every(self, *names: str) -> Iterator[Element]:
-        """Yield all elements below this one with one of the names, in order; not those within such an element."""
+        """Yield the outermost elements below this one with one of the names, in order."""
         for child in self.elements():
             if child.name in names:
                 yield child
@@ -107,7 +107,7 @@ class TreeBuilder:
         self._open.append(element)
 
     def end(self, name: str) -> None:
-        """End an element and those within it that were left open; without one of that name, do nothing."""
+        """End the innermost element with this name and the open elements within it; do nothing without one."""
         while self._count[name]:
             last = self._names.pop()
             self._count[last] -= 1

@@ -30,32 +30,32 @@ def _is_remote(part: Mapping[str, Any]) -> bool:
     return not str(part["$ref"]).startswith("#")
 
 
-def _always(part: Mapping[str, Any]) -> bool:  # noqa: ARG001 - a row of the table
+def _always_allowed(part: Mapping[str, Any]) -> bool:  # noqa: ARG001 - a row of the table
     return True
 
 
-_NEITHER: Mapping[str, Test] = dict.fromkeys(
-    ("not", "if", "then", "else", "dependentRequired", "dependentSchemas", "multipleOf"), _always
+_IN_NEITHER_ENGINE: Mapping[str, Test] = dict.fromkeys(
+    ("not", "if", "then", "else", "dependentRequired", "dependentSchemas", "multipleOf"), _always_allowed
 )
 _VLLM: Mapping[str, Test] = {
-    **_NEITHER,
+    **_IN_NEITHER_ENGINE,
     "allOf": lambda part: isinstance(part["allOf"], list) and len(part["allOf"]) > 1,
     "$ref": _is_remote,
     "patternProperties": lambda part: "properties" in part,
 }
 _LLAMA: Mapping[str, Test] = {
-    **_NEITHER,
-    **dict.fromkeys(("uniqueItems", "contains", "propertyNames", "patternProperties"), _always),
-    **dict.fromkeys(("minProperties", "maxProperties", "minLength"), _always),
+    **_IN_NEITHER_ENGINE,
+    **dict.fromkeys(("uniqueItems", "contains", "propertyNames", "patternProperties"), _always_allowed),
+    **dict.fromkeys(("minProperties", "maxProperties", "minLength"), _always_allowed),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _has_numbers),
     "pattern": _is_loose,
     "format": lambda part: part["format"] not in _LLAMA_FORMATS,
 }
-TABLES: Mapping[str, Mapping[str, Test]] = {"vllm": _VLLM, "ollama": _LLAMA, "openai": _NEITHER}
+TABLES: Mapping[str, Mapping[str, Test]] = {"vllm": _VLLM, "ollama": _LLAMA, "openai": _IN_NEITHER_ENGINE}
 """The tables by a provider's `type`; another server of the OpenAI protocol has what neither engine enforces."""
 
 
-def unenforced(schema: Mapping[str, Any], dialect: str) -> list[str]:
+def unenforced_keywords(schema: Mapping[str, Any], dialect: str) -> list[str]:
     """Return `place: keyword` for each keyword that this dialect's servers do not enforce, in the schema's order."""
     table = TABLES[dialect]
     return [

@@ -14,7 +14,7 @@ from pipeline.config.keys import provider_key
 from pipeline.errors import PROMPT_TOO_LONG, PROVES_LIFE, kind_of
 from pipeline.llm.capabilities import FoundError, Preflight, Status, facts_of, misconfigured, of_ollama
 from pipeline.llm.ollama import OllamaClient
-from pipeline.llm.preflight.enforcement import unenforced
+from pipeline.llm.preflight.enforcement import unenforced_keywords
 from pipeline.llm.preflight.schema_canary import (
     CANARY_PROMPTS,
     FLOOD_WARNING,
@@ -52,41 +52,41 @@ def examine(
     sample: PreflightSample,
     full: bool,
     canary: bool,
-    known: Preflight | None = None,
+    earlier_facts: Preflight | None = None,
 ) -> Preflight:
     """Return the preflight of the client's server. Not `full`: only test whether a tiny completion succeeds.
 
-    A full preflight costs three to six small requests; the `canary` one more. `known`: the facts that were just found
-    for another variant of the same model; only the differences are examined.
+    A full preflight costs three to six small requests; the `canary` one more. `earlier_facts`: the facts that were just
+    found for another variant of the same model; only the differences are examined.
     """
     mode = client.config.preflight
     try:
         if not full or mode == "off":
-            return known or _tiny(client, loads=full)
-        return _full(client, sample=sample, canary=canary, known=known)
+            return earlier_facts or _tiny_preflight(client, loads=full)
+        return _full_preflight(client, sample=sample, canary=canary, earlier_facts=earlier_facts)
     except FoundError as end:
         if mode != "warn" or end.preflight.reason in ("timeout", "connection_error"):
             return end.preflight
         complaint = end.preflight.message
     try:
-        return replace(_tiny(client, loads=True), warnings=(complaint,))
+        return replace(_tiny_preflight(client, loads=True), warnings=(complaint,))
     except FoundError as end:
         return end.preflight
 
 
-def _tiny(client: VLLMClient | OllamaClient, *, loads: bool) -> Preflight:
+def _tiny_preflight(client: VLLMClient | OllamaClient, *, loads: bool) -> Preflight:
     """Return ok when a tiny completion succeeds; `loads`: the model may have to be loaded for it."""
     timeout_s = client.config.load_timeout if loads and isinstance(client, OllamaClient) else None
     _complete(client, PreflightSample(TINY_PROMPTS), max_tokens=TINY_TOKENS, timeout_s=timeout_s)
     return Preflight("ok")
 
 
-def _full(
-    client: VLLMClient | OllamaClient, *, sample: PreflightSample, canary: bool, known: Preflight | None
+def _full_preflight(
+    client: VLLMClient | OllamaClient, *, sample: PreflightSample, canary: bool, earlier_facts: Preflight | None
 ) -> Preflight:
-    if isinstance(client, OllamaClient) and known is None:
+    if isinstance(client, OllamaClient) and earlier_facts is None:
         choose_context(client, sample.prompts)
-    facts = known if known is not None and known.model else facts_of(client)
+    facts = earlier_facts if earlier_facts is not None and earlier_facts.model else facts_of(client)
     take_over(client, facts)
     completion = try_completion(client, sample.prompts, sample.json_schema)
     if completion.reason == "context_length":
@@ -101,7 +101,7 @@ def _full(
         try_completion(client, sample.prompts, sample.window_schema)
     if sample.json_schema is None:
         return facts
-    facts = replace(facts, unenforced=tuple(unenforced(sample.json_schema, client.config.type)))
+    facts = replace(facts, unenforced=tuple(unenforced_keywords(sample.json_schema, client.config.type)))
     return _with_canary(client, facts, sample.json_schema, completion) if canary else facts
 
 
@@ -139,8 +139,10 @@ def _complete(
     client: VLLMClient | OllamaClient, sample: PreflightSample, *, max_tokens: int, timeout_s: float | None = None
 ) -> ExtractionAttempt:
     """Return a small completion, also one that was cut; FoundError when the server returns none."""
-    small = client.small(max_tokens=max_tokens, timeout_s=timeout_s or min(TINY_TIMEOUT_S, client.config.timeout))
-    attempt = small.call_llm(sample.prompts, sample.json_schema, "")
+    client_for_trial = client.short_client(
+        max_tokens=max_tokens, timeout_s=timeout_s or min(TINY_TIMEOUT_S, client.config.timeout)
+    )
+    attempt = client_for_trial.call_llm(sample.prompts, sample.json_schema, "")
     client.overhead.add(attempt.prompt_tokens)
     kind = kind_of(attempt.reason) if attempt.reason else "answer"
     if kind == "answer" or attempt.reason in PROVES_LIFE | PROMPT_TOO_LONG:
@@ -168,17 +170,19 @@ def _check_fit(client: VLLMClient | OllamaClient, facts: Preflight) -> None:
 
 
 def _with_canary(
-    client: VLLMClient | OllamaClient, facts: Preflight, schema: Mapping[str, Any], own: ExtractionAttempt
+    client: VLLMClient | OllamaClient, facts: Preflight, schema: Mapping[str, Any], schema_attempt: ExtractionAttempt
 ) -> Preflight:
-    """Return the facts with the statement about the agent's schema; `own`: the attempt with the schema itself."""
-    changed = canary_schema(schema)
+    """Return the facts with the statement about the agent's schema; `schema_attempt`: the attempt without a canary."""
+    canary = canary_schema(schema)
     trial = None
-    if changed is not None:
-        small = client.small(max_tokens=TRIAL_TOKENS, timeout_s=min(TINY_TIMEOUT_S, client.config.timeout))
-        trial = small.call_llm(CANARY_PROMPTS, changed, "")
+    if canary is not None:
+        client_for_trial = client.short_client(
+            max_tokens=TRIAL_TOKENS, timeout_s=min(TINY_TIMEOUT_S, client.config.timeout)
+        )
+        trial = client_for_trial.call_llm(CANARY_PROMPTS, canary, "")
         client.overhead.add(trial.prompt_tokens)
-    statement = enforcement(own, trial, schema=schema, unenforced=bool(facts.unenforced))
+    statement = enforcement(schema_attempt, trial, schema=schema, unenforced=bool(facts.unenforced))
     warnings = [NOT_ENFORCED_WARNING] if statement == NOT_ENFORCED else []
-    if is_flooded(own) or (trial is not None and is_flooded(trial)):
+    if is_flooded(schema_attempt) or (trial is not None and is_flooded(trial)):
         warnings.append(FLOOD_WARNING)
     return replace(facts, enforcement=statement, warnings=(*facts.warnings, *warnings))

@@ -31,26 +31,29 @@ _OTHER_SHAPES = frozenset(
 )
 _FIRST_KEY = re.compile(r'\{\s*("(?:[^"\\]|\\.)*")')
 _FLOOD_CHARS = 24
-_CUT = frozenset({"output_truncated", "generation_loop"})
+_CUT_REASONS = frozenset({"output_truncated", "generation_loop"})
 
 
 def canary_schema(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the agent's schema with the canary in front; None when its root has more than an object's properties."""
+    """Return the agent's schema with the canary in front; None when its root is not a plain object schema."""
     if _OTHER_SHAPES & schema.keys() or NAME in schema.get("properties", {}):
         return None
     first = {NAME: {"type": "string", "enum": [VALUE]}}
-    changed = {"properties": {**first, **schema.get("properties", {})}, "required": [NAME, *schema.get("required", [])]}
-    return {**schema, **changed}
+    with_canary = {
+        "properties": {**first, **schema.get("properties", {})},
+        "required": [NAME, *schema.get("required", [])],
+    }
+    return {**schema, **with_canary}
 
 
 def enforcement(
-    own: ExtractionAttempt, canary: ExtractionAttempt | None, *, schema: Mapping[str, Any], unenforced: bool
+    schema_attempt: ExtractionAttempt, canary: ExtractionAttempt | None, *, schema: Mapping[str, Any], unenforced: bool
 ) -> str:
-    """Return the statement about the agent's schema from the attempts with it (`own`) and with the canary.
+    """Return the statement about the agent's schema from the attempts with it (`schema_attempt`) and with the canary.
 
     `canary`: None when the schema can contain none. `unenforced`: the server is known not to enforce some keyword.
     """
-    if _contradicts(own, schema, unenforced=unenforced):
+    if _shows_no_grammar(schema_attempt, schema, unenforced=unenforced):
         return NOT_ENFORCED
     if canary is None:
         return "not verified (the schema's root is more than an object's properties)"
@@ -62,7 +65,7 @@ def is_flooded(attempt: ExtractionAttempt) -> bool:
     text = attempt.raw_text or ""
     if "trailing_whitespace" in attempt.notes:
         return True
-    if attempt.reason not in _CUT or len(text) < _FLOOD_CHARS:
+    if attempt.reason not in _CUT_REASONS or len(text) < _FLOOD_CHARS:
         return False
     return not text[-_FLOOD_CHARS:].strip() or sum(map(len, text.split())) * 5 < len(text) * 2
 
@@ -70,16 +73,16 @@ def is_flooded(attempt: ExtractionAttempt) -> bool:
 FLOOD_WARNING = f"the model fills its answers with white space: {WHITE_SPACE_ADVICE.partition(': ')[2]}"
 
 
-def _contradicts(own: ExtractionAttempt, schema: Mapping[str, Any], *, unenforced: bool) -> bool:
+def _shows_no_grammar(schema_attempt: ExtractionAttempt, schema: Mapping[str, Any], *, unenforced: bool) -> bool:
     """Return whether the answer shows that no grammar of this schema was used."""
-    body = (after_thoughts(own.raw_text or "") or "").strip()
+    body = (after_thoughts(schema_attempt.raw_text or "") or "").strip()
     if not body:
         return False
     if not body.startswith("{"):
         return True
-    if own.ok:
+    if schema_attempt.ok:
         return not unenforced and breaks_schema(body, schema)
-    return _key_of(body) is not None and _closed(schema) and _key_of(body) not in schema.get("properties", {})
+    return _key_of(body) is not None and _is_closed(schema) and _key_of(body) not in schema.get("properties", {})
 
 
 def _of_canary(attempt: ExtractionAttempt, schema: Mapping[str, Any]) -> str:
@@ -100,7 +103,7 @@ def _of_canary(attempt: ExtractionAttempt, schema: Mapping[str, Any]) -> str:
     return NOT_ENFORCED
 
 
-def _closed(schema: Mapping[str, Any]) -> bool:
+def _is_closed(schema: Mapping[str, Any]) -> bool:
     return schema.get("additionalProperties") is False and "patternProperties" not in schema
 
 

@@ -2,8 +2,8 @@
 
     candidates of a document (special_tokens.py) ─▶ unknown? ─▶ POST /tokenize, once each ─▶ kept for the run
 
-vLLM 0.32 and SGLang count one token for the text of a special token; llama.cpp tells special tokens from others by
-`parse_special`. Requests go through the caller's function, and their failure never fails a document.
+vLLM 0.32 and SGLang count one token for the text of a special token; llama.cpp distinguishes special tokens from others
+by `parse_special`. Requests go through the caller's function, and their failure never fails a document.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SpecialTokens:
         self._failures = 0
         self._lock = threading.Lock()
 
-    def among(self, candidates: Iterable[str], is_special: IsSpecial) -> frozenset[str]:
+    def special_candidates(self, candidates: Iterable[str], is_special: IsSpecial) -> frozenset[str]:
         """Return the candidates that are special tokens; the server is asked once about each."""
         special = []
         for text in candidates:

@@ -1,4 +1,4 @@
-"""The trial completion of a preflight: the agent's own schema and a prompt without a document, judged as a run would.
+"""The trial completion of a preflight: the agent's own schema and a prompt without a document, judged as in a run.
 
 schema, few tokens ─▶ an answer, or the beginning of one ─▶ passed
         │ only thoughts        ─▶ once more with the agent's own max_tokens
@@ -22,7 +22,7 @@ from pipeline.records import ExtractionAttempt
 
 TRIAL_TOKENS = 48
 TRIAL_TIMEOUT_S = 60.0
-CUT = frozenset({"output_truncated", "generation_loop"})
+CUT_REASONS = frozenset({"output_truncated", "generation_loop"})
 
 _ADVICE = tuple(
     (re.compile(pattern, re.IGNORECASE), advice)
@@ -79,18 +79,18 @@ def try_completion(
         retry = _ask(client, Trial(prompts, json_schema, client.config.max_tokens, client.config.timeout))
         if _passes(retry):
             return retry
-        if retry.ok or retry.reason in CUT or retry.reason in PROVES_LIFE:
+        if retry.ok or retry.reason in CUT_REASONS or retry.reason in PROVES_LIFE:
             raise _no_answer(retry)
         attempt = retry
     raise refusal(attempt)
 
 
 def _ask(client: VLLMClient | OllamaClient, trial: Trial) -> ExtractionAttempt:
-    small = client.small(
+    trial_client = client.short_client(
         max_tokens=min(trial.max_tokens, client.config.max_tokens),
         timeout_s=min(trial.timeout_s, client.config.timeout),
     )
-    attempt = small.call_llm(trial.prompts, trial.json_schema, "")
+    attempt = trial_client.call_llm(trial.prompts, trial.json_schema, "")
     client.overhead.add(attempt.prompt_tokens)
     return attempt
 
@@ -99,23 +99,25 @@ def _passes(attempt: ExtractionAttempt) -> bool:
     """Return whether the attempt has an answer, the beginning of one (not thoughts), or a prompt that is too long."""
     if attempt.reason in PROMPT_TOO_LONG:
         return True
-    if not attempt.ok and attempt.reason not in CUT:
+    if not attempt.ok and attempt.reason not in CUT_REASONS:
         return False
     return bool((after_thoughts(attempt.raw_text or "") or "").strip())
 
 
 def _is_answer_of_status(attempt: ExtractionAttempt) -> bool:
-    """Return whether the schema may be the cause of the error status."""
+    """Return True for an error status that the schema may have caused."""
     if not (attempt.error or "").startswith("http_"):
         return False
     return attempt.reason in ("server_error", "rejected", "rejected_config", "bad_response")
 
 
-def _without_schema(client: VLLMClient | OllamaClient, trial: Trial, failed: ExtractionAttempt) -> ExtractionAttempt:
+def _without_schema(
+    client: VLLMClient | OllamaClient, trial: Trial, refused_attempt: ExtractionAttempt
+) -> ExtractionAttempt:
     """Return a second completion with the schema; FoundError that blames the schema, else the server."""
-    plain = _ask(client, Trial(trial.prompts, None))
-    if not (_passes(plain) or plain.reason in CUT or plain.reason in PROVES_LIFE):
-        raise refusal(failed)
+    free_attempt = _ask(client, Trial(trial.prompts, None))
+    if not (_passes(free_attempt) or free_attempt.reason in CUT_REASONS or free_attempt.reason in PROVES_LIFE):
+        raise refusal(refused_attempt)
     retry = _ask(client, trial)
     if _passes(retry):
         return retry

@@ -19,7 +19,7 @@ from collections import Counter, deque
 from pipeline.llm.prompt_length.repetition import EXEMPT_TOKENS, NEAR
 
 LEAST_EQUAL = (2, 2, 3, 8)
-"""Least prompts with equal counts and different sizes that are suspicious, by the suspects that were whole so far.
+"""The number of prompts with equal counts that is suspicious; the index is the number of false suspicions so far.
 
 Each suspect costs three requests, of the 40 of a run. After the last entry, each one needs four times as many.
 """
@@ -32,7 +32,7 @@ SPREAD = 1.1
 EXACT = 3
 """Prompts with exactly the same count that need no `SPREAD`: few texts of nearly one length have exactly one count."""
 ORDINARY = 2
-"""Whole documents with one count, after which it is taken for usual in this corpus: its author cut the texts so."""
+"""Whole documents with one count, after which the count is usual here: the author has cut the texts to this length."""
 LOW_DENSITY = 0.7
 """Tokens per byte, as a share of the median, below which a prompt is suspicious."""
 LEAST_DENSITIES = 5
@@ -74,7 +74,7 @@ class CountAnomalies:
         return is_sparse or is_equal
 
     def settle(self, tokens: int, size_bytes: int, *, is_cut: bool) -> None:
-        """Record the result of a verification; prompts like a whole one are not suspected again."""
+        """Record the result of a verification; prompts like a complete one are not suspected again."""
         if is_cut:
             self._equal_suspects = 0
             self._sparse_suspects = 0
@@ -109,8 +109,8 @@ class CountAnomalies:
         if sum(self._whole_counts[count] for count in range(tokens - NEAR, tokens + NEAR + 1)) >= ORDINARY:
             return False
         nearby = len(self._sizes_between(tokens - NEIGHBOURHOOD, tokens + NEIGHBOURHOOD)) - len(sizes)
-        expected = nearby * (2 * NEAR + 1) / (2 * (NEIGHBOURHOOD - NEAR))
-        return len(sizes) > EXCESS * expected
+        expected_count = nearby * (2 * NEAR + 1) / (2 * (NEIGHBOURHOOD - NEAR))
+        return len(sizes) > EXCESS * expected_count
 
     def _sizes_between(self, low: int, high: int) -> list[int]:
         return [size for count in range(low, high + 1) for size in self._sizes.get(count, ())]

@@ -24,11 +24,11 @@ class DetectedLimit:
     """A limit, and the latest time of records whose prompts were accepted before it was detected."""
 
     truncation: TruncatedCounts
-    until: str
+    accepted_until: str
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedResult:
     """A record's information about its prompt. `is_noted`: the record has the note `prompt_length_unverified`."""
 
     document: str
@@ -66,15 +66,15 @@ class DetectedLimits:
         if self._limits and self._clock() <= self._until:
             self._accepted_since.add(document)
 
-    def doubts(self, accepted: Accepted) -> bool:
+    def doubts(self, result: AcceptedResult) -> bool:
         """Return whether a record may come from a truncated prompt."""
-        return any(self._is_doubtful(accepted, limit) for limit in self._limits)
+        return any(self._is_doubtful(result, limit) for limit in self._limits)
 
-    def _is_doubtful(self, accepted: Accepted, limit: DetectedLimit) -> bool:
-        is_early = accepted.finished_at <= limit.until and accepted.document not in self._accepted_since
-        if accepted.attempts > 1:
+    def _is_doubtful(self, result: AcceptedResult, limit: DetectedLimit) -> bool:
+        is_early = result.finished_at <= limit.accepted_until and result.document not in self._accepted_since
+        if result.attempts > 1:
             return is_early
-        is_near = limit.truncation.is_near(accepted.tokens, limit.truncation.max_tokens)
-        if not is_near or accepted.document in self.verified:
+        is_near = limit.truncation.is_near(result.tokens, limit.truncation.max_tokens)
+        if not is_near or result.document in self.verified:
             return False
-        return is_early or not accepted.is_noted
+        return is_early or not result.is_noted

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from pipeline.llm.prompt_length.repetition import NEAR, TOLERANCE, Probe, TruncatedCounts
 
 MORE_HALVES = 3
-"""Most times that both halves are sent again when together they have fewer tokens than the whole."""
+"""The most repetitions of both halves when together they have fewer tokens than the whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +29,22 @@ class Halves:
     first: int
     second: int
     base: int
-    full: int
+    full_tokens: int
 
     @property
-    def lost(self) -> int:
+    def lost_tokens(self) -> int:
         """Return how many tokens fewer the full prompt has than its halves together."""
-        return self.first + self.second - self.base - self.full
+        return self.first + self.second - self.base - self.full_tokens
 
     def is_cut(self, places: int) -> bool:
         """Return whether the full prompt was truncated; halves that stay too short verify nothing and count as cut."""
-        return abs(self.lost) > TOLERANCE * places
+        return abs(self.lost_tokens) > TOLERANCE * places
 
     def is_short(self, places: int) -> bool:
-        """Return whether a half was truncated, by another server at this address than the one that read the whole."""
-        return self.lost < -TOLERANCE * places
+        """Return whether a half was truncated, so that another server with a smaller limit must be at this address."""
+        return self.lost_tokens < -TOLERANCE * places
 
-    def highest(self, halves: Halves) -> Halves:
+    def larger_counts(self, halves: Halves) -> Halves:
         """Return the higher count of each half: truncation only lowers a count."""
         return replace(self, first=max(self.first, halves.first), second=max(self.second, halves.second))
 
@@ -125,16 +125,16 @@ def verify_by_halves(
     base = send("", False).tokens or 0
 
     def count() -> Halves:
-        return Halves(send(first, True).tokens or 0, send(second, False).tokens or 0, base, full=tokens)
+        return Halves(send(first, True).tokens or 0, send(second, False).tokens or 0, base, full_tokens=tokens)
 
     halves = count()
     if not (halves.first and halves.second and base) or truncation.is_near(base, 1):  # no room for a document
         return HalvesResult(is_cut=True)
-    first_lost = halves.lost
+    first_lost = halves.lost_tokens
     for _ in range(MORE_HALVES):
         if not halves.is_short(places):
             break
         renew()
-        halves = halves.highest(count())
-    needed = halves.full + halves.lost if halves.lost > 0 else None
-    return HalvesResult(halves.is_cut(places), needed, differs=halves.lost > first_lost + NEAR)
+        halves = halves.larger_counts(count())
+    needed_tokens = halves.full_tokens + halves.lost_tokens if halves.lost_tokens > 0 else None
+    return HalvesResult(halves.is_cut(places), needed_tokens, differs=halves.lost_tokens > first_lost + NEAR)

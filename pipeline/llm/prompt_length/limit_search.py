@@ -18,17 +18,17 @@ from pipeline.llm.prompt_length.repetition import (
     Probe,
     Send,
     TruncatedCounts,
-    recounted,
+    count_again,
     two_limits,
 )
 
 WORD = " the"
-FEW = 32
-MORE = 96
+FEW_WORDS = 32
+MORE_WORDS = 96
 """Words of the two requests that calibrate the line."""
 MOST_REQUESTS = 14
 FINEST = 16
-"""Smallest range in tokens, between the last prompt on the line and the first beyond, to which the search goes."""
+"""Range in tokens, between the last prompt on the line and the first one beyond it, at which the search ends."""
 SLACK = 8
 """Tokens that a count may deviate from the line, in addition to the error of the calibration."""
 
@@ -56,17 +56,17 @@ class _Search:
 
     def words_of(self, tokens: float) -> int:
         """Return how many words make a prompt of this many tokens."""
-        return max(FEW, FEW + round((tokens - self.few) / self.rise))
+        return max(FEW_WORDS, FEW_WORDS + round((tokens - self.few) / self.rise))
 
     def add(self, words: int, probe: Probe) -> None:
         """Add a reply: a count on the line raises the lower end of the range, any other reply lowers the upper end."""
         if probe.tokens is not None and not probe.refused:
             predicted = self.low_tokens + (words - self.low_words) * self.rise
-            distance = (words - self.low_words) / max(1, self.low_words - FEW)
+            distance = (words - self.low_words) / max(1, self.low_words - FEW_WORDS)
             if abs(probe.tokens - predicted) <= SLACK + 2 * distance:
                 self.low_words = words
                 self.low_tokens = probe.tokens
-                self.rise = (self.low_tokens - self.few) / (self.low_words - FEW)
+                self.rise = (self.low_tokens - self.few) / (self.low_words - FEW_WORDS)
                 return
             self.truncated.append(probe.tokens)
         else:
@@ -89,32 +89,32 @@ def find_limit(
     """
     truncated = []
     if last.tokens is not None:
-        if (contradiction := recounted(send, longest, last.tokens)) is not None:
+        if (contradiction := count_again(send, longest, last.tokens)) is not None:
             return contradiction
         with_answer = send(longest, max_tokens)
         if (with_answer.tokens or 0) > last.tokens + NEAR:  # more room for the answer never leaves the prompt more
             return two_limits(last.tokens, 1)
         truncated = [last.tokens, *([with_answer.tokens] if with_answer.tokens else [])]
-    few = send(WORD * FEW, 1)
-    more = send(WORD * MORE, 1)
-    if not few.tokens or not more.tokens or more.tokens <= few.tokens:
-        limit = max([*truncated, few.tokens or 0, more.tokens or 0])
+    few = send(WORD * FEW_WORDS, 1)
+    many = send(WORD * MORE_WORDS, 1)
+    if not few.tokens or not many.tokens or many.tokens <= few.tokens:
+        limit = max([*truncated, few.tokens or 0, many.tokens or 0])
         counts = TruncatedCounts(0, limit, max_tokens, limit)
         return Finding(truncation=counts) if truncated else Finding(refuses=True)
-    rise = (more.tokens - few.tokens) / (MORE - FEW)
-    search = _Search(few.tokens, rise, MORE, more.tokens)
+    rise = (many.tokens - few.tokens) / (MORE_WORDS - FEW_WORDS)
+    search = _Search(few.tokens, rise, MORE_WORDS, many.tokens)
     guesses = list(_guesses(last, verified_tokens=verified_tokens))
     for _ in range(MOST_REQUESTS):
         if search.is_done(base):
             break
-        words = _next(search, guesses)
+        words = _next_length(search, guesses)
         search.add(words, send(WORD * words, 1))
-        expected = max(verified_tokens, truncated[0] if truncated else verified_tokens, 4096)
-        if search.high_words is None and search.low_tokens > 64 * expected:
+        expected_limit = max(verified_tokens, truncated[0] if truncated else verified_tokens, 4096)
+        if search.high_words is None and search.low_tokens > 64 * expected_limit:
             break
     finding = _finding(search, truncated=truncated, max_tokens=max_tokens, base=base)
     if truncated and finding.truncation is None:  # a longer text of words was read whole: by the same server?
-        return recounted(send, longest, truncated[0]) or finding
+        return count_again(send, longest, truncated[0]) or finding
     return finding
 
 
@@ -129,7 +129,7 @@ def _guesses(last: Probe, *, verified_tokens: int) -> Iterator[int]:
         yield from (last.tokens - margin, last.tokens + margin, 2 * last.tokens - margin, 2 * last.tokens + margin)
 
 
-def _next(search: _Search, guesses: list[int]) -> int:
+def _next_length(search: _Search, guesses: list[int]) -> int:
     """Return the next length to send, in words: a guess inside the range, else its middle, else twice the length."""
     while guesses:
         words = search.words_of(guesses.pop(0))
@@ -141,7 +141,7 @@ def _next(search: _Search, guesses: list[int]) -> int:
 
 
 def _finding(search: _Search, *, truncated: list[int], max_tokens: int, base: int) -> Finding:
-    """Return the result of the search; a server that refused every prompt beyond the limit refuses."""
+    """Return the result of the search. `refuses`: the server refused every prompt beyond the limit."""
     if not truncated and not search.truncated:
         return Finding(verified_tokens=search.low_tokens, refuses=bool(search.refusals))
     if not search.truncated and not search.refusals:  # only the document's own text left the line: no limit in sight

@@ -16,7 +16,7 @@ LEAST_RATIOS = 5
 USUAL_BYTES_PER_TOKEN = 5.0
 TOO_LONG = 1.3
 TOO_LONG_WHEN_FULL = 1.05
-"""Ratio to the usual bytes per token from which a text is too long for its count. The smaller one holds for a count
+"""Ratio to the usual bytes per token from which a text is too long for its count. This smaller ratio applies to a count
 that fills the context: an honest prompt would have no room for an answer."""
 MOST_BYTES_PER_TOKEN = 12.0
 """A count with more bytes per token leaves out cached tokens: no honest tokenizer reaches it."""

@@ -1,17 +1,17 @@
-"""Verify by repetition, from token counts alone, that a server reads prompts to their end. Sends nothing itself.
+"""Verify by repetition, from token counts alone, that a server reads prompts to their end.
 
 A server that truncates a long prompt and answers 200 leaves one trace: the `prompt_tokens` that it reports. This module
-makes that trace visible:
+makes that trace visible, and sends nothing itself:
 
-1. The document's text is sent again in three verification requests (`max_tokens: 1`): once, r times and 2r times in its
-   place of the prompt. r makes 2r copies longer than any document so far can be, with a margin.
+1. The document's text is sent again in three verification requests (`max_tokens: 1`): once, r times and 2r times in
+   its place. r makes 2r copies longer than any document so far can be, with a margin.
 2. A server that reads everything reports `rest of the prompt + n * text` tokens: the three counts lie on a straight
    line that rises. From then on, prompts that cannot exceed the largest count are accepted without a request.
 3. A server that truncates reports a count below the line; one that refuses returns an error. limit_search.py then
    finds the limit, and the counts that truncated prompts have.
 4. Once a limit is known, each document with such a count is verified by its two halves (halves.py).
 
-Comparing counts with lengths in characters is no alternative: white space and base64 hide truncation or look like it.
+Lengths in characters cannot replace this comparison: white space and base64 hide truncation or look like it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ BYTES_PER_TOKEN = 1.0
 TEMPLATE_TOKENS = 128
 """Tokens that a chat template may add to the texts of a prompt."""
 MOST_BYTES_PER_TOKEN = 12
-AHEAD = 2
-AHEAD_LATER = 8
+COPIES_AHEAD = 2
+COPIES_AHEAD_LATER = 8
 EARLY_VERIFICATIONS = 3
-"""The first verifications reach `AHEAD` times the longest prompt, so that ascending lengths need few of them; later
-ones reach `AHEAD_LATER` times."""
+"""The first verifications reach `COPIES_AHEAD` times the longest prompt, so that ascending lengths need few; later
+ones reach `COPIES_AHEAD_LATER` times."""
 MOST_PROBE_BYTES = 64 * 1024 * 1024
 
 
@@ -150,7 +150,7 @@ def is_straight(single: int, repeated: int, doubled: int, *, copies: int, places
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class CountedDocument:
     """A document whose prompt has `size_bytes` bytes and `tokens` tokens, and contains its text `places` times."""
 
     text: str
@@ -160,7 +160,9 @@ class Counted:
     places: int = 1
 
 
-def repeat(send: Send, document: Counted, *, longest_bytes: int, verifications: int) -> tuple[Finding, Probe, str]:
+def repeat(
+    send: Send, document: CountedDocument, *, longest_bytes: int, verifications: int
+) -> tuple[Finding, Probe, str]:
     """Send the document repeated; return the finding, the last reply, and the longest text that was sent.
 
     `longest_bytes`: the longest prompt so far. `verifications`: the number of earlier ones. An empty finding means that
@@ -175,7 +177,7 @@ def repeat(send: Send, document: Counted, *, longest_bytes: int, verifications: 
         recount = send(text, 1).tokens or 0
         is_cut = recount > single.tokens + NEAR  # by one of several servers; counts without cached tokens only fall
         return two_limits(single.tokens, 1) if is_cut else Finding(unverified=ONLY_UNCACHED), single, text
-    copies = _copies(document, single.tokens, longest_bytes=longest_bytes, ahead=_ahead(verifications))
+    copies = _copies(document, single.tokens, longest_bytes=longest_bytes, ahead=_copies_ahead(verifications))
     repeated = send(text * copies, 1)
     if repeated.tokens is None:
         return Finding(unverified="" if repeated.refused else NO_COUNT), repeated, text * copies
@@ -187,10 +189,10 @@ def repeat(send: Send, document: Counted, *, longest_bytes: int, verifications: 
         return Finding(), doubled, longest
     if single.tokens > document.tokens + NEAR:
         return two_limits(document.tokens, document.max_tokens), doubled, longest
-    return recounted(send, longest, doubled.tokens) or Finding(verified_tokens=doubled.tokens), doubled, longest
+    return count_again(send, longest, doubled.tokens) or Finding(verified_tokens=doubled.tokens), doubled, longest
 
 
-def recounted(send: Send, text: str, tokens: int) -> Finding | None:
+def count_again(send: Send, text: str, tokens: int) -> Finding | None:
     """Send a text again that had `tokens` tokens; return the finding "two limits" if its count differs now.
 
     A load balancer may have chosen another server.
@@ -205,12 +207,12 @@ def two_limits(lower_tokens: int, max_tokens: int) -> Finding:
     return Finding(truncation=truncation, unverified=TWO_LIMITS)
 
 
-def _ahead(verifications: int) -> int:
-    return AHEAD if verifications < EARLY_VERIFICATIONS else AHEAD_LATER
+def _copies_ahead(verifications: int) -> int:
+    return COPIES_AHEAD if verifications < EARLY_VERIFICATIONS else COPIES_AHEAD_LATER
 
 
-def _copies(document: Counted, single: int, *, longest_bytes: int, ahead: int) -> int:
-    """Return r for a document whose prompt has `single` tokens; bytes tell the text's share of them."""
+def _copies(document: CountedDocument, single: int, *, longest_bytes: int, ahead: int) -> int:
+    """Return r for a document whose prompt has `single` tokens; the bytes give the text's share of these."""
     text_bytes = size_of(document.text)
     places = document.places
     rest_bytes = max(0, document.size_bytes - places * text_bytes)

@@ -1,4 +1,4 @@
-"""A turn: one thread verifies a server at a time, and others wait for it while they may."""
+"""A turn: one thread verifies a server at a time; other threads wait for it as long as they may."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Turn:
 
     @contextmanager
     def take(self, may_wait: Callable[[], bool]) -> Iterator[bool]:
-        """Yield True once this thread has the turn, for the block; False if it may no longer wait for another one."""
+        """Yield True when this thread has the turn for the block; False when it may not wait any longer."""
         with self._changed:
             while self._is_taken and may_wait():
                 self._changed.wait(POLL_S)

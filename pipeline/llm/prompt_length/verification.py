@@ -74,7 +74,7 @@ def too_long(client: Client, prompts: Mapping[str, str]) -> ExtractionAttempt | 
 
 
 def fits(client: Client, prompts: Mapping[str, str], *, tokens_per_weight: float) -> bool:
-    """Return whether a prompt fits the configured context length, by another process's estimate for this server."""
+    """Return whether a prompt fits the configured context length, by the main process's estimate for this server."""
     limit = client.config.context_length
     return limit is None or _weight(prompts) * tokens_per_weight + client.config.max_tokens <= limit
 
@@ -105,7 +105,7 @@ def verified(
     if is_suspected and not result.is_cut:
         return _sent_again(client, prompt, attempt) if verifier.is_decisive else attempt
     if not result.is_cut:
-        return _whole(client, attempt, result)
+        return _verified_attempt(client, attempt, result)
     return _truncated(attempt, result, limit=verifier.context_length)
 
 
@@ -115,7 +115,7 @@ def verified_without_request(
     """Return the attempt after verification where that needs no request; None where `verified` is needed."""
     _note_server(client, attempt)
     result = client.verifier.verify_without_request(prompt)
-    return None if result is None else _whole(client, attempt, result)
+    return None if result is None else _verified_attempt(client, attempt, result)
 
 
 def _note_server(client: Client, attempt: ExtractionAttempt) -> None:
@@ -126,7 +126,7 @@ def _note_server(client: Client, attempt: ExtractionAttempt) -> None:
         client.verifier.mark_as_unverifiable(f"{attempt.server} may count a prompt before the server behind it cuts it")
 
 
-def _whole(client: Client, attempt: ExtractionAttempt, result: VerificationResult) -> ExtractionAttempt:
+def _verified_attempt(client: Client, attempt: ExtractionAttempt, result: VerificationResult) -> ExtractionAttempt:
     context_length = attempt.context_length or client.verifier.context_length
     return changed(attempt, context_length=context_length, notes=(*attempt.notes, *result.notes))
 
@@ -156,12 +156,12 @@ def _sent_again(client: Client, prompt: VerifiablePrompt, suspected: ExtractionA
 
 
 def _truncated(attempt: ExtractionAttempt, result: VerificationResult, *, limit: int | None) -> ExtractionAttempt:
-    needed = f" of about {result.needed_tokens}" if result.needed_tokens else ""
+    needed_text = f" of about {result.needed_tokens}" if result.needed_tokens else ""
     return changed(
         attempt,
         error="prompt_truncated",
         reason="prompt_truncated",
-        message=f"the server read {attempt.prompt_tokens}{needed} prompt tokens: it cut the rest "
+        message=f"the server read {attempt.prompt_tokens}{needed_text} prompt tokens: it cut the rest "
         f"(its context length is {limit} tokens)",
         context_length=limit,
         needed_tokens=result.needed_tokens,
@@ -171,8 +171,8 @@ def _truncated(attempt: ExtractionAttempt, result: VerificationResult, *, limit:
 def case_of(client: Client, prompt: VerifiablePrompt, tokens: int | None) -> VerificationCase:
     """Return the case of an answered prompt, with the functions that send its verification requests."""
 
-    def send(text: str, max_tokens: int, whole: bool) -> Probe:
-        return _probe(client, prompt.prompts_for(text, whole), prompt.json_schema, max_tokens=max_tokens)
+    def send(text: str, max_tokens: int, is_full_prompt: bool) -> Probe:
+        return _probe(client, prompt.prompts_for(text, is_full_prompt), prompt.json_schema, max_tokens=max_tokens)
 
     tiny_prompts: dict[str, str] = {}
 
@@ -207,9 +207,9 @@ def _probe(
     client: Client, prompts: Mapping[str, str], json_schema: Mapping[str, Any] | None, *, max_tokens: int
 ) -> Probe:
     """Send a verification request, and once more if it fails."""
-    small = client.for_verification(max_tokens)
+    verification_client = client.for_verification(max_tokens)
     for _ in range(TRIES):
-        attempt = small.call_llm(prompts, json_schema, "")
+        attempt = verification_client.call_llm(prompts, json_schema, "")
         client.overhead.add(attempt.prompt_tokens)
         if attempt.prompt_tokens is not None:
             return Probe(attempt.prompt_tokens)

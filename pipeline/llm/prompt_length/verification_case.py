@@ -1,4 +1,4 @@
-"""The prompt of a document as its verification needs it, and what its requests show about a server."""
+"""A document's prompt with the data for its verification, and the findings that verification requests give."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeline.llm.prompt_length.limit_search import WORD, find_limit
-from pipeline.llm.prompt_length.repetition import ONLY_UNCACHED, Counted, Finding, Probe, repeat
+from pipeline.llm.prompt_length.repetition import ONLY_UNCACHED, CountedDocument, Finding, Probe, repeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class VerificationCase:
     `send`: takes the text, max_tokens, and whether to include the text after the document (a re-ask's complaint).
     `send_tiny`: sends the same tiny prompt each time. `renew`: makes the next request use a new connection, for which a
     load balancer may choose another server. `places`: how often the prompt contains the text. `base`: its tokens
-    without a document. `promised_context`: the context length of a server that was told to refuse longer prompts.
+    without a document. `promised_context`: the context length of a server that is configured to refuse longer prompts.
     `weight`: tokens estimated from characters (token_weight.py), 0 where no estimate is needed. `document`: its id.
     """
 
@@ -39,9 +39,9 @@ class VerificationCase:
         """Return the length of the document's text in the prompt."""
         return len(self.text)
 
-    def send_for_count(self, text: str, whole: bool) -> Probe:
+    def send_for_count(self, text: str, is_full_prompt: bool) -> Probe:
         """Send the prompt with another text, for its token count only."""
-        return self.send(text, 1, whole)
+        return self.send(text, 1, is_full_prompt)
 
 
 class PromptMeasurements(NamedTuple):
@@ -72,7 +72,7 @@ class VerificationResult:
 
 
 def finding_without_document(case: VerificationCase) -> Finding:
-    """Return whether the server refuses long prompts, or counts only uncached tokens; an empty finding if neither."""
+    """Return the finding that the server refuses long prompts or counts only uncached tokens; else an empty one."""
     if case.promised_context and case.send(WORD * case.promised_context, 1, False).refused:
         return Finding(refuses=True)
     first = case.send_tiny().tokens
@@ -94,7 +94,7 @@ def finding_by_repetition(
         case.renew()
         return case.send(text, max_tokens, True)
 
-    document = Counted(case.text, tokens, case.size_bytes, case.max_tokens, case.places)
+    document = CountedDocument(case.text, tokens, case.size_bytes, case.max_tokens, case.places)
     finding, last, longest = repeat(send, document, longest_bytes=longest_bytes, verifications=verifications)
     if finding != Finding():
         return finding

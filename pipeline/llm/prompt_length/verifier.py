@@ -59,7 +59,7 @@ class PromptVerifier:
         self.name = name
         self.finding = Finding()
         self.limit_is_set = limit_is_set
-        self.accepted = 0
+        self.accepted_count = 0
         self.verifications = 0
         self.limits = DetectedLimits()
         self._ratios = TokenRatios()
@@ -85,7 +85,7 @@ class PromptVerifier:
         return not finding.unverified and (has_limit or finding.verified_tokens > 0)
 
     def estimate(self, weight: int) -> int:
-        """Return an upper estimate of the tokens of a prompt of this `weight`, from the densest prompts of this run."""
+        """Return an upper estimate of the tokens of a prompt of this `weight`, by the densest prompts of this run."""
         with self._lock:
             return self._ratios.estimate(weight)
 
@@ -108,7 +108,7 @@ class PromptVerifier:
         logger.warning("%s: cannot verify that the server reads whole prompts: %s; %s", self.name, reason, advice)
 
     def forget_refusal(self) -> None:
-        """Discard the finding that the server refuses long prompts: another one has answered in its place."""
+        """Discard the finding that the server refuses long prompts: another server has answered instead."""
         with self._lock:
             if self.finding.refuses:
                 self.finding = Finding()
@@ -132,7 +132,7 @@ class PromptVerifier:
             if not case.tokens:
                 if not finding.refuses:
                     self.mark_as_unverifiable(NO_COUNT)
-                return self._accepted(case, notes=() if self.finding.refuses else (UNVERIFIED,))
+                return self._record(case, notes=() if self.finding.refuses else (UNVERIFIED,))
             if finding.is_contradicted(case.tokens) and not finding.unverified:
                 self.mark_as_unverifiable(TWO_LIMITS)
                 continue
@@ -165,7 +165,7 @@ class PromptVerifier:
         finding = self.finding
         notes = (UNVERIFIED,) if finding.unverified else ()
         if not case.tokens:
-            return self._accepted(case, notes=() if finding.refuses else notes) if finding.refuses or notes else None
+            return self._record(case, notes=() if finding.refuses else notes) if finding.refuses or notes else None
         if self._needs_inspection(case) or (finding.is_contradicted(case.tokens) and not finding.unverified):
             return None
         verdict = finding.verdict(case.tokens, size_bytes=case.size_bytes, max_tokens=case.max_tokens)
@@ -179,11 +179,11 @@ class PromptVerifier:
     def _accept(self, case: AnyPrompt, finding: Finding, *, notes: tuple[str, ...]) -> VerificationResult | None:
         """Accept the prompt under this finding; None when another thread has replaced the finding meanwhile."""
         with self._lock:
-            return self._accepted(case, notes) if self.finding is finding else None
+            return self._record(case, notes) if self.finding is finding else None
 
-    def _accepted(self, case: AnyPrompt, notes: tuple[str, ...] = ()) -> VerificationResult:
+    def _record(self, case: AnyPrompt, notes: tuple[str, ...] = ()) -> VerificationResult:
         with self._lock:
-            self.accepted += 1
+            self.accepted_count += 1
             self.limits.accept(case.document)
             if case.tokens:
                 self._ratios.add(case.tokens, case.weight)
@@ -209,7 +209,7 @@ class PromptVerifier:
         with self._lock:
             is_reported = finding.unverified == self.finding.unverified
             self.finding = finding if is_reported else replace(finding, unverified="")
-            if finding.truncation is not None and self.accepted:
+            if finding.truncation is not None and self.accepted_count:
                 self.limits.add(finding.truncation)
         if finding.truncation:
             message = (
@@ -236,7 +236,7 @@ class PromptVerifier:
         return self.finding == Finding() and self._inspections < MOST_FAILURES
 
     def _inspect_once(self, case: VerificationCase) -> None:
-        """Inspect the server before the first prompt is accepted; if that fails, the first verification does."""
+        """Inspect the server before the first prompt is accepted; else the first verification inspects it."""
         if not self._needs_inspection(case):
             return
         self._inspections += 1
@@ -287,7 +287,7 @@ class PromptVerifier:
         self, case: VerificationCase, tokens: int, truncation: TruncatedCounts, *, notes: tuple[str, ...] = ()
     ) -> VerificationResult:
         if len(case.text) < 2:
-            return self._accepted(case, notes)
+            return self._record(case, notes)
         result = verify_by_halves(
             case.text, case.send_for_count, tokens=tokens, places=case.places, truncation=truncation, renew=case.renew
         )
@@ -297,4 +297,4 @@ class PromptVerifier:
             return VerificationResult(is_cut=True, needed_tokens=result.needed_tokens)
         with self._lock:
             self.limits.verified.add(case.document)
-            return self._accepted(case, notes)
+            return self._record(case, notes)

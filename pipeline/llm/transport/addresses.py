@@ -1,4 +1,4 @@
-"""The addresses of a server's host name: behind a headless Service each of them is a replica. It connects to none."""
+"""The addresses of a server's host name: behind a headless Service each address is a replica. Connects to none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 def addresses_of(url: str) -> list[str]:
-    """The addresses of the URL's host, sorted, each once; empty when the name cannot be looked up now."""
+    """Return the addresses of the URL's host, sorted, each once; empty when the name cannot be resolved now."""
     try:
         addresses = socket.getaddrinfo(urlsplit(url).hostname, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -16,7 +16,7 @@ def addresses_of(url: str) -> list[str]:
 
 
 def at_address(url: str, address: str) -> str:
-    """The URL with the address in place of the host's name, for people to tell replicas apart; no user in it."""
+    """Return the URL with the address instead of the host name, to distinguish replicas in messages; without a user."""
     parts = urlsplit(url)
     host = f"[{address}]" if ":" in address else address
     return urlunsplit((parts.scheme, f"{host}:{parts.port}" if parts.port else host, parts.path, "", ""))

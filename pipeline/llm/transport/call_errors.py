@@ -1,4 +1,4 @@
-"""The one error of the transport, and the one place where errors of requests, urllib3 and sockets become it."""
+"""The one error of the transport, and the conversion of all errors of requests, urllib3 and sockets to it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from pipeline.llm.transport.connection import StaleConnectionError
 class CallFailedError(Exception):
     """No usable reply: `error` is the wire-level text, `reason` its class (errors.REASONS).
 
-    `sent` is False when the server cannot have started the work, `lost` when it went away while it worked. `refused`:
-    nothing listens at that port.
+    `sent` is False when the server cannot have started the work; `lost`: the server disappeared during the work.
+    `refused`: no server listens at that port.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ _CUT_OFF = (http.client.RemoteDisconnected, http.client.IncompleteRead)
 
 
 def call_failure(cause: BaseException, *, after_stale: bool = False, proxy: str | None = None) -> CallFailedError:
-    """Return the failure that an error of requests, urllib3 or a socket means.
+    """Return the failure for an error of requests, urllib3 or a socket.
 
-    `after_stale`: the connection before broke as this request was sent, perhaps because of it: nobody there is a loss.
-    `proxy`: the one that the request went through, which may be what failed.
+    `after_stale`: the previous connection broke when this request was sent, perhaps because of it, so a refused
+    connection counts as a lost server. `proxy`: the proxy of the request, which may have caused the error.
     """
     root = root_cause(cause)
     details = _details(root) + (f" (through the proxy {proxy})" if proxy else "")
@@ -66,7 +66,7 @@ def call_failure(cause: BaseException, *, after_stale: bool = False, proxy: str 
 
 
 def root_cause(cause: BaseException) -> BaseException:
-    """The innermost error: requests and urllib3 wrap it in `reason` or in their arguments."""
+    """Return the innermost error; requests and urllib3 wrap it in `reason` or in their arguments."""
     for _ in range(8):
         inner = getattr(cause, "reason", None)
         if not isinstance(inner, BaseException):
@@ -78,7 +78,7 @@ def root_cause(cause: BaseException) -> BaseException:
 
 
 def _details(root: BaseException) -> str:
-    """The cause in words that are the same each time: no object addresses, no URLs."""
+    """Return the cause in stable words, without addresses of objects or URLs."""
     origin = root.__cause__ if isinstance(root, (NewConnectionError, StaleConnectionError)) else root
     text = str(origin or root) or type(root).__name__
     return text.split(": ", 1)[1] if text.startswith(("HTTPConnection(", "HTTPSConnection(", "<urllib3")) else text

@@ -1,9 +1,10 @@
 """urllib3's connections with one deadline for a whole answer, an age, and an address of their own.
 
-Requests through a proxy use them as they are; for all others, pool.py takes their sockets once they are connected.
-It keeps no pool and sends nothing by itself. An answer belongs to the request that asked for it, or the connection is
-closed: every 1xx is skipped, a connection is kept only after a complete 200 that leaves nothing unread, and is dropped
-when bytes are there before a request is sent.
+Requests through a proxy use these connections; for all other requests, pool.py takes the connected sockets.
+
+A reply must belong to the request that was sent, else the connection is closed. So each 1xx is skipped, a connection is
+kept only after a complete 200 without unread bytes, and is closed when it has bytes before a request is sent. This
+module keeps no pool.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pipeline.llm.transport.reply import MAX_INTERIM_BYTES, MAX_INTERIM_RESPONSE
 logger = logging.getLogger(__name__)
 
 STALE_WINDOW_S = 1.0
-"""A reused connection that breaks this soon after sending was closed while idle; later, the server died at work."""
+"""A reused connection that breaks within this time after sending was closed while idle; later, the server failed."""
 
 
 FAREWELLS = (b"HTTP/1.1 408 ", b"HTTP/1.0 408 ")
@@ -37,18 +38,18 @@ class StaleConnectionError(ConnectionError):
 
 
 class StrayReplyError(http.client.HTTPException):
-    """The connection holds bytes that no request asked for, so no reply on it can be attributed."""
+    """The connection has bytes that belong to no request, so no reply on it can be attributed."""
 
 
 class ConnectionReuse:
-    """State of an endpoint: may its connections carry more than one request? Safe for all threads."""
+    """Whether the connections of an endpoint may carry more than one request; thread-safe."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
         self.allowed = True
 
     def stop(self, cause: str) -> None:
-        """Forbid it for good: a server that once sent a reply nobody asked for may send one at any time."""
+        """Forbid the reuse for good: a server that once sent a stray reply may send one at any time."""
         if self.allowed:
             self.allowed = False
             logger.warning(
@@ -66,9 +67,9 @@ class ConnectionReuse:
 
 
 class _Steady:
-    """A socket that does not set a time-out again which it has already: each time is a system call.
+    """A socket that sets a time-out only when it changes, as each setting is a system call.
 
-    A time-out less than a hundredth shorter counts as the same.
+    A time-out less than a hundredth shorter counts as unchanged.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -81,7 +82,7 @@ class _Steady:
         return getattr(self._sock, name)
 
     def settimeout(self, timeout: float | None) -> None:
-        """The socket's own, when it would change something."""
+        """Set the time-out of the socket if it changes."""
         now = self._timeout
         if now is None or timeout is None or not timeout <= now <= 1.01 * timeout:
             self._sock.settimeout(timeout)
@@ -89,7 +90,7 @@ class _Steady:
 
 
 class _DeadlineReader(io.RawIOBase):
-    """Reader of a socket until a moment in time, however slowly the bytes drip; `makefile` gives it to http.client."""
+    """Reader of a socket with one deadline for all bytes; `makefile` passes it to http.client."""
 
     def __init__(self, sock: socket.socket, deadline: float, on_bytes: Callable[[], None]) -> None:
         self._sock = sock
@@ -125,7 +126,7 @@ class _DeadlineReader(io.RawIOBase):
 class _DeadlineResponse(http.client.HTTPResponse):
     """http.client's response, whose status line, headers and body share one deadline.
 
-    `on_unread` gets the bytes that follow a complete reply; `on_bytes` is called when any of it arrive.
+    `on_unread` gets the bytes that follow a complete reply; `on_bytes` is called when the first bytes arrive.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class _DeadlineResponse(http.client.HTTPResponse):
         super().__init__(self._reader, debuglevel, method)  # type: ignore[arg-type]
 
     def _read_status(self) -> Any:
-        """The status line of the final reply: http.client itself takes a 102 or 103 for the final one."""
+        """Return the status line of the final reply; http.client itself treats a 102 or 103 as final."""
         size = 0
         for _ in range(MAX_INTERIM_RESPONSES + 1):
             version, status, reason = super()._read_status()  # type: ignore[misc]
@@ -198,13 +199,13 @@ class _Watched:
         self.born_at = time.monotonic()
 
     def detach(self) -> Any:
-        """The connected socket, which is then nobody's but the caller's."""
+        """Return the connected socket, which only the caller then uses and closes."""
         steady = self.sock
         self.sock = None
         return steady.bare
 
     def _new_conn(self) -> Any:
-        """A socket to the address, where one is given; everything above (Host, TLS) goes by the name."""
+        """Return a socket to the configured address, if any; Host and TLS use the name."""
         name = self._dns_host
         try:
             self._dns_host = self.address or name
@@ -224,7 +225,7 @@ class _Watched:
         return unread is None or (self.reuse.judge(unread) and False)
 
     def _unread(self) -> bytes | None:
-        """Bytes that are there although nothing was asked; empty when the server has closed, None when it is quiet."""
+        """Return bytes that arrived without a request; empty when the server has closed, None when there are none."""
         self.sock.settimeout(0.0)
         try:
             return bytes(self.sock.recv(4096))
@@ -234,7 +235,7 @@ class _Watched:
             return b""
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send the head and the body in one piece: two would be two system calls, and two packets to wait for."""
+        """Send head and body together, with one system call and in one packet where possible."""
         if self.sock is None:
             self.connect()
         if not self.exchanges and self.reuse.judge(self._unread() or b""):
@@ -244,9 +245,9 @@ class _Watched:
         self.begun = False
         try:
             super().request(*args, **kwargs)  # type: ignore[misc]
-            whole = b"".join(self._held)
+            request_bytes = b"".join(self._held)
             self._held = None
-            self._or_stale(functools.partial(self.send, whole))
+            self._or_stale(functools.partial(self.send, request_bytes))
         finally:
             self._held = None
 
@@ -269,7 +270,7 @@ class _Watched:
         self.begun = True
 
     def _end(self, unread: bytes) -> None:
-        """Close the connection that goes on after a whole reply, and refuse the reply if it may be an earlier one's."""
+        """Close a connection with bytes after a complete reply; refuse the reply if it may be of an earlier request."""
         self.close()  # type: ignore[attr-defined]
         if self.reuse.judge(unread) and self.exchanges > 1:
             raise StrayReplyError("more than one reply came, and either may be an earlier request's")

@@ -1,8 +1,8 @@
 """One HTTP endpoint over `requests`: send a body, return a bounded reply or raise a named failure.
 
-It handles deadlines, size limits, keys and connections, and must not know any server's dialect. It never retries,
-with one exception: servers close idle connections, often in the moment of the next request. Such a request cannot have
-been processed, and is sent once more, at once, on a new connection.
+It handles deadlines, size limits, keys and connections, and must not know any server's dialect. It never retries, with
+one exception: a server may close an idle connection when the next request is sent. Such a request cannot have been
+processed, and is sent once more, at once, on a new connection.
 
     Endpoint.post ─▶ HTTPAdapter.send ─▶ KeepAlivePool (urllib3's through a proxy) ─▶ body, read up to max_bytes
 """
@@ -106,8 +106,8 @@ class _Adapter(HTTPAdapter):
         return KeepAlivePool(pool, reuse=self._reuse, max_age_s=access.max_connection_age_s, size=access.pool_size)
 
     def close(self) -> None:
-        """Close the idle connections; urllib3 itself leaves that to the garbage collector."""
-        with self._lock:  # the pool manager would hand the closed pool to whoever asks before it is cleared
+        """Close the idle connections, which urllib3 leaves to the garbage collector."""
+        with self._lock:  # first, as the manager would return the closed pool until then
             pool = self._found
             self._found = None
             super().close()
@@ -137,7 +137,7 @@ class _Adapter(HTTPAdapter):
 class Access:
     """Settings for reaching an endpoint: headers, certificates, connection age. `read_key` is called again after a 401.
 
-    `address`: the IP address to connect to, of those of the URL's host; ignored with a proxy.
+    `address`: the one of the host's IP addresses to connect to; ignored with a proxy.
     `proxy`: the argument of proxies_for.
     """
 
@@ -178,7 +178,7 @@ class Endpoint:
         A missing or empty file, as in the middle of a rotation, changes nothing.
         """
         try:
-            before = self._key
+            former_key = self._key
             self._key = self._access.read_key()
         except ConfigError as error:
             logger.warning(
@@ -187,12 +187,12 @@ class Endpoint:
                 extra={"endpoint": mask_url(self.base_url)},
             )
             return False
-        self.key_changes += before != self._key
-        return before != self._key
+        self.key_changes += former_key != self._key
+        return former_key != self._key
 
     @property
     def access(self) -> tuple[Access, str]:
-        """Return how the endpoint is reached, and its key as it is now."""
+        """Return the settings for reaching the endpoint, with its present key."""
         return self._access, self._key
 
     @property
@@ -232,8 +232,10 @@ class Endpoint:
             request = requests.Request(method, self.base_url + path, headers=self._headers(method))
             prepared = cache[(method, path, self._key)] = request.prepare()
             # requests' own mapping costs 10 µs each time it is read through; the length is that of each body
-            named: Any = {name: value for name, value in prepared.headers.items() if name.lower() != "content-length"}
-            prepared.headers = named
+            fixed_headers: Any = {
+                name: value for name, value in prepared.headers.items() if name.lower() != "content-length"
+            }
+            prepared.headers = fixed_headers
         return prepared
 
     def _headers(self, method: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """System calls on a socket that never wait, made without giving up the GIL.
 
-Python's own methods give it up for each call. Among many threads another one takes it at once, and the caller waits
+Python's own methods release it for each call. Among many threads another one takes it at once, and the caller waits
 for its turn: two switches of threads, which cost more than the call. Both calls here return at once (MSG_DONTWAIT).
 """
 

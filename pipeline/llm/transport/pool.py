@@ -93,8 +93,8 @@ class KeptConnection:
             1.005 * seconds
         )  # headroom, so that the slightly longer limit of the next request needs no change
         if self._in_kernel:
-            whole = int(seconds)
-            timeval = struct.pack("ll", whole, max(1, int((seconds - whole) * 1e6)))
+            whole_seconds = int(seconds)
+            timeval = struct.pack("ll", whole_seconds, max(1, int((seconds - whole_seconds) * 1e6)))
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
         else:
             self.sock.settimeout(seconds)
@@ -124,18 +124,18 @@ class Exchange:
 
     @property
     def length_remaining(self) -> int | None:
-        """Number of bytes remaining; None when only the end of the body shows it."""
+        """The number of remaining bytes; None when it is not known before the end of the body."""
         return None if self._head.chunked else self._body.left
 
-    def read(self, most: int, decode_content: bool = False) -> bytes:
+    def read(self, max_bytes: int, decode_content: bool = False) -> bytes:
         """Return the next bytes, empty at the end; ProtocolError for an incomplete reply or one of another request."""
         if decode_content:
             if self._unpacked is None:
                 packed: Any = self
                 self._unpacked = urllib3.HTTPResponse(packed, self.headers, preload_content=False)
-            return bytes(self._unpacked.read(most, decode_content=True))
+            return bytes(self._unpacked.read(max_bytes, decode_content=True))
         try:
-            data = self._body.read(most)
+            data = self._body.read(max_bytes)
             if self._body.ended and not self._done:
                 self._end()
         except http.client.HTTPException as cause:
@@ -149,7 +149,7 @@ class Exchange:
 
     def _end(self) -> None:
         self._done = True
-        extra = self._incoming.rest
+        extra = self._incoming.unread
         stray = self._head.keeps and self._pool.reuse.judge(extra)
         if self._head.keeps and not extra:
             self._pool.put(self._connection)
@@ -198,7 +198,7 @@ class KeepAlivePool:
         except ssl.SSLError as cause:
             connection.close()
             raise SSLError(cause) from cause
-        except BaseException:  # whatever it is, an interrupt too: the next request must not read this reply
+        except BaseException:  # also after an interrupt: the next request must not read this reply
             connection.close()
             raise
         return Exchange(self, connection, head=head, incoming=incoming, deadline=deadline)
@@ -228,7 +228,7 @@ class KeepAlivePool:
         return time.monotonic() - connection.born_at >= self._max_age_s
 
     def _quiet(self) -> KeptConnection | None:
-        """Return an idle connection without unsolicited bytes; None when there is none."""
+        """Return an idle connection without unsolicited bytes, or None."""
         with contextlib.suppress(IndexError):
             while True:
                 connection = self._idle.pop()
@@ -248,7 +248,7 @@ class KeepAlivePool:
         except ssl.SSLError as cause:
             opened.close()
             raise SSLError(cause) from cause
-        except BaseException:  # an interrupt too: nobody else knows this socket
+        except BaseException:  # also after an interrupt: there is no other reference to it
             opened.close()
             raise
         connection = KeptConnection(opened.detach())

@@ -1,7 +1,7 @@
 """Choice of the proxy for the requests to a server.
 
-Requests carry keys and documents: those to this machine or within a cluster never leave by a proxy that the
-environment names for the way out, unless `proxy` says so. It connects to nothing.
+Requests carry keys and documents. So requests to this machine or within a cluster do not use the environment's proxy,
+unless the setting `proxy` names one. Connects to nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _IN_CLUSTER = (".svc", ".cluster.local", ".localhost")
 def proxies_for(url: str, setting: str | None) -> dict[str, str]:
     """Return the proxies by scheme, as requests takes them; empty for a direct connection.
 
-    `setting`: an address, ENVIRONMENT, or None for the environment's where the host is neither here nor in a cluster.
+    `setting`: an address, ENVIRONMENT, or None: the environment's proxy, except for hosts of this machine or a cluster.
     """
     if setting is not None and setting != ENVIRONMENT:
         proxies = {"http": setting, "https": setting}
@@ -34,7 +34,7 @@ def proxies_for(url: str, setting: str | None) -> dict[str, str]:
 
 
 def proxy_of(url: str, proxies: dict[str, str]) -> str | None:
-    """Return the address of the proxy that requests to the URL go through; None when they go directly."""
+    """Return the address of the proxy for requests to the URL; None for a direct connection."""
     return requests.utils.select_proxy(url, proxies)
 
 

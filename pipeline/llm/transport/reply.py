@@ -14,7 +14,7 @@ from dataclasses import dataclass
 MAX_HEAD_BYTES = 65536
 MAX_HEADERS = 100
 MAX_INTERIM_RESPONSES = 1000
-"""A gateway that reports progress once a second during `load_timeout` (900 s) remains below it."""
+"""Above the number that a gateway sends with one progress report a second during `load_timeout` (900 s)."""
 MAX_INTERIM_BYTES = 65536
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t].*)?")
@@ -48,7 +48,7 @@ class Head:
 
 
 class Incoming:
-    """The bytes received from a connection; `receive` returns more, empty at its end. `begun`: there were any."""
+    """The bytes received from a connection; `receive` returns more, empty at its end. `begun`: any have arrived."""
 
     __slots__ = ("_at", "_data", "_receive", "begun")
 
@@ -59,22 +59,22 @@ class Incoming:
         self.begun = False
 
     @property
-    def rest(self) -> bytes:
+    def unread(self) -> bytes:
         """The received bytes that have not been read."""
         return self._data[self._at :]
 
     def receive_by(self, receive: Callable[[], bytes]) -> None:
-        """Receive by this function from now on."""
+        """Use this function for receiving from now on."""
         self._receive = receive
 
     def fill(self) -> bool:
-        """Return False at the end of the connection, else True with more received."""
-        more = self._receive()
-        self.begun = self.begun or bool(more)
+        """Receive more bytes; return False at the end of the connection."""
+        received = self._receive()
+        self.begun = self.begun or bool(received)
         # Only unread bytes are copied: otherwise many small chunks in one segment would take quadratic time.
-        self._data = self.rest + more if self._at < len(self._data) else more
+        self._data = self.unread + received if self._at < len(self._data) else received
         self._at = 0
-        return bool(more)
+        return bool(received)
 
     def line(self) -> bytes:
         """Return the next line without its end."""
@@ -87,11 +87,11 @@ class Incoming:
         self._at = end + 1
         return line.removesuffix(b"\r")
 
-    def some(self, most: int) -> bytes:
-        """Return between one byte and `most`."""
+    def read_some(self, max_bytes: int) -> bytes:
+        """Return between one byte and `max_bytes`."""
         if self._at == len(self._data) and not self.fill():
             raise http.client.IncompleteRead(b"")
-        piece = self._data[self._at : self._at + most]
+        piece = self._data[self._at : self._at + max_bytes]
         self._at += len(piece)
         return piece
 
@@ -195,19 +195,19 @@ class Body:
         self.left: int | None = 0 if head.chunked else head.length
         self.ended = head.length == 0
 
-    def read(self, most: int) -> bytes:
-        """Return the next bytes of the body, at most `most`; empty at its end."""
+    def read(self, max_bytes: int) -> bytes:
+        """Return the next bytes of the body, at most `max_bytes`; empty at its end."""
         if self.ended:
             return b""
         if self.left is None:
-            self.ended = not self._incoming.rest and not self._incoming.fill()
-            return b"" if self.ended else self._incoming.some(most)
+            self.ended = not self._incoming.unread and not self._incoming.fill()
+            return b"" if self.ended else self._incoming.read_some(max_bytes)
         if self._chunked and self.left == 0:
             self.left = self._chunk_size()
             if self.left == 0:
                 self._skip_trailers()
                 return b""
-        piece = self._incoming.some(min(most, self.left))
+        piece = self._incoming.read_some(min(max_bytes, self.left))
         self.left -= len(piece)
         if self.left == 0 and self._chunked and self._incoming.line() != b"":
             raise http.client.HTTPException("a chunk is longer than its size")

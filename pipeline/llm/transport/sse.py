@@ -1,4 +1,4 @@
-"""A streamed answer put together again, so that it is judged exactly as an unstreamed one; it reads no socket.
+"""Assembly of a streamed answer, so that it is judged exactly like an unstreamed one. Reads no socket.
 
 vLLM sends server-sent events (`data: {chunk}`, then `data: [DONE]`), Ollama lines of JSON.
 """
@@ -12,7 +12,7 @@ from pipeline.llm.chat_completion import THOUGHTS
 
 
 def join_chunks(body: bytes) -> dict[str, Any] | None:
-    """The chunks of a chat completion stream as one completion; with `error` where one came in mid-stream.
+    """Return the chunks of a chat completion stream as one completion, with `error` if the stream had one.
 
     None when a line is not JSON, or the stream ended with neither `[DONE]` nor a finish_reason: some gateways leave
     one of them out.
@@ -22,7 +22,7 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
     finish = None
     usage = None
     model = None
-    done = False
+    is_complete = False
     ids: set[str] = set()
     signature = None
     for line in body.splitlines():
@@ -30,7 +30,7 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
             continue
         data = line[5:].strip()
         if data == b"[DONE]":
-            done = True
+            is_complete = True
             break
         chunk = _object(data)
         if chunk is None:
@@ -47,16 +47,16 @@ def join_chunks(body: bytes) -> dict[str, Any] | None:
             content.append(_text(delta, "content"))
             thought += [next(filter(None, (_text(delta, name) for name in THOUGHTS)), "")]
             finish = choice.get("finish_reason") or finish
-    if not done and not finish:
+    if not is_complete and not finish:
         return None
     message = {"role": "assistant", "content": "".join(content), "reasoning": "".join(thought)}
     choices = [{"message": message, "finish_reason": finish}]
-    whole = {"choices": choices, "usage": usage, "model": model, "system_fingerprint": signature}
-    return whole | {"id": " ".join(sorted(ids))}
+    completion = {"choices": choices, "usage": usage, "model": model, "system_fingerprint": signature}
+    return completion | {"id": " ".join(sorted(ids))}
 
 
 def join_lines(body: bytes) -> dict[str, Any] | None:
-    """The lines of an Ollama stream as one reply, or the `error` that came in mid-stream; None for a bad line."""
+    """Return the lines of an Ollama stream as one reply, or the stream's `error`; None for an invalid line."""
     content = []
     thought = []
     last = None
@@ -78,7 +78,7 @@ def _is_first(choice: object) -> bool:
 
 
 def _text(part: object, key: str) -> str:
-    """The text of a part of a message; empty for anything else."""
+    """Return the text of a part of a message; empty for any other value."""
     value = part.get(key) if isinstance(part, dict) else None
     return value if isinstance(value, str) else ""
 

@@ -1,4 +1,4 @@
-"""The files of certificates that a server is reached with: whether they can be used, before any server is blamed.
+"""Check of the certificate files for a server, so that an invalid file is not reported as an error of the server.
 
 It connects to nothing; `requests` reads the files again when it connects.
 """
@@ -21,7 +21,7 @@ _NEEDS = {
 def check_certificates(ca_file: str | None, client_cert: str | None, client_key: str | None) -> None:
     """Raise a SettingError that names the setting whose file is missing or is no PEM file of its kind.
 
-    Without this the first connection would fail for it, which looks like a server that is gone.
+    Without this check the first connection would fail, as if the server were unavailable.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca_file is not None:
@@ -31,14 +31,14 @@ def check_certificates(ca_file: str | None, client_cert: str | None, client_key:
         _try("client_key", client_key, Path(client_key).read_bytes)
     if client_cert is not None:
         _try("client_cert", client_cert, Path(client_cert).read_bytes)
-        both = f"{client_cert} with {client_key}" if client_key else client_cert
+        files_text = f"{client_cert} with {client_key}" if client_key else client_cert
         # a password keeps OpenSSL from asking the terminal for one
-        _try("client_cert", both, lambda: context.load_cert_chain(client_cert, client_key, password=""))
+        _try("client_cert", files_text, lambda: context.load_cert_chain(client_cert, client_key, password=""))
 
 
 def _try(name: str, path: str, use: Callable[[], object]) -> None:
     try:
         use()
     except (OSError, ValueError) as cause:  # an SSLError is an OSError
-        why = "it does not fit" if isinstance(cause, ssl.SSLError) else getattr(cause, "strerror", None) or cause
-        raise SettingError(name, f"got {path!r} ({why}), need {_NEEDS[name]}") from cause
+        reason = "it does not fit" if isinstance(cause, ssl.SSLError) else getattr(cause, "strerror", None) or cause
+        raise SettingError(name, f"got {path!r} ({reason}), need {_NEEDS[name]}") from cause

@@ -1,7 +1,7 @@
 """`pipeline plan`: list the input once, and divide its files into chunks of about equal bytes.
 
-A file keeps its chunk for good, and so does each number of a divided file, so that the records of a chunk stay with it:
-a later planning adds chunks only for new files, and for new documents at the end of a divided one. It calls no model.
+A file, and each document number of a divided file, keeps its chunk, so that the records of a chunk stay valid. A later
+planning adds chunks only for new files, and for new documents at the end of a divided file. It calls no model.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ _DIVIDED_FROM = 1.5
 
 @dataclass(slots=True)
 class Planned:
-    """The result of a planning. `first`: its first new chunk; `changed`: chunks whose files have changed or are gone.
+    """The result of a planning. `first`: the first new chunk; `changed`: chunks with changed or deleted files.
 
-    `documents`: of new files that are one document each or were divided; `containers`: new files of many documents.
+    `documents`: the number in new files that are one document each or were divided; `containers`: the number of new
+    files of many documents.
     """
 
     head: PlanHead
@@ -135,13 +136,13 @@ def _list(files: PlannedInput, table: ChunkTable, *, size: int) -> None:
         if not rows:
             table.add(file, id=files.id_of(file))
         elif rows[0][1].part is not None:
-            if rows[0][1].gone or rows[0][1].version != file.version:
+            if rows[0][1].is_removed or rows[0][1].version != file.version:
                 _divide_again(files, file, rows, table, size=size)
-        elif rows[0][1].gone or rows[0][1].version != file.version:
+        elif rows[0][1].is_removed or rows[0][1].version != file.version:
             table.change(rows[0][0], file)
     for chunk, row in list(table.not_met()):
-        if not row.gone:
-            table.change(chunk, replace(row, gone=True))
+        if not row.is_removed:
+            table.change(chunk, replace(row, is_removed=True))
 
 
 def _divide_again(
@@ -152,7 +153,7 @@ def _divide_again(
     *,
     size: int,
 ) -> None:
-    """Divide a changed file at the numbers where it was divided before; documents behind the last one are new."""
+    """Divide a changed file at the same document numbers as before; later documents are new."""
     parts = [row.part for _, row in planned if row.part is not None]
     bounds = [*(part.number for part in parts), parts[-1].number + parts[-1].count]
 
@@ -170,8 +171,8 @@ def _divide_again(
         table.change(planned[at][0], row)
         remaining_numbers.add(part.number)
     for chunk, row in planned:
-        if row.part is not None and row.part.number not in remaining_numbers and not row.gone:
-            table.change(chunk, replace(row, gone=True))
+        if row.part is not None and row.part.number not in remaining_numbers and not row.is_removed:
+            table.change(chunk, replace(row, is_removed=True))
     if not remaining_numbers:
         table.change(planned[0][0], file)
 
@@ -198,7 +199,7 @@ def _write(
     name = f"{len(head.generations):04d}-{secrets.token_hex(3)}"
     planned = Planned(head, listing, first=head.chunks)
     chunk_sizes = _write_new(backend, name, planned, _placed(files, table, total=total, chunks=new_chunks), files=files)
-    for chunk, changes in groupby(table.changed(), key=lambda change: change[0]):
+    for chunk, changes in groupby(table.changed_rows(), key=lambda change: change[0]):
         planned.changed.append(chunk)
         write_rows(backend, chunk, name, [line for _, line in changes])
     if chunk_sizes or planned.changed or before is None:
@@ -240,19 +241,19 @@ def _write_new(
 
 def _placed(files: PlannedInput, table: ChunkTable, *, total: int, chunks: int) -> Iterator[tuple[int, PlannedFile]]:
     """Yield each new row with its chunk (one of `chunks`), large files in parts; in the order of the chunks."""
-    passed = 0
+    passed_weight = 0
     chunk = 0
-    rows = table.new()
-    ahead = next(rows, None)
-    while ahead is not None:
-        follows, row = ahead
-        ahead = next(rows, None)
-        is_alone = not follows and not (ahead is not None and ahead[0])
-        for piece in _pieces(files, row, size=total / chunks, before=passed) if is_alone else (row,):
+    rows = table.new_rows()
+    next_row = next(rows, None)
+    while next_row is not None:
+        follows, row = next_row
+        next_row = next(rows, None)
+        is_alone = not follows and not (next_row is not None and next_row[0])
+        for piece in _pieces(files, row, size=total / chunks, before=passed_weight) if is_alone else (row,):
             weight = piece.weight_bytes
             if not follows:
-                chunk = max(chunk, min(chunks - 1, int((passed + weight / 2) * chunks / total)))
-            passed += weight
+                chunk = max(chunk, min(chunks - 1, int((passed_weight + weight / 2) * chunks / total)))
+            passed_weight += weight
             yield chunk, piece
 
 

@@ -29,7 +29,7 @@ _PAGE = 1000
 
 
 class ChunkTable:
-    """Rows of earlier plannings (`planned`), and rows to write, of `new` files and of `changed` ones."""
+    """Rows of earlier plannings (`planned`), and rows to write, of `new_rows` files and of `changed_rows` ones."""
 
     def __init__(self) -> None:
         """Open the table; its file is unlinked at once, so that not even kill -9 leaves it behind."""
@@ -94,7 +94,7 @@ class ChunkTable:
         self._place += 1
         self._do("INSERT INTO changed VALUES (?,?,?)", chunk, self._place, row.to_line())
 
-    def new(self) -> Iterator[tuple[bool, PlannedFile]]:
+    def new_rows(self) -> Iterator[tuple[bool, PlannedFile]]:
         """Yield the new rows, in order; the flag is True for a row that follows another of the same id."""
         cursor = self._db.execute("SELECT leader, place, line FROM new ORDER BY leader, place")
         while page := cursor.fetchmany(_PAGE):
@@ -104,7 +104,7 @@ class ChunkTable:
         """Return the bytes of the new rows."""
         return int(self._do("SELECT coalesce(sum(bytes), 0) FROM new")[0][0])
 
-    def changed(self) -> Iterator[tuple[int, bytes]]:
+    def changed_rows(self) -> Iterator[tuple[int, bytes]]:
         """Yield the rows of earlier chunks, chunk by chunk, as lines."""
         cursor = self._db.execute("SELECT chunk, line FROM changed ORDER BY chunk, place")
         while page := cursor.fetchmany(_PAGE):

@@ -22,12 +22,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config import mask_url
 from pipeline.errors import EXIT_OK, REASONS
-from pipeline.llm.overhead import Spent
+from pipeline.llm.overhead import OverheadCounts
 from pipeline.records import ExtractionAttempt, Failure, Result
 from pipeline.report.remaining import ReasonCount, RemainingFailures
 from pipeline.run.display.metric_families import COMMON, SUCCESS, Families
 from pipeline.run.display.status import RunStatus
-from pipeline.run.document.process import Finished
+from pipeline.run.document.process import FinishedEntry
 from pipeline.run.windows.long_counts import LongCounts
 
 logger = logging.getLogger(__name__)
@@ -39,11 +39,11 @@ _KEPT_ERRORS = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
-    """The destinations of the metrics: a port to scrape (0: a free one), a file for node_exporter, a push gateway's
-    URL.
+class Destinations:
+    """The destinations of the metrics.
 
-    `host`: the address of the port.
+    `port`: a port to scrape (0: any free one) at the address `host`. `textfile`: a file for node_exporter.
+    `pushgateway`: the URL of a push gateway.
     """
 
     port: int | None = None
@@ -60,20 +60,20 @@ class Metrics:
         agent: str,
         shard: str | None,
         *,
-        ways: Ways,
+        destinations: Destinations,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.families = Families()
         self._labels = (agent, shard or "")
-        self._ways = ways
+        self._destinations = destinations
         self._clock = clock
         self._now = now
-        self._skipped = 0
+        self._skipped_count = 0
         self._windows = LongCounts().outcomes
         self._exported_providers = frozenset[str]()
         self._errors = set[str]()
-        self._overhead = Spent()
+        self._overhead = OverheadCounts()
         self._written_at = clock()
         self._faulty = False
         for outcome, reason in (("done", ""), ("skipped", ""), *(("failed", name) for name in REASONS)):
@@ -85,11 +85,11 @@ class Metrics:
         self.port = self._serve()
         self._write()
 
-    def outcome(self, finished: Finished) -> None:
+    def outcome(self, finished: FinishedEntry) -> None:
         """Count a document and its requests; a postponed document counts later, skipped ones in `turn`."""
-        self._safely(lambda: self._outcome(finished))
+        self._run_safely(lambda: self._outcome(finished))
 
-    def _safely(self, step: Callable[[], None]) -> None:
+    def _run_safely(self, step: Callable[[], None]) -> None:
         """Run a step; log the first error in it, which never changes how a run ends."""
         try:
             step()
@@ -98,7 +98,7 @@ class Metrics:
                 logger.warning("Metrics failed and may be incomplete from now on.", exc_info=fault)
             self._faulty = True
 
-    def _outcome(self, finished: Finished) -> None:
+    def _outcome(self, finished: FinishedEntry) -> None:
         for attempt in finished.attempts:
             self._attempt(attempt)
         outcome = finished.outcome
@@ -110,7 +110,7 @@ class Metrics:
 
     def turn(self, status: RunStatus) -> None:
         """Set the metrics from the run's status; write the text file every TEXTFILE_EVERY_S seconds."""
-        self._safely(lambda: self._turn(status))
+        self._run_safely(lambda: self._turn(status))
 
     def _turn(self, status: RunStatus) -> None:
         self._export(status)
@@ -120,7 +120,7 @@ class Metrics:
 
     def end(self, status: RunStatus, exit_code: int, remaining: RemainingFailures | None = None) -> None:
         """Write the last values to the text file and the push gateway; the time of success only with exit code 0."""
-        self._safely(lambda: self._end(status, exit_code, remaining))
+        self._run_safely(lambda: self._end(status, exit_code, remaining))
 
     def _end(self, status: RunStatus, exit_code: int, remaining: RemainingFailures | None) -> None:
         self._export(status)
@@ -130,14 +130,14 @@ class Metrics:
         if exit_code == EXIT_OK:
             self.families.success.labels(*self._labels).set(self._now())
         self._write()
-        if self._ways.pushgateway is not None:
-            self._push(self._ways.pushgateway)
+        if self._destinations.pushgateway is not None:
+            self._push(self._destinations.pushgateway)
 
     def _export(self, status: RunStatus) -> None:
         counts = status.counts
         families = self.families
-        families.documents.labels(*self._labels, "skipped", "").inc(counts["skipped"] - self._skipped)
-        self._skipped = counts["skipped"]
+        families.documents.labels(*self._labels, "skipped", "").inc(counts["skipped"] - self._skipped_count)
+        self._skipped_count = counts["skipped"]
         families.found.labels(*self._labels).set(counts["found"])
         families.in_flight.labels(*self._labels).set(status.in_flight)
         families.limit.labels(*self._labels).set(status.limit)
@@ -150,14 +150,14 @@ class Metrics:
             self.families.windows.labels(*self._labels, outcome).inc(number - self._windows[outcome])
             self._windows[outcome] = number
 
-    def _show_overhead(self, spent: Spent) -> None:
+    def _show_overhead(self, overhead: OverheadCounts) -> None:
         before = self._overhead
-        self._overhead = spent
-        self.families.overhead_requests.labels(*self._labels).inc(spent.requests - before.requests)
-        self.families.overhead_tokens.labels(*self._labels).inc(spent.prompt_tokens - before.prompt_tokens)
+        self._overhead = overhead
+        self.families.overhead_requests.labels(*self._labels).inc(overhead.requests - before.requests)
+        self.families.overhead_tokens.labels(*self._labels).inc(overhead.prompt_tokens - before.prompt_tokens)
 
     def _show_remaining(self, remaining: RemainingFailures) -> None:
-        """Set every reason, also those without failures: a push gateway keeps series that are not sent again."""
+        """Set every reason, also those without failures, because a gateway keeps series that are not sent again."""
         for reason in {*REASONS, *remaining.reasons}:
             count = remaining.reasons.get(reason, ReasonCount())
             self.families.remaining.labels(*self._labels, reason).set(count.count)
@@ -166,14 +166,14 @@ class Metrics:
     def _attempt(self, attempt: ExtractionAttempt) -> None:
         labels = (*self._labels, attempt.model.provider)
         families = self.families
-        families.attempts.labels(*labels, self._bounded(attempt.error)).inc()
+        families.attempts.labels(*labels, self._error_label(attempt.error)).inc()
         families.latency.labels(*labels).observe(attempt.latency_s)
         families.tokens.labels(*labels, "prompt").inc(attempt.prompt_tokens or 0)
         families.tokens.labels(*labels, "completion").inc(attempt.completion_tokens or 0)
         if attempt.queue_s is not None:
             families.queue.labels(*labels).observe(attempt.queue_s)
 
-    def _bounded(self, error: str | None) -> str:
+    def _error_label(self, error: str | None) -> str:
         """Return the error as a label; the number of labels is bounded, as servers choose their status codes."""
         name = (error or "").partition(":")[0]
         if name and name not in self._errors:
@@ -192,7 +192,7 @@ class Metrics:
 
     def _carry_over(self) -> None:
         """Keep the time of the last success in the text file until a run succeeds again."""
-        path = self._ways.textfile
+        path = self._destinations.textfile
         try:
             families = list(text_string_to_metric_families(path.read_text(encoding="utf-8"))) if path else []
         except (OSError, ValueError):
@@ -203,23 +203,25 @@ class Metrics:
 
     def _serve(self) -> int | None:
         """Start serving the metrics and return the port; None when they are not served."""
-        if self._ways.port is None:
+        if self._destinations.port is None:
             return None
         try:
-            server, _ = start_http_server(self._ways.port, self._ways.host, registry=self.families.registry)
+            server, _ = start_http_server(
+                self._destinations.port, self._destinations.host, registry=self.families.registry
+            )
         except OSError as error:
-            logger.warning("Cannot serve metrics: %s", error, extra={"port": self._ways.port})
+            logger.warning("Cannot serve metrics: %s", error, extra={"port": self._destinations.port})
             return None
         logger.info("Serving metrics", extra={"port": server.server_port})
         return int(server.server_port)
 
     def _write(self) -> None:
-        if self._ways.textfile is None:
+        if self._destinations.textfile is None:
             return
         try:
-            write_to_textfile(str(self._ways.textfile), self.families.registry)
+            write_to_textfile(str(self._destinations.textfile), self.families.registry)
         except OSError as error:
-            fields = {"file": str(self._ways.textfile)}  # the error names a temporary one
+            fields = {"file": str(self._destinations.textfile)}  # the error names a temporary one
             logger.warning("Cannot write metrics: %s", error.strerror or error, extra=fields)
 
     def _push(self, url: str) -> None:

@@ -19,10 +19,10 @@ from pipeline.report.stats import RunStats
 from pipeline.run.display.progress import Progress
 from pipeline.run.display.rates import ProgressState
 from pipeline.run.display.status import RunStatus
-from pipeline.run.document.process import Finished
+from pipeline.run.document.process import FinishedEntry
 from pipeline.run.preview.placeholders import PlaceholderWatch
 from pipeline.run.runner import Runner
-from pipeline.run.windows.cutting import Cut, Divided, WindowFailed
+from pipeline.run.windows.cutting import CutDocument, Divided, WindowFailed
 from pipeline.values.profiling import ProfileBuilder
 from pipeline.window_answers import WindowAnswer
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PARTS = (Cut, WindowAnswer, Divided, WindowFailed)
+PARTS = (CutDocument, WindowAnswer, Divided, WindowFailed)
 """Outcomes of parts of a document; the document itself is counted when it is merged."""
 
 
 @dataclass(slots=True)
 class Display:
-    """Receives each outcome and each turn, and updates the numbers, the progress and the metrics."""
+    """The observer of each outcome and each turn, which updates the numbers, the progress and the metrics."""
 
     stats: RunStats
     progress: Progress
@@ -46,25 +46,25 @@ class Display:
     placeholders: PlaceholderWatch = field(default_factory=lambda: PlaceholderWatch({}))
     metrics: Metrics | None = None
     tokens: list[int] = field(default_factory=lambda: [0, 0])
-    last: Failure | None = None
+    last_failure: Failure | None = None
     waits: deque[float] = field(default_factory=lambda: deque(maxlen=20))
 
-    def outcome(self, finished: Finished) -> None:
+    def outcome(self, finished: FinishedEntry) -> None:
         """Count one outcome."""
         outcome = finished.outcome
         _log(finished)
         if self.metrics is not None:
             self.metrics.outcome(finished)
         if isinstance(outcome, Postponed):
-            self.stats.asked(finished.attempts, variant=outcome.failure.variant)
+            self.stats.add_attempts(finished.attempts, variant=outcome.failure.variant)
         elif isinstance(outcome, PARTS):
-            self.stats.asked(finished.attempts, variant=finished.variant)
+            self.stats.add_attempts(finished.attempts, variant=finished.variant)
         elif not isinstance(outcome, (Unchanged, Left, Copied)):
-            self.stats.asked(finished.attempts, variant=outcome.variant)
+            self.stats.add_attempts(finished.attempts, variant=outcome.variant)
         if not isinstance(outcome, (Postponed, Left, Copied, *PARTS)):
             self.stats.add(outcome)
         if isinstance(outcome, Failure):
-            self.last = outcome
+            self.last_failure = outcome
         if isinstance(outcome, Result):
             self.placeholders.add(outcome.variant, outcome.metadata)
             self.profile.add(outcome.output, variant=outcome.variant, fingerprint=outcome.fingerprint)
@@ -90,8 +90,8 @@ class Display:
                 tokens_in=self.tokens[0],
                 tokens_out=self.tokens[1],
                 queue_s=sum(self.waits) / len(self.waits) if self.waits else None,
-                last_reason=self.last.reason if self.last else None,
-                last_failed=self.last.id if self.last else None,
+                last_reason=self.last_failure.reason if self.last_failure else None,
+                last_failed=self.last_failure.id if self.last_failure else None,
                 waiting_for=status.waiting_for,
                 long=status.long,
                 elapsed_s=time.monotonic() - self.started,
@@ -104,7 +104,7 @@ class Display:
             self.metrics.end(status, exit_code, remaining)
 
 
-def _log(finished: Finished) -> None:
+def _log(finished: FinishedEntry) -> None:
     """Log a line for each document, at debug."""
     if not logger.isEnabledFor(logging.DEBUG):
         return
@@ -133,11 +133,11 @@ class Signals:
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: object) -> None:  # noqa: ARG002
-        again = self.number is not None
+        is_second = self.number is not None
         self.number = self.number or number
         if self.runner is not None:
             self.runner.interrupt(number)
-        elif again:
+        elif is_second:
             os._exit(128 + number)
         else:
             self._stop.set()

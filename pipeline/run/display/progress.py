@@ -25,7 +25,7 @@ _MESSAGE_LINES = 3
 
 
 class Progress(Protocol):
-    """Shows a run; called from the main thread only, at any rate, and never raises for a closed terminal."""
+    """The display of a run; called by the main thread as often as it likes; never raises for a closed terminal."""
 
     def update(self, state: ProgressState) -> None:
         """Take the state and show it when an update is due."""
@@ -54,10 +54,10 @@ class NoProgress:
     """Progress of a run that shows none."""
 
     def update(self, state: ProgressState) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
 
 class PlainProgress:

@@ -53,7 +53,7 @@ class ProgressState:
     def answers_left(self) -> float | None:
         """The approximate number of remaining answers; None until the listing has ended.
 
-        An unread document needs as many as the finished ones took, a parked one as many as the open ones need.
+        The mean of the finished documents is assumed for each unread document, that of the open ones for a parked one.
         """
         if self.total is None:
             return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.redaction import SECRETS
 from pipeline.llm.failover import Failover
-from pipeline.llm.overhead import Spent
+from pipeline.llm.overhead import OverheadCounts
 from pipeline.run.dispatch import ahead_of
 from pipeline.run.windows.long_counts import LongStatus
 
@@ -51,7 +51,7 @@ class RunStatus:
     limit: int = 0
     limit_reason: str = ""
     waiting_for: str | None = None
-    overhead: Spent = field(default_factory=Spent)
+    overhead: OverheadCounts = field(default_factory=OverheadCounts)
     providers_up: Mapping[str, bool] = field(default_factory=dict)
     long: LongStatus = field(default_factory=LongStatus)
 
@@ -63,7 +63,7 @@ def status_of(runner: Runner, *, is_outage: bool) -> RunStatus:
     client = runner.plan.client
     stopping = runner.end is not None and runner.in_flight > 0
     wait_text = waiting_for(
-        client, ready=runner.ready, is_outage=is_outage, output=job.output.trouble, stopping=stopping
+        client, ready=runner.is_ready, is_outage=is_outage, output=job.output.trouble, stopping=stopping
     )
     return RunStatus(
         counts,
@@ -72,9 +72,9 @@ def status_of(runner: Runner, *, is_outage: bool) -> RunStatus:
         limit=job.limit.value,
         limit_reason=job.limit.reason,
         waiting_for=wait_text and SECRETS.redact(wait_text),
-        overhead=runner.plan.registry.overhead.spent,
+        overhead=runner.plan.registry.overhead.counts,
         providers_up=client.examined,
-        long=runner.long.status,
+        long=runner.long_documents.status,
     )
 
 
@@ -94,7 +94,7 @@ def waiting_for(client: Failover, *, ready: bool, is_outage: bool, output: str |
     if stopping:
         return "requests in flight; a second Ctrl-C stops at once"
     model = client.load_conflict
-    conflict_text = model.short(datetime.now(timezone.utc)) if model is not None else None
+    conflict_text = model.short_message(datetime.now(timezone.utc)) if model is not None else None
     if ready and (output is not None or conflict_text is not None):
         return output or conflict_text
     trouble = client.trouble if is_outage or (not ready and client.examined) else None

@@ -13,7 +13,7 @@ from pipeline.run.plan import VariantQuery
 from pipeline.run.selection.deciding import settings_digest
 
 HISTORY_KEPT = 20
-"""Requests in the history of a record; a document that waited through many outages has had more."""
+"""The most requests in the history of a record; more may have been sent during outages."""
 
 
 def requests_sent(attempts: Sequence[ExtractionAttempt], earlier_failure: Failure | None) -> int:

@@ -42,7 +42,9 @@ def harmless_names(document: Document, *, tokens: frozenset[str]) -> Document:
     return changed(document, metadata=metadata, id=document_id, uri=uri)
 
 
-def harmless(document: Document, resolved: ResolvedAgentConfig, *, tokens: frozenset[str]) -> tuple[Document, bool]:
+def with_broken_tokens(
+    document: Document, resolved: ResolvedAgentConfig, *, tokens: frozenset[str]
+) -> tuple[Document, bool]:
     """Return the document with a text for a prompt, and whether any special token in it was broken."""
     text = broken(document.text, resolved, tokens=tokens)
     has_names = names_special_tokens(resolved, document) or harmless_names(document, tokens=tokens) != document

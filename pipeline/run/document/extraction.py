@@ -51,7 +51,7 @@ class ModelText:
 
 
 Shorten = Callable[[ExtractionAttempt], "ModelText | None"]
-"""Returns a shorter text after a failed attempt; None when a shorter text would not help."""
+"""A function that returns a shorter text after a failed attempt; None when a shorter text would not help."""
 
 
 def extract_answer(
@@ -136,7 +136,7 @@ def _send(
         document=state.entry.id,
         losses=state.entry.losses,
         alone=alone,
-        refused=state.entry.refused,
+        was_refused=state.entry.was_refused,
         prompts_for=prompts_for,
         places=document_places(query.resolved.user_prompt),
         metadata=document.metadata,
@@ -148,7 +148,7 @@ def _send(
         for attempt in result.attempts
     ]
     state.losses += result.losses
-    state.refused = state.refused or result.refused
+    state.was_refused = state.was_refused or result.was_refused
     if result.unavailable:
         raise NoServerError
     final = state.attempts[-1]

@@ -34,14 +34,14 @@ from pipeline.records import (
     utc_now,
 )
 from pipeline.run.document.attempts import with_notes
-from pipeline.run.document.breaking import broken, candidates_in, harmless
+from pipeline.run.document.breaking import broken, candidates_in, with_broken_tokens
 from pipeline.run.document.extraction import ModelText, NoServerError, extract_answer
 from pipeline.run.document.overflow import KeptText, full_text, shorter
 from pipeline.run.document.state import DocumentState, ExtractionClient, failure_of, result_of
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.selection.copies import Questions, copy_of, question_sha256
 from pipeline.run.shortage import has_memory, place_of, shortage_of
-from pipeline.run.windows.cutting import Cut, Divided, EarlierAnswers, WindowFailed, cut_after, cut_before
+from pipeline.run.windows.cutting import CutDocument, Divided, EarlierAnswers, WindowFailed, cut_after, cut_before
 from pipeline.stores import ReadingStoppedError
 from pipeline.window_answers import WindowAnswer
 
@@ -49,11 +49,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedEntry:
     """The outcome of an entry, and its requests."""
 
     entry: Entry
-    outcome: Outcome | Copied | Cut | WindowAnswer | Divided | WindowFailed
+    outcome: Outcome | Copied | CutDocument | WindowAnswer | Divided | WindowFailed
     attempts: tuple[ExtractionAttempt, ...] = ()
     variant: str = ""
 
@@ -67,11 +67,11 @@ def process(
     now: Callable[[], str] = utc_now,
     copies: Questions | None = None,
     earlier: EarlierAnswers | None = None,
-) -> Finished:
+) -> FinishedEntry:
     """Return the outcome of an entry; never raises. `alone`: nothing else is in flight, a lost server is a failure."""
     state = DocumentState(entry, plan.query_for(entry.id), client)
 
-    def steps() -> Outcome | Copied | Cut:
+    def steps() -> Outcome | Copied | CutDocument:
         return _steps(state, plan, copies=copies, earlier=earlier, alone=alone, now=now)
 
     return outcome_of_steps(state, plan, steps, alone=alone, now=now)
@@ -80,14 +80,14 @@ def process(
 def outcome_of_steps(
     state: DocumentState,
     plan: ExtractionPlan,
-    steps: Callable[[], Outcome | Copied | Cut | WindowAnswer],
+    steps: Callable[[], Outcome | Copied | CutDocument | WindowAnswer],
     *,
     alone: bool,
     now: Callable[[], str],
-) -> Finished:
+) -> FinishedEntry:
     """Return the outcome of the steps, or of the error that ended them."""
     entry = state.entry
-    outcome: Outcome | Copied | Cut | WindowAnswer
+    outcome: Outcome | Copied | CutDocument | WindowAnswer
     try:
         outcome = steps()
     except (ReadingStoppedError, PipelineError) as error:
@@ -99,19 +99,18 @@ def outcome_of_steps(
             f"a server was lost each time it worked on this document: {last_attempt.message if last_attempt else ''}"
         )
         outcome = failure_of(state, plan, reason=reason, message=message, now=now)
-        outcome = (
-            outcome if alone and state.losses else Postponed(entry, outcome, losses=state.losses, refused=state.refused)
-        )
+        if not (alone and state.losses):
+            outcome = Postponed(entry, outcome, losses=state.losses, was_refused=state.was_refused)
     except DocumentError as problem:
         state.stage = problem.stage
-        state.entry = changed(entry, version=None) if problem.again else entry
+        state.entry = changed(entry, version=None) if problem.is_transient else entry
         outcome = failure_of(state, plan, reason=problem.reason, message=str(problem), now=now)
     except AnswerError as problem:
         state.stage = problem.stage
         outcome = failure_of(state, plan, reason=problem.reason, message=problem.message, now=now)
     except Exception as fault:  # an error of one document must not end its worker
         if (shortage := shortage_of(fault)) is not None:
-            return Finished(
+            return FinishedEntry(
                 entry, _shortage_outcome(state, plan, shortage, alone=alone, now=now), tuple(state.attempts)
             )
         state.stage = "internal"
@@ -120,7 +119,7 @@ def outcome_of_steps(
         unquoted = InternalError(fault_text).with_traceback(fault.__traceback__)
         logger.error("internal error", extra={"document": entry.id}, exc_info=unquoted)
         outcome = failure_of(state, plan, reason="internal_error", message=fault_text, now=now)
-    return Finished(entry, outcome, tuple(state.attempts), state.query.resolved.variant)
+    return FinishedEntry(entry, outcome, tuple(state.attempts), state.query.resolved.variant)
 
 
 def _shortage_outcome(
@@ -143,7 +142,7 @@ def _steps(
     earlier: EarlierAnswers | None,
     alone: bool,
     now: Callable[[], str],
-) -> Outcome | Copied | Cut:
+) -> Outcome | Copied | CutDocument:
     split = state.query.split
     with nullcontext() if split is None else split.turn(state.entry.size_bytes):
         document = _prepare(state, plan, copies=copies, earlier=earlier)
@@ -161,7 +160,7 @@ def _steps(
 
 def _prepare(
     state: DocumentState, plan: ExtractionPlan, *, copies: Questions | None, earlier: EarlierAnswers | None
-) -> Document | Outcome | Copied | Cut:
+) -> Document | Outcome | Copied | CutDocument:
     """Return the document to send whole, or the outcome of one for which no request is needed."""
     entry = state.entry
     query = state.query
@@ -211,7 +210,7 @@ def _model_text(state: DocumentState, document: Document, kept: KeptText) -> Mod
     kept_text = kept.model_text
     resolved = state.query.resolved
     document = document if kept_text == document.text else changed(document, text=kept_text)
-    harmless_document, is_broken = harmless(document, resolved, tokens=state.tokens)
+    harmless_document, is_broken = with_broken_tokens(document, resolved, tokens=state.tokens)
     state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes
     if resolved.split is not None and LEAD in harmless_document.metadata:
         harmless_document = changed(harmless_document, metadata={**harmless_document.metadata, LEAD: ""})

@@ -37,7 +37,7 @@ class DocumentState:
     attempts: list[ExtractionAttempt] = field(default_factory=list)
     reasks: int = 0
     losses: int = 0
-    refused: bool = False
+    was_refused: bool = False
     stage: Stage = "load"
     tokens: frozenset[str] = frozenset()
     question_sha256: str | None = None

@@ -74,7 +74,7 @@ class RunClosing:
         self._grading = grading
 
     def finish(self, runner: Runner, stats: RunStats, profile: ProfileBuilder, *, selection: Selection) -> int:
-        """Return the exit code; OutputError when what is written last cannot be written after a run that went well."""
+        """Return the exit code; OutputError when the summary of a successful run cannot be written."""
         counts = runner.counts
         listed_whole = runner.is_listing_complete
         documents = counts["found"] if listed_whole else None
@@ -90,7 +90,7 @@ class RunClosing:
             min_documents=0 if self._output.shard.is_chunk else self._app.input.min_documents,
             incomplete_exit=self._options.incomplete_exit,
             doubtful=len(doubtful),
-            moved=self._moved(profile),
+            moved_sentence=self._drift_sentence(profile),
         )
         if listed_whole and not self._listing.listed and in_pod(self._environ):
             logger.info(EMPTY_INPUT)
@@ -137,25 +137,27 @@ class RunClosing:
             return None, None
         return evaluation, None if evaluation is None or not evaluation.exit_code else failed_gates(evaluation)
 
-    def _moved(self, profile: ProfileBuilder) -> str:
+    def _drift_sentence(self, profile: ProfileBuilder) -> str:
         """Return a sentence on values that moved since the run before by more than `runner.max_drift`; "" for none."""
-        most = self._app.runner.max_drift
-        if most is None:
+        max_drift = self._app.runner.max_drift
+        if max_drift is None:
             return ""
         now = RunSummary(profile=kept_profiles(profile.profiles()))
         before = self._output.run_index.of_this_shard()
         drift, _ = drift_of([now], [list(map(RunSummary.from_json, before))])
-        moves = [] if drift is None else [move for move in drift.moves if move.size > most]
+        moves = [] if drift is None else [move for move in drift.moves if move.size > max_drift]
         if not moves:
             return ""
-        return f"{plural(len(moves), 'share')} of values moved by more than runner.max_drift {most:g}: see the report"
+        return (
+            f"{plural(len(moves), 'share')} of values moved by more than runner.max_drift {max_drift:g}: see the report"
+        )
 
     def _summary(self, runner: Runner, numbers: RunNumbers, *, counts: Counts) -> RunSummary:
         """Return the run's summary without exit code and verdict."""
         stamp = self._output.stamp
         output = self._output
         plan = runner.plan
-        long_documents = runner.long.counts.numbers()
+        long_documents = runner.long_documents.counts.numbers()
         limit = runner.job.limit
         for merged_fingerprint, whole_fingerprint in plan.same_questions.items():
             output.index.equate([merged_fingerprint], whole_fingerprint)
@@ -197,8 +199,8 @@ class RunClosing:
         """Return the settings, the prompts and schemas, and the keys of lists, by which `diff` pairs their items."""
         keys = list_keys(plan.agent.schema)
         fingerprints = {name: query.fingerprint for name, query in plan.queries.items()}
-        asked = {"question": questions(self._app, plan), FINGERPRINTS: fingerprints}
-        return {**describe(self._app), **asked, **({"list_keys": keys} if keys else {})}
+        question_facts = {"question": questions(self._app, plan), FINGERPRINTS: fingerprints}
+        return {**describe(self._app), **question_facts, **({"list_keys": keys} if keys else {})}
 
     def _write(self, summary: RunSummary) -> Report:
         """Write the run's summary and the report; return the report even when it could not be written."""

@@ -1,6 +1,6 @@
 """Grades of the whole output at the end of a run, when `eval.gold` is set: gates can then fail a nightly run.
 
-It must not stop a run: unsuitable gold is refused before the first document is read.
+It must not stop a run at its end: unsuitable gold is refused before the first document is read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class UngradedError(Exception):
 
 
 def options_of(config: EvalConfig, *, cost_per_hour: float | None) -> EvalOptions | None:
-    """Return the settings for grading; None without `eval.gold`, ConfigError when one half of a baseline is missing."""
+    """Return the settings for grading; None without `eval.gold`. ConfigError for half a baseline."""
     if config.gold is None:
         return None
     from pipeline.truth.evaluate import EvalOptions  # slow to import, and most runs grade nothing
@@ -97,8 +97,8 @@ def missing_shards(output: Output) -> list[int]:
 
 def failed_gates(evaluation: Evaluation) -> tuple[int, str, str]:
     """Return exit code, message and verdict of a run whose gates failed."""
-    failed = "; ".join(gate.told for gate in evaluation.gates if not gate.passed)
-    return EXIT_FAILURES, f"answers below the gate: {failed}", VERDICT
+    messages = "; ".join(gate.told for gate in evaluation.gates if not gate.passed)
+    return EXIT_FAILURES, f"answers below the gate: {messages}", VERDICT
 
 
 def unevaluated_gates(error: UngradedError) -> tuple[int, str, str]:

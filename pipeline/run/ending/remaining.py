@@ -1,4 +1,4 @@
-"""The documents of the input that remain failed at the end of a run; it reads the index and decides no exit code."""
+"""The documents of the input that remain failed at the end of a run. Reads the index only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pipeline.run.selection.selection import Selection
 def remaining_failures(output: Output, selection: Selection, *, found: int | None) -> RemainingFailures:
     """Return the documents met by this run whose last line is an error for the current prompt and schema.
 
-    `found`: documents in the input (of this shard); None when the listing is incomplete: then only documents with a
-    line count.
+    `found`: documents in the input (of this shard); None when the listing is incomplete; then the count includes only
+    documents with a line.
     """
     remaining = RemainingFailures()
     for document_id, latest in output.index.failed(only_met=True):

@@ -58,8 +58,8 @@ def write_report_of_set(app: AppConfig, shard: Shard, *, stop: Callable[[], bool
     try:
         backend = backend_of(app.output, shard=shard)
         index = RunIndex(backend, shard)
-        ended = sum(mark.count == shard.count for mark in index.finished_shards())
-        if backend.is_in_use() or (ended < shard.siblings and ended & (ended - 1)):
+        finished_count = sum(mark.count == shard.count for mark in index.finished_shards())
+        if backend.is_in_use() or (finished_count < shard.siblings and finished_count & (finished_count - 1)):
             return
 
         def runs() -> list[RunSummary]:

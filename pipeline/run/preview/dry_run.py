@@ -42,17 +42,19 @@ def main(app: AppConfig, plan: ExtractionPlan, *, rules: SelectionRules, shard: 
             decided_by=partial(_decided_by, plan),
         )
         listed.latest_record = index.latest
-        answered = AnsweredWindows(plan) if rules.redo == "all" else AnsweredWindows.read(backend, plan)
-        counts, sample = _count(listing(listed), selection, index, answered)
+        answered_windows = AnsweredWindows(plan) if rules.redo == "all" else AnsweredWindows.read(backend, plan)
+        counts, sample = _count(listing(listed), selection, index, answered_windows)
         change = prompt_change(app, plan, index=index, runs=runs)
-        expected = estimate(plan, sample)
+        cost_estimate = estimate(plan, sample)
     finally:
         index.close()
         plan.client.close()
-    time = time_text(runs.recent(), documents=sample.documents, requests=expected.requests, per_hour=app.cost.per_hour)
-    asked = [*_asked(sample, expected), f"That is {time}." if time else ""]
+    time = time_text(
+        runs.recent(), documents=sample.documents, requests=cost_estimate.requests, per_hour=app.cost.per_hour
+    )
+    cost_lines = [*_cost_lines(sample, cost_estimate), f"That is {time}." if time else ""]
     lines = _lines(
-        app, plan, counts=counts, listing=listed, asked=[*asked, *_refusal(change, app, rules)], change=change
+        app, plan, counts=counts, listing=listed, cost_lines=[*cost_lines, *_refusal(change, app, rules)], change=change
     )
     width = unwrapped_or_width(sys.stdout, os.environ)
     write_out("\n".join(fitted([*lines, *_shard_lines(shard, listed)], width)))
@@ -66,7 +68,7 @@ def _decided_by(plan: ExtractionPlan, document_id: str, latest: LatestRecord) ->
 
 
 def _count(
-    entries: Iterator[Entry], selection: Selection, index: Index, answered: AnsweredWindows
+    entries: Iterator[Entry], selection: Selection, index: Index, answered_windows: AnsweredWindows
 ) -> tuple[Counter[str], PromptSample]:
     """Return the documents by their state for a run, and a sample of those that would be sent."""
     counts: Counter[str] = Counter()
@@ -81,14 +83,14 @@ def _count(
         counts["found"] += 1
         counts[kind] += 1
         if kind in ("new", "changed", "failed", "question"):
-            sample.add(entry, answered=answered.count(entry))
+            sample.add(entry, answered=answered_windows.count(entry))
     return counts, sample
 
 
-def _asked(sample: PromptSample, expected: Estimate) -> list[str]:
+def _cost_lines(sample: PromptSample, cost_estimate: Estimate) -> list[str]:
     size = f"{plural(sample.documents, 'document')}: {plural(sample.size_bytes, 'byte')}"
-    windows = [f"overflow: split: {expected.windows}."] if expected.windows else []
-    return [f"Would send {size}, {expected.tokens}.", *windows]
+    windows = [f"overflow: split: {cost_estimate.windows}."] if cost_estimate.windows else []
+    return [f"Would send {size}, {cost_estimate.tokens}.", *windows]
 
 
 def _refusal(change: PromptChange, app: AppConfig, rules: SelectionRules) -> list[str]:
@@ -125,7 +127,7 @@ def _lines(
     *,
     counts: Counter[str],
     listing: ListingCounts,
-    asked: list[str],
+    cost_lines: list[str],
     change: PromptChange,
 ) -> Iterator[str]:
     yield f"Dry run of agent {plan.agent.name}: no model is called, nothing is written."
@@ -134,17 +136,19 @@ def _lines(
     yield f"  new              {counts['new']:>12,}"
     yield f"  changed          {counts['changed']:>12,}"
     failed = counts["failed"] + counts["failed, skipped"] + counts["accepted"]
-    tried = f"{counts['failed']:,} to be retried"
+    retried = f"{counts['failed']:,} to be retried"
     accepted = f", {counts['accepted']:,} accepted" if counts["accepted"] else ""
-    yield f"  failed before    {failed:>12,}   ({tried}, {counts['failed, skipped']:,} skipped{accepted})"
-    why = f"changed: {', '.join(change.parts)}" if change.parts else "prompts, schema or model changed, or --redo all"
-    yield f"  extracted again  {counts['question']:>12,}   ({why})"
+    yield f"  failed before    {failed:>12,}   ({retried}, {counts['failed, skipped']:,} skipped{accepted})"
+    reason = (
+        f"changed: {', '.join(change.parts)}" if change.parts else "prompts, schema or model changed, or --redo all"
+    )
+    yield f"  extracted again  {counts['question']:>12,}   ({reason})"
     if counts["leave"]:
         yield f"  left             {counts['leave']:>12,}   (not named by --only-failed)"
     if listing.ignored:
         kinds = ", ".join(f"{kind} {number:,}" for kind, number in listing.ignored.most_common(8))
         yield f"  ignored          {sum(listing.ignored.values()):>12,}   ({kinds})"
-    yield from filter(None, asked)
+    yield from filter(None, cost_lines)
     yield f"Output: {app.output.uri}"
 
 
@@ -157,7 +161,7 @@ def _shard_lines(shard: Shard, listing: ListingCounts) -> Iterator[str]:
         return
     yield f"Shard {shard.label}: its share of {plural(listing.listed, 'document')} in {plural(listing.files, 'file')}."
     if listing.streamed and shard.count > 1:
-        reading = (
+        reading_text = (
             "every shard reads them from end to end" if listing.streamed > 1 else "every shard reads it from end to end"
         )
-        yield f"Of these files {listing.streamed:,} hold many documents and no list of them: {reading}."
+        yield f"Of these files {listing.streamed:,} hold many documents and no list of them: {reading_text}."

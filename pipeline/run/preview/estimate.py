@@ -32,9 +32,9 @@ CHARS_PER_TOKEN = 4
 
 @dataclass(slots=True)
 class PromptSample:
-    """A stable random sample of the entries that would be sent, and the sizes of all of them.
+    """A stable random sample of the entries that would be sent, and the sizes of all these entries.
 
-    `answered`: the number of their windows that an earlier run has answered.
+    `answered`: the number of windows that an earlier run has answered.
     """
 
     entries: list[tuple[float, str, Entry]] = field(default_factory=list)
@@ -50,18 +50,18 @@ class PromptSample:
 
     @property
     def documents(self) -> int:
-        """The number of all entries that would be asked."""
+        """The number of all entries that would be sent."""
         return len(self.sizes)
 
     @property
     def size_bytes(self) -> int:
-        """Their size as stored."""
+        """The size of all entries as stored."""
         return sum(self.sizes)
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The estimate for all documents. `tokens`, `windows`: sentences, "" for none. `requests`: for the time."""
+    """The estimate for all documents. `tokens` and `windows` are sentences ("": none); `requests` is a number."""
 
     tokens: str
     windows: str
@@ -73,8 +73,8 @@ def estimate(plan: ExtractionPlan, sample: PromptSample) -> Estimate:
     if not sample.documents:
         return Estimate("no prompt tokens", "", 0)
     prompts = list(_prompts(plan, [entry for _, _, entry in sample.entries]))
-    empty = render(next(iter(plan.queries.values())).resolved, Document("", "", "", ""))
-    counts, how = _counts(plan, [empty, *(prompt.prompt for prompt in prompts)])
+    empty_prompt = render(next(iter(plan.queries.values())).resolved, Document("", "", "", ""))
+    counts, method = _counts(plan, [empty_prompt, *(prompt.prompt for prompt in prompts)])
     fixed = counts[0]
     sizes = sum(prompt.size_bytes for prompt in prompts)
     for_each_byte = sum(max(0, count - fixed) for count in counts[1:]) / sizes if sizes else 0.0
@@ -83,8 +83,10 @@ def estimate(plan: ExtractionPlan, sample: PromptSample) -> Estimate:
     forecast = Forecast(sample.documents)
     windows = ""
     if query is not None:
-        forecast, total, windows = _split(plan, query, sample, _Prompts(empty, fixed, prompts, counts[1:]))
-    tokens = f"about {round(total):,} prompt tokens ({how} on a sample of {len(prompts)})"
+        forecast, total, windows = _split_estimate(
+            plan, query, sample, _Prompts(empty_prompt, fixed, prompts, counts[1:])
+        )
+    tokens = f"about {round(total):,} prompt tokens ({method} on a sample of {len(prompts)})"
     return Estimate(tokens, windows, forecast.requests)
 
 
@@ -98,11 +100,11 @@ class _Prompts:
     tokens: Sequence[int]
 
 
-def _split(
+def _split_estimate(
     plan: ExtractionPlan, query: VariantQuery, sample: PromptSample, prompts: _Prompts
 ) -> tuple[Forecast, float, str]:
-    """Return the windows of all documents, the prompt tokens with them, and a sentence."""
-    client = plan.client.first.replicas[0].client
+    """Return the forecast of all windows, the prompt tokens with these windows, and a sentence about them."""
+    client = plan.client.first_provider.replicas[0].client
     context = client.context_length
     count = None
     if isinstance(client, VLLMClient):
@@ -114,10 +116,10 @@ def _split(
         for prompt, tokens in zip(prompts.sampled, prompts.tokens, strict=True)
     ]
     forecast, tokens = forecast_of_sizes(query, room, sample.sizes, sampled, count=count, answered=sample.answered)
-    text = forecast_text(forecast, about=True)
+    text = forecast_text(forecast, is_estimate=True)
     if room.context_length is None:
         unknown = "the context of the server is unknown, so documents that do not fit are not counted as cut"
-        return forecast, tokens, f"{unknown}; {text}" if forecast.cut else unknown
+        return forecast, tokens, f"{unknown}; {text}" if forecast.documents_to_cut else unknown
     return forecast, tokens, text
 
 
@@ -144,7 +146,7 @@ def _prompts(plan: ExtractionPlan, entries: Iterable[Entry]) -> Iterator[_Prompt
 
 def _counts(plan: ExtractionPlan, prompts: Sequence[Mapping[str, str]]) -> tuple[list[int], str]:
     """Return the tokens of each prompt, by the first provider's tokenizer if it answers, else by characters."""
-    client = plan.client.first.replicas[0].client
+    client = plan.client.first_provider.replicas[0].client
     counts: list[int] = []
     if isinstance(client, VLLMClient):
         for prompt in prompts:
@@ -161,7 +163,7 @@ def _counts(plan: ExtractionPlan, prompts: Sequence[Mapping[str, str]]) -> tuple
 def time_text(
     runs: Sequence[Mapping[str, Any]], *, documents: int, requests: int, per_hour: float | None
 ) -> str | None:
-    """Return how long that many documents take at the rate of the newest run with requests, and the cost.
+    """Return the time and the cost of that many documents at the rate of the newest run with requests.
 
     It counts requests, one per window, when that run read documents in windows. None when no document is to be sent, or
     no earlier run has a rate.

@@ -1,6 +1,7 @@
-"""The preflight of `pipeline check`, watched: a server that is busy for others is reported while it is waited for.
+"""The preflights of `pipeline check`, with a report while a server is busy for other clients.
 
-Each server is examined in a thread that the caller starts; this one waits, bounded, and measures what it can take.
+Each server is examined in a thread of its own; the calling thread waits for all of them, for a limited time. This
+module also measures how many requests an Ollama serves at the same time.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Server:
 
 
 class _Examination:
-    """The full preflight of one server in a thread of its own; `found` is None until it has ended."""
+    """The full preflight of one server in a thread of its own; `preflight` is None until it has ended."""
 
     def __init__(self, server: Server, *, start: Start) -> None:
         self.preflight: Preflight | None = None
@@ -48,7 +49,7 @@ class _Examination:
         self._conflict_at = float("inf")
         self._server = server
         self._start = start
-        self._ended: SimpleQueue[Preflight | None] = SimpleQueue()
+        self._results: SimpleQueue[Preflight | None] = SimpleQueue()
         start(self._examine, f"look at {server.replica.endpoint}")
 
     def _examine(self) -> None:
@@ -59,12 +60,12 @@ class _Examination:
                 if preflight.status == "ok":
                     inspect_server(self._server.replica.clients[variant])
         finally:
-            self._ended.put(result)
+            self._results.put(result)
 
     def poll(self, now: float, *, patience_s: float) -> str:
-        """Take over what was found; return a message about a model that others keep loaded, once each, else ""."""
-        if not self._ended.empty():
-            self.preflight = self._ended.get()
+        """Take the result if there is one; return a new message about a model that others keep loaded, else ""."""
+        if not self._results.empty():
+            self.preflight = self._results.get()
             if self.preflight is None:
                 raise InternalError("the preflight ended by an internal error; the traceback is above")
             return ""
@@ -88,10 +89,10 @@ def examine_all(
     sleep: Callable[[float], object] = time.sleep,
     patience_s: float = CONFLICT_PATIENCE_S,
 ) -> list[Preflight]:
-    """Return what the full preflight of each server finds, all of them side by side.
+    """Return the full preflight of each server; all of them run at the same time.
 
-    After `patience_s` of waiting for other clients of a server, that is what was found there. `report` is called once
-    with each message about a model that others keep loaded.
+    A server that is busy for other clients is waited for `patience_s` seconds; then its last preflight is returned.
+    `report` is called once with each message about a model that others keep loaded.
     """
     examinations = [_Examination(server, start=start) for server in servers]
     while True:
@@ -105,19 +106,19 @@ def examine_all(
 
 
 def side_by_side(client: Client, *, start: Start) -> int | None:
-    """Return how many of four tiny requests an Ollama works on at the same time; None when it does not tell.
+    """Return how many of four tiny requests an Ollama serves at the same time; None when it reports no queue times.
 
     A request that waited in the server's queue was not served side by side (OLLAMA_NUM_PARALLEL).
     """
     if not isinstance(client, OllamaClient):
         return None
-    small = client.small(max_tokens=SIDE_TOKENS, timeout_s=min(SIDE_TIMEOUT_S, client.config.timeout))
+    short_client = client.short_client(max_tokens=SIDE_TOKENS, timeout_s=min(SIDE_TIMEOUT_S, client.config.timeout))
     attempts: SimpleQueue[ExtractionAttempt | None] = SimpleQueue()
 
     def send() -> None:
         attempt = None
         try:
-            attempt = small.call_llm(TINY_PROMPTS, None, "")
+            attempt = short_client.call_llm(TINY_PROMPTS, None, "")
         finally:
             attempts.put(attempt)
 

@@ -1,4 +1,4 @@
-"""The input of `pipeline check`: documents by kind, and the unreadable ones among the first.
+"""The input of `pipeline check`: the number of documents by kind, and unreadable documents among the first ones.
 
 It sends nothing to a model and writes nothing; its time is bounded, however large the input is.
 """
@@ -24,7 +24,7 @@ LIST_S = 10.0
 READ_S = 5.0
 READ_DOCUMENTS = 500
 """Seconds for the listing, and seconds and documents for reading: short, as the user waits for the result."""
-KEPT = 5
+MOST_UNREADABLE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +38,18 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class InputSurvey:
-    """The documents that were found. Not `whole`: time was up before the end of the listing.
+    """The documents of the input. Not `is_complete`: the time was up before the end of the listing.
 
-    `kinds`: documents by format; `passed_over`: files by kind. `read`: the number of documents that were read, of which
-    `failed` would fail; `unreadable` are the first of those. `trouble`: why the input cannot be listed, else "".
-    `overlaps`: warnings about few-shot examples that are documents of the input. `forecast`: of the documents read,
+    `kinds`: documents by format; `ignored_files`: files by kind. `read`: the number of documents that were read, of
+    which `failed` would fail; `unreadable` are the first of those. `trouble`: why the input cannot be listed, else "".
+    `overlaps`: warnings about few-shot examples that are documents of the input. `forecast`: among the documents read,
     those that would be cut into windows.
     """
 
     found: int
-    whole: bool
+    is_complete: bool
     kinds: Mapping[str, int]
-    passed_over: Mapping[str, int]
+    ignored_files: Mapping[str, int]
     read: int
     failed: int
     unreadable: tuple[Unreadable, ...]
@@ -62,16 +62,16 @@ def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], fl
     """List the input and read its first documents."""
     counts = ListingCounts()
     kinds: Counter[str] = Counter()
-    reading = _Reading(plan, clock)
+    first_documents = _FirstDocuments(plan, clock)
     is_complete = True
     trouble = ""
-    until = clock() + LIST_S
+    deadline = clock() + LIST_S
     try:
         for entry in load_entries(app.input, output=left_out(app), counts=counts):
             kinds[entry.format] += 1
-            reading.overlap.see_entry(entry)
-            reading.read(entry)
-            if clock() > until + reading.used_s:
+            first_documents.overlap.compare_entry(entry)
+            first_documents.read(entry)
+            if clock() > deadline + first_documents.used_s:
                 is_complete = False
                 break
     except (PipelineError, ReadingStoppedError) as error:
@@ -81,16 +81,16 @@ def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], fl
         is_complete and not trouble,
         dict(kinds.most_common()),
         dict(counts.ignored.most_common()),
-        reading.number,
-        reading.failed,
-        tuple(reading.unreadable),
+        first_documents.number,
+        first_documents.failed,
+        tuple(first_documents.unreadable),
         trouble,
-        tuple(reading.overlap.warnings),
-        reading.forecast,
+        tuple(first_documents.overlap.warnings),
+        first_documents.forecast,
     )
 
 
-class _Reading:
+class _FirstDocuments:
     """Reader of the first documents, for READ_S seconds."""
 
     def __init__(self, plan: ExtractionPlan, clock: Callable[[], float]) -> None:
@@ -110,14 +110,14 @@ class _Reading:
         self.number += 1
         for error in self._errors(entry):
             self.failed += 1
-            if len(self.unreadable) < KEPT:
+            if len(self.unreadable) < MOST_UNREADABLE:
                 self.unreadable.append(Unreadable(entry.id, error.reason, str(error)))
         self.used_s += self._clock() - began
 
     def _errors(self, entry: Entry) -> Iterator[DocumentError]:
         try:
             document = decode(entry, entry.read(), text_field=self._plan.text_field, limits=self._plan.limits)
-            self.overlap.see_text(entry, document.text)
+            self.overlap.compare_text(entry, document.text)
             self.forecast.add(windows_of(self._plan, self._plan.query_for(entry.id), document))
         except DocumentError as error:
             yield error

@@ -23,23 +23,23 @@ KEPT_NAMES = 200
 
 
 class PlaceholderWatch:
-    """Counts the empty placeholders of the first documents. `templates`: the user prompt of each variant."""
+    """The counts of empty placeholders in the first documents. `templates`: the user prompt of each variant."""
 
     def __init__(self, templates: Mapping[str, str]) -> None:
         self._names = {variant: metadata_placeholders(text) for variant, text in templates.items()}
-        self._seen: Counter[str] = Counter()
+        self._occurrences: Counter[str] = Counter()
         self._filled: Counter[str] = Counter()
         self._keys: Counter[str] = Counter()
         self._documents = 0
-        self._closed = not any(self._names.values())
+        self._is_closed = not any(self._names.values())
 
     def add(self, variant: str, metadata: Mapping[str, Any]) -> None:
         """Count one document; the last of the first documents logs the warnings."""
-        if self._closed:
+        if self._is_closed:
             return
         self._documents += 1
         for name in self._names.get(variant, ()):
-            self._seen[name] += 1
+            self._occurrences[name] += 1
             self._filled[name] += is_filled(value_of(metadata, name))
         for key, value in metadata.items():
             if is_filled(value) and (key in self._keys or len(self._keys) < KEPT_NAMES):
@@ -49,15 +49,15 @@ class PlaceholderWatch:
 
     def close(self) -> None:
         """Log a warning for each placeholder that was empty in all documents so far, unless it was logged before."""
-        if not self._closed and self._documents >= FEWEST_DOCUMENTS:
-            for name in [name for name, is_seen in self._seen.items() if is_seen and not self._filled[name]]:
+        if not self._is_closed and self._documents >= FEWEST_DOCUMENTS:
+            for name in [name for name, count in self._occurrences.items() if count and not self._filled[name]]:
                 logger.warning("%s", self._warning(name))
-        self._closed = True
+        self._is_closed = True
 
     def _warning(self, name: str) -> str:
         filled = [f"${key}" for key, _ in self._keys.most_common(SHOWN_NAMES)]
         hint = f"these names have values: {', '.join(filled)}" if filled else "the documents have no metadata"
         return (
-            f"placeholder ${name} of the user prompt was empty in the first {self._seen[name]} documents; "
+            f"placeholder ${name} of the user prompt was empty in the first {self._occurrences[name]} documents; "
             f"{hint} (`pipeline try` shows the metadata of a document; docs/agents.md)"
         )

@@ -121,10 +121,10 @@ def _excess(sample: Sequence[SampledDocument], exact: Sequence[int], size: Windo
 
 def _without(sizes: Iterable[int], sample: Sequence[SampledDocument]) -> Iterable[int]:
     """Yield the sizes of the documents that are not in the sample."""
-    known = Counter(sampled.size_bytes for sampled in sample)
+    sampled_sizes = Counter(sampled.size_bytes for sampled in sample)
     for size in sizes:
-        if known[size]:
-            known[size] -= 1
+        if sampled_sizes[size]:
+            sampled_sizes[size] -= 1
         else:
             yield size
 

@@ -20,30 +20,30 @@ from pipeline.terminal import plural
 
 @dataclass(slots=True)
 class Forecast:
-    """Numbers of documents to send, of those to split, and of the windows of these.
+    """The number of documents to send, how many of them to cut, and into how many windows.
 
-    `answered`: windows for which an earlier run has an answer.
+    `answered`: the number of windows that an earlier run has answered.
     """
 
     documents: int = 0
-    cut: int = 0
+    documents_to_cut: int = 0
     windows: int = 0
     answered: int = 0
 
     def add(self, windows: int) -> None:
         """Count a document; `windows`: 0 for one that would be sent whole."""
         self.documents += 1
-        self.cut += windows > 0
+        self.documents_to_cut += windows > 0
         self.windows += windows
 
     @property
     def requests(self) -> int:
-        """The requests for all of them, one for a document or a window."""
-        return self.documents - self.cut + self.windows - self.answered
+        """The number of requests: one for each window, and for each document that is sent whole."""
+        return self.documents - self.documents_to_cut + self.windows - self.answered
 
 
 def sizes_texts(plan: ExtractionPlan) -> list[str]:
-    """Return the line of each variant about the sizes of its windows; none for one without a server or without room."""
+    """Return a line about the sizes of windows for each variant that has a server with room for a window."""
     lines = []
     for name, query in plan.queries.items():
         if query.split is None or serving(plan.client, name) is None:
@@ -63,11 +63,11 @@ def windows_of(plan: ExtractionPlan, query: VariantQuery, document: Document) ->
     DocumentError: it has too many windows, so that a run fails it without a request.
     """
     split = query.split
-    now = serving(plan.client, query.resolved.variant)
-    if split is None or now is None:
+    server = serving(plan.client, query.resolved.variant)
+    if split is None or server is None:
         return 0
     room, _ = room_of(plan, query, lead_of(document.text, split.settings.lead_chars))
-    return windows_in(document, split.sizer, room, endpoint=now.endpoint, count=now.count)
+    return windows_in(document, split.sizer, room, endpoint=server.endpoint, count=server.count)
 
 
 def windows_in(document: Document, sizer: Sizer, room: Room, *, endpoint: str, count: Count | None) -> int:
@@ -85,10 +85,10 @@ def windows_in(document: Document, sizer: Sizer, room: Room, *, endpoint: str, c
     return windows if len(spans) > 1 else 0
 
 
-def forecast_text(forecast: Forecast, *, about: bool) -> str:
+def forecast_text(forecast: Forecast, *, is_estimate: bool) -> str:
     """Return how many documents would be cut, and the requests for all."""
-    near = "about " if about else ""
-    documents = f"{near}{forecast.cut:,} of {plural(forecast.documents, 'document')} would be cut"
+    near = "about " if is_estimate else ""
+    documents = f"{near}{forecast.documents_to_cut:,} of {plural(forecast.documents, 'document')} would be cut"
     answered = f", of which {forecast.answered:,} are answered" if forecast.answered else ""
     windows = f"{near}{plural(forecast.windows, 'window')}{answered}"
     return f"{documents} into {windows}: {near}{plural(forecast.requests, 'request')}"

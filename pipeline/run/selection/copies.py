@@ -64,7 +64,7 @@ def _names(template: str) -> frozenset[str]:
 def copy_of(
     entry: Entry, document: Document, query: VariantQuery, *, question: str | None, copies: Questions | None
 ) -> Copied | None:
-    """Return the document as a copy of one with the same request; None when it must be sent itself."""
+    """Return the document as a copy of another one with the same request; None when it must be sent."""
     if copies is None or question is None:
         return None
     if (earlier_answer := copies.answered_before(question, query.result_fingerprints, entry.id)) is not None:

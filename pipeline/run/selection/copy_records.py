@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import PipelineError, TryLaterError
 from pipeline.output.copies import Copies
 from pipeline.records import Entry
-from pipeline.run.document.process import Finished
+from pipeline.run.document.process import FinishedEntry
 from pipeline.run.stop_rules import StopReason
 from pipeline.terminal import plural
 
@@ -73,6 +73,6 @@ def _write_all(copies: Copies, runner: Runner) -> int:
         if not runner.write(outcome, is_copy=True):
             return record_count
         entry = Entry(outcome.id, outcome.uri, outcome.version, 0, "text", bytes)
-        runner.job.watcher.outcome(Finished(entry, outcome))
+        runner.job.watcher.outcome(FinishedEntry(entry, outcome))
         record_count += 1
     return record_count

@@ -59,7 +59,7 @@ def prompt_change(app: AppConfig, plan: ExtractionPlan, *, index: Index, runs: R
 
 
 def _of_one_variant(plan: ExtractionPlan, index: Index) -> tuple[int, int]:
-    """Return the number of done documents, and of those with another question; 0 and 0 when no record has another."""
+    """Return the number of done documents, and of those with another question; (0, 0) for no other question."""
     query = next(iter(plan.queries.values()))
     if not index.other_fingerprints(query.result_fingerprints):
         return 0, 0
@@ -69,13 +69,13 @@ def _of_one_variant(plan: ExtractionPlan, index: Index) -> tuple[int, int]:
 
 
 def check_redo(change: PromptChange, app: AppConfig, *, rules: SelectionRules) -> None:
-    """ConfigError when a changed question would do more of the done documents again than `runner.max_redo` allows."""
-    allowed = app.runner.max_redo
-    if allowed is None or not change.changed or rules.redo is not None or rules.only_failed is not None:
+    """Raise ConfigError when more documents would be redone than `runner.max_redo` allows."""
+    max_redo = app.runner.max_redo
+    if max_redo is None or not change.changed or rules.redo is not None or rules.only_failed is not None:
         return
-    if change.changed / change.done > allowed:
+    if change.changed / change.done > max_redo:
         allows = "--redo changed extracts them again, --redo none keeps their results"
-        raise ConfigError(f"runner.max_redo: got {allowed:g}, but {change}; {allows}")
+        raise ConfigError(f"runner.max_redo: got {max_redo:g}, but {change}; {allows}")
 
 
 def log_change(change: PromptChange, rules: SelectionRules, *, limited: bool) -> None:

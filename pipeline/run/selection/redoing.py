@@ -42,15 +42,15 @@ def rules_of(
         retry_failed=options.retry_failed,
         retry_runs=app.runner.retry_runs,
         sample_threshold=below,
-        ids=_named(options.ids, app, listing) if options.ids else None,
+        ids=_named_ids(options.ids, app, listing) if options.ids else None,
     )
 
 
-def _named(names: Sequence[str], app: AppConfig, listing: InputListing) -> frozenset[str]:
+def _named_ids(names: Sequence[str], app: AppConfig, listing: InputListing) -> frozenset[str]:
     """Return the ids of the named documents; ConfigError, with the nearest id, for one that the input does not have."""
     documents = NamedDocuments(names, app.input)
     ids = frozenset(entry.id for entry in documents.pick(listing(ListingCounts())))
-    for name in documents.missing():
+    for name in documents.names_not_found():
         raise ConfigError(f"--ids: got {name!r}, which is not a document of the input{documents.hint(name)}")
     return ids
 
@@ -75,24 +75,24 @@ _LINES_READ = 5000
 def equate_former(
     app: AppConfig, plan: ExtractionPlan, *, index: Index, backend: ReadableOutput, runs: RunIndex
 ) -> None:
-    """Treat records with a fingerprint of the former formula as answers to the current query, if they are.
+    """Treat records with a fingerprint of the former formula as answers to the current query, if both are equal.
 
     That formula included the context size: first the sizes of the configured providers are tried, then those in the
     output itself, from its runs and its first records.
     """
-    current = plan.fingerprints
+    fingerprints = plan.fingerprints
 
-    def others(sizes: Collection[int]) -> set[str]:
+    def other_queries(sizes: Collection[int]) -> set[str]:
         for query in plan.queries.values():
             index.equate(former_fingerprints(query.resolved, app, contexts=sizes), query.fingerprint)
-        return index.other_fingerprints(current)
+        return index.other_fingerprints(fingerprints)
 
-    if not others(()):
+    if not other_queries(()):
         return
     earlier = runs.questions()
     contexts = {question["num_ctx"] for question in earlier if isinstance(question.get("num_ctx"), int)}
-    if others(contexts) - {digest_of(question) for question in earlier}:
-        others(contexts | _contexts_of_records(backend))
+    if other_queries(contexts) - {digest_of(question) for question in earlier}:
+        other_queries(contexts | _contexts_of_records(backend))
 
 
 def _contexts_of_records(backend: ReadableOutput) -> set[int]:

@@ -1,1 +1,1 @@
-"""Long documents that are cut into windows: cut, asked window by window, and merged. Imported by the rest of run/."""
+"""Long documents: cut into windows, sent window by window, and merged. Imported by the rest of run/."""

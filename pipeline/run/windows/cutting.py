@@ -1,10 +1,10 @@
-"""Decision whether a document is sent whole or in windows, and where it is cut: made in a worker, before any request.
+"""The decision whether a document is sent whole or in windows, and the places where it is cut.
 
     document ─▶ sizes of the serving provider ─▶ whole
                         │                        └─ refused for its length ─▶ cut
                         └─▶ cut ─▶ windows, less those that an earlier run has answered
 
-It may call a tokenizer, but never a model.
+Workers make the decision before the document is sent. It may call a server's tokenizer, but never a model.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ _BYTES_PER_TOKEN = 3
 
 @dataclass(frozen=True, slots=True)
 class LongDocument:
-    """A document that is cut into windows, as its workers need it; nothing in it changes.
+    """Immutable description of a document that is cut into windows, for the workers that send them.
 
-    `document`: with its own text, which all places refer to. `lead`: its beginning, "" for none. `tokens`: the texts
-    in it that the server's tokenizer takes for special tokens. `earlier_failure`: the requests for it as a whole, or
-    None.
+    `document`: with its own text, to which all places refer. `lead`: its beginning, "" for none. `tokens`: the texts in
+    it that are special tokens for the server's tokenizer. `earlier_failure`: the failure of sending it whole, or None.
     """
 
     entry: Entry
@@ -68,10 +67,10 @@ class LongDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """The outcome of a document to send in windows: their `spans`.
+class CutDocument:
+    """The outcome of a document that is sent in windows: the `spans` of the windows to send.
 
-    `answered`: the windows that an earlier run has answered; `blank`: those without text, which are not sent.
+    `answered`: the windows that an earlier run has answered; `blank`: the windows without text, which are not sent.
     """
 
     long: LongDocument
@@ -87,21 +86,21 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A window to send; `losses`, `refused` and `earlier_failure` as in an entry.
+    """A window to send; `losses`, `was_refused` and `earlier_failure` as in an entry.
 
     `divisions`: how often it was divided because it had no valid answer.
     """
 
     span: Span
     losses: int = 0
-    refused: bool = False
+    was_refused: bool = False
     earlier_failure: Failure | None = None
     divisions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """The outcome of a window that was too long or had no valid answer: smaller windows. `size`: one that would fit."""
+    """The outcome of a window that was too long or had no valid answer: smaller windows. `size`: a size that fits."""
 
     windows: tuple[Window, ...]
     size: WindowSize | None = None
@@ -123,10 +122,10 @@ class EarlierAnswers(Protocol):
 
 def cut_before(
     state: DocumentState, plan: ExtractionPlan, *, document: Document, earlier: EarlierAnswers | None
-) -> Cut | None:
-    """Return a document as windows without sending it whole first; None when it must be sent whole.
+) -> CutDocument | None:
+    """Cut a document before it is sent; None when it must be sent whole.
 
-    It cuts documents that are clearly too long, that were refused before, or that have answers about windows.
+    Documents are cut that are clearly too long, that were refused before, or that have answers about windows.
     """
     split = state.query.split
     if split is None:
@@ -144,8 +143,10 @@ def cut_before(
     )
 
 
-def cut_after(state: DocumentState, plan: ExtractionPlan, *, document: Document, refusal: Failure) -> Cut | None:
-    """Return a document that did not fit whole as windows; None when windows would not help."""
+def cut_after(
+    state: DocumentState, plan: ExtractionPlan, *, document: Document, refusal: Failure
+) -> CutDocument | None:
+    """Cut a document that did not fit whole; None when windows would not help."""
     if state.query.split is None or refusal.reason not in TOO_LONG:
         return None
     return _cut(state, plan, document, answered=[], earlier_failure=refusal, was_refused=True)
@@ -185,8 +186,8 @@ def _cut(
     answered: Sequence[Span],
     earlier_failure: Failure | None,
     was_refused: bool,
-) -> Cut | None:
-    """Return the windows; None when there is no room for any, or when there would be only one again."""
+) -> CutDocument | None:
+    """Return the windows; None when there is no room for a window, or when one window would contain all of the text."""
     split = state.query.split
     assert split is not None
     text = document.text
@@ -227,8 +228,8 @@ def too_many_windows(cause: TooManyWindowsError) -> DocumentError:
     return DocumentError("document_too_large", f"the document has {cause}: {need}", stage="prompt")
 
 
-def _partition(long: LongDocument, spans: Sequence[Span], already_answered: Collection[Span]) -> Cut:
-    """Return the windows to send apart from the answered and the blank ones."""
+def _partition(long: LongDocument, spans: Sequence[Span], already_answered: Collection[Span]) -> CutDocument:
+    """Divide the windows into those to send, the answered and the blank ones."""
     answered = []
     blank = []
     unanswered = []
@@ -239,7 +240,7 @@ def _partition(long: LongDocument, spans: Sequence[Span], already_answered: Coll
             blank.append(span)
         else:
             unanswered.append(span)
-    return Cut(long, tuple(unanswered), answered=tuple(answered), blank=tuple(blank))
+    return CutDocument(long, tuple(unanswered), answered=tuple(answered), blank=tuple(blank))
 
 
 def blank_answer(long: LongDocument, span: Span) -> WindowAnswer:
@@ -273,7 +274,7 @@ def _tokenizer(state: DocumentState, server: Serving | None) -> tuple[str, Count
 
 
 def _halved(size: WindowSize, text: str) -> WindowSize:
-    """Return a size that divides a text that did not fit whole into at least two windows, whatever the estimate."""
+    """Return a size with which a text that did not fit whole has at least two windows."""
     budget_bytes = -(-size_of(text) // 2)
     return size if size.budget_bytes <= budget_bytes else replace(size, tokens=int(budget_bytes / size.bytes_per_token))
 

@@ -1,6 +1,6 @@
-"""The numbers of a run's long documents: for its progress, its metrics and its report. The main thread alone counts.
+"""The numbers of a run's long documents, for its progress, its metrics and its report. Used by the main thread only.
 
-It must not hold a document, so that it does not grow with the archive.
+It must not hold a document, so that its size does not depend on the archive.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pipeline.report.window_facts import dropped_items
 
 @dataclass(frozen=True, slots=True)
 class LongStatus:
-    """The long documents at one moment: those `open`, how many of their known `windows` are answered.
+    """The long documents at one moment: how many are `open`, and how many of their `windows` are `answered`.
 
-    `parked`: documents that are read again when fewer are open. `outcomes`: the windows of the run so far by outcome.
+    `parked`: the number of documents that are read again when fewer are open. `outcomes`: the run's windows by outcome.
     """
 
     open: int = 0
@@ -34,15 +34,15 @@ class LongStatus:
 
     @property
     def windows_of_finished(self) -> int:
-        """The answered windows of documents that are finished."""
+        """The number of answered windows of finished documents."""
         return max(0, self.outcomes.get("answered", 0) + self.outcomes.get("reused", 0) - self.answered)
 
 
 @dataclass(slots=True)
 class LongCounts:
-    """Windows by outcome (`reused`: answered in an earlier run), and what became of their documents.
+    """The number of windows by outcome (`reused`: answered in an earlier run), and of their documents.
 
-    `most`: windows of one document. `dropped`: items that were left out when answers were merged.
+    `most`: the largest number of windows of a document. `dropped`: items that were left out of merged answers.
     """
 
     answered: int = 0
@@ -72,7 +72,7 @@ class LongCounts:
         self.dropped += dropped_items(merge)
 
     def numbers(self) -> LongDocumentNumbers | None:
-        """Return the numbers for the report; None for a run that read nothing in windows."""
+        """Return the numbers for the report; None for a run without windows."""
         if not (self.documents or any(self.outcomes.values())):
             return None
         return LongDocumentNumbers(

@@ -1,4 +1,4 @@
-"""Processes the documents that are cut into windows: sends the windows, keeps their answers, writes the records.
+"""The processing of documents that are cut into windows: send the windows, store their answers, write the records.
 
 Used by the main thread only; open_documents.py chooses the next window, window_outcome.py sends it in a worker.
 """
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from pipeline.errors import InternalError
 from pipeline.long.windows import Span, covers
 from pipeline.records import Entry, Failure, Left, Postponed, Result, changed
-from pipeline.run.document.process import Finished
+from pipeline.run.document.process import FinishedEntry
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.stop_rules import StopReason, end_of
-from pipeline.run.windows.cutting import Cut, Divided, Window, WindowFailed
+from pipeline.run.windows.cutting import CutDocument, Divided, Window, WindowFailed
 from pipeline.run.windows.long_counts import LongCounts, LongStatus
 from pipeline.run.windows.merged_outcome import merge_windows
 from pipeline.run.windows.open_documents import OpenDocument, OpenDocuments, is_suspect, postponed
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PartOutcome:
-    """A worker's outcome for a part of an open document; `window` None: for the merged document."""
+    """A worker's outcome for a window of an open document; `window` is None for the merged document."""
 
     document: OpenDocument
     window: Window | None
-    finished: Finished
+    finished: FinishedEntry
 
 
 class LongDocuments:
@@ -48,7 +48,7 @@ class LongDocuments:
         self._open = OpenDocuments()
         self._is_windows_turn = False
         self._to_merge: deque[OpenDocument] = deque()
-        """Documents without an open window, the first of which is being merged: the answers of one are in memory."""
+        """Documents with all answers. Only the first is being merged, so that the answers of one are in memory."""
 
     @property
     def documents(self) -> int:
@@ -62,12 +62,12 @@ class LongDocuments:
 
     @property
     def in_flight(self) -> int:
-        """The number of their requests in flight."""
+        """The number of requests in flight for windows."""
         return self._open.in_flight
 
     @property
     def size_bytes(self) -> int:
-        """Their approximate memory."""
+        """The approximate memory of the open documents."""
         return self._open.size_bytes
 
     @property
@@ -79,7 +79,7 @@ class LongDocuments:
         """True while a document is processed with this plan."""
         return self._open.uses(plan)
 
-    def open_or_park(self, cut: Cut, finished: Finished, plan: ExtractionPlan) -> None:
+    def open_or_park(self, cut: CutDocument, finished: FinishedEntry, plan: ExtractionPlan) -> None:
         """Open a document that is cut into windows, or park it."""
         self._runner.job.watcher.outcome(finished)
         self._runner.finish(end_of(self._runner.job.output.open_windows))
@@ -93,7 +93,7 @@ class LongDocuments:
         self._advance(document)
 
     def free_place(self, entry: Entry) -> None:
-        """Free the place of a parked document that turned out not to be cut when it was read again."""
+        """Free the place of a parked document that was read again and need not be cut."""
         self._open.free_place(entry)
 
     def send_one(self, send_entry: Callable[[], bool]) -> bool:
@@ -102,7 +102,7 @@ class LongDocuments:
             return send_entry()
         if (entry := self._open.unpark(self._runner.most_in_flight)) is not None:
             self._runner.backlog.postpone(entry)
-        # a document that waits for the same idle moment goes first: if both waited for each other, the run would hang
+        # a whole document that must be sent alone goes before a window that must: else both would wait for ever
         if self._open.has_suspect and not self._runner.backlog.waits_for_idle:
             return self._send_window()
         if self._is_windows_turn and not self._runner.backlog.has_postponed:
@@ -129,7 +129,7 @@ class LongDocuments:
         self._submit(document, window, ask)
         return True
 
-    def _submit(self, document: OpenDocument, window: Window | None, task: Callable[[], Finished]) -> None:
+    def _submit(self, document: OpenDocument, window: Window | None, task: Callable[[], FinishedEntry]) -> None:
         self._open.in_flight += 1
         self._runner.submit(lambda: PartOutcome(document, window, task()))
 
@@ -149,7 +149,7 @@ class LongDocuments:
         self._handle_window(document, event.window, event.finished)
         self._advance(document)
 
-    def _handle_window(self, document: OpenDocument, window: Window, finished: Finished) -> None:
+    def _handle_window(self, document: OpenDocument, window: Window, finished: FinishedEntry) -> None:
         outcome = finished.outcome
         if isinstance(outcome, Left):
             if outcome.error is not None:
@@ -181,7 +181,7 @@ class LongDocuments:
         self.counts.answered += 1
 
     def _use_present_plan(self, document: OpenDocument, failure: Failure) -> None:
-        """Process a document of an earlier plan, whose servers are gone, again with the present plan."""
+        """Move a document of a former plan, whose servers are unavailable, to the present plan."""
         plan = self._runner.plan
         if document.plan is plan:
             return
@@ -197,7 +197,7 @@ class LongDocuments:
         self._runner.close_unused(former_plan)
 
     def _advance(self, document: OpenDocument) -> None:
-        """Continue a document that has no window waiting or in flight."""
+        """Merge, fail or requeue a document that has no window waiting or in flight."""
         if not document.is_settled:
             return
         if document.first_failure is not None:
@@ -235,7 +235,7 @@ class LongDocuments:
         return not covers(document.answered, len(document.long.document.text))
 
     def _close(self, document: OpenDocument, outcome: object) -> None:
-        """Write the record of a document that has come to its end."""
+        """Write the record of a document that is merged or failed."""
         runner = self._runner
         if isinstance(outcome, Result) and (error := _proof_error(outcome)) is not None:
             runner.finish(StopReason.of_error(error))
@@ -245,16 +245,16 @@ class LongDocuments:
         if isinstance(outcome, (Result, Failure)):
             if runner.write(outcome):
                 self.counts.add_document(outcome, windows=document.windows)
-                runner.job.watcher.outcome(Finished(document.long.entry, outcome))
+                runner.job.watcher.outcome(FinishedEntry(document.long.entry, outcome))
         else:
             entry: Entry = document.long.entry
             runner.backlog.postpone(outcome.next_entry() if isinstance(outcome, Postponed) else entry)
 
 
 def _proof_error(result: Result) -> InternalError | None:
-    """Return the error of a result whose ledger does not prove that the whole document was read; else None.
+    """Return an error unless the result's ledger proves that the whole document was read.
 
-    Each row that is not of a blank window has a model that answered it.
+    The rows must cover the text, and each row except those of blank windows must name the model of its answer.
     """
     assert result.windows is not None
     rows = result.windows["rows"]

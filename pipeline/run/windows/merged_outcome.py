@@ -19,7 +19,7 @@ from pipeline.long.merging import Merged, Part, merge
 from pipeline.long.windows import Span
 from pipeline.records import ExtractionAttempt, Failure, ModelMetadata, Result, Usage, changed, utc_now
 from pipeline.run.document.attempts import requests_sent, total_of, usage, with_notes
-from pipeline.run.document.process import Finished, outcome_of_steps
+from pipeline.run.document.process import FinishedEntry, outcome_of_steps
 from pipeline.run.document.state import DocumentState, ExtractionClient
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.windows.cutting import LongDocument
@@ -44,8 +44,8 @@ class Cost:
         self.usage = total_of(self.usage, usage(attempts, None))
         self.latency_s += sum(attempt.latency_s for attempt in attempts)
 
-    def with_whole(self, earlier_failure: Failure | None) -> tuple[int, Usage]:
-        """Return requests and tokens, including those for the document as a whole."""
+    def plus_earlier(self, earlier_failure: Failure | None) -> tuple[int, Usage]:
+        """Return requests and tokens plus those of an earlier failure, such as a request with the whole document."""
         if earlier_failure is None:
             return self.attempts, self.usage
         return self.attempts + earlier_failure.attempts, total_of(self.usage, earlier_failure.usage)
@@ -62,7 +62,7 @@ def merge_windows(
     elapsed_s: float,
     client: ExtractionClient,
     now: Callable[[], str] = utc_now,
-) -> Finished:
+) -> FinishedEntry:
     """Return the outcome of a document whose windows are all answered; never raises.
 
     `read` returns the answers, which are large. `divided`: how many windows were divided.
@@ -78,7 +78,7 @@ def merge_windows(
 
     finished = outcome_of_steps(state, plan, steps, alone=True, now=now)
     if isinstance(finished.outcome, Failure):
-        attempts, tokens = cost.with_whole(long.earlier_failure)
+        attempts, tokens = cost.plus_earlier(long.earlier_failure)
         return replace(finished, outcome=changed(finished.outcome, attempts=attempts, usage=tokens, reasks=cost.reasks))
     return finished
 
@@ -90,7 +90,7 @@ def _window_notes(answers: Iterable[WindowAnswer], *, divided: int) -> Iterable[
 
 
 def _evidence(long: LongDocument, answer: WindowAnswer) -> Sequence[Evidence]:
-    """Return where the quotes of a window's answer are, in the whole text; an earlier version kept no places."""
+    """Return the places of a window's quotes in the whole text; search them if an earlier version wrote no places."""
     if answer.evidence is not None:
         return answer.evidence
     if answer.output is None or not (quotes := long.split.schema.quoted(answer.output)):
@@ -114,7 +114,7 @@ def _result(
     now: Callable[[], str],
 ) -> Result:
     document = long.document
-    attempts, tokens = cost.with_whole(long.earlier_failure)
+    attempts, tokens = cost.plus_earlier(long.earlier_failure)
     ledger, models = _ledger(merged, answers, chars=len(document.text), reused=reused, elapsed_s=elapsed_s)
     contexts = [answer.context_length for answer in answers if answer.context_length is not None]
     merge_notes = _notes(merged, models=len(models), reused=reused)
@@ -159,7 +159,7 @@ def _notes(merged: Merged, *, models: int, reused: int) -> list[str]:
 def _ledger(
     merged: Merged, answers: Sequence[WindowAnswer], *, chars: int, reused: int, elapsed_s: float
 ) -> tuple[dict[str, Any], list[ModelMetadata]]:
-    """Return a ledger row for each window, and the models that answered, the one of most windows first."""
+    """Return the ledger, with a row for each window, and the models, by their number of windows."""
     by_span = {Span(answer.start, answer.end): answer for answer in answers}
     answers_by_window = [by_span[Span(*span)] for span in merged.windows]
     counts = Counter(answer.model for answer in answers_by_window if answer.model is not None)

@@ -1,17 +1,17 @@
-"""The long documents that are open: their windows waiting, in flight and answered. Belongs to the main thread.
+"""The open long documents, with their windows waiting, in flight and answered. Used by the main thread only.
 
-    Cut ─▶ OpenDocument: windows that wait ─▶ a worker ─▶ WindowAnswer ─▶ a line in windows.jsonl
+    CutDocument ─▶ OpenDocument: windows that wait ─▶ a worker ─▶ WindowAnswer ─▶ a line in windows.jsonl
                                ▲                  ├─▶ Divided ─▶ smaller windows wait
                                │                  └─▶ Postponed ─▶ the window waits, at the front
                                └ … all are answered ─▶ a worker merges the answers ─▶ Result or Failure
 
 1. The open documents take turns: each gives its next window, in the order of its text. So a document of a thousand
-   windows holds up no other one, and the servers are busy to its end.
+   windows does not delay the others, and the servers are busy until its end.
 2. Sixteen documents with texts of 48 MB may be open, or more while fewer windows wait than requests may be in flight:
-   documents of three windows would else leave most of many slots idle. One more that turns out to be long is parked:
-   its text is dropped, and its entry is read again, once, when it may be opened. While 64 are parked, no new documents
+   sixteen documents of three windows cannot use hundreds of slots. A further long document is parked:
+   its text is dropped, and its entry is read once more when it may be opened. While 64 are parked, no new documents
    are read.
-3. A window that fails ends its document: answers in flight are kept, and nothing further is sent.
+3. A window that fails ends its document: no further window is sent, and answers in flight are stored.
 
 It starts nothing and writes nothing: windows/long_documents.py does.
 """
@@ -31,25 +31,25 @@ from pipeline.long.windows import Span
 from pipeline.records import Entry, Failure, Postponed, changed
 from pipeline.run.document.attempts import with_notes
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.windows.cutting import Cut, Divided, LongDocument, Window
+from pipeline.run.windows.cutting import CutDocument, Divided, LongDocument, Window
 from pipeline.run.windows.merged_outcome import Cost
 from pipeline.run.windows.window_outcome import recut
 
 MOST_OPEN = 16
 MOST_PARKED = 64
 MOST_OPEN_BYTES = 48 << 20
-"""Together with reading, two at a time, this keeps documents of 8 MB below 150 MB."""
+"""With this limit, documents of 8 MB take less than 150 MB, with those that are being read, two at a time."""
 BYTES_PER_WINDOW = 300
-"""The memory of a window that waits or is answered: its place, in the lists and sets of its document, as measured."""
+"""The measured memory of a window that waits or is answered: its span, in the lists and sets of its document."""
 
 
 @dataclass(slots=True, eq=False)
 class OpenDocument:
     """One document that is sent in windows.
 
-    `opened_at`: monotonic time. `waiting`: windows to be sent, in the order of the text; `suspects`: those that are
-    sent when nothing else is in flight; `in_flight`: the places of those in flight; `answered`: of those with an
-    answer, which is in windows.jsonl; `places`: of all that are known, sorted.
+    `opened_at`: monotonic time. `waiting`: the windows to send, in the order of the text. `suspects`: windows to send
+    when nothing else is in flight. `in_flight`, `answered`: the spans of these windows; windows.jsonl has the answers.
+    `places`: the spans of all windows known so far, sorted.
     """
 
     long: LongDocument
@@ -65,12 +65,12 @@ class OpenDocument:
     divided: int = 0
     is_merging: bool = False
     is_outdated: bool = False
-    """True when it must be read and sent again, because the plan has changed and its servers are gone."""
+    """True when it must be read and sent again, because the servers of its former plan are unavailable."""
     first_failure: tuple[Window, Failure] | None = None
     _size: WindowSize | None = None
 
     @classmethod
-    def of(cls, cut: Cut, plan: ExtractionPlan, *, now: float) -> OpenDocument:
+    def of(cls, cut: CutDocument, plan: ExtractionPlan, *, now: float) -> OpenDocument:
         """Open a document."""
         return cls(
             cut.long,
@@ -107,9 +107,9 @@ class OpenDocument:
 
     def _replace(self, span: Span, smaller: Sequence[Span]) -> None:
         self.places.remove(span)
-        for each in smaller:
-            if each not in self.answered:
-                insort(self.places, each)
+        for part in smaller:
+            if part not in self.answered:
+                insort(self.places, part)
 
     def queue(self, *windows: Window) -> None:
         """Queue windows in the order of the text; none when the document has ended."""
@@ -122,7 +122,7 @@ class OpenDocument:
                 insort(self.waiting, window, key=lambda item: item.span)
 
     def take(self) -> Window:
-        """Remove and return the next window; one that is too large for the servers by now is cut first."""
+        """Remove and return the next window; cut it before if the servers have refused windows of its size."""
         if self.suspects:
             window = self.suspects.pop(0)
         else:
@@ -144,7 +144,7 @@ class OpenDocument:
         return first_part
 
     def number_of(self, span: Span) -> tuple[int, int]:
-        """Return the number of a window, from 1, and how many there are as far as is known."""
+        """Return the number of a window, from 1, and the number of windows known so far."""
         return 1 + bisect_left(self.places, span), len(self.places)
 
     def span_of(self, number: int) -> Span:
@@ -154,7 +154,7 @@ class OpenDocument:
         return self.places[number - 1]
 
     def fail(self, window: Window, failure: Failure) -> None:
-        """End the document with the failure of a window; if several fail, with that of the first one in the text."""
+        """End the document with the failure of a window; if several fail, the first one in the text counts."""
         if self.first_failure is None or window.span < self.first_failure[0].span:
             self.first_failure = (window, failure)
         self.waiting.clear()
@@ -167,7 +167,7 @@ class OpenDocument:
         self.suspects.clear()
 
     def failure(self) -> Failure:
-        """Return the failure of the document: its window's, with that window's place and the cost of all windows."""
+        """Return the failure of the document: that of its window, with the window's place and the cost of all."""
         assert self.first_failure is not None
         window, failure = self.first_failure
         start, end = window.span
@@ -179,7 +179,7 @@ class OpenDocument:
 
     def with_cost(self, failure: Failure) -> Failure:
         """Return the failure with the requests and tokens of the whole document."""
-        attempts, tokens = self.cost.with_whole(self.long.earlier_failure)
+        attempts, tokens = self.cost.plus_earlier(self.long.earlier_failure)
         return changed(failure, attempts=attempts, usage=tokens)
 
 
@@ -213,7 +213,7 @@ class OpenDocuments:
 
     @property
     def status(self) -> tuple[int, int, int, int]:
-        """The number of open documents, of their answered windows, of all their known ones, and of parked documents."""
+        """The numbers of open documents, of their answered windows, of all their windows, and of parked documents."""
         answered = sum(len(document.answered) for document in self._open)
         windows = sum(document.windows for document in self._open)
         return len(self._open), answered, windows, len(self._parked)
@@ -248,7 +248,7 @@ class OpenDocuments:
         self._parked.append(_Parked(changed(entry, is_long=True), windows, size_bytes))
 
     def unpark(self, limit: int) -> Entry | None:
-        """Remove and return an entry that may be opened now; its place is kept until `has_read`."""
+        """Remove and return an entry that may be opened now; its place is reserved until `free_place`."""
         if not self._parked or not self.may_open(limit):
             return None
         parked = self._parked.popleft()
@@ -264,9 +264,9 @@ class OpenDocuments:
         return any(document.plan is plan for document in self._open)
 
     def next(self, *, idle: bool) -> tuple[OpenDocument, Window] | None:
-        """Remove and return the next window that may be sent; its document's next turn comes after those of the others.
+        """Remove and return the next window that may be sent; its document moves to the end of the turns.
 
-        One that may have killed its server is sent only when nothing is in flight (`idle`), and before any other one.
+        A window that may have killed its server is sent before all others, when nothing is in flight (`idle`).
         """
         if self.has_suspect:
             document = next(candidate for candidate in self._open if candidate.suspects) if idle else None
@@ -290,6 +290,6 @@ def is_suspect(window: Window) -> bool:
 
 
 def postponed(window: Window, outcome: Postponed) -> Window:
-    """Return a window that no server could take, prepared for its next attempt."""
+    """Return a postponed window for its next attempt, with its losses counted."""
     entry = outcome.next_entry()
-    return Window(window.span, entry.losses, entry.refused, entry.earlier_failure, window.divisions)
+    return Window(window.span, entry.losses, entry.was_refused, entry.earlier_failure, window.divisions)

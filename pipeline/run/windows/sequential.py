@@ -12,23 +12,23 @@ from pipeline.errors import InternalError
 from pipeline.records import Failure, Left, Outcome, Postponed, Result
 from pipeline.run.document.state import ExtractionClient
 from pipeline.run.plan import ExtractionPlan
-from pipeline.run.windows.cutting import Cut, Divided, Window, WindowFailed, blank_answer
+from pipeline.run.windows.cutting import CutDocument, Divided, Window, WindowFailed, blank_answer
 from pipeline.run.windows.merged_outcome import merge_windows
 from pipeline.run.windows.open_documents import OpenDocument
 from pipeline.run.windows.window_outcome import ask_window
 from pipeline.window_answers import WindowAnswer
 
 Begin = Callable[[int, int, Window], object]
-"""Called before a window is sent, with its number, the number of windows known so far, and the window."""
+"""A function called before a window is sent: with its number, the number of windows so far, and the window."""
 
 
 def ask_one_window(
-    cut: Cut,
+    cut: CutDocument,
     plan: ExtractionPlan,
     *,
     number: int,
     client: ExtractionClient,
-    begin: Begin = lambda _n, _of, _window: None,
+    begin: Begin = lambda _number, _total, _window: None,
 ) -> WindowAnswer | Failure | Postponed | Left | Divided:
     """Return the outcome of one window of a document, by its number from 1; IndexError without such a window."""
     document = OpenDocument.of(cut, plan, now=time.monotonic())
@@ -45,7 +45,11 @@ def ask_one_window(
 
 
 def ask_all_windows(
-    cut: Cut, plan: ExtractionPlan, *, client: ExtractionClient, begin: Begin = lambda _n, _of, _window: None
+    cut: CutDocument,
+    plan: ExtractionPlan,
+    *,
+    client: ExtractionClient,
+    begin: Begin = lambda _number, _total, _window: None,
 ) -> Outcome:
     """Return the outcome of a document that was cut into windows."""
     began = time.monotonic()

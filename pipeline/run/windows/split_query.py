@@ -1,4 +1,4 @@
-"""The part that `overflow: split` adds to a variant: how documents are cut, the question of windows, and digests."""
+"""The settings that `overflow: split` adds to a variant, for cutting documents and sending windows, with digests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LARGE_BYTES = 1 << 20
 LARGE_AT_ONCE = 2
-"""Reading and cutting takes about four times a document's size and one core; more at once would only take memory."""
+"""Reading and cutting a document takes one core and four times its size; more at once would only take more memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class SplitQuery:
     """Settings for cutting and sending the long documents of one variant.
 
     `fingerprint`: of a document merged from windows. `question`: the digest of the question of every window.
-    `schema`: of a window's answer. `sizer`: the knowledge of the servers' tokens in this run. `turns`: of the threads
-    that read and cut large documents.
+    `schema`: of a window's answer. `sizer`: the sizes of tokens measured in this run. `turns`: limits the threads that
+    read and cut large documents at the same time.
     """
 
     settings: SplitConfig
@@ -46,7 +46,7 @@ class SplitQuery:
     turns: Semaphore = field(default_factory=lambda: Semaphore(LARGE_AT_ONCE), compare=False)
 
     def turn(self, size_bytes: int) -> AbstractContextManager[object]:
-        """Return what to hold while a document of this size is read and cut; it blocks for a large one."""
+        """Return the context in which to read and cut a document of this size; entering it may wait for a large one."""
         return self.turns if size_bytes >= LARGE_BYTES else nullcontext()
 
 
@@ -57,10 +57,9 @@ def _sizer(settings: SplitConfig) -> Sizer:
 def split_query(
     agent: Agent, resolved: ResolvedAgentConfig, config: ProviderConfig, *, former_query: VariantQuery | None = None
 ) -> SplitQuery | None:
-    """Return the question of a variant with `overflow: split`, else None.
+    """Return the settings of a variant with `overflow: split`, else None.
 
-    `config`: its first provider's. `former_query`: its query in the plan so far, whose knowledge of the servers is
-    kept.
+    `config`: that of its first provider. `former_query`: its query in the former plan, whose measured sizes are kept.
     """
     settings = resolved.split
     if settings is None:
@@ -82,7 +81,7 @@ def window_schema_of(split: SplitQuery | None) -> Mapping[str, Any] | None:
 
 
 def before_bytes(resolved: ResolvedAgentConfig, lead: str) -> int:
-    """Return the size of what precedes a window: the lead, and the lines around it unless the prompt places it."""
+    """Return the size of the lead before a window, with the lines around it unless the prompt has a place for it."""
     return size_of(lead if names_lead(resolved.user_prompt) else framed("", lead))
 
 

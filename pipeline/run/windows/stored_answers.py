@@ -1,7 +1,7 @@
-"""The answers about windows that the output keeps until their documents have records: those of this run and before.
+"""The answers about windows, of this and earlier runs, that the output keeps until their documents have records.
 
-An open document holds only the places of its answers. The answers themselves are read back when it is merged, so that
-memory does not grow with the number of windows. It must not write.
+An open document holds only the spans of its answers. The answers are read back when it is merged, so that memory does
+not grow with the number of windows. This module must not write.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.window_answers import WindowAnswer
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswers:
-    """The answers about windows in an output; `run_id`: only those of runs of this id, None: all."""
+    """The answers about windows in an output; `run_id`: only those of runs with this id, None: all."""
 
     lines: WindowLines
     run_id: str | None = None

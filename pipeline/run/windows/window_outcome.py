@@ -3,7 +3,7 @@
     window ─▶ sent (document/extraction.py) ─▶ WindowAnswer
                   └─ too long, or no valid answer ─▶ Divided: smaller windows   …else WindowFailed or Postponed
 
-It runs in workers, writes nothing, and knows nothing of the other windows in flight.
+It runs in workers, writes nothing, and does not depend on the other windows in flight.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.long.windows import Span, cut, divide
 from pipeline.records import ExtractionAttempt, Failure, changed, utc_now
 from pipeline.run.document.attempts import requests_sent, usage
 from pipeline.run.document.extraction import extract_answer
-from pipeline.run.document.process import Finished, outcome_of_steps
+from pipeline.run.document.process import FinishedEntry, outcome_of_steps
 from pipeline.run.document.state import DocumentState, ExtractionClient
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.windows.cutting import (
@@ -35,7 +35,7 @@ from pipeline.window_answers import WindowAnswer
 
 _DIVIDED_ANSWERS = frozenset({"invalid_json", "schema_invalid", "not_grounded", "generation_loop"})
 _MOST_DIVISIONS = 2
-"""Divisions of a window without a valid answer; else one failure in 200 would fail most long documents."""
+"""Divisions of a window without a valid answer: one failure in 200 windows must not fail most long documents."""
 
 
 def ask_window(
@@ -46,9 +46,11 @@ def ask_window(
     client: ExtractionClient,
     alone: bool = False,
     now: Callable[[], str] = utc_now,
-) -> Finished:
+) -> FinishedEntry:
     """Return the outcome of one window; never raises."""
-    entry = changed(long.entry, losses=window.losses, refused=window.refused, earlier_failure=window.earlier_failure)
+    entry = changed(
+        long.entry, losses=window.losses, was_refused=window.was_refused, earlier_failure=window.earlier_failure
+    )
     state = DocumentState(entry, long.query, client, sha256=long.document.sha256, tokens=long.tokens)
 
     def steps() -> WindowAnswer:
@@ -93,7 +95,7 @@ def _divided(
     failure: Failure,
     attempts: Sequence[ExtractionAttempt],
 ) -> Divided | None:
-    """Return a failed window as smaller ones; None when that would not help, or when they would be too small."""
+    """Divide a failed window into smaller ones; None when that would not help, or when they would be too small."""
     text = long.document.text
     if failure.reason in TOO_LONG:
         size = _size_after(long, window.span, plan, attempts[-1]) if attempts else None
@@ -109,7 +111,7 @@ def _divided(
 
 
 def _size_after(long: LongDocument, span: Span, plan: ExtractionPlan, refusal: ExtractionAttempt) -> WindowSize | None:
-    """Return the size that fits according to a refusal; None when it gives no numbers, or the answer was too long."""
+    """Return the size that fits according to a refusal; None when it has no numbers, or the answer was too long."""
     if refusal.reason == "output_truncated" or not (refusal.needed_tokens or refusal.context_length):
         return None
     room, _ = room_of(plan, long.query, long.lead)
@@ -124,7 +126,7 @@ def _size_after(long: LongDocument, span: Span, plan: ExtractionPlan, refusal: E
 
 
 def recut(long: LongDocument, span: Span, size: WindowSize) -> list[Span]:
-    """Return a window as windows of another size, which overlap."""
+    """Cut a window again into overlapping windows of another size."""
     part = long.document.text[span.start : span.end]
     pages = [page - span.start for page in long.pages if span.start <= page <= span.end]
     spans = cut(part, size.budget_bytes, size.overlap_bytes, page_starts=pages)

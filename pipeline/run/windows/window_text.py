@@ -11,7 +11,7 @@ from pipeline.long.quotes import GAP
 from pipeline.long.windows import Span
 from pipeline.records import changed
 from pipeline.run.document.attempts import with_notes
-from pipeline.run.document.breaking import broken, harmless
+from pipeline.run.document.breaking import broken, with_broken_tokens
 from pipeline.run.document.extraction import ModelText
 from pipeline.run.document.state import DocumentState
 from pipeline.run.windows.cutting import LongDocument
@@ -23,7 +23,7 @@ def model_text(state: DocumentState, long: LongDocument, span: Span) -> ModelTex
     resolved = long.query.resolved
     lead = broken(long.lead, resolved, tokens=long.tokens) if span.start else ""
     part = changed(long.document, text=text[span.start : span.end])
-    harmless_window, is_broken = harmless(part, resolved, tokens=long.tokens)
+    harmless_window, is_broken = with_broken_tokens(part, resolved, tokens=long.tokens)
     state.notes = with_notes(state.notes, "special_tokens_broken") if is_broken else state.notes
     if names_lead(resolved.user_prompt):
         harmless_window = changed(harmless_window, metadata={**harmless_window.metadata, LEAD: lead})

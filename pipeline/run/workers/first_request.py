@@ -1,7 +1,7 @@
-"""The first request of a document, in a worker process: read, ask once, judge. It learns nothing and writes nothing.
+"""The first request of a document, in a worker process: read it, send it once, judge the answer. Writes nothing.
 
-    task ─▶ process() with one request ─▶ Sent: a plain result, or a document that needs no request
-                      └─ anything else ─▶ GivenBack: the main process continues from the attempt, or starts again
+    task ─▶ process() with one request ─▶ FinishedTask: a plain result, or a document that needs no request
+                      └─ anything else ─▶ ReturnedTask: the main process continues from the attempt, or starts again
 
 So all state about servers and earlier documents stays in the main process: retries, health, failover, re-asks, and the
 verification of prompt lengths. A killed worker process loses none of it.
@@ -21,7 +21,7 @@ from pipeline.records import Result, Unchanged
 from pipeline.run.document.process import process
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.selection.copies import Questions
-from pipeline.run.workers.messages import Call, Done, GivenBack, Task, digest_of
+from pipeline.run.workers.messages import Call, FinishedTask, ReturnedTask, Task, digest_of
 from pipeline.stores import ReadingStoppedError
 
 
@@ -56,7 +56,9 @@ class OneRequest:
         return frozenset()
 
 
-def first_request(task: Task, plan: ExtractionPlan, client: Client, *, copies: Questions | None) -> Done | GivenBack:
+def first_request(
+    task: Task, plan: ExtractionPlan, client: Client, *, copies: Questions | None
+) -> FinishedTask | ReturnedTask:
     """Return the result of a document's first request."""
     asker = OneRequest(client, task.tokens_per_weight)
     finished = process(task.entry, plan, client=asker, alone=task.alone, copies=copies)
@@ -66,7 +68,7 @@ def first_request(task: Task, plan: ExtractionPlan, client: Client, *, copies: Q
     if isinstance(outcome, Result) and question is not None and call is not None:
         prompt = verifiable_prompt(question)
         if prompt is not None:
-            return Done(task.number, outcome, call, measured(client, prompt, call.attempt))
+            return FinishedTask(task.number, outcome, call, measured(client, prompt, call.attempt))
     if call is None and isinstance(outcome, (Unchanged, Copied)):
-        return Done(task.number, outcome)
-    return GivenBack(task.number, call)
+        return FinishedTask(task.number, outcome)
+    return ReturnedTask(task.number, call)

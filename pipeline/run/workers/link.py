@@ -1,6 +1,6 @@
 """The link from the main process to one worker process: the plans and clients it has received, and its documents.
 
-Only `write` waits; it has a thread of its own. It must not decide the outcome of a document.
+Only `write` may block, in a thread of its own. This module must not decide the outcome of a document.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BATCH_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
-class Lent:
+class LentDocument:
     """A document in a worker process."""
 
     entry: Entry
@@ -42,7 +42,7 @@ class Worker:
     def __init__(self, number: int) -> None:
         """Start the process; OSError when this machine cannot."""
         self.number = number
-        self.lent: dict[int, Lent] = {}
+        self.lent: dict[int, LentDocument] = {}
         self.outbox: SimpleQueue[bytes] = SimpleQueue()
         self.is_alive = True
         self.is_ready = False
@@ -50,7 +50,7 @@ class Worker:
         self._plans: dict[int, ExtractionPlan] = {}
         self._clients: dict[int, tuple[object, int]] = {}
         # block the signals from the first moment on: an interrupt must not end a request in flight
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        former_mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             # a session of its own: Ctrl-C must reach only the main process
             self.process = subprocess.Popen(
@@ -62,23 +62,23 @@ class Worker:
                 bufsize=0,
             )
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, former_mask)
 
-    def tell(self, message: object) -> None:
+    def queue_message(self, message: object) -> None:
         """Queue a message for the writer thread: a full pipe must not stop the caller."""
         self.outbox.put(pack(message))
 
-    def knows(self, lent: Lent, endpoints: dict[object, int]) -> tuple[int, int]:
-        """Return the numbers of a document's plan and client in this process; a new plan or client is sent first."""
+    def ensure_known(self, lent: LentDocument, endpoints: dict[object, int]) -> tuple[int, int]:
+        """Return the numbers of a document's plan and client in this process; send a new plan or client before."""
         plan, client = (lent.plan, lent.loan.client)
         if id(plan) not in self._plans:
             self._plans[id(plan)] = plan
-            self.tell(PlanMessage(id(plan), without_links(plan)))
+            self.queue_message(PlanMessage(id(plan), without_links(plan)))
         state = (client.bodies, lent.loan.keys)
         if self._clients.get(id(client)) != state:
             number = endpoints.setdefault(client.endpoint, len(endpoints))
             self._clients[id(client)] = state
-            self.tell(ClientMessage(id(client), settings_of(client, endpoint=number)))
+            self.queue_message(ClientMessage(id(client), settings_of(client, endpoint=number)))
         return id(plan), id(client)
 
     def write(self) -> None:
@@ -87,22 +87,22 @@ class Worker:
         with suppress(OSError, ValueError):
             while (data := self.outbox.get()) != _END:
                 while not self.outbox.empty() and len(data) < _BATCH_BYTES:
-                    more = self.outbox.get()
-                    if more == _END:
+                    next_data = self.outbox.get()
+                    if next_data == _END:
                         return
-                    data += more
+                    data += next_data
                 remaining = memoryview(data)
                 while remaining:
                     remaining = remaining[self.process.stdin.write(remaining) :]
 
     @property
-    def why(self) -> str:
-        """Return how the process ended."""
+    def exit_reason(self) -> str:
+        """Return the signal or the exit status with which the process ended."""
         status = self.process.returncode
         return signal.Signals(-status).name if status and status < 0 else f"exit status {status}"
 
     def end(self) -> None:
-        """Kill the process, and wait until it is gone."""
+        """Kill the process, and wait for its end."""
         self.outbox.put(_END)
         self.process.kill()
         self.process.wait()

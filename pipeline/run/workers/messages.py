@@ -1,6 +1,6 @@
 """The messages between the main process and its worker processes, as pickles on a pipe (packing.py). Plain data.
 
-Both ends are this program, of one version and one user; nothing of a server or a document is ever unpickled.
+Both ends are this program, of one version and one user. No bytes of a server or a document are ever unpickled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.run.plan import ExtractionPlan
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The first message. `level`: of the program's log; `shares`: identical documents are sent once."""
+    """The first message. `level`: the log's level; `shares`: of identical documents only one is sent."""
 
     level: int
     run: int
@@ -28,7 +28,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class PlanMessage:
-    """A plan without what cannot travel: its clients, and its compiled schema."""
+    """A plan without its clients and its compiled schema, which cannot be pickled."""
 
     number: int
     plan: ExtractionPlan
@@ -42,12 +42,12 @@ class ClientMessage:
     settings: ClientSettings
 
 
-class Ready(NamedTuple):
-    """A worker process has begun to work: a loss from now on may be caused by a document."""
+class WorkerReady(NamedTuple):
+    """The worker process has started: from now on a document may be the cause of its loss."""
 
 
 class Claim(NamedTuple):
-    """Asks whether another document has the same request; `thread` is the thread that waits for the reply."""
+    """The question whether another document has the same request; `thread` waits for the reply."""
 
     thread: int
     question: str
@@ -55,12 +55,12 @@ class Claim(NamedTuple):
     document: str
 
 
-class Claimed(NamedTuple):
+class ClaimReply(NamedTuple):
     """The reply to a Claim: a document answered before this run and its run, or the one that is sent in this run."""
 
     thread: int
-    before: tuple[str, int] | None
-    first: str | None
+    earlier_answer: tuple[str, int] | None
+    original: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class OverheadMessage:
 
 
 class Task(NamedTuple):
-    """A document for a worker process; `plan` and `client` are numbers of those sent before.
+    """A document for a worker process; `plan` and `client` are the numbers of earlier messages.
 
     `tokens_per_weight`: the estimate for prompts on this server, where its context is configured (verification.fits).
     """
@@ -105,8 +105,8 @@ class Call(NamedTuple):
     digest: bytes
 
 
-class Done(NamedTuple):
-    """A finished document that only needs its answer recorded. `call`, `prompt`: None if no request was sent."""
+class FinishedTask(NamedTuple):
+    """A finished document whose outcome only has to be recorded. `call`, `prompt`: None without a request."""
 
     number: int
     outcome: Result | Unchanged | Copied
@@ -114,7 +114,7 @@ class Done(NamedTuple):
     prompt: PromptMeasurements | None = None
 
 
-class GivenBack(NamedTuple):
+class ReturnedTask(NamedTuple):
     """A document that the main process must process; `call`: the request that was sent for it, if any."""
 
     number: int
@@ -122,13 +122,13 @@ class GivenBack(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
-    """A document that the main process must process; `sent`: its first request, `digest`: of the message sent."""
+class LocalTask:
+    """A document for the main process; `sent_request`: its first request, `digest`: of the message sent."""
 
     entry: Entry
     plan: ExtractionPlan
     alone: bool
-    sent: SentRequest | None = None
+    sent_request: SentRequest | None = None
     digest: bytes = b""
 
 

@@ -1,8 +1,8 @@
 """The messages about single documents as plain tuples, which pickle writes and reads in half of the time.
 
-    Task, Done, Claim, Claimed ─▶ (kind, values…) ─▶ bytes on a pipe ─▶ (kind, values…) ─▶ an equal message
+    Task, FinishedTask, Claim, ClaimReply ─▶ (kind, values…) ─▶ bytes on a pipe ─▶ (kind, values…) ─▶ an equal message
 
-The other messages are rare, and are pickled as they are. It must not leave out a value of a message.
+The other messages are rare, and are pickled unchanged. It must not omit a value of a message.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 from pipeline.documents.containers import PeekedBytes
 from pipeline.llm.prompt_length.verification_case import PromptMeasurements
 from pipeline.records import Entry, ExtractionAttempt, ModelMetadata, Result, Usage
-from pipeline.run.workers.messages import Call, Claim, Claimed, Done, Task
+from pipeline.run.workers.messages import Call, Claim, ClaimReply, FinishedTask, Task
 
 PROTOCOL = 5
 
@@ -39,13 +39,13 @@ _usage_values = attrgetter(*_names(Usage))
 
 
 def pack(message: object) -> bytes:
-    """Return a message as bytes; an error of pickle for an entry that only this process can read."""
+    """Return a message as bytes; raise pickle's error for an entry that only this process can read."""
     plain: object = message
     if isinstance(message, Task):
         plain = _task(message)
-    elif isinstance(message, Done) and message.call is not None and isinstance(message.outcome, Result):
+    elif isinstance(message, FinishedTask) and message.call is not None and isinstance(message.outcome, Result):
         plain = _done(message, message.outcome, message.call)
-    elif isinstance(message, (Claim, Claimed)):
+    elif isinstance(message, (Claim, ClaimReply)):
         plain = (type(message).__name__, *message)
     return pickle.dumps(plain, PROTOCOL)
 
@@ -74,26 +74,28 @@ def _to_task(
     return Task(number, plan, client, entry, tokens_per_weight, alone)
 
 
-def _done(done: Done, result: Result, call: Call) -> tuple[object, ...]:
+def _done(done: FinishedTask, result: Result, call: Call) -> tuple[object, ...]:
     attempt = call.attempt
     plain_result = {**result.__dict__, "model": _model_values(result.model), "usage": _usage_values(result.usage)}
     plain_attempt = {**attempt.__dict__, "model": _model_values(attempt.model)}
     request = (_attempt_values(plain_attempt), call.started, call.ended, call.digest)
-    return ("Done", done.number, _result_values(plain_result), request, done.prompt and tuple(done.prompt))
+    return ("FinishedTask", done.number, _result_values(plain_result), request, done.prompt and tuple(done.prompt))
 
 
-def _to_done(number: int, values: tuple[object, ...], request: tuple[Any, ...], prompt: tuple[Any, ...] | None) -> Done:
+def _to_done(
+    number: int, values: tuple[object, ...], request: tuple[Any, ...], prompt: tuple[Any, ...] | None
+) -> FinishedTask:
     result: Any = _record(Result, _RESULT, values)
     result.__dict__.update(model=ModelMetadata(*result.model), usage=Usage(*result.usage))
     attempt_values, *sending = request
     attempt: Any = _record(ExtractionAttempt, _ATTEMPT, attempt_values)
     attempt.__dict__["model"] = ModelMetadata(*attempt.model)
     measurements = None if prompt is None else PromptMeasurements(*prompt)
-    return Done(number, result, Call(attempt, *sending), measurements)
+    return FinishedTask(number, result, Call(attempt, *sending), measurements)
 
 
 def _record(kind: type[R], names: list[str], values: tuple[object, ...]) -> R:
-    """Return a record with these values, its fields in their order: lines of JSON are written in it."""
+    """Return a record with these values; its fields keep their order, in which lines of JSON are written."""
     record = object.__new__(kind)
     record.__dict__.update(zip(names, values, strict=True))
     return record
@@ -101,7 +103,7 @@ def _record(kind: type[R], names: list[str], values: tuple[object, ...]) -> R:
 
 _REBUILD: dict[object, Callable[..., object]] = {
     "Task": _to_task,
-    "Done": _to_done,
+    "FinishedTask": _to_done,
     "Claim": Claim,
-    "Claimed": Claimed,
+    "ClaimReply": ClaimReply,
 }

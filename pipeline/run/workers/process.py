@@ -1,9 +1,9 @@
 """A worker process: threads that send the first requests of documents (workers/first_request.py) for the main process.
 
 It reads tasks from its standard input and writes their results to its standard output; workers/pool.py is the other
-end. It writes no output and no log of its own: log lines go to the main process, which alone writes them. Interrupts
-reach only the main process, which lets requests in flight finish; when the input ends, because the main process is
-gone or closes the pipe, this process ends at once.
+end. It writes no output and no log: log lines go to the main process, which writes them. Interrupts reach only the main
+process, which lets requests in flight finish. When the standard input ends, because the main process has ended or has
+closed the pipe, this process ends at once.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from pipeline.run.runner import start_thread
 from pipeline.run.workers.first_request import first_request
 from pipeline.run.workers.messages import (
     Claim,
-    Claimed,
+    ClaimReply,
     ClientMessage,
-    Done,
-    GivenBack,
+    FinishedTask,
     LogMessage,
     OverheadMessage,
     PlanMessage,
-    Ready,
+    ReturnedTask,
     Settings,
     Task,
+    WorkerReady,
 )
 from pipeline.run.workers.packing import pack, unpack
 from pipeline.run.workers.threads import Workers
 
 
 class Channel:
-    """The pipe to the main process; `send` may be called from any thread, and writes a message whole."""
+    """The pipe to the main process; any thread may call `send`, which writes one complete message."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
 
     def send(self, message: object) -> None:
-        """Write a message; a main process that is gone ends this one."""
+        """Write a message; end this process when the main process has ended."""
         remaining = memoryview(pack(message))
         try:
             with self._lock:
@@ -66,18 +66,18 @@ class Channel:
 
 
 class _ClaimedQuestions:
-    """The main process's knowledge of identical questions; a thread waits for each reply."""
+    """Access to the main process's table of identical questions; the calling thread waits for the reply."""
 
     def __init__(self, channel: Channel, run: int) -> None:
         self.run = run
         self._channel = channel
         self._local = threading.local()
-        self._waiting: dict[int, SimpleQueue[Claimed]] = {}
+        self._reply_queues: dict[int, SimpleQueue[ClaimReply]] = {}
 
     def answered_before(self, question: str, fingerprints: Collection[str], document_id: str) -> tuple[str, int] | None:
         """Return another document that was asked this question before this run, and the run of its result."""
         thread = threading.get_ident()
-        replies = self._waiting.setdefault(thread, SimpleQueue())
+        replies = self._reply_queues.setdefault(thread, SimpleQueue())
         self._channel.send(Claim(thread, question, next(iter(fingerprints)), document_id))
         self._local.reply = replies.get()
         return self._local.reply.before  # type: ignore[no-any-return]
@@ -86,13 +86,13 @@ class _ClaimedQuestions:
         """Return the document that is sent with this question in this run; None: this document must be sent."""
         return self._local.reply.first  # type: ignore[no-any-return]
 
-    def take(self, reply: Claimed) -> None:
+    def pass_on(self, reply: ClaimReply) -> None:
         """Pass on a reply."""
-        self._waiting[reply.thread].put(reply)
+        self._reply_queues[reply.thread].put(reply)
 
 
 class _LogHandler(logging.Handler):
-    """Sends each record to the main process."""
+    """The handler that sends each record to the main process."""
 
     def __init__(self, channel: Channel) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class _LogHandler(logging.Handler):
 
 
 class _CountedOverhead(Overhead):
-    """Reports each request to the main process, which counts them."""
+    """The counter that reports each request to the main process, which counts them."""
 
     def __init__(self, channel: Channel) -> None:
         super().__init__()
@@ -125,14 +125,14 @@ class _CountedOverhead(Overhead):
 
 
 class _WorkerProcess:
-    """The state of this process: plans and clients as they were sent, threads, and the tasks that wait for one."""
+    """The state of this process: the received plans and clients, its threads, and the waiting tasks."""
 
     def __init__(self, channel: Channel, settings: Settings) -> None:
         self._channel = channel
         self._copies = _ClaimedQuestions(channel, settings.run) if settings.shares else None
         self._clients = LentClients(_CountedOverhead(channel))
         self._plans: dict[int, ExtractionPlan] = {}
-        self._usable: dict[int, Client | None] = {}
+        self._usable_clients: dict[int, Client | None] = {}
         self._tasks: SimpleQueue[Task] = SimpleQueue()
         self._workers = Workers(partial(start_thread, self._work))
         self._lock = threading.Lock()
@@ -145,12 +145,12 @@ class _WorkerProcess:
                 self._in_flight += 1
             self._workers.ensure(self._in_flight)
             self._tasks.put(message)
-        elif isinstance(message, Claimed) and self._copies is not None:
-            self._copies.take(message)
+        elif isinstance(message, ClaimReply) and self._copies is not None:
+            self._copies.pass_on(message)
         elif isinstance(message, ClientMessage):
-            self._usable[message.number] = self._client(message.settings)
+            self._usable_clients[message.number] = self._client(message.settings)
         elif isinstance(message, PlanMessage):
-            self._plans[message.number] = _whole(message.plan)
+            self._plans[message.number] = _with_schema(message.plan)
 
     def _client(self, settings: ClientSettings) -> Client | None:
         try:
@@ -161,9 +161,9 @@ class _WorkerProcess:
     def _work(self) -> None:
         while True:
             task = self._tasks.get()
-            message: Done | GivenBack = GivenBack(task.number)
+            message: FinishedTask | ReturnedTask = ReturnedTask(task.number)
             try:
-                client = self._usable[task.client]
+                client = self._usable_clients[task.client]
                 if client is not None:
                     message = first_request(task, self._plans[task.plan], client, copies=self._copies)
             finally:
@@ -172,7 +172,7 @@ class _WorkerProcess:
                 self._channel.send(message)
 
 
-def _whole(plan: ExtractionPlan) -> ExtractionPlan:
+def _with_schema(plan: ExtractionPlan) -> ExtractionPlan:
     """Return a received plan with its schema compiled; its requests go through the client of each task."""
     compiled = compile_schema(plan.agent.schema, where=str(plan.agent.path))
     queries = {name: replace(query, schema=compiled) for name, query in plan.queries.items()}
@@ -197,9 +197,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     messages = os.fdopen(os.dup(0), "rb", buffering=1 << 18)
     channel = Channel(os.dup(1))
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)  # a library that prints must not break a message
+    null_device = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null_device, 0)
+    os.dup2(null_device, 1)  # a library that prints must not break a message
     raise_open_files()
     limit_arenas()
     worker: _WorkerProcess | None = None
@@ -209,7 +209,7 @@ def main() -> None:
                 assert isinstance(message, Settings)
                 _log_to(channel, message.level)
                 worker = _WorkerProcess(channel, message)
-                channel.send(Ready())
+                channel.send(WorkerReady())
             else:
                 worker.handle(message)
     os._exit(0)

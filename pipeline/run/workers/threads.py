@@ -1,4 +1,4 @@
-"""The worker threads of a run: one more whenever no thread is idle, as far as the machine allows."""
+"""The worker threads of a run; one more is started when all are busy, as far as the machine allows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ logger = logging.getLogger(__name__)
 
 
 class Workers:
-    """Counts the workers; they are started by `start(name)` and never end before the run does."""
+    """The number of worker threads; `start(name)` starts one, which lives until the end of the run."""
 
     def __init__(self, start: Callable[[str], None]) -> None:
         self._start = start
         self.count = 0
         self._is_short = False
 
-    def limited(self, limit: int) -> int:
+    def limit_to_threads(self, limit: int) -> int:
         """Return how many documents may be in flight: `limit`, or fewer on a machine that cannot start more threads."""
         return min(limit, self.count) if self._is_short else limit
 

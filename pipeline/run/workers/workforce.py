@@ -1,7 +1,7 @@
 """The workers of a run: threads of this process, and worker processes where there are any.
 
-    send ─▶ a worker process (workers/pool.py) ─▶ Landed
-              └─ refused, or returned ─▶ a thread here ─▶ process() ─▶ Landed
+    send ─▶ a worker process (workers/pool.py) ─▶ DocumentOutcome
+              └─ refused, or returned ─▶ a thread of this process ─▶ process() ─▶ DocumentOutcome
 
 It must not choose documents or judge outcomes.
 """
@@ -24,7 +24,7 @@ from pipeline.run.in_flight import DocumentOutcome
 from pipeline.run.job import Job
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.workers.core_use import CoreWatch
-from pipeline.run.workers.messages import Here, digest_of
+from pipeline.run.workers.messages import LocalTask, digest_of
 from pipeline.run.workers.threads import Workers
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ MOST_AHEAD = 32
 
 
 class Workforce:
-    """The threads and the worker processes of a run; `start` starts a thread. Its methods belong to the main thread."""
+    """The threads and the worker processes of a run; used by the main thread. `start` starts a thread."""
 
     def __init__(self, job: Job, *, start: Start, report: Callable[[object], object]) -> None:
         config = job.config
@@ -47,9 +47,9 @@ class Workforce:
         self._start = start
         self._job = job
         self._report = report
-        self._tasks: SimpleQueue[Callable[[], object] | Here] = SimpleQueue()
+        self._tasks: SimpleQueue[Callable[[], object] | LocalTask] = SimpleQueue()
         self._limit = 1
-        self._here = 0
+        self._local_tasks = 0
         self._lock = threading.Lock()
         self._workers = Workers(self._start_worker)
         self._processes = config.processes
@@ -60,14 +60,14 @@ class Workforce:
 
             self._pool = WorkerPool(copies=copies, start_thread=start, report=report, do_here=self._do_here)
 
-    def look(self, now: float) -> None:
+    def start_processes_if_needed(self, now: float) -> None:
         """Start worker processes when this process has used up its core for a while (`processes: auto`)."""
-        if self._cores is not None and self._pool is not None and (count := self._cores.wanted(now)):
+        if self._cores is not None and self._pool is not None and (count := self._cores.processes_to_start(now)):
             self._pool.start(count)
 
-    def limited(self, limit: int) -> int:
+    def limit_to_threads(self, limit: int) -> int:
         """Return how many documents may be in flight: `limit`, or fewer on a machine that cannot start more threads."""
-        self._limit = self._workers.limited(limit)
+        self._limit = self._workers.limit_to_threads(limit)
         return self._limit
 
     @property
@@ -85,17 +85,17 @@ class Workforce:
         """The number of documents and tasks that no worker has begun."""
         return self._tasks.qsize()
 
-    def take_back(self) -> list[Here]:
+    def take_back(self) -> list[LocalTask]:
         """Remove and return the documents that no worker has begun; those of worker processes are not taken back."""
-        tasks: list[Callable[[], object] | Here] = []
+        tasks: list[Callable[[], object] | LocalTask] = []
         with suppress(Empty):
             while self._pool is None:
                 tasks.append(self._tasks.get_nowait())
-        documents = [task for task in tasks if isinstance(task, Here)]
+        documents = [task for task in tasks if isinstance(task, LocalTask)]
         with self._lock:
-            self._here -= len(documents)
+            self._local_tasks -= len(documents)
         for task in tasks:
-            if not isinstance(task, Here):
+            if not isinstance(task, LocalTask):
                 self._tasks.put(task)
         return documents
 
@@ -107,7 +107,7 @@ class Workforce:
         if self._pool is not None and isinstance(self._processes, int):
             self._pool.start(self._processes)
         if self._pool is None or not self._pool.offer(entry, plan, alone=alone):
-            self._do_here(Here(entry, plan, alone))
+            self._do_here(LocalTask(entry, plan, alone))
 
     def close(self) -> None:
         """End the worker processes."""
@@ -117,20 +117,20 @@ class Workforce:
     def submit(self, task: Callable[[], object]) -> None:
         """Run a task in a thread of this process, and report its result; may be called by any thread."""
         with self._lock:
-            self._here += 1
-            self._workers.ensure(self._here)
+            self._local_tasks += 1
+            self._workers.ensure(self._local_tasks)
         self._tasks.put(task)
 
-    def _do_here(self, task: Here) -> None:
+    def _do_here(self, task: LocalTask) -> None:
         with self._lock:
-            self._here += 1
-            if self._here <= self._limit or not self.ahead:
-                self._workers.ensure(self._here)
+            self._local_tasks += 1
+            if self._local_tasks <= self._limit or not self.ahead:
+                self._workers.ensure(self._local_tasks)
         self._tasks.put(task)
 
-    def _outcome(self, task: Here) -> DocumentOutcome:
+    def _outcome(self, task: LocalTask) -> DocumentOutcome:
         client: ExtractionClient = task.plan.client
-        client = client if task.sent is None else _AfterFirst(client, task.sent, task.digest)
+        client = client if task.sent_request is None else _AfterFirst(client, task.sent_request, task.digest)
         job = self._job
         done = partial(process, client=client, alone=task.alone, copies=job.copies, earlier=job.earlier)
         return DocumentOutcome(done(task.entry, task.plan), task.plan)
@@ -141,9 +141,9 @@ class Workforce:
     def _work(self) -> None:
         while True:
             task = self._tasks.get()
-            event = self._outcome(task) if isinstance(task, Here) else task()
+            event = self._outcome(task) if isinstance(task, LocalTask) else task()
             with self._lock:
-                self._here -= 1
+                self._local_tasks -= 1
             self._report(event)
             del (
                 event,
@@ -160,11 +160,11 @@ class _AfterFirst:
     digest: bytes
 
     def ask(self, question: ExtractionRequest) -> AskResult:
-        """Return the answer to a question; the request that was sent counts as the first one of the first question."""
+        """Return the answer; the request of the worker process counts as the first one for the first question."""
         sent = self.sent
         self.sent = None
         if sent is not None and digest_of(question) == self.digest:
-            question = replace(question, first=sent)
+            question = replace(question, sent_request=sent)
         return self.client.ask(question)
 
     def special_tokens(self, candidates: Collection[str], *, variant: str) -> frozenset[str]:
