@@ -98,7 +98,7 @@ def test_environment_sets_all_ten_fields() -> None:
 
 @pytest.mark.parametrize("kind", ["ollama", "vllm"])
 def test_client_needs_only_its_config(kind: str) -> None:
-    """These names lead from the environment to an answer, and the attempt says who answered."""
+    """Public names alone build a client from the environment, and its attempt names the model that answered."""
     with FakeLLM(("llama3.1",)) as server:
         name = kind.upper()
         app = load_config(environ={f"{name}_BASE_URL": server.url, f"{name}_MODEL": "llama3.1"})

@@ -299,9 +299,9 @@ def bodies(draw: st.DrawFn) -> tuple[str, list[str]]:
 
 @_SETTINGS
 @given(bodies())
-def test_every_word_of_a_document_appears_once_and_in_order(made: tuple[str, list[str]]) -> None:
+def test_every_word_of_a_document_appears_once_and_in_order(document_and_words: tuple[str, list[str]]) -> None:
     """Paragraphs, tables, boxes, controls, fields and tracked changes are nested in any way."""
-    body, words = made
+    body, words = document_and_words
     from pipeline.documents.office import decode_office
 
     assert decode_office(word(body), "text").text.split() == words

@@ -199,7 +199,7 @@ PATTERN = {**SCHEMA, "properties": {"a": {"type": "string", "pattern": "^x"}}}
 
 @pytest.mark.parametrize("own", [True, False])
 def test_server_that_ignores_only_this_schema_is_detected(own: bool) -> None:
-    """llama.cpp #19051 enforces other schemas."""
+    """With the bug llama.cpp #19051 all other schemas are enforced."""
     with serving(drops(own)) as server:
         sample = PreflightSample(SAMPLE.prompts, PATTERN)
         preflight = look(client_of("openai", server.url, model="m"), sample=sample)
