@@ -110,7 +110,7 @@ def compile_schema(schema: Mapping[str, Any], *, where: str) -> CompiledSchema:
     if kind != "object":
         raise ConfigError(f'{where}: the schema must be of an object ("type": "object"), got type {shortened(kind)}')
     _check_keywords(plain_schema, where)
-    # a schema without a type would let anything but an object pass
+    # a schema without a type would accept any value that is no object
     validator = Validator({**plain_schema, "type": "object"}, registry=Registry())
     root = DRAFT202012.create_resource(plain_schema)
     resolver = Registry().with_resource("", root).crawl().resolver_with_root(root)

@@ -121,7 +121,7 @@ def _checked(app: AppConfig, plan: ExtractionPlan, server: Server, preflight: Pr
         place=server.place,
         provider=server.provider.name,
         is_first=server.provider is plan.client.providers[0],
-        found=preflight,
+        preflight=preflight,
         blocks={next(iter(replica.clients)): preflight} if waits else _as_sent(replica),
         proofs={variant: long_prompt_state(client) for variant, client in replica.clients.items()},
         address_from=app.places.get(provider_key(server.provider.name, "base_url"), "the default"),
@@ -156,7 +156,7 @@ def _by_provider(checked: Sequence[CheckedServer]) -> list[list[CheckedServer]]:
 
 def _code_of(servers: Sequence[CheckedServer]) -> int:
     """Return the exit code of one provider: that of its best replica."""
-    preflights = [server.found for server in servers]
+    preflights = [server.preflight for server in servers]
     return min(EXIT_CONFIG if preflight.unpaid else _EXIT_CODES[preflight.status] for preflight in preflights)
 
 

@@ -35,7 +35,7 @@ class CheckedServer:
     place: str
     provider: str
     is_first: bool
-    found: Preflight
+    preflight: Preflight
     blocks: Mapping[str, Preflight]
     proofs: Mapping[str, str]
     address_from: str
@@ -81,8 +81,8 @@ def verdict_lines(
 ) -> Iterator[str]:
     """Yield the verdict: whether a run could start now, and the obstacles."""
     first = [server for server in checked if server.is_first]
-    available = [server for server in first if server.found.status == "ok"]
-    troubles = [f"{server.place}: {server.found.message}" for server in checked if server.found.status != "ok"]
+    available = [server for server in first if server.preflight.status == "ok"]
+    troubles = [f"{server.place}: {server.preflight.message}" for server in checked if server.preflight.status != "ok"]
     troubles += [f"input: {survey.trouble}"] if survey.trouble else []
     troubles += [output.trouble] if output.trouble else []
     if code != EXIT_OK:
@@ -96,7 +96,7 @@ def verdict_lines(
     warned = bool(troubles) or not survey.found or survey.failed > 0
     servers = f"{len(available)} of {plural(len(first), 'server')}, " if len(first) > 1 else ""
     summary = (
-        f"{available[0].place}, {servers}model {available[0].found.model}; {_input_summary(survey)}"
+        f"{available[0].place}, {servers}model {available[0].preflight.model}; {_input_summary(survey)}"
         if available
         else ""
     )
@@ -109,7 +109,7 @@ def verdict_lines(
 def remedies(checked: Sequence[CheckedServer], other_servers: Iterable[LocalServer]) -> Iterator[Remedy]:
     """Yield the alternatives: another model of the first server, and other servers of this machine."""
     first = next(server for server in checked if server.is_first)
-    models = chat_models(first.found.models) if first.found.reason == "model_not_found" else ()
+    models = chat_models(first.preflight.models) if first.preflight.reason == "model_not_found" else ()
     if models:
         yield Remedy(f"To use {models[0]} there:", {provider_key(first.provider, "model"): models[0]})
     for server in other_servers:
@@ -144,7 +144,7 @@ def server_lines(server: CheckedServer, *, width: int) -> Iterator[str]:
         role = "provider" if server.is_first else "fallback"
         if preflight.status != "ok":
             # the verdict has shown the message of the server itself
-            reason = preflight.reason if preflight.message == server.found.message else preflight.message
+            reason = preflight.reason if preflight.message == server.preflight.message else preflight.message
             yield from hanging_indent(f"FAILED  {role} {place}: {reason}", indent=0, width=width, hang=INDENT)
         else:
             yield from hanging_indent(

@@ -14,7 +14,7 @@ from pipeline.config.texts import mask_url
 
 _SCHEDULED_WITHIN_S = 7 * 86400.0
 _CLOCK_SKEW_S = 300.0
-"""A Job whose name has a minute further away than this was not started by a CronJob: no retry is a week late."""
+"""A CronJob writes its minute into the name of a Job; a number outside of these limits is no such minute."""
 
 CONFIG_HELP = "default: $PIPELINE_CONFIG, else the nearest config/default.yaml or pipeline.yaml in this folder or above"
 

@@ -43,8 +43,8 @@ class Starter:
 
     @property
     def places(self) -> dict[str, str]:
-        """Place in the project → file in starter/."""
-        documents = {f"inbox/{each}": f"{self.folder}/{each}".lstrip("/") for each in self.documents}
+        """The source of each file of the project, as paths in starter/."""
+        documents = {f"inbox/{name}": f"{self.folder}/{name}".lstrip("/") for name in self.documents}
         if self.agent in BUILT_IN:
             return documents
         gold = {"gold.jsonl": f"{self.folder}/gold.jsonl"} if self.folder else {}
@@ -66,7 +66,7 @@ STARTERS: Mapping[str, Starter] = {
     "news": Starter("news", "news", ("harbour.txt", "earnings.txt", "strike.txt")),
     "support": Starter("support", "support", ("tickets.jsonl",)),
 }
-"""`--example` → what it creates; each has three documents and their gold."""
+"""The starters by `--example`; each has three documents and their gold."""
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:

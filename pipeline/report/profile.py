@@ -91,7 +91,7 @@ def of_runs(runs: Sequence[RunSummary]) -> ValueProfile:
 def _of_runs(runs: Sequence[RunSummary], output: OutputCounts | None) -> dict[str, ValueProfile]:
     """Return the profiles of all runs by variant, without those whose question has no current result.
 
-    All runs count when the rest is fewer than the current results: a question may have been equated with a former one.
+    All runs count if these hold fewer results than the output: a question may have been equated with a former one.
     """
     questions = (output.questions if output is not None else None) or {}
     used = {name for row in questions.values() for name, count in row.items() if count}

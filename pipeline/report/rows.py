@@ -134,7 +134,7 @@ def paths_of_value(value: Any, prefix: str = "") -> list[str]:
 
 
 def check_paths(paths: Iterable[str], output_paths: Sequence[str], *, flag: str) -> None:
-    """Raise ConfigError, with the nearest path, for one that neither the schema nor the results have."""
+    """Raise ConfigError, with the nearest path, for a path that neither the schema nor the results have."""
     column_paths = [*OWN_VALUES, POSITION, *output_paths]
     for path in paths:
         if path not in column_paths:
@@ -143,7 +143,7 @@ def check_paths(paths: Iterable[str], output_paths: Sequence[str], *, flag: str)
 
 
 def _flat(items: Sequence[Any]) -> Iterator[Any]:
-    """Yield the items of a list, and of the lists in it: a path through two lists gives these."""
+    """Yield the items of a list and of the lists in it; a path through two lists gives such a nested list."""
     for item in items:
         if isinstance(item, list):
             yield from _flat(item)

@@ -32,7 +32,7 @@ Numbers = dict[str, Any]
 class RunStats:
     """Counts of one run; `add` each outcome once, and `merge` the snapshots of several runs.
 
-    `same_questions`: fingerprint → the other fingerprint of the same question, as which it counts.
+    `same_questions`: fingerprint → the fingerprint of the same question under which it is counted.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ VALUE_CHARS = 60
 
 @dataclass(slots=True)
 class FieldCounts:
-    """Counts of one field. `right` of `judged` is its accuracy; `agreeing` of `paired` is that of properties in a list.
+    """Counts of one field. Its accuracy is `right` of `judged`, for a property of list items `agreeing` of `paired`.
 
     `judged` counts comparisons: gold values, predicted values without a partner, and gold values of null.
     """

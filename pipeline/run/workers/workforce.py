@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 Start = Callable[[Callable[[], object], str], object]
 
 FEWEST_WITH_AHEAD = 16
-"""The lowest limit with which documents wait for workers: below, a server is so slow that workers may wait instead."""
+"""The lowest limit at which documents wait for workers; below it a server is so slow that workers can wait instead."""
 MOST_AHEAD = 32
-"""More than finish during a pause of the main thread (dispatch.py), and few to take back at the end of a run."""
+"""More than the documents that finish in a pause of the main thread (dispatch.py), yet few to take back at the end."""
 
 
 class Workforce:
