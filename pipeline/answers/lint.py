@@ -32,7 +32,7 @@ KEYWORDS = frozenset((
 _OWN_KEYWORDS = (QUOTE, *MERGE_KEYWORDS)
 _NEAR = 0.8
 """Similarity (0 to 1) from which an `x-` keyword counts as a misspelt keyword of this program, not of another tool."""
-_MOST_SHOWN = 5
+_MOST_SHOWN = 2
 
 
 def check_known_keywords(schema: Mapping[str, Any], *, where: str) -> None:

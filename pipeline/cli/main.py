@@ -150,13 +150,14 @@ def parser(only_command: str | None = None) -> argparse.ArgumentParser:
 
 
 def _add_command(commands: Any, name: str, *, summary: str, command: Command) -> None:
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser: Parser = commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=f"{command.EXAMPLES}\n\n{exit_codes(name)}",
         formatter_class=HelpFormatter,
     )
+    parser.owners_of = _commands_with
     parser.set_defaults(handler=command.main, quiet=False)
     logs = parser.add_argument_group("logs")
     logs.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
@@ -164,6 +165,17 @@ def _add_command(commands: Any, name: str, *, summary: str, command: Command) ->
     help_text = f"{', '.join(levels)}; default: info"
     logs.add_argument("--log-level", metavar="LEVEL", choices=levels, default="info", help=help_text)
     command.add_flags(parser)
+
+
+def _commands_with(flag: str) -> list[str]:
+    """Return the commands that have this flag."""
+    found: list[str] = []
+    for name, (_, load) in COMMANDS.items():
+        command = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        load().add_flags(command)
+        if flag in {option for action in command._actions for option in action.option_strings}:
+            found.append(name)
+    return found
 
 
 def _log_thread_error(crash: threading.ExceptHookArgs) -> None:

@@ -35,6 +35,7 @@ class Transcript:
         self._colour = colour
         self._system: str | None = None
         self._user: str | None = None
+        self._answer: object = None
 
     def document(self, entry: Entry, plan: ExtractionPlan, *, window: int | None = None) -> int:
         """Process one document, or one of its windows, and return the exit code that it alone would give.
@@ -133,7 +134,8 @@ class Transcript:
             self._heading(f"answer from {server_text} ({took})")
         else:
             self._heading(f"no answer from {server_text} ({took}): {attempt.error}: {attempt.message}", RED)
-        self._text(attempt.raw_text or "")
+        self._answer = _plain_object(attempt.raw_text or "")
+        self._text(attempt.raw_text or "" if self._answer is None else _pretty(self._answer))
 
     def _verdict(self, outcome: Outcome | WindowAnswer | Divided) -> Iterator[str]:
         if isinstance(outcome, Divided):
@@ -145,8 +147,9 @@ class Transcript:
             yield in_colour("BLANK", BOLD + GREEN, colour=self._colour) + ": this window holds no text and is not sent"
             return
         if isinstance(outcome, (Result, WindowAnswer)):
-            yield in_colour("output", BOLD, colour=self._colour)
-            yield block(json.dumps(outcome.output, ensure_ascii=False, indent=2))
+            if outcome.output != self._answer or (isinstance(outcome, Result) and outcome.windows is not None):
+                yield in_colour("output", BOLD, colour=self._colour)
+                yield block(_pretty(outcome.output))
             yield from self._merged(outcome)
             yield in_colour("VALID", BOLD + GREEN, colour=self._colour) + _facts_line(outcome)
             return
@@ -179,6 +182,19 @@ class Transcript:
 
     def _print(self, *lines: str) -> None:
         write_out("\n".join(lines) + "\n")
+
+
+def _pretty(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _plain_object(text: str) -> dict[str, Any] | None:
+    """Return the object that an answer consists of, or None for an answer that is more than that, or no JSON."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _use_of(name: str, metadata: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Usage errors: one line with the error, the nearest valid word and the help command.
 
-It must not know any command, nor any flag but `--set`.
+It must not know any command, nor any flag but `--set`. Arguments may stand after flags, as in other programs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from pipeline.config.constraints import nearest_hint
@@ -78,23 +78,92 @@ def _setting_hint(option: str, value: str) -> str:
     return f"; it is a setting: {flags}" if keys else ""
 
 
+def _short_hint(name: str, flags: Sequence[str]) -> str:
+    """Return the long flags that begin with the letter of a short one, which no command has."""
+    near = [flag for flag in flags if flag.startswith(f"-{name[:2]}")]
+    return f"; options have long names: {' or '.join(near[:3])}" if near else "; options have long names"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose usage errors are one line instead of the list of all flags."""
+
+    owners_of: Callable[[str], Sequence[str]] | None = None
+    """Returns the commands that have this flag; set by whoever knows all commands."""
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parse all arguments; exit with an error of the command itself when one is unknown."""
-        parsed, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            flags = [name for name in self._option_string_actions if name.startswith("--")]
-            typed = next((word for word in unknown if word.startswith("-")), "")
-            kind = "option" if typed else "argument"
-            name, _, value = typed.partition("=")
-            value = value or next((word for word in unknown if not word.startswith("-")), "VALUE")
-            setting = _setting_hint(name, value) if "--set" in flags else ""
-            self.error(f"unknown {kind}: {' '.join(unknown)}{setting or nearest_hint(name, flags)}")
+        words = self._arguments_first(sys.argv[1:] if args is None else args)
+        self._refuse(self._unknown_flags(words))
+        parsed, unknown = super().parse_known_args(words, namespace)
+        self._refuse(unknown)
         return parsed, unknown
+
+    def _refuse(self, unknown: Sequence[str]) -> None:
+        """Exit with an error that names the unknown words, if there are any, and what may be meant."""
+        if not unknown:
+            return
+        flags = [name for name in self._option_string_actions if name.startswith("--")]
+        typed = next((word for word in unknown if word.startswith("-")), "")
+        kind = "option" if typed else "argument"
+        name, _, value = typed.partition("=")
+        value = value or next((word for word in unknown if not word.startswith("-")), "VALUE")
+        setting = _setting_hint(name, value) if "--set" in flags else ""
+        self.error(f"unknown {kind}: {' '.join(unknown)}{setting or self._hint(name, flags)}")
+
+    def _hint(self, name: str, flags: Sequence[str]) -> str:
+        """Return the commands that have this flag, or the nearest flag of this command."""
+        if len(name) > 1 and not name.startswith("--"):
+            return _short_hint(name, flags)
+        owners = self.owners_of(name) if self.owners_of and name else ()
+        commands = ", ".join(f"pipeline {owner}" for owner in owners)
+        return f"; it is an option of {commands}" if commands else nearest_hint(name, flags)
+
+    def _unknown_flags(self, words: Sequence[str]) -> list[str]:
+        """Return the unknown flags of a command that requires an argument: argparse would report only its absence."""
+        needs = any(action.required and not action.option_strings for action in self._actions)
+        if not needs or "--" in words or self._has_commands:
+            return []
+        names = [word.partition("=")[0] for word in words if word.startswith("--") and " " not in word]
+        return [name for name in names if not self._known(name)]
+
+    @property
+    def _has_commands(self) -> bool:
+        return any(action.nargs == argparse.PARSER for action in self._actions)
+
+    def _known(self, flag: str) -> list[str]:
+        """Return the flags that are meant by this one, which may be the beginning of a long one."""
+        known = self._option_string_actions
+        return [flag] if flag in known else [name for name in known if flag[:2] == "--" and name.startswith(flag)]
+
+    def _arguments_first(self, words: Sequence[str]) -> list[str]:
+        """Return the words with all arguments before the flags: argparse accepts no second group of arguments."""
+        if "--" in words or self._has_commands:
+            return list(words)
+        arguments: list[str] = []
+        flags: list[str] = []
+        values = 0
+        for word in words:
+            if word.startswith("-") and word != "-":
+                flags.append(word)
+                values = 0 if "=" in word else self._values_of(word)
+            elif values > 0:
+                flags.append(word)
+                values -= 1
+            else:
+                arguments.append(word)
+        return arguments + flags
+
+    def _values_of(self, flag: str) -> int:
+        """Return how many words after a flag are its values, at most; all of them after an unknown one."""
+        names = self._known(flag)
+        if not names:
+            return sys.maxsize
+        nargs = self._option_string_actions[names[0]].nargs
+        if nargs is None or nargs == "?":
+            return 1
+        return nargs if isinstance(nargs, int) else sys.maxsize
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

@@ -5,9 +5,11 @@ It must not read an output. Strings that a spreadsheet would run as a formula ge
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -48,10 +50,11 @@ def table_lines(rows: Iterable[Row], fields: Sequence[str], *, width: int) -> It
     longest = [max(map(len, column)) for column in zip(fields, *measured, strict=True)]
     widths = _fitted(longest, width)
     columns = fields[: len(widths)]
+    shorten = [_shortener([row[at] for row in measured], size) for at, size in enumerate(widths)]
     later = ([_cell(row, name) for name in columns] for row in source)
     for cells in chain([columns], measured, later):
-        pairs = zip(cells, widths, strict=False)
-        yield "  ".join(f"{cut(cell, size):<{size}}" for cell, size in pairs).rstrip() + "\n"
+        triples = zip(cells, shorten, widths, strict=False)
+        yield "  ".join(f"{shortened(cell):<{size}}" for cell, shortened, size in triples).rstrip() + "\n"
     if len(columns) < len(fields):
         yield f"not shown: {', '.join(fields[len(columns) :])} (--fields chooses columns)\n"
 
@@ -70,6 +73,36 @@ def _fitted(longest: Sequence[int], width: int) -> list[int]:
             break
         widths[widest] -= 1
     return widths
+
+
+def _shortener(cells: Sequence[str], size: int) -> Callable[[str], str]:
+    """Return the function that shortens the cells of a column so that most cells, if possible all, remain different.
+
+    The cells keep their beginning and end, or more of one of them, or lose the prefix that all long ones share.
+    """
+    different = set(cells)
+    long = [cell for cell in different if len(cell) > size]
+    first, last = (min(long), max(long)) if long else ("", "")
+    pairs = enumerate(zip(first, last, strict=False))
+    prefix = first[: next((at for at, (one, other) in pairs if one != other), len(first))]
+    ways: list[Callable[[str], str]] = [partial(cut, width=size)]
+    ways += [partial(_without_middle, size=size, head=head) for head in (0, size // 4, size * 3 // 4, size - 1)]
+    ways += [partial(_without_prefix, size=size, prefix=prefix)]
+    best = max(ways, key=lambda way: len(set(map(way, different))))
+    return best if len(set(map(best, different))) == len(different) else partial(_with_digest, size=size)
+
+
+def _without_middle(cell: str, *, size: int, head: int) -> str:
+    return cell if len(cell) <= size else f"{cell[:head]}…{cell[len(cell) - (size - 1 - head) :]}"
+
+
+def _without_prefix(cell: str, *, size: int, prefix: str) -> str:
+    return cell if len(cell) <= size else _without_middle("…" + cell.removeprefix(prefix), size=size, head=size - 1)
+
+
+def _with_digest(cell: str, *, size: int) -> str:
+    """Return the beginning of a long cell with four digits of its SHA-256."""
+    return cell if len(cell) <= size else f"{cell[: size - 5]}…{hashlib.sha256(cell.encode()).hexdigest()[:4]}"
 
 
 def _table_cell(value: Any) -> str:

@@ -17,15 +17,26 @@ def test_try_shows_prompts_answer_and_verdict(place: Place) -> None:
     ran = place.call("try", "inbox/a.txt")
     assert ran.code == 0, ran.err
     order = ["document a.txt, agent small", "Sum the text up.", "A plain text.", "answer from vllm, model llama3.1"]
-    places = [ran.out.index(text) for text in [*order, '{"summary":', "\noutput\n", "\nVALID 1 request,"]]
+    places = [ran.out.index(text) for text in [*order, '"summary":', "\nVALID 1 request,"]]
     assert places == sorted(places)
 
 
 def test_try_prints_the_output_as_json(place: Place) -> None:
-    """The output is complete JSON that can be copied."""
+    """The output is complete JSON that can be copied, printed once when it equals the answer."""
     place.documents({"a.txt": "text"})
     shown = place.call("try", "inbox/a.txt").out
-    assert json.loads(shown.partition("\noutput\n")[2].partition("\nVALID")[0])["summary"]
+    answer = shown.partition("\nanswer from ")[2].partition("\n")[2]
+    assert json.loads(answer.partition("\nVALID")[0])["summary"]
+    assert shown.count('"summary"') == 1
+
+
+def test_try_prints_a_repaired_answer_and_its_output(place: Place) -> None:
+    """An answer in a fence is shown as it came, and the output below it."""
+    place.documents({"a.txt": "[[fault:fenced]] text"})
+    shown = place.call("try", "inbox/a.txt").out
+    answer, _, output = shown.partition("\nanswer from ")[2].partition("\noutput\n")
+    assert "```" in answer
+    assert json.loads(output.partition("\nVALID")[0])["summary"]
 
 
 def test_try_writes_no_file(place: Place) -> None:
