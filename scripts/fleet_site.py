@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from bench.site import clean_environment
 from fake_llm import FakeLLM
 from s3_faults import FaultProxy
 from s3_server import s3_server
@@ -86,7 +87,7 @@ class Site:
         arguments = [str(Path(sys.executable).with_name("pipeline")), *command]
         begun = time.time()
         with tempfile.TemporaryDirectory(prefix="scale-tmp-") as scratch:
-            environ = {**os.environ, "PIPELINE_CONFIG": "pipeline.yaml", "TMPDIR": scratch}
+            environ = {**clean_environment(), "TMPDIR": scratch}
             child = subprocess.Popen(arguments, cwd=self.folder, env=environ, stdout=subprocess.DEVNULL)
             disk = 0
             while True:

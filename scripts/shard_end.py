@@ -25,6 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.site import clean_environment
 from fake_llm import FakeLLM, Fault
 from s3_faults import FaultProxy
 from s3_server import s3_server
@@ -68,7 +69,7 @@ class Place:
         return subprocess.Popen(
             command,
             cwd=self.folder,
-            env={**os.environ, "PIPELINE_CONFIG": "pipeline.yaml"},
+            env=clean_environment(),
             stderr=subprocess.DEVNULL,
         )
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.site import clean_environment
 from cutting_llm import MODEL, WAYS, CuttingLLM
 
 WORDS = ("profit", "rose", "the", "company", "12", "per", "cent", "said,")
@@ -112,7 +113,9 @@ def run(texts: Iterable[str], *, context: int, way: str, sentences: int = 30) ->
         address = ["--set", f"vllm.base_url={server.url}"]
         command = [sys.executable, "-m", "pipeline", "run", "--quiet", "--config", "config.yaml", *address]
         began = time.monotonic()
-        subprocess.run(command, cwd=place, check=False, stderr=subprocess.DEVNULL)
+        ended = subprocess.run(command, cwd=place, env=clean_environment(), capture_output=True, text=True, check=False)
+        if ended.returncode not in (0, 1):
+            raise SystemExit(f"exit code {ended.returncode}: {ended.stderr[-500:]}")
         elapsed_s = time.monotonic() - began
         counts = json.loads((place / "out" / "report.json").read_text(encoding="utf-8"))["run"]["counts"]
         with (place / "out" / "results.jsonl").open(encoding="utf-8") as results:

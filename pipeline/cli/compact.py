@@ -1,4 +1,4 @@
-"""`pipeline compact [OUT]`: keep the last record of each id and question, in one file or few parts; also as Parquet."""
+"""`pipeline compact [OUT]`: keep the last record of each id and fingerprint, in one file or few parts; also as Parquet."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         if arguments.format == "parquet":
             output.backend.replace(PARQUET_NAME, _rows(output.backend))
             names.append(PARQUET_NAME)
-        scope = "the last line of each id" if arguments.drop_history else "the last line of each id and question"
+        scope = "the last line of each id" if arguments.drop_history else "the last line of each id and fingerprint"
         results = plural(counts["done"] + counts["stale"], "result")
         text = f"{output.where}: {results} and {plural(counts['failed'], 'error')}; {' and '.join(names)} kept {scope}."
         write_out("\n".join(fitted([text], unwrapped_or_width(sys.stdout, environ))))

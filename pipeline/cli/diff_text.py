@@ -63,7 +63,7 @@ def _nothing_yet(comparison: Mapping[str, Any], *, width: int) -> Iterator[str]:
 def diff_lines(comparison: Mapping[str, Any], *, colour: bool, width: int) -> Iterator[str]:
     """Yield the lines of the text."""
     title = (
-        f"{comparison['before']}, earlier and current question"
+        f"{comparison['before']}, earlier and current prompt, schema or model"
         if comparison["by"]
         else f"{comparison['before']} → {comparison['after']}"
     )

@@ -30,6 +30,7 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from bench.site import clean_environment
 from fleet_site import disk_of
 
 from million.server import MODEL_NAME, SCHEMA, started, stats
@@ -104,7 +105,7 @@ class Trial:
         """Run a command; SIGKILL it after `end_at` answers, if that is not 0."""
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="million-") as scratch, (self.root / "log.txt").open("ab") as log:
-            environ = {**os.environ, "PIPELINE_CONFIG": "pipeline.yaml", "TMPDIR": scratch, "VLLM_BASE_URL": url}
+            environ = {**clean_environment(), "TMPDIR": scratch, "VLLM_BASE_URL": url}
             child = subprocess.Popen([_PIPELINE, *command], cwd=self.root, env=environ, stdout=log, stderr=log)
             disk = 0
             while True:

@@ -12,6 +12,7 @@ from fake_llm import FakeLLM
 from fake_llm.planted import AGENT, planted, reader
 
 from pipeline.cli.main import main
+from pipeline.run.preview.window_forecast import Forecast, forecast_text
 
 LONG = {f"long{n}.txt": planted(seed=n, payments=4, chars=20_000, kinds="prose").text for n in (1, 2)}
 SHORT = {f"short{n}.txt": "x" for n in range(4)}
@@ -158,3 +159,8 @@ def test_dry_run_reports_an_unknown_context(
     prepared(place, server, window_tokens=1000)
     shown, _ = run_command(monkeypatch, capsys, place.folder, "run", "--dry-run")
     assert f"{unknown}; about 2 of 6 documents would be cut into about " in shown
+
+
+def test_forecast_of_short_documents_names_no_windows() -> None:
+    """Zero windows are not "about 0 windows"."""
+    assert forecast_text(Forecast(3), is_estimate=True) == "no document would be cut: about 3 requests"

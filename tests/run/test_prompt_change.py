@@ -35,6 +35,14 @@ def test_later_runs_extract_the_remaining_documents(done: Place) -> None:
     assert f"2 of 3 done documents {BEFORE} and will be" in done.run().err
 
 
+def test_a_single_document_is_counted_in_the_singular(place: Place) -> None:
+    """It was extracted."""
+    place.documents(1)
+    place.run()
+    place.configure(agent=OTHER)
+    assert "1 of 1 done document was extracted before system_prompt changed" in place.run().err
+
+
 def test_results_that_are_kept(done: Place) -> None:
     """--redo none says so, and sends nothing."""
     assert f"3 of 3 done documents {BEFORE}; --redo none keeps their results" in done.run("--redo", "none").err

@@ -88,6 +88,8 @@ def windows_in(document: Document, sizer: Sizer, room: Room, *, endpoint: str, c
 def forecast_text(forecast: Forecast, *, is_estimate: bool) -> str:
     """Return how many documents would be cut, and the requests for all."""
     near = "about " if is_estimate else ""
+    if not forecast.documents_to_cut:
+        return f"no document would be cut: {near}{plural(forecast.requests, 'request')}"
     documents = f"{near}{forecast.documents_to_cut:,} of {plural(forecast.documents, 'document')} would be cut"
     answered = f", of which {forecast.answered:,} are answered" if forecast.answered else ""
     windows = f"{near}{plural(forecast.windows, 'window')}{answered}"

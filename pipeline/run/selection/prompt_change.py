@@ -38,7 +38,8 @@ class PromptChange:
     def __str__(self) -> str:
         """Return the beginning of a sentence: the number of documents extracted before a change, and the change."""
         parts = ", ".join(self.parts) or "the agent or its settings"
-        return f"{self.changed:,} of {plural(self.done, 'done document')} were extracted before {parts} changed"
+        were = "was" if self.changed == 1 else "were"
+        return f"{self.changed:,} of {plural(self.done, 'done document')} {were} extracted before {parts} changed"
 
 
 NO_CHANGE = PromptChange()
