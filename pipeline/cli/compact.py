@@ -1,4 +1,4 @@
-"""`pipeline compact [OUT]`: keep the last record of each id and fingerprint, in one file or few parts; also as Parquet."""
+"""`pipeline compact [OUT]`: keep the last record of each id and fingerprint, in few files, also as Parquet."""
 
 from __future__ import annotations
 
