@@ -12,7 +12,8 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.clients import CLIENTS
@@ -22,6 +23,9 @@ OURS = "pipeline"
 TITLE = "this pipeline, everything on"
 TWO = "two processes"
 """This pipeline with `runner.processes: 2`."""
+PAIR = "two runs"
+"""Two independent runs, each with half of the documents and of the requests in flight: what two processes could reach
+on this machine, beside the stub server, if they shared nothing."""
 SATURATED = 800.0
 """Documents per second for which a run is planned if the server answers at once."""
 START_UP = 1
@@ -59,17 +63,37 @@ class Setting:
 
 def run(name: str, setting: Setting, *, documents: int, stub: Stub, folder: Path) -> tuple[Cost, float]:
     """Run a client; return the child's cost, and the seconds from the first document's request to the last answer."""
-    if name in (OURS, TWO):
-        command: Sequence[str] = [*COMMAND, "run", "--limit", str(documents), "--concurrency", str(setting.threads)]
-        _site(folder, setting, stub, processes=2 if name == TWO else 1)
+    if name == PAIR:
+        cost = _pair(setting, documents=documents, stub=stub, folder=folder)
+    elif name in (OURS, TWO):
+        cost = _pipeline(setting, documents=documents, stub=stub, folder=folder, processes=2 if name == TWO else 1)
     else:
         numbers = (setting.threads, documents, setting.size)
-        command = [sys.executable, str(SCRIPTS), "clients", name, stub.url, setting.dialect, *map(str, numbers)]
-    cost = measured(command, folder)
+        cost = measured(
+            [sys.executable, str(SCRIPTS), "clients", name, stub.url, setting.dialect, *map(str, numbers)], folder
+        )
     stats = stub.stats()
     if stats.answered < documents:
         raise RuntimeError(f"{name}: the stub answered {stats.answered} requests of {documents}")
     return cost, stats.last - stats.first
+
+
+def _pipeline(setting: Setting, *, documents: int, stub: Stub, folder: Path, processes: int = 1) -> Cost:
+    _site(folder, setting, stub, processes=processes)
+    return measured([*COMMAND, "run", "--limit", str(documents), "--concurrency", str(setting.threads)], folder)
+
+
+def _pair(setting: Setting, *, documents: int, stub: Stub, folder: Path) -> Cost:
+    """Run two pipelines side by side, and return their cost together."""
+    half = replace(setting, threads=setting.threads // 2)
+    limit = -(-documents // 2)
+
+    def run_half(name: str) -> Cost:
+        return _pipeline(half, documents=limit, stub=stub, folder=folder / name)
+
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        costs = list(threads.map(run_half, ("half-1", "half-2")))
+    return Cost(sum(cost.cpu_s for cost in costs), sum(cost.peak_mb for cost in costs))
 
 
 def _site(folder: Path, setting: Setting, stub: Stub, *, processes: int) -> None:
