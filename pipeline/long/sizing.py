@@ -27,6 +27,8 @@ MOST_RATIO = 12.0
 RATIOS_KEPT = 101
 RATIOS_NEEDED = 5
 SAMPLE_BYTES = 4096
+TEXTS_KEPT = 256
+"""Texts whose ratio is kept: a document is sized before it is sent, when it is cut, and when it is read again."""
 MOST_FAILURES = 2
 """Requests without a usable reply after which a tokenizer is not used again."""
 REASK_TOKENS = 750
@@ -130,6 +132,7 @@ class Sizer:
         self._window_tokens = window_tokens
         self._overlap_tokens = overlap_tokens
         self._ratios: dict[str, deque[float]] = {}
+        self._counted: dict[tuple[str, int], float] = {}
         self._failures: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -193,7 +196,10 @@ class Sizer:
         return size if size is not None and LEAST_BUDGET_BYTES <= size.budget_bytes < refused_bytes else None
 
     def bytes_per_token(self, text: str, *, endpoint: str, count: Count | None = None) -> float:
-        """Return the bytes per token of a document, rather too few than too many."""
+        """Return the bytes per token of a document, rather too few than too many; its samples are counted once."""
+        key = (endpoint, hash(text))
+        if key in self._counted:
+            return self._counted[key]
         ratios = []
         for sample in samples(text):
             tokens = self._token_count(sample, endpoint, count)
@@ -202,10 +208,18 @@ class Sizer:
             ratios.append(len(sample.encode("utf-8", "surrogatepass")) / tokens)
         else:
             if ratios:
-                return min(max(min(ratios), LEAST_RATIO), MOST_RATIO)
+                return self._keep(key, min(max(min(ratios), LEAST_RATIO), MOST_RATIO))
         with self._lock:
             known_ratios = sorted(self._ratios.get(endpoint, ()))
         return known_ratios[len(known_ratios) // 10] if len(known_ratios) >= RATIOS_NEEDED else USUAL_BYTES_PER_TOKEN
+
+    def _keep(self, key: tuple[str, int], ratio: float) -> float:
+        """Keep the ratio of a text at an endpoint, and drop the oldest of too many."""
+        with self._lock:
+            self._counted[key] = ratio
+            if len(self._counted) > TEXTS_KEPT:
+                del self._counted[next(iter(self._counted))]
+        return ratio
 
     def _is_whole(self, tokens: float, room: Room) -> bool:
         most_tokens = room.whole_tokens
@@ -222,18 +236,6 @@ class Sizer:
         with self._lock:
             self._failures[endpoint] = self._failures.get(endpoint, 0) + 1
         return None
-
-
-def counted_once(count: Count, counts: dict[str, int]) -> Count:
-    """Return a tokenizer that counts each text once; `counts` keeps the counts."""
-
-    def counted(text: str) -> int | None:
-        tokens = counts.get(text) or count(text)
-        if tokens:
-            counts[text] = tokens
-        return tokens
-
-    return counted
 
 
 def samples(text: str) -> list[str]:

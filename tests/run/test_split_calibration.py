@@ -58,9 +58,9 @@ def test_preflight_sends_the_schema_of_windows(place: Place, monkeypatch: pytest
 
 
 def test_each_text_of_a_document_is_counted_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tokenizer is sent three samples of a document, both to decide about it and to cut it."""
-    document = planted(seed=83, payments=20, chars=40_000, kinds="prose")
-    place.documents({"long.txt": document.text})
+    """Three samples, both to decide about it and to cut it; also of a document that is parked and read again."""
+    texts = {f"long{n}.txt": planted(seed=83 + n, payments=5, chars=20_000, kinds="prose").text for n in range(20)}
+    place.documents(texts)
     with FakeLLM(("llama3.1",), CONTEXT, answer=reader) as server:
         prepared(place, server)
         assert run(place, monkeypatch) == 0, place.lines("errors.jsonl")
@@ -69,7 +69,7 @@ def test_each_text_of_a_document_is_counted_once(place: Place, monkeypatch: pyte
         for request in server.requests
         if request.path == "/tokenize" and "prompt" in request.body
     ]
-    assert len([text for text in counted if len(text) > 1000]) == 3
+    assert len([text for text in counted if len(text) > 1000]) == 3 * len(texts)
 
 
 @pytest.mark.parametrize("examples", [False, True])

@@ -41,8 +41,6 @@ class DocumentState:
     stage: Stage = "load"
     tokens: frozenset[str] = frozenset()
     question_sha256: str | None = None
-    token_counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """The tokens of this document's texts by each endpoint's tokenizer, so that none is counted twice."""
 
 
 def result_of(state: DocumentState, document: Document, *, answer: Answer, text: str, now: Callable[[], str]) -> Result:

@@ -15,7 +15,7 @@ from statistics import harmonic_mean
 from pipeline.errors import DocumentError
 from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.long.lead import lead_of
-from pipeline.long.sizing import USUAL_BYTES_PER_TOKEN, Count, Room, WindowSize, counted_once
+from pipeline.long.sizing import USUAL_BYTES_PER_TOKEN, Count, Room, WindowSize
 from pipeline.long.windows import cut
 from pipeline.records import Document
 from pipeline.run.plan import ExtractionPlan, VariantQuery
@@ -62,7 +62,6 @@ def forecast_of_sizes(
     """
     split = query.split
     assert split is not None
-    count = None if count is None else counted_once(count, {})
     measures = _measured(split, sample, count=count)
     size = split.sizer.size(room, measures.bytes_per_token)
     exact = [_windows_of(query, room, sampled.document, count=count) for sampled in sample]

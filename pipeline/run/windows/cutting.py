@@ -22,7 +22,7 @@ from pipeline.evidence import page_starts
 from pipeline.llm.prompt_length.repetition import size_of
 from pipeline.llm.serving import Serving, serving
 from pipeline.long.lead import lead_of
-from pipeline.long.sizing import Count, Room, WindowSize, counted_once
+from pipeline.long.sizing import Count, Room, WindowSize
 from pipeline.long.windows import LEAST_BUDGET_BYTES, LEAST_WINDOW_CHARS, Span, TooManyWindowsError, cut
 from pipeline.records import Document, Entry, Failure, Usage, utc_now
 from pipeline.run.document.state import DocumentState
@@ -131,7 +131,7 @@ def cut_before(
     if split is None:
         return None
     answered = [] if earlier is None else earlier.spans(document, _digest(document.text), split.question)
-    if not (answered or state.entry.is_long or _is_too_long(state, plan, document)):
+    if not (answered or state.entry.is_long or _is_too_long(plan, state.query, document)):
         return None
     return _cut(
         state,
@@ -170,11 +170,11 @@ def room_of(plan: ExtractionPlan, query: VariantQuery, lead: str) -> tuple[Room,
     return room, server
 
 
-def _is_too_long(state: DocumentState, plan: ExtractionPlan, document: Document) -> bool:
-    split = state.query.split
+def _is_too_long(plan: ExtractionPlan, query: VariantQuery, document: Document) -> bool:
+    split = query.split
     assert split is not None
-    room, server = room_of(plan, state.query, lead_of(document.text, split.settings.lead_chars))
-    endpoint, count = _tokenizer(state, server)
+    room, server = room_of(plan, query, lead_of(document.text, split.settings.lead_chars))
+    endpoint, count = _tokenizer(server)
     return split.sizer.sizing(document.text, room, endpoint=endpoint, count=count).is_cut
 
 
@@ -193,7 +193,7 @@ def _cut(
     text = document.text
     lead = lead_of(text, split.settings.lead_chars)
     room, server = room_of(plan, state.query, lead)
-    endpoint, count = _tokenizer(state, server)
+    endpoint, count = _tokenizer(server)
     size = split.sizer.size(room, split.sizer.bytes_per_token(text, endpoint=endpoint, count=count))
     if size is None or len(text) < 2 * LEAST_WINDOW_CHARS:
         return None
@@ -266,11 +266,8 @@ def blank_answer(long: LongDocument, span: Span) -> WindowAnswer:
     )
 
 
-def _tokenizer(state: DocumentState, server: Serving | None) -> tuple[str, Count | None]:
-    """Return the endpoint, and its tokenizer, which counts each text of a document once."""
-    if server is None or server.count is None:
-        return ("" if server is None else server.endpoint), None
-    return server.endpoint, counted_once(server.count, state.token_counts.setdefault(server.endpoint, {}))
+def _tokenizer(server: Serving | None) -> tuple[str, Count | None]:
+    return ("", None) if server is None else (server.endpoint, server.count)
 
 
 def _halved(size: WindowSize, text: str) -> WindowSize:
