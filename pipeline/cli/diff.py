@@ -73,19 +73,21 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
     backends = [backend_of(output_config(arguments, environ=environ, uri=uri)) for uri in uris]
     keys = {**_schema_keys(backends), **dict(_keys(arguments.key))}
     comparison = Comparison(only=arguments.field, keys=keys, shown=arguments.show)
-    once = 0
+    single_answers = 0
     with closing(PairTable()) as pairs:
         if arguments.by:
             size = pairs.read_fingerprints(backends[0], same_as=translated(read_runs(backends[0])))
             _check_sizes((size,), (before,))
-            states, once = _compare_questions(pairs, comparison)
+            states, single_answers = _compare_questions(pairs, comparison)
         else:
             sizes = pairs.read_outputs(backends[0], backends[-1])
             _check_sizes(sizes, (before, after))
             states = _compare(pairs.outputs(), comparison)
     if arguments.field and not comparison.fields and comparison.documents:
         raise ConfigError(_unknown_field(arguments.field, list(comparison.names)))
-    report = _as_json(before, after, states=states, comparison=comparison, by=arguments.by) | {"asked_once": once}
+    report = _as_json(before, after, states=states, comparison=comparison, by=arguments.by) | {
+        "asked_once": single_answers
+    }
     if arguments.json:
         write_out(json.dumps(report, indent=1))
     else:

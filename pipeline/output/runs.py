@@ -58,7 +58,7 @@ def ordered(named_summaries: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[
 
 
 def identity_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the values that identify a run: shards of one wave may share number and id."""
+    """Return the values that identify a run: shards that run at the same time may share number and id."""
     return run["run"], run.get("run_id"), run.get("shard"), run.get("finished_at")
 
 

@@ -15,7 +15,7 @@ Row = Sequence[Any]
 _SHORT = 12
 """Cells up to this many characters stay on one line."""
 _NARROW = 3
-"""Columns that fit a phone; a row of more is shown there as a block."""
+"""Columns that fit on a phone; there a row with more columns is shown as a block."""
 
 
 def text(value: Any) -> str:
