@@ -143,9 +143,9 @@ class TestWhatTheModelSaw:
         shown, _ = break_special_tokens(text)
         quote = break_special_tokens(f'"{token}" and "{token}" end a message')[0]
         assert quote not in text
-        assert match_in(quote, text, shown=shown) == ("folded", f"“{token}” and “{token}” end a message")
+        assert match_in(quote, text, prompt_text=shown) == ("folded", f"“{token}” and “{token}” end a message")
         edges = f"{quote}…"
-        match, there = match_in(edges, text, shown=shown) or ("", "")
+        match, there = match_in(edges, text, prompt_text=shown) or ("", "")
         assert match == "edges"
         assert there.endswith("” end a message")
 
@@ -154,7 +154,7 @@ class TestWhatTheModelSaw:
         text = "one <|a|> two three four <|b|> five"
         parts = [(0, 13), (25, 35)]
         shown, _ = break_special_tokens(joined(text, parts))
-        assert match_in("< |b|> five", text, spans=parts, shown=shown) == ("folded", "<|b|> five")
+        assert match_in("< |b|> five", text, spans=parts, prompt_text=shown) == ("folded", "<|b|> five")
 
 
 ALPHABET = "ab é\u0301\u0323e-\n\r“”\"'’ﬁfi\u00ad\u200b\u00a0ガｶﾞ가ᄀ\u1161カ🙂\u00b4½1⁄2.\u2026A"
