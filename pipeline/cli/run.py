@@ -87,7 +87,8 @@ def _add_selection_flags(command: argparse.ArgumentParser) -> None:
     add(
         "--redo",
         choices=("changed", "none", "all"),
-        help="which done documents to extract again; default: those whose prompts, schema or model changed",
+        help="which done documents to extract again; default: those whose prompts, schema or model changed; "
+        "failed documents are tried again in any case: see --no-retry-failed",
     )
 
 
