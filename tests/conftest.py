@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import secrets
 import signal
@@ -27,6 +28,8 @@ from fork_server import ForkedProcess, ForkServer, can_fork
 from hypothesis import settings
 from s3_server import S3Server, s3_server
 from terminals import until_closed
+
+from pipeline.logs import active_handler
 
 # thousands of commands start below; without bytecode each would compile the program: four times the CPU of a start
 sys.dont_write_bytecode = False
@@ -291,6 +294,16 @@ def everything_below(folder: Path, but: Sequence[str] = ()) -> bytes:
     """Return all bytes of all files of a folder, names included."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in but]
     return b"\n".join(str(path).encode() + b"\n" + path.read_bytes() for path in files)
+
+
+@pytest.fixture(autouse=True)
+def _no_log_handler_left() -> Iterator[None]:
+    """Remove the log handler of a command that ran in this process: its stream is closed when the test ends."""
+    yield
+    handler = active_handler()
+    if handler is not None:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 @pytest.fixture

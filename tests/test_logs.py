@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,15 +33,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture(autouse=True)
-def _quiet_end() -> Iterator[None]:
-    yield
-    handler = logs.active_handler()
-    if handler is not None:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
 
 
 def opened(**settings: object) -> tuple[io.StringIO, logs.LineHandler]:

@@ -32,7 +32,7 @@ def read_rules(schema: Mapping[str, Any], *, accepts_null: Callable[[Any], bool]
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """The rule of an object whose properties are still to be read. `objects`: the nodes around them, nearest first."""
+    """The rule of an object whose properties are still to be read. `objects`: the objects around it, nearest first."""
 
     rule: Rule
     node: SchemaNode
@@ -41,7 +41,7 @@ class _Pending:
 
 
 class _Reader:
-    """Reader of the rules of one schema; it reads one object after the other, as a schema may refer to itself."""
+    """Reader of the rules of one schema; it uses a queue, not recursion, as a schema may refer to itself."""
 
     def __init__(self, schema: Mapping[str, Any], *, accepts_null: Callable[[Any], bool], where: str) -> None:
         self._nodes = SchemaNodes(schema)
@@ -83,21 +83,21 @@ class _Reader:
         else:
             rule = self._own_rule(node, schema, objects=objects, in_item=in_item)
         self._rules_read[id(schema), in_item] = rule
-        if node.kind == "object" and rule.how == FIELDS:
+        if node.kind == "object" and rule.strategy == FIELDS:
             self._pending.append(_Pending(rule, node, objects, in_item))
         return rule
 
     def _own_rule(self, node: SchemaNode, schema: Any, *, objects: Iterable[SchemaNode], in_item: bool) -> Rule:
-        how = node.value(MERGE, _default_rule(node, in_item=in_item))
+        strategy = node.value(MERGE, _default_rule(node, in_item=in_item))
         return Rule(
-            how=how,
+            strategy=strategy,
             nullable=self._accepts_null(schema),
             default=node.value("default", NO_DEFAULT),
             empty=frozenset(map(value_key, node.value(EMPTY, ()))),
             is_quote=bool(node.value(QUOTE, False)),
-            rank_property=self._compared_number(node, objects) if how == "best" else None,
-            most=node.structure.get("maxLength") if how == "join" else None,
-            cuts=node.value(OVER) == "cut",
+            rank_property=self._compared_number(node, objects) if strategy == "best" else None,
+            max_size=node.structure.get("maxLength") if strategy == "join" else None,
+            cuts_excess=node.value(OVER) == "cut",
             required=frozenset(node.structure.get("required", ())),
         )
 
@@ -107,12 +107,12 @@ class _Reader:
         item_node = self._nodes.node(items, place)
         by_default = UNION if key or item_node.kind in ("string", "number", "boolean") else CONCAT
         return Rule(
-            how=node.value(MERGE, by_default),
+            strategy=node.value(MERGE, by_default),
             nullable=self._accepts_null(schema),
             default=node.value("default", NO_DEFAULT),
             empty=frozenset(map(value_key, node.value(EMPTY, ()))),
-            most=node.structure.get("maxItems"),
-            cuts=node.value(OVER) == "cut",
+            max_size=node.structure.get("maxItems"),
+            cuts_excess=node.value(OVER) == "cut",
             items=self._rule(items, place, objects=objects, in_item=True),
             key=(key,) if isinstance(key, str) else tuple(key),
             exact_key=node.value(KEY_MATCH) == "exact",

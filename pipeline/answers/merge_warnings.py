@@ -1,6 +1,6 @@
-"""Warnings about fields of a schema that define too little about how the answers about windows are merged.
+"""Warnings about fields whose schema leaves open how the answers about windows are merged.
 
-They are for agents that cut long documents (`overflow: split`); it must not read an agent file.
+They are for agents that cut long documents (`overflow: split`). This module must not read an agent file.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ def merge_warnings(compiled: CompiledSchema, *, overlap_tokens: int | None) -> l
     return [f"overflow: split: {warning}" for warning in walk.object(root, compiled.root_rule, is_item=False)]
 
 
+_WHOLE = "holds for the whole document: more than that fails it (x-over)"
+
+
 class _Walk:
     """A walk over the values of a schema and their rules."""
 
@@ -45,15 +48,15 @@ class _Walk:
             yield from self._value(inner, rule.properties[name], is_item=is_item)
 
     def _value(self, node: SchemaNode, rule: Rule, *, is_item: bool) -> Iterator[str]:
-        if rule.how == FIELDS:
+        if rule.strategy == FIELDS:
             yield from self.object(node, rule, is_item=is_item)
         elif node.kind == "array":
             yield from self._list(node, rule)
-        elif rule.how == "sum" and self._overlaps:
+        elif rule.strategy == "sum" and self._overlaps:
             yield f"{node.place}: x-merge: sum counts twice what two windows share: set overlap_tokens: 0"
-        elif rule.how == "join" and rule.most is not None and not node.keyword(OVER):
-            yield f"{node.place}: maxLength {rule.most} holds for the whole document: more than that fails it (x-over)"
-        elif rule.how == "first" and not node.keyword(MERGE) and not is_item:
+        elif rule.strategy == "join" and rule.max_size is not None and not node.keyword(OVER):
+            yield f"{node.place}: maxLength {rule.max_size} {_WHOLE}"
+        elif rule.strategy == "first" and not node.keyword(MERGE) and not is_item:
             rules = ", ".join(rules_for(node)[:_SHOWN_RULES])
             yield f"{node.place} has no x-merge: of several values the first is taken ({rules}, …)"
 
@@ -62,15 +65,15 @@ class _Walk:
         assert rule.items is not None
         if items.kind == "object" and not node.keyword(KEY) and not node.keyword(MERGE):
             yield f"{node.place} has no x-key: an item that ten windows name is listed ten times"
-        elif rule.how == CONCAT and self._overlaps and not _has_quote(items):
+        elif rule.strategy == CONCAT and self._overlaps and not _has_quote(items):
             need = "give its items an x-quote string"
             yield f"{node.place}: x-merge: concat tells rows of two windows apart by their order alone: {need}"
-        if rule.most is not None and not node.keyword(OVER):
-            yield f"{node.place}: maxItems {rule.most} holds for the whole document: more than that fails it (x-over)"
+        if rule.max_size is not None and not node.keyword(OVER):
+            yield f"{node.place}: maxItems {rule.max_size} {_WHOLE}"
         for name in rule.key:
             if rule.items.of_property(name).nullable:
                 yield f"{items.place}.{name} of x-key may be null: such items stay apart"
-        if rule.how == UNION and rule.key and rule.items.how == FIELDS:
+        if rule.strategy == UNION and rule.key and rule.items.strategy == FIELDS:
             yield from self.object(items, rule.items, is_item=True)
 
 

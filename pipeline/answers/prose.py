@@ -15,20 +15,20 @@ _EXAMPLE = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?。！？](?=\s)|[}\]>](?=\s*\n)|\n[ \t]*\n[ \t]*(?=\S)")
 _ABBREVIATION = re.compile(r"\b(?:e\.\s?g|z\.\s?b|i\.\s?e)\.", re.IGNORECASE)
-_OPENERS = " \t`*_\"'>"
+_DECORATION = " \t`*_\"'>"
 _FENCE = re.compile(r"```[^`\n]*\n\s*\Z")
 
 
 def is_answer_in_prose(text: str, start: int) -> bool:
     """Return True when the object that begins at `start` is offered as the answer."""
     lead = _FENCE.sub("\n", text[max(0, start - _LEAD_CHARS) : start])
-    line = lead.rpartition("\n")[2].rstrip(_OPENERS)
+    line = lead.rpartition("\n")[2].rstrip(_DECORATION)
     if line and not line.endswith((":", "：", "=", "|>")):
         return False
-    return _EXAMPLE.search(_sentence(lead.rstrip(_OPENERS + "\n"))) is None
+    return _EXAMPLE.search(_last_sentence(lead.rstrip(_DECORATION + "\n"))) is None
 
 
-def _sentence(lead: str) -> str:
+def _last_sentence(lead: str) -> str:
     """Return the last sentence before an object."""
     masked = _ABBREVIATION.sub(lambda match: match[0].replace(".", "\u2024"), lead)
     ends = [match.end() for match in _SENTENCE_END.finditer(masked)]

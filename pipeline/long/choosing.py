@@ -33,10 +33,10 @@ CONFLICTING = frozenset({"first", "last", "longest", "shortest", "majority", "be
 
 def choose(rule: Rule, values: Sequence[Candidate]) -> Candidate:
     """Return the value that the rule chooses from values in document order; the first of equally good ones."""
-    if rule.how == "best" and rule.rank_property is not None:
+    if rule.strategy == "best" and rule.rank_property is not None:
         by = rule.rank_property
         return max(values, key=lambda candidate: _rank(candidate, by))
-    return _CHOICES.get(rule.how, _first)(values)
+    return _CHOICES.get(rule.strategy, _first)(values)
 
 
 def summed(values: Sequence[Candidate]) -> int | float:

@@ -30,21 +30,21 @@ class RankProperty:
 class Rule:
     """Rule for merging the values of one place.
 
-    `how`: a value of `x-merge`. `nullable`: null is accepted. `empty`: the keys of `x-empty`, by `value_key`.
-    `is_quote`: the value is a quote of the document. `most`: `maxItems`, or `maxLength` of a joined text; `cuts`:
-    the rest is cut off (`x-over: cut`). Of an object: `properties`, and `patterns` for other names: a test of a
-    name, and the rule. Both are filled after the rule is made, as a schema may refer to itself. Of an array: `items`,
-    and the properties that are the `key` of two equal items.
+    `strategy`: a value of `x-merge`. `nullable`: null is accepted. `empty`: the keys of `x-empty`, by `value_key`.
+    `is_quote`: the value is a quote of the document. `max_size`: `maxItems`, or `maxLength` of a joined text;
+    `cuts_excess`: the rest is cut off (`x-over: cut`). Of an object: `properties`, and `patterns` for other names: a
+    test of a name, and the rule. Both are filled after the rule is made, as a schema may refer to itself. Of an array:
+    `items`, and the properties that are the `key` of two equal items.
     """
 
-    how: str
+    strategy: str
     nullable: bool = False
     default: Any = NO_DEFAULT
     empty: frozenset[Hashable] = frozenset()
     is_quote: bool = False
     rank_property: RankProperty | None = None
-    most: int | None = None
-    cuts: bool = False
+    max_size: int | None = None
+    cuts_excess: bool = False
     properties: dict[str, Rule] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
     patterns: list[tuple[Callable[[str], bool], Rule]] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Rule:
         return next((rule for matches, rule in self.patterns if matches(name)), FIRST)
 
 
-FIRST: Final = Rule(how="first")
+FIRST: Final = Rule(strategy="first")
 """The rule of a value that the schema does not describe."""
 
 

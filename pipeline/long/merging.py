@@ -97,7 +97,7 @@ class _Merger:
         counting = [candidate for candidate in values if not _is_empty(rule, candidate.value)]
         if not counting:
             return self._missing_value(rule, values, place, is_required=is_required)
-        kind = _KINDS.get(rule.how)
+        kind = _KINDS.get(rule.strategy)
         if kind is not None and not all(isinstance(candidate.value, kind) for candidate in counting):
             return self._single(FIRST, counting, place)  # a schema without a type accepts other values, too
         if kind is dict:
@@ -146,37 +146,41 @@ class _Merger:
         return Fields(merged)
 
     def _single(self, rule: Rule, values: Sequence[Candidate], place: Place) -> Node:
-        if rule.how == "sum":
+        if rule.strategy == "sum":
             return MergedValue(summed(values))
-        if rule.how == "join":
+        if rule.strategy == "join":
             return self._join(rule, values, place)
         chosen_value = choose(rule, values)
-        if rule.is_quote or (rule.how not in CONFLICTING and rule.how != "same"):
+        if rule.is_quote or (rule.strategy not in CONFLICTING and rule.strategy != "same"):
             return ChosenValue(chosen_value)
         other_values = _different_values(chosen_value, values)
-        if other_values and rule.how == "same":
+        if other_values and rule.strategy == "same":
             first, second = sorted((chosen_value.part + 1, other_values[0].part + 1))
             raise _failure(f"{self._rules.describe(place)}: windows {first} and {second} differ (x-merge: same)")
-        return ChosenValue(chosen_value, rule.how, other_values)
+        return ChosenValue(chosen_value, rule.strategy, other_values)
 
     def _join(self, rule: Rule, values: Sequence[Candidate], place: Place) -> Node:
         text = joined_texts(values)
-        if rule.most is None or len(text) <= rule.most:
+        if rule.max_size is None or len(text) <= rule.max_size:
             return MergedValue(text)
-        if rule.cuts:
-            return MergedValue(cut_text(text, rule.most), full_length=len(text))
-        complaint = f"{len(text)} characters after joining {len(self._parts)} windows, the schema allows {rule.most}"
+        if rule.cuts_excess:
+            return MergedValue(cut_text(text, rule.max_size), full_length=len(text))
+        complaint = (
+            f"{len(text)} characters after joining {len(self._parts)} windows, the schema allows {rule.max_size}"
+        )
         raise _failure(f"{self._rules.describe(place)}: {complaint}: raise maxLength, or set x-over: cut")
 
     def _list(self, rule: Rule, values: Sequence[Candidate], place: Place) -> Node:
-        nodes = self._union(rule, values, place) if rule.how == UNION else self._concat(rule, values)
-        if rule.most is None or len(nodes) <= rule.most:
+        nodes = self._union(rule, values, place) if rule.strategy == UNION else self._concat(rule, values)
+        if rule.max_size is None or len(nodes) <= rule.max_size:
             return Items([node for node, _ in nodes])
-        if not rule.cuts:
-            complaint = f"{len(nodes)} items after merging {len(self._parts)} windows, the schema allows {rule.most}"
+        if not rule.cuts_excess:
+            complaint = (
+                f"{len(nodes)} items after merging {len(self._parts)} windows, the schema allows {rule.max_size}"
+            )
             remedy = "raise maxItems (x-window-items bounds one answer), or set x-over: cut"
             raise _failure(f"{self._rules.describe(place)}: {complaint}: {remedy}")
-        best_items = sorted(range(len(nodes)), key=lambda at: -nodes[at][1])[: rule.most]
+        best_items = sorted(range(len(nodes)), key=lambda at: -nodes[at][1])[: rule.max_size]
         return Items([nodes[at][0] for at in sorted(best_items)], full_length=len(nodes))
 
     def _union(self, rule: Rule, values: Sequence[Candidate], place: Place) -> list[tuple[Node, int]]:
@@ -215,7 +219,7 @@ class _Merger:
 def _is_empty(rule: Rule, value: Any) -> bool:
     """Return True for a value that counts as empty when another window has one."""
     if isinstance(value, dict):
-        is_empty = not value if rule.how == FIELDS else is_nothing(value)
+        is_empty = not value if rule.strategy == FIELDS else is_nothing(value)
     else:
         is_empty = is_nothing(value)
     return is_empty or bool(rule.empty and value_key(value) in rule.empty)

@@ -7,7 +7,7 @@ record: reports, comparisons and the index of documents ignore it.
     index table `windows`: the answers of unfinished documents, by id; it is in the file of the index
     (`first`, `after`: the start and the end of the window)
 
-Only the main thread writes; `answered` may be called from any thread.
+Only the main thread writes; `answered` may be called from any thread, after `load`.
 """
 
 from __future__ import annotations
@@ -35,16 +35,19 @@ _TABLE = (
     after INTEGER, line BLOB)""",
     "CREATE INDEX windows_of ON windows (id)",
 )
-_OF_QUESTION = "FROM windows WHERE id = ? AND sha256 = ? AND text_sha256 = ? AND question = ?"
+_FROM_QUESTION = "FROM windows WHERE id = ? AND sha256 = ? AND text_sha256 = ? AND question = ?"
 
-_KEY = ("id", "sha256", "text_sha256", "question")
+_KEY_COLUMNS = ("id", "sha256", "text_sha256", "question")
 
 Keep = Callable[[Mapping[str, Any]], bool]
 T = TypeVar("T")
 
 
 class WindowFiles(Protocol):
-    """The files or parts of one output's windows (window_files.py, window_parts.py); OutputError as for a backend."""
+    """The files or parts of one output's windows (window_files.py, window_parts.py).
+
+    They raise OutputError as a backend does.
+    """
 
     @property
     def is_full(self) -> bool:
@@ -63,7 +66,7 @@ class WindowFiles(Protocol):
         """Start to store lines that have waited long enough; never block."""
 
     def sync(self) -> None:
-        """Make every line durable, and accept no more lines; a second call does nothing."""
+        """Make every line durable, then accept no more; it may be called again."""
 
     def keep(self, keep: Keep) -> None:
         """Remove the lines of this shard that `keep` rejects, and the files that are then empty."""
@@ -76,7 +79,7 @@ class WindowLines:
     """The windows of one output, locked like its records; call order: `load`, `start`, `write`, `finish`, `close`."""
 
     def __init__(self, files: WindowFiles, index: Index, *, shard: Shard, outage: Outage) -> None:
-        """Prepare without any access."""
+        """Keep the arguments; read and write nothing."""
         self._files = files
         self._index = index
         self._shard = shard
@@ -142,12 +145,12 @@ class WindowLines:
     ) -> list[tuple[int, int]]:
         """Return the start and end of each answered window, sorted; `run_id`: only of runs with this id."""
         condition, values = ("", ()) if run_id is None else (" AND run_id = ?", (run_id,))
-        query = f"SELECT DISTINCT first, after {_OF_QUESTION}{condition} ORDER BY first, after"
+        query = f"SELECT DISTINCT first, after {_FROM_QUESTION}{condition} ORDER BY first, after"
         return self._index.rows(query, document_id, sha256, text_sha256, question, *values)
 
     def answered(self, document_id: str, *, sha256: str, text_sha256: str, question: str) -> list[WindowAnswer]:
         """Return the answers about windows of this text and request, sorted; of two about one window the last."""
-        query = f"SELECT line {_OF_QUESTION} ORDER BY rowid"
+        query = f"SELECT line {_FROM_QUESTION} ORDER BY rowid"
         rows = self._index.rows(query, document_id, sha256, text_sha256, question)
         records = (parse(zlib.decompress(line)) for (line,) in rows)
         answers = (window_answer_of(record) for record in records if record is not None)
@@ -193,7 +196,7 @@ class WindowLines:
         self._files.close()
 
     def _insert(self, record: Mapping[str, Any], line: bytes) -> None:
-        values = (record[name] for name in (*_KEY, "run_id", "start", "end"))
+        values = (record[name] for name in (*_KEY_COLUMNS, "run_id", "start", "end"))
         self._index.rows("INSERT INTO windows VALUES (?,?,?,?,?,?,?,?)", *values, zlib.compress(line, 1))
 
     def _patiently(self, step: Callable[[], T]) -> T:
@@ -201,7 +204,7 @@ class WindowLines:
 
 
 def _key(answer: WindowAnswer) -> dict[str, Any]:
-    return {name: getattr(answer, name) for name in (*_KEY, "start", "end")}
+    return {name: getattr(answer, name) for name in (*_KEY_COLUMNS, "start", "end")}
 
 
 def _line(answer: WindowAnswer, stamp: Stamp) -> bytes:

@@ -89,7 +89,7 @@ def test_merge_keyword_behind_a_reference_is_named_at_its_definition() -> None:
     with pytest.raises(ConfigError, match=r"at \$\.\$defs\.money\.x-merge: got"):
         compiled({"$ref": "#/$defs/money"}, **{"$defs": {"money": money}})
     fine = compiled({"$ref": "#/$defs/money", "x-merge": "max"}, **{"$defs": {"money": {**money, "x-merge": "min"}}})
-    assert fine.root_rule.properties["s"].how == "max"
+    assert fine.root_rule.properties["s"].strategy == "max"
 
 
 def test_agent_with_an_invalid_merge_keyword_is_refused(tmp_path: Path) -> None:

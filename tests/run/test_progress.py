@@ -78,15 +78,6 @@ def screen(text: str) -> list[str]:
     return lines
 
 
-@pytest.fixture(autouse=True)
-def _no_handler_left() -> Iterator[None]:
-    yield
-    handler = logs.active_handler()
-    if handler is not None:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
-
-
 def make(mode: str, stream: io.TextIOBase, *, term: str = "xterm", clock: Callable[[], float] | None = None) -> object:
     return make_progress(mode, stream=stream, clock=clock or Ticks(), log=log, environ={"TERM": term})  # type: ignore[arg-type]
 

@@ -51,13 +51,13 @@ def code_of(*, end: StopReason | None = None, remains: RemainingFailures | None 
     ],
 )
 def test_error_rate_of_this_run_decides_the_exit_code(done: int, failed: int, code: int) -> None:
-    """It is exit 1 above the rate with 20 tried, or if all tried failed; skipped documents do not dilute the rate."""
+    """20 tried documents above the rate exit with 1, as do any that all fail; skipped ones do not dilute the rate."""
     assert code_of(done=done, failed=failed, skipped=1000) == code
 
 
 @pytest.mark.parametrize(("failed", "code"), [(5, EXIT_OK), (6, EXIT_FAILURES)])
 def test_remaining_failures_decide_the_exit_code(failed: int, code: int) -> None:
-    """Their share of the input counts even if none was tried; accepted failures do not count."""
+    """The share of remaining failures counts even if none was tried; accepted failures do not count."""
     assert code_of(skipped=100, remains=remaining(failed, documents=100)) == code
     assert code_of(skipped=100, remains=remaining(failed, documents=100, accepted=True)) == EXIT_OK
 
@@ -84,7 +84,7 @@ def test_remaining_failures_of_shards_are_merged() -> None:
 
 
 def failing(place: Place, *, good: int, bad: int, fault: str = "http_400") -> None:
-    """Write documents of which this many fail permanently."""
+    """Write `good` documents that succeed and `bad` ones that always fail."""
     texts = {f"good{number:03}.txt": "text" for number in range(good)}
     place.documents({**texts, **{f"bad{number:03}.txt": f"[[fault:{fault}*99]]" for number in range(bad)}})
 

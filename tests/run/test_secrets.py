@@ -1,4 +1,4 @@
-"""A server that repeats the key it received, in any form and any place: no output of a run has it."""
+"""A server that repeats the key it received, in any form and any place: no output of a run contains it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FORMS: dict[str, Callable[[str], str]] = {
 
 
 def _echo(form: str) -> str:
-    """Return all secrets that a request has, as an error message might repeat them."""
+    """Return all secrets that a request carries, as an error message might repeat them."""
     return " ".join(FORMS[form](text) for text in (KEY, COOKIE, PASSWORD))
 
 

@@ -53,7 +53,7 @@ class ProgressState:
     def answers_left(self) -> float | None:
         """The approximate number of remaining answers; None until the listing has ended.
 
-        The mean of the finished documents is assumed for each unread document, that of the open ones for a parked one.
+        An unread document counts as the mean of the finished ones, a parked document as the mean of the open ones.
         """
         if self.total is None:
             return None
@@ -74,7 +74,7 @@ class Rates:
 
 
 class RateWindow:
-    """The states of the last minute, about 60 at most, and the rates between the first and the last."""
+    """The states of the last minute and the rates between the first and the last."""
 
     def __init__(self) -> None:
         self._states: deque[ProgressState] = deque(maxlen=120)
