@@ -152,8 +152,9 @@ def _first_id(listing: Mapping[str, Any]) -> str:
 
 
 def _story(history: Mapping[str, Any], *, app: AppConfig | None, colour: bool, width: int) -> Iterator[str]:
+    raw_chars = app.output.raw_chars if app is not None else None
     for number, record in enumerate(history["records"]):
-        yield from record_lines(record, colour=colour, is_current=number == 0, width=width)
+        yield from record_lines(record, colour=colour, is_current=number == 0, width=width, raw_chars=raw_chars)
         if number == 0:
             yield from missing_quote_lines(record, app, width=width)
             accepted = "yes: it does not affect the exit code" if history["accepted"] else ""
@@ -164,9 +165,18 @@ def _story(history: Mapping[str, Any], *, app: AppConfig | None, colour: bool, w
 
 
 def record_lines(
-    record: Mapping[str, Any], *, colour: bool, is_current: bool, width: int, is_stale: bool = False
+    record: Mapping[str, Any],
+    *,
+    colour: bool,
+    is_current: bool,
+    width: int,
+    is_stale: bool = False,
+    raw_chars: int | None = None,
 ) -> Iterator[str]:
-    """Yield the lines of one record. `is_current`: the latest record; `is_stale`: a result before a failure."""
+    """Yield the lines of one record.
+
+    `is_current`: the latest record; `is_stale`: a result before a failure; `raw_chars`: the setting, None if unknown.
+    """
     is_done = "output" in record
     state = "STALE" if is_stale else "DONE" if is_done else "FAILED"
     name = f"{state} {record['id']}"
@@ -180,11 +190,18 @@ def record_lines(
         line = f"{attempt['provider']} at {attempt['endpoint']}, {attempt['latency_s']} s: {error}"
         yield from labelled(f"request {number}", visible(line), indent=2, width=width)
     if record.get("raw"):
-        yield "  answer (cut to output.raw_chars)"
+        yield f"  answer ({_extent(record['raw'], raw_chars)})"
         yield block(record["raw"], indent=4)
     if is_done:
         yield "  output"
         yield block(json.dumps(record["output"], ensure_ascii=False, indent=2), indent=4)
+
+
+def _extent(raw: str, raw_chars: int | None) -> str:
+    """Return how much of an answer a record has; only one as long as the setting was probably cut."""
+    if len(raw) == raw_chars:
+        return f"its first {plural(len(raw), 'character')}, the limit of output.raw_chars"
+    return plural(len(raw), "character")
 
 
 def record_facts(record: Mapping[str, Any]) -> dict[str, str]:

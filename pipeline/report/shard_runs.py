@@ -69,7 +69,9 @@ def merged_runs(
     verdict = worst_run.verdict if worst_run.exit_code else headline(counts, 0, remaining=remaining.failed)
     if awaits_shards:
         progress = finished_text(
-            len([run for run in current_runs if _is_finished(run)]), len(current_runs) + len(missing_shards)
+            len([run for run in current_runs if _is_finished(run)]),
+            len(current_runs) + len(missing_shards),
+            noun="shard" if worst_run.chunks is None else "chunk",
         )
         verdict = f"{verdict}: {progress}" if worst_run.exit_code else progress
     elif missing_shards:
@@ -126,9 +128,9 @@ def _added_overhead(spent: Sequence[Overhead]) -> Overhead:
     return Overhead(sum(overhead.requests for overhead in spent), sum(overhead.prompt_tokens for overhead in spent))
 
 
-def finished_text(finished: int, of: int) -> str:
+def finished_text(finished: int, of: int, *, noun: str) -> str:
     """Return `3 of 16 shards have finished`."""
-    return f"{finished:,} of {plural(of, 'shard')} {'has' if finished == 1 else 'have'} finished"
+    return f"{finished:,} of {plural(of, noun)} {'has' if finished == 1 else 'have'} finished"
 
 
 def _is_finished(run: RunSummary) -> bool:

@@ -201,3 +201,15 @@ def test_history_shows_the_nearest_text_of_a_missing_quote(place: Place) -> None
     assert not any("of Lindvik" in text for text in (ran.out, ran.err, *written))
     place.documents({"a.txt": f"It has changed. {sentence}"})
     assert "nearest text" not in place.call("errors", "out", "--show", "a.txt").out
+
+
+def test_history_reports_a_cut_answer_only_where_it_was_cut(place: Place) -> None:
+    """An answer that is shorter than `output.raw_chars` is shown with its length."""
+    place.documents({"a.txt": "[[fault:wrong_type]]"})
+    place.run(*LENIENT)
+    whole = place.call("errors", "out", "--show", "a.txt").out
+    answer = json.loads(place.call("errors", "out", "--show", "a.txt", "--json").out)["records"][0]["raw"]
+    assert f"answer ({len(answer)} characters)" in whole
+    place.run(*LENIENT, "--set", "output.raw_chars=9", "--set", "output.uri=cut")
+    cut_answer = place.call("errors", "cut", "--show", "a.txt", "--set", "output.raw_chars=9").out
+    assert "answer (its first 9 characters, the limit of output.raw_chars)" in cut_answer

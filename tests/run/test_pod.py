@@ -112,6 +112,14 @@ def test_first_shards_of_a_backfill_report_how_many_have_finished(place: Place) 
     assert "SHARDS ARE MISSING" in place.call("report", "out").out
 
 
+def test_first_chunks_of_a_plan_report_how_many_have_finished(place: Place) -> None:
+    """The summary counts chunks, not shards."""
+    place.documents(6)
+    assert place.call("plan", "--chunks", "3").code == 0
+    assert place.run("--chunk", "0").out.startswith("1 of 3 chunks has finished: ")
+    assert place.run("--chunk", "1").out.startswith("2 of 3 chunks have finished: ")
+
+
 @pytest.mark.parametrize("exists", [False, True])
 def test_empty_volume_in_a_pod_explains_how_to_copy_documents(place: Place, exists: bool) -> None:
     """A first run over a new volume exits with 0 and this advice, whether or not the folder exists."""

@@ -57,8 +57,8 @@ def _named_ids(names: Sequence[str], app: AppConfig, listing: InputListing) -> f
 
 def _check_reasons(names: frozenset[str]) -> None:
     for name in sorted(names - set(REASONS)):
-        hint = nearest_hint(name, REASONS)
-        raise ConfigError(f"--only-failed: got {name!r}, need one or more of {', '.join(REASONS)}{hint}")
+        expected = nearest_hint(name, REASONS) or f", need one or more of {', '.join(REASONS)}"
+        raise ConfigError(f"--only-failed: got {name!r}{expected}")
 
 
 def copies_of(options: RunOptions, app: AppConfig, *, output: Output) -> Copies | None:
