@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, shown_value
+from pipeline.config.members import member_errors
 from pipeline.config.table import RULES
 from pipeline.errors import ConfigError
 
@@ -23,6 +24,7 @@ def check_fields(config: Any, section: str) -> None:
         try:
             object.__setattr__(config, name, clean(value, hint, rule=rule))
         except Unacceptable as cause:
-            errors.append(f"{name}: got {shown_value(value, rule)}, need {cause}")
+            lines = [f"{name}.{line}" for _, line in member_errors(value, hint, rule=rule)]
+            errors += lines or [f"{name}: got {shown_value(value, rule)}, need {cause}"]
     if errors:
         raise ConfigError("\n".join(errors))

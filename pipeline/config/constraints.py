@@ -32,6 +32,8 @@ class Rule:
 
     `secret`: never show the value. `lone`: accept one item in place of a list. `need`: the description of accepted
     values, in place of one derived from type and range. `fits`: an additional test of each text in the value.
+    Of a mapping, `member` describes an accepted value of one member, and `member_error` returns the error message about
+    a member, which begins with its name.
     """
 
     doc: str = ""
@@ -43,6 +45,8 @@ class Rule:
     lone: bool = False
     need: str = ""
     fits: Callable[[str], bool] | None = None
+    member: str = ""
+    member_error: Callable[[str, Any], str] | None = None
 
 
 @lru_cache(maxsize=64)
@@ -252,15 +256,18 @@ def unknown_key(key: str, value: object, *, near: str | None, accepted_keys: Ite
 
     A text value is shown only when the nearest key cannot hold a secret.
     """
-    if isinstance(value, (Mapping, list)):
-        description = "a mapping" if isinstance(value, Mapping) else "a list"
-    elif isinstance(value, str) and not _is_plainly(key, near):
-        description = "a text (hidden, as it may be a secret)"
-    else:
-        description = shown_value(value, Rule())
+    is_shown = isinstance(value, str) and _is_plainly(key, near)
+    description = shown_value(value, Rule()) if is_shown else described(value)
     hint = f"the nearest is {near}; " if near else ""
     choices = ", ".join(accepted_keys)
     return f"{shown_value(key, Rule())[1:-1]}: unknown key, {hint}got {description}, need one of {choices}"
+
+
+def described(value: object) -> str:
+    """Return a number, or the kind of a value: a text of an unknown key may be a secret."""
+    if isinstance(value, (Mapping, list)):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    return "a text (hidden, as it may be a secret)" if isinstance(value, str) else shown_value(value, Rule())
 
 
 def _is_plainly(key: str, near: str | None) -> bool:

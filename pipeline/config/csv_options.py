@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config.constraints import nearest_hint
+from pipeline.config.constraints import nearest, unknown_key
 from pipeline.errors import ConfigError
 
 CSV_OPTIONS = ("quotechar", "escapechar", "delimiter")
@@ -16,8 +16,8 @@ def check_csv(options: Mapping[str, Any]) -> None:
     names_by_value: dict[str, str] = {}
     for name, value in options.items():
         if name not in CSV_OPTIONS:
-            choices = ", ".join(CSV_OPTIONS)
-            raise ConfigError(f"csv.{name}: unknown, need one of {choices}{nearest_hint(name, CSV_OPTIONS)}")
+            message = unknown_key(name, value, near=nearest(name, CSV_OPTIONS), accepted_keys=CSV_OPTIONS)
+            raise ConfigError(f"csv.{message}")
         if value is None:
             continue
         if not isinstance(value, str) or len(value) != 1 or value in "\r\n\0":

@@ -100,14 +100,14 @@ def value_of_text(key: str, text: str) -> Any:
 def split_key(key: str) -> tuple[str, tuple[str, ...]]:
     """Split a dotted key into a setting and a path inside the mapping it holds: `input.storage` and `region`.
 
-    In a mapping of texts, such as headers, the rest is one name, including its dots.
+    In a mapping of texts or numbers, such as headers or gates, the rest is one name, including its dots.
     """
     parts = key.split(".")
     for end in range(2, len(parts)):
         name = ".".join(parts[:end])
         remainder = parts[end:]
         if (kind := _held_by(name)) is not None:
-            return name, (".".join(remainder),) if kind is str else tuple(remainder)
+            return name, (".".join(remainder),) if kind in (str, float) else tuple(remainder)
     return key, ()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
-from pipeline.config.constraints import Rule, bound_text, nearest_hint, shown_value
+from pipeline.config.constraints import Rule, bound_text, nearest, shown_value, unknown_key
 from pipeline.errors import ConfigError
 
 
@@ -49,22 +50,35 @@ def limit_settings() -> list[tuple[str, Rule, float]]:
 
 def limits_of(settings: Mapping[str, float]) -> InputLimits:
     """Return the limits with the given values over the defaults; ConfigError for an unknown or invalid one."""
-    names = [field.name for field in fields(InputLimits)]
     values: dict[str, float] = {}
-    for name, number in settings.items():
-        if name not in names:
-            raise ConfigError(f"limits.{name}: unknown, need one of {', '.join(names)}{nearest_hint(name, names)}")
-        rule = _RULES[name]
-        value = int(number) if float(number).is_integer() else number
-        low = rule.low or 0
-        high = rule.high or 0
-        is_integer = isinstance(getattr(InputLimits(), name), int)
-        if not low <= value <= high or (is_integer and not isinstance(value, int)):
-            kind = "a whole number" if is_integer else "a number"
-            need = f"{kind}{f' of {rule.unit}' if rule.unit else ''} from {bound_text(low)} to {bound_text(high)}"
-            raise ConfigError(f"limits.{name}: got {shown_value(value, rule)}, need {need}")
-        values[name] = value
+    for name, setting in settings.items():
+        number = int(setting) if float(setting).is_integer() else setting
+        rule = _RULES.get(name)
+        if rule is None or not _fits(name, number, rule):
+            raise ConfigError(f"limits.{limit_error(name, number)}")
+        values[name] = number
     return InputLimits(**values)  # type: ignore[arg-type]
+
+
+def _fits(name: str, value: float, rule: Rule) -> bool:
+    if _is_integer(name) and not isinstance(value, int):
+        return False
+    return (rule.low or 0) <= value <= (rule.high or 0)
+
+
+def _is_integer(name: str) -> bool:
+    return isinstance(getattr(InputLimits(), name), int)
+
+
+def limit_error(name: str, value: Any) -> str:
+    """Return the error message about an unknown limit, or about a value that a limit does not accept."""
+    rule = _RULES.get(name)
+    if rule is None:
+        return unknown_key(name, value, near=nearest(name, _RULES), accepted_keys=_RULES)
+    kind = "a whole number" if _is_integer(name) else "a number"
+    unit = f" of {rule.unit}" if rule.unit else ""
+    bounds = f"from {bound_text(rule.low or 0)} to {bound_text(rule.high or 0)}"
+    return f"{name}: got {shown_value(value, rule)}, need {kind}{unit} {bounds}"
 
 
 def changed_limits(settings: Mapping[str, float]) -> dict[str, float]:

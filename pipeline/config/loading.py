@@ -13,15 +13,17 @@ from typing import Any
 
 from pipeline.config.api_keys import read_api_key as read_api_key
 from pipeline.config.api_keys import register_provider_secrets as register_provider_secrets
-from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, nearest, shown_value, unknown_key
+from pipeline.config.constraints import Rule, Unacceptable, clean, hints_of, shown_value
 from pipeline.config.discovery import ConfigFile, placed
 from pipeline.config.discovery import find_config as find_config
-from pipeline.config.keys import env_names, known_keys, sections, split_key, top_keys, value_of_text
+from pipeline.config.keys import env_names, sections, split_key, top_keys, value_of_text
+from pipeline.config.members import member_errors
 from pipeline.config.misplaced import misplaced_settings
 from pipeline.config.models import AppConfig, OllamaConfig, ProviderConfig, ValueSource, VLLMConfig, rule_of
 from pipeline.config.ollama_host import host_variable
 from pipeline.config.redaction import SECRETS
 from pipeline.config.texts import is_secret_name, mask_url
+from pipeline.config.unknown_settings import unknown_setting
 from pipeline.config.yaml_file import load_yaml as load_yaml
 from pipeline.errors import ConfigError
 
@@ -159,7 +161,7 @@ def _assemble(settings: Mapping[str, _Setting], errors: list[str], *, place: str
         values[section] = _build(groups.pop(section, {}), cls, section=section, errors=errors, place=place)
     values["providers"] = _providers(groups, errors, place=place)
     for section, items in groups.items():
-        errors += [_unknown_key_message(f"{section}.{name}", item) for name, item in items.items()]
+        errors += [f"{unknown_setting(f'{section}.{name}', item.value)} ({item.place})" for name, item in items.items()]
     if not errors:
         places = {key: item.place for key, item in settings.items()}
         app = AppConfig(**values, origins={key: item.origin for key, item in settings.items()}, places=places)
@@ -227,26 +229,18 @@ def _values(items: Mapping[str, _Setting], cls: type, *, section: str, errors: l
     for name, item in items.items():
         key = f"{section}.{name}" if section else name
         if name not in hints:
-            errors.append(
-                _unknown_key_message(key, item, choices=[f"{section}.{n}" for n in hints] if section else None)
-            )
+            errors.append(f"{unknown_setting(key, item.value, cls=cls if section else None)} ({item.place})")
             continue
         value = "" if item.value is None and defaults[name] == "" else item.value
         rule = rule_of(rules, name)
         try:
             values[name] = clean(value, hints[name], rule=rule)
         except Unacceptable as cause:
-            errors.append(f"{key}: got {shown_value(value, rule)}, need {cause} ({item.place})")
+            wrong_members = dict(member_errors(value, hints[name], rule=rule))
+            errors += [f"{key}.{line} ({item.place_of((member,))})" for member, line in wrong_members.items()]
+            if not wrong_members:
+                errors.append(f"{key}: got {shown_value(value, rule)}, need {cause} ({item.place})")
     return values
-
-
-def _unknown_key_message(key: str, item: _Setting, *, choices: list[str] | None = None) -> str:
-    """Return the error message about an unknown key."""
-    near = nearest(key, choices or [*known_keys(), *sections(), "providers"]) or nearest(key, known_keys())
-    accepted_keys = (
-        [name.rpartition(".")[2] for name in choices] if choices else [*top_keys(), *sections(), "providers"]
-    )
-    return f"{unknown_key(key, item.value, near=near, accepted_keys=accepted_keys)} ({item.place})"
 
 
 def _check_names(app: AppConfig, settings: Mapping[str, _Setting], errors: list[str]) -> None:

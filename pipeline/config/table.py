@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.config.constraints import Rule
+from pipeline.config.limits import limit_error
+from pipeline.config.members import codec_error
 from pipeline.config.texts import (
     is_filled,
     is_go_duration,
@@ -71,10 +73,12 @@ RULES: Mapping[str, Rule] = {
         "The encoding of text files that cannot be guessed: auto, a codec of Python, or globs with the codec of each.",
         need="auto, a codec of Python such as cp1250, or a mapping of globs to codecs",
         fits=names_codec,
+        member_error=codec_error,
     ),
     "input.limits": Rule(
         "Resource limits of a document, a table or an archive.",
         need="a mapping of limits to numbers",
+        member_error=limit_error,
     ),
     "output.uri": Rule("Folder or object-store prefix for the records.", need="a path or address", fits=is_filled),
     "output.raw_chars": Rule(
@@ -131,7 +135,13 @@ RULES: Mapping[str, Rule] = {
         fits=is_http_url,
         need="an address that begins with http:// or https://, or null",
     ),
-    "headers": Rule("Additional HTTP headers.", secret=True, fits=is_header, need="a mapping of header names to texts"),
+    "headers": Rule(
+        "Additional HTTP headers.",
+        secret=True,
+        fits=is_header,
+        need="a mapping of header names to texts",
+        member="a text without control characters or leading white space, under a name without white space",
+    ),
     "ca_file": Rule("CA certificates to verify the server's certificate."),
     "client_cert": Rule("The client's certificate."),
     "client_key": Rule("The client's private key, if it is not in client_cert."),
@@ -198,11 +208,13 @@ RULES: Mapping[str, Rule] = {
     "eval.fields": Rule(
         "How fields are compared, by path: {compare: text, abs: 0, rel: 0, at_least: 0.5, key: name}.",
         need="a mapping of fields to mappings",
+        member="a mapping such as {compare: text}",
     ),
     "eval.min_documents": Rule("Fewest documents behind a metric that a gate may pass on.", low=1),
     "eval.fail_under": Rule(
         "Gates: the least that the lower bound of a metric must reach, as in {overall.f1: 0.8}.",
         need="a mapping of FIELD.METRIC to numbers from 0 to 1",
+        member="a number from 0 to 1",
     ),
     "eval.baseline": Rule("An eval.json of an earlier evaluation, to compare with."),
     "eval.max_drop": Rule("The most that a gated metric may fall against the baseline; null: any.", low=0, high=1),

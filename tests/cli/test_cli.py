@@ -94,8 +94,8 @@ def test_usage_error_is_exit_2_without_a_request(place: Place, arguments: tuple[
         ({"provider": "vlm"}, ["vlm", "vllm"]),
         ({"vllm.client_cert": "no.pem"}, ["vllm.client_cert", "no.pem", "No such file"]),
         ({"vllm.api_key_file": "no.key"}, ["vllm.api_key_file", "no.key", "No such file"]),
-        ({"vllm.headers": {"a b": "c"}}, ["vllm.headers", "header names"]),
-        ({"vllm.headers": {"a": " c"}}, ["vllm.headers", "header names"]),
+        ({"vllm.headers": {"a b": "c"}}, ["vllm.headers.a b: ", "a name without white space"]),
+        ({"vllm.headers": {"a": " c"}}, ["vllm.headers.a: ", "leading white space"]),
     ],
 )
 def test_invalid_setting_is_exit_2_with_its_name(

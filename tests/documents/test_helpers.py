@@ -239,7 +239,7 @@ def test_light_formats_start_no_helper() -> None:
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"cpu": 1}, "limits.cpu: unknown, need one of cpu_s, memory_mb"),
+        ({"cpu": 1}, "limits.cpu: unknown key, the nearest is cpu_s; got 1, need one of cpu_s, memory_mb"),
         ({"cpu_s": 0}, "limits.cpu_s: got 0, need a number of seconds from 0.1"),
         ({"columns": 1.5}, "limits.columns: got 1.5, need a whole number"),
         ({"memory_mb": 1}, "limits.memory_mb: got 1, need a number of MB from 16 to 1048576"),
