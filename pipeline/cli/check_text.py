@@ -92,7 +92,8 @@ def verdict_lines(
         yield from (line for trouble in troubles for line in hanging_indent(trouble, indent=INDENT, width=width))
         return
     if output.change:
-        troubles.append(f"{output.change} and will be extracted again: `pipeline run --dry-run` shows the cost")
+        again = "`pipeline run` extracts those that are still in the input again, `--dry-run` shows the cost"
+        troubles.append(f"{output.change}: {again}")
     warned = bool(troubles) or not survey.found or survey.failed > 0
     servers = f"{len(available)} of {plural(len(first), 'server')}, " if len(first) > 1 else ""
     summary = (

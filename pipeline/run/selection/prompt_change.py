@@ -21,7 +21,7 @@ from pipeline.terminal import plural
 
 logger = logging.getLogger(__name__)
 
-_ADVICE = "Preview: --dry-run; keep the earlier results: --redo none; set a limit: runner.max_redo"
+_ADVICE = "To see how many: --dry-run; to keep the earlier results: --redo none; to set a limit: runner.max_redo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class PromptChange:
         """Return the beginning of a sentence: the number of documents extracted before a change, and the change."""
         parts = ", ".join(self.parts) or "the agent or its settings"
         were = "was" if self.changed == 1 else "were"
-        return f"{self.changed:,} of {plural(self.done, 'done document')} {were} extracted before {parts} changed"
+        return f"{self.changed:,} of {plural(self.done, 'done document')} {were} extracted before a change of {parts}"
 
 
 NO_CHANGE = PromptChange()
@@ -88,9 +88,9 @@ def log_change(change: PromptChange, rules: SelectionRules, *, limited: bool) ->
     elif limited or rules.ids is not None or rules.sample_threshold is not None:
         logger.warning("%s; those that this run selects will be extracted again", change)
     elif rules.redo is not None:
-        logger.warning("%s and will be extracted again", change)
+        logger.warning("%s; those that are still in the input will be extracted again", change)
     else:
-        logger.warning("%s and will be extracted again; the earlier results remain until then. %s", change, _ADVICE)
+        logger.warning("%s; those that are still in the input will be extracted again. %s", change, _ADVICE)
 
 
 def _changes(app: AppConfig, plan: ExtractionPlan, runs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
