@@ -35,14 +35,22 @@ def _is_shortage(error: BaseException) -> bool:
 
 
 def _search_last_for_others(home: Path) -> None:
-    """Move folders with another `pipeline` to the end of the search path, also for processes started from this one."""
+    """Move folders with another `pipeline` to the end of the search path, also for processes started from this one.
+
+    In an editable installation the search path lacks `home`, and the finder that knows it is asked last; a folder
+    `pipeline` without __init__.py, which has no origin, also comes before it.
+    """
     own = home / "pipeline" / "__init__.py"
+    others = []
     for folder in list(sys.path):
         spec = PathFinder.find_spec("pipeline", [folder])
-        if spec is None or spec.origin is None:
+        if spec is None:
             continue
-        if Path(spec.origin).resolve() == own:
-            return
-        sys.stderr.write(f"pipeline: {spec.origin} has the name of this program's package and is not used\n")
-        sys.path.remove(folder)
-        sys.path.append(folder)
+        if spec.origin is not None and Path(spec.origin).resolve() == own:
+            break
+        others.append(folder)
+        if spec.origin is not None:
+            sys.stderr.write(f"pipeline: {spec.origin} has the name of this program's package and is not used\n")
+    else:
+        others[:0] = [str(home)] if others else []
+    sys.path[:] = [folder for folder in sys.path if folder not in others] + others
