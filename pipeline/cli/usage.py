@@ -187,7 +187,8 @@ def report_error(message: str, handler: LineHandler, *, as_text: bool) -> None:
     colour = wants_colour(handler.stream, os.environ)
     texts = [f"error: {shortened(line_text)}" for line_text in message.splitlines()]
     lines = [line for text in texts for line in hanging_indent(text, indent=0, width=width, hang=7)]
-    coloured = [line.replace("error:", in_colour("error:", BOLD + RED, colour=colour), 1) for line in lines]
+    prefix = in_colour("error:", BOLD + RED, colour=colour)
+    coloured = [prefix + line.removeprefix("error:") if line.startswith("error:") else line for line in lines]
     handler.write("\n".join(coloured))
 
 

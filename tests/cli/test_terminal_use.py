@@ -9,12 +9,13 @@ import pytest
 from conftest import COMMAND, Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from terminals import on_columns
+from terminals import Terminal, on_columns
 
 from pipeline.cli.command_line import in_usual_order
 from pipeline.cli.commands import COMMANDS
 from pipeline.cli.flags import duration_s
-from pipeline.cli.usage import shortened
+from pipeline.cli.usage import report_error, shortened
+from pipeline.logs.handler import LineHandler
 from pipeline.terminal import fitted
 
 
@@ -79,6 +80,23 @@ def test_terminal_errors_are_short_and_fit(place: Place) -> None:
     assert code == 0
     assert max(map(len, shown.splitlines())) <= 60
     assert max(map(len, on_terminal(place, 200, "run", "--help")[1].splitlines())) <= 100
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_only_the_label_of_an_error_is_coloured(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`connection_error:` on the same or another line of the message stays as it is."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    terminal = Terminal(columns)
+    handler = LineHandler(terminal.stream, format="text", quiet=False, clock=lambda: 0.0)
+    message = "all providers are unavailable: vllm at http://127.0.0.1:9, ollama: connection_error: refused; error: x"
+    report_error(f"{message}\n{message}", handler, as_text=True)
+    shown = terminal.text()
+    label = "\x1b[1m\x1b[31merror:\x1b[0m "
+    assert shown.count("\x1b[0m") == 2
+    assert [line.startswith(label) for line in shown.splitlines() if "all providers" in line] == [True, True]
+    assert shown.count("connection_error: refused") + shown.count("connection_error:\r\n") == 2
 
 
 @settings(max_examples=50)
