@@ -134,9 +134,11 @@ def value_text(row: ValueShare | MovedShare) -> str:
 
 
 def range_text(part: Span) -> str:
-    """Return `3 to 9,100, median 12`."""
-    least, median, greatest = (number_text(value) for value in (part.least, part.median, part.greatest))
-    return least if least == greatest else f"{least} to {greatest}, median {median}"
+    """Return `3 to 9,100, median 12`; without the median where there is none."""
+    least, greatest = number_text(part.least), number_text(part.greatest)
+    if least == greatest:
+        return least
+    return f"{least} to {greatest}" + ("" if part.median is None else f", median {number_text(part.median)}")
 
 
 def number_text(value: Any) -> str:

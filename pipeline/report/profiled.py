@@ -23,7 +23,7 @@ class ValueShare:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The least, the median and the greatest of numbers or of dates."""
+    """The least, the median and the greatest of numbers or of dates; two different dates have no median."""
 
     least: Any = None
     median: Any = None

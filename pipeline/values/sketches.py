@@ -99,8 +99,22 @@ class Range:
 
     @property
     def median(self) -> Any:
-        """The middle value of the sample."""
-        return self.points[len(self.points) // 2]
+        """The middle value of the sample, or the mean of its two middle numbers; None for two different dates."""
+        middle = len(self.points) // 2
+        upper = self.points[middle]
+        lower = upper if len(self.points) % 2 else self.points[middle - 1]
+        if isinstance(upper, str):
+            return None if self.count == 2 and lower != upper else upper
+        return lower if lower == upper else _mean(lower, upper)
+
+
+def _mean(lower: float, upper: float) -> float:
+    """Return the mean of two numbers; that of integers is exact where it is an integer."""
+    try:
+        total = lower + upper
+        return total // 2 if isinstance(total, int) and total % 2 == 0 else lower / 2 + upper / 2
+    except OverflowError:  # an integer beyond the range of floats
+        return upper
 
 
 class Spread:

@@ -581,6 +581,15 @@ def test_the_line_of_values_has_no_free_text() -> None:
     assert lines[2].split() == ["values", "currency", "USD", "40", "%"]
 
 
+def test_range_without_a_median_has_its_ends_only() -> None:
+    """Two dates have no median."""
+    dates = {"least": "2026-01-10", "median": None, "greatest": "2026-08-18"}
+    fields = {"due_on": {"filled": 1.0, "dates": dates}}
+    profile = plain.from_json(ProfiledVariant, {"documents": 2, "fields": fields})
+    _, line = field_lines(profile, width=100)
+    assert line.endswith("  2026-01-10 to 2026-08-18")
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 160])
 def test_field_line_omits_parts_that_do_not_fit(width: int) -> None:
     """A number is never cut in the middle."""

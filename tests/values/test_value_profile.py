@@ -162,6 +162,35 @@ def test_distinct_estimate_never_exceeds_the_count(seed: int) -> None:
     assert fields["signed"].distinct == 28
 
 
+@pytest.mark.parametrize(
+    ("values", "median"),
+    [
+        ([4], 4),
+        ([18, 4], 11),
+        ([4, 7], 5.5),
+        ([1.5, 2.5], 2.0),
+        ([9, 1, 3, 4], 3.5),
+        ([9, 1, 3], 3),
+        ([2.0**1023, 2.0**1022], 1.5 * 2.0**1022),
+        ([1.5, 10**400], 10**400),
+        (["2026-01-10"], "2026-01-10"),
+        (["2026-01-10", "2026-08-18"], None),
+        (["2026-01-10", "2026-08-18", "2026-03-01"], "2026-03-01"),
+    ],
+)
+def test_median_of_few_values(values: list[Any], median: Any) -> None:
+    """It is the mean of the two middle numbers, in one range or merged from several; two dates have no mean."""
+    spread = Spread(random.Random(1).random)
+    parts = []
+    for value in values:
+        spread.add(value)
+        part = Spread(random.Random(1).random)
+        part.add(value)
+        parts.append(part.range())
+    for result in (spread.range(), merged_ranges(parts)):
+        assert result is not None and result.median == median
+
+
 def test_median_is_estimated_from_a_sample() -> None:
     """For a million ordered numbers in two parts it is within a tenth; least and greatest are exact."""
     parts = []
