@@ -107,10 +107,11 @@ class RunSummary:
     user's command, without secrets and --only-failed; `resume`: the command that resumes the run where it differs
     (`--redo all`, a pod of Kubernetes).
     `ignored`: files by extension. `files`: place by name. `config`: resolved, masked. `listed_whole`: False when the
-    listing did not come to its end. `agent_file`: the file to change the agent in. `former_fingerprints`: of an earlier
-    formula, each with the present one of the same question. `ask_again`: ids that the next run sends again. `profile`:
-    kept profiles of the values by variant. `eval`: grades of the answers. `merge_warnings`: the fields
-    without a merge rule, in a run with documents read in windows.
+    listing did not come to its end. `all_current`: True when each document of the input with
+    a result of an earlier prompt, schema or model was extracted again. `agent_file`: the file to change the agent in.
+    `former_fingerprints`: of an earlier formula, each with the present one of the same question. `ask_again`: ids
+    that the next run sends again. `profile`: kept profiles of the values by variant. `eval`: grades of the answers.
+    `merge_warnings`: the fields without a merge rule, in a run with documents read in windows.
     """
 
     v: int = REPORT_VERSION
@@ -132,6 +133,7 @@ class RunSummary:
     stats: RunNumbers = field(default_factory=RunNumbers)
     config: Json = field(default_factory=dict)
     listed_whole: bool = True
+    all_current: bool | None = field(default=None, metadata=plain.LEFT_OUT)
     chunks: int | None = field(default=None, metadata=plain.LEFT_OUT)
     agent_file: str | None = field(default=None, metadata=plain.LEFT_OUT)
     overhead: Overhead | None = field(default=None, metadata=plain.LEFT_OUT)

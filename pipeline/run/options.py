@@ -45,3 +45,9 @@ class RunOptions:
     profile_values: bool = False
     command: str = "pipeline run"
     config_file: Path | None = None
+
+    @property
+    def repeats_changed(self) -> bool:
+        """Whether every listed document with a result of an earlier prompt, schema or model is extracted again."""
+        selects = bool(self.ids) or self.limit is not None or self.sample is not None or self.only_failed is not None
+        return self.redo != "none" and not selects

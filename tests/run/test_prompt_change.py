@@ -43,6 +43,21 @@ def test_a_single_document_is_counted_in_the_singular(place: Place) -> None:
     assert "1 of 1 done document was extracted before a change of system_prompt" in place.run().err
 
 
+def test_removed_documents_are_reported_once(done: Place) -> None:
+    """After a whole run, results of an earlier prompt can only belong to documents that the input no longer has."""
+    next((done.folder / "inbox").iterdir()).unlink()
+    assert f"3 of 3 done documents {BEFORE}" in done.run().err
+    assert "done document" not in done.run("--set", "runner.max_redo=0").err
+    assert done.call("check").out.startswith("READY: ")
+
+
+def test_kept_results_are_reported_again(done: Place) -> None:
+    """A run with --redo none, or of some documents, leaves results that a later run repeats."""
+    done.run("--redo", "none")
+    assert f"3 of 3 done documents {BEFORE}" in done.run("--ids", done.lines("results.jsonl")[0]["id"]).err
+    assert f"2 of 3 done documents {BEFORE}" in done.run().err
+
+
 def test_results_that_are_kept(done: Place) -> None:
     """--redo none says so, and sends nothing."""
     assert f"3 of 3 done documents {BEFORE}; --redo none keeps their results" in done.run("--redo", "none").err

@@ -177,6 +177,7 @@ class RunClosing:
             stats=replace(numbers, long_documents=long_documents),
             config=self._config(plan),
             listed_whole=runner.is_listing_complete,
+            all_current=(runner.is_listing_complete and not counts.left and self._options.repeats_changed) or None,
             agent_file=plan.agent.editable,
             overhead=overhead(plan.registry),
             prompt_length=tuple(limits(plan.registry)),

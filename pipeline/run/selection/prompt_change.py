@@ -5,6 +5,7 @@ It reads the index and the summaries of earlier runs. The choice for each docume
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 from pipeline.agents.fingerprints import in_present_form
 from pipeline.config import AppConfig
+from pipeline.config.loading import describe
 from pipeline.errors import ConfigError
 from pipeline.output import Index, RunIndex
 from pipeline.run.plan import ExtractionPlan
@@ -48,15 +50,27 @@ NO_CHANGE = PromptChange()
 def prompt_change(app: AppConfig, plan: ExtractionPlan, *, index: Index, runs: RunIndex) -> PromptChange:
     """Return how many results are of another question; call `equate_former` for the index before.
 
+    After a whole run with the present question, the others are results of documents that the input no longer has.
     With several variants each document is looked up, because a change of weights moves only some of them.
     """
+    recent = runs.recent()
     if len(plan.queries) > 1:
         total = changed = 0
         for total, (document_id, fingerprint) in enumerate(index.done(), start=1):  # noqa: B007
             changed += plan.query_for(document_id).present(fingerprint, failed=False) != fingerprint
+    elif recent and _was_applied(app, plan, recent[-1]):
+        return NO_CHANGE
     else:
         total, changed = _of_one_variant(plan, index)
-    return PromptChange(changed, total, _changes(app, plan, runs.recent())) if changed else NO_CHANGE
+    return PromptChange(changed, total, _changes(app, plan, recent)) if changed else NO_CHANGE
+
+
+def _was_applied(app: AppConfig, plan: ExtractionPlan, run: Mapping[str, Any]) -> bool:
+    """Return whether a run extracted every document of the present input with the present question."""
+    if not run.get("all_current") or run["shard"] is not None or not run["config"].get("question"):
+        return False
+    same_input = run["config"].get("input") == json.loads(json.dumps(describe(app)["input"]))
+    return same_input and not _changes(app, plan, [run])
 
 
 def _of_one_variant(plan: ExtractionPlan, index: Index) -> tuple[int, int]:
