@@ -119,6 +119,10 @@ def same_command(arguments: argparse.Namespace, *, command: str = "run", without
     return shlex.join(words)
 
 
+_PLAIN_STORAGE_OPTIONS = (("endpoint",), ("region",), ("profile",))
+"""Options of an object store that contain no secret; without them a suggested command would ask another store."""
+
+
 def _may_hold_secret(text: str) -> bool:
     """Return True for `key=value` when the setting is or may contain a secret."""
     key, value = parse_set(text)
@@ -126,4 +130,6 @@ def _may_hold_secret(text: str) -> bool:
     setting = value_of_text(key, value)
     for part in reversed(inside):
         setting = {part: setting}
-    return any(word in name for word in ("api_key", "headers", "storage")) or masked(setting) != setting
+    is_plain = name.endswith(".api_key_file") or (name.endswith(".storage") and inside in _PLAIN_STORAGE_OPTIONS)
+    is_hidden = not is_plain and any(word in name for word in ("api_key", "headers", "storage"))
+    return is_hidden or masked(setting) != setting

@@ -301,6 +301,14 @@ def test_unencodable_file_name_is_spelled_out(place: Place) -> None:
         ("vllm.base_url=http://user:word@gpu1:8000", False),
         ("vllm.api_key=sk-0123456789", False),
         ('vllm.headers={"Cookie": "a=b"}', False),
+        ("vllm.headers.Cookie=a", False),
+        ("vllm.api_key_file=/run/secrets/key", True),
+        ("providers.big.api_key_file=key", True),
+        ("output.storage.endpoint=http://127.0.0.1:9000", True),
+        ("output.storage.region=eu-west-1", True),
+        ("output.storage.endpoint=http://user:word@127.0.0.1:9000", False),
+        ("output.storage.secret_access_key=0123456789", False),
+        ("output.storage.connection_string=x", False),
     ],
 )
 def test_suggested_command_keeps_settings_without_secrets(setting: str, is_kept: bool) -> None:
