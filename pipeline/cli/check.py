@@ -61,7 +61,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
-    """Return 0 when the first provider passes, 2 for an error that a retry cannot fix, 3 when it is unreachable."""
+    """Return 0 when a run could start, 2 for an error that a retry cannot fix, 3 when something is unreachable."""
     logging.getLogger(REPLICA_LOGGER).setLevel(logging.ERROR)
     app = load_app(arguments, environ=environ)
     file = config_file(arguments, environ=environ)
@@ -74,7 +74,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:
         plan.client.close()
     codes = [_code_of(own) for own in _by_provider(checked)]
     output = _output(app, plan)
-    code = max(codes[0], output.code)
+    code = _first_to_fix(codes[0], survey.code, output.code)
     warnings = [*schema_warnings(plan), *switch_warnings(app, plan), *survey.overlaps]
     colour = wants_colour(sys.stdout, environ)
     width = unwrapped_or_width(sys.stdout, environ)
@@ -158,6 +158,11 @@ def _code_of(servers: Sequence[CheckedServer]) -> int:
     """Return the exit code of one provider: that of its best replica."""
     preflights = [server.preflight for server in servers]
     return min(EXIT_CONFIG if preflight.unpaid else _EXIT_CODES[preflight.status] for preflight in preflights)
+
+
+def _first_to_fix(*codes: int) -> int:
+    """Return the exit code of a run: an error that a retry cannot fix comes before those that it can."""
+    return EXIT_CONFIG if EXIT_CONFIG in codes else max(codes)
 
 
 def _output(app: AppConfig, plan: ExtractionPlan) -> CheckedOutput:

@@ -86,8 +86,7 @@ def verdict_lines(
     troubles += [f"input: {survey.trouble}"] if survey.trouble else []
     troubles += [output.trouble] if output.trouble else []
     if code != EXIT_OK:
-        unavailable = "the output" if available else "the server"
-        reason = "a setting or a server must be changed" if code == EXIT_CONFIG else f"{unavailable} is not available"
+        reason = _obstacle(survey, code, has_server=bool(available))
         yield in_colour(f"NOT READY: {reason} (exit code {code})", BOLD + RED, colour=colour)
         yield from (line for trouble in troubles for line in hanging_indent(trouble, indent=INDENT, width=width))
         return
@@ -105,6 +104,16 @@ def verdict_lines(
     lines = hanging_indent(f"{label}: {summary}", indent=0, width=width, hang=2)
     yield from (in_colour(line, BOLD + (YELLOW if warned else GREEN), colour=colour) for line in lines)
     yield from (line for trouble in troubles for line in hanging_indent(trouble, indent=INDENT, width=width))
+
+
+def _obstacle(survey: InputSurvey, code: int, *, has_server: bool) -> str:
+    """Return what must be changed, or what is not available."""
+    if code == EXIT_CONFIG:
+        changed = "the input" if has_server and survey.code == code else "a server"
+        return f"a setting or {changed} must be changed"
+    if not has_server:
+        return "the server is not available"
+    return f"the {'input' if survey.code == code else 'output'} is not available"
 
 
 def remedies(checked: Sequence[CheckedServer], other_servers: Iterable[LocalServer]) -> Iterator[Remedy]:

@@ -53,7 +53,9 @@ class InputListing:
         files = PlannedInput(self._app.input, output=output, counts=counts, outage_retry=outage_retry)
         return files.entries(self._chunk.rows)
 
-    def start(self, plan: ExtractionPlan, *, counts: ListingCounts, outage_retry: OutageRetry) -> Iterator[Entry]:
+    def start(
+        self, plan: ExtractionPlan, *, counts: ListingCounts, outage_retry: OutageRetry | None = None
+    ) -> Iterator[Entry]:
         """Yield the entries; refused credentials at a later start mean exit 3, so that the run is retried."""
         try:
             return self(counts, outage_retry)

@@ -58,12 +58,27 @@ def test_check_names_unreadable_documents(place: Place) -> None:
     assert "warning: empty.txt: document_empty: the document holds no text" in ran.out
 
 
-def test_missing_input_is_a_warning(place: Place) -> None:
-    """The servers decide the exit code; the first line has the warning."""
-    ran = place.call("check", "--input", "nowhere")
-    assert ran.code == 0
-    assert ran.out.startswith("READY, WITH WARNINGS: ")
-    assert "FAILED  input.uri: got 'nowhere': there is no such file or folder" in ran.out
+@pytest.mark.parametrize("base_url", [None, "http://127.0.0.1:9"])
+@pytest.mark.parametrize("uri", ["nowhere", "no/new"])
+def test_missing_input_has_the_exit_code_of_a_run(place: Place, uri: str, base_url: str | None) -> None:
+    """The run ends with 2 before it needs a server."""
+    place.configure({"input.min_documents": int(uri == "nowhere")} | ({"vllm.base_url": base_url} if base_url else {}))
+    ran = place.call("check", "--input", uri)
+    assert ran.code == place.call("run", "--input", uri).code == 2
+    changed = "a server" if base_url else "the input"
+    assert ran.out.startswith(f"NOT READY: a setting or {changed} must be changed (exit code 2)\n")
+    assert f"FAILED  input.uri: got '{uri}': there is no such file or folder" in ran.out
+
+
+def test_missing_input_is_empty_for_check_with_min_documents_0(place: Place) -> None:
+    """A run ends with 0 there, so this is a warning; an empty folder is one in any case."""
+    place.configure({"input.min_documents": 0})
+    ran = place.call("check", "--input", "new")
+    assert (ran.code, ran.out.startswith("READY, WITH WARNINGS: ")) == (0, True)
+    place.configure()
+    (place.folder / "new").mkdir()
+    ran = place.call("check", "--input", "new")
+    assert (ran.code, ran.out.startswith("READY, WITH WARNINGS: ")) == (0, True)
 
 
 def test_check_suggests_a_command_with_an_installed_model(place: Place) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.config import AppConfig
-from pipeline.documents import ListingCounts, decode, load_entries
-from pipeline.errors import DocumentError, PipelineError
-from pipeline.output import left_out
+from pipeline.documents import ListingCounts, decode
+from pipeline.errors import EXIT_LATER, EXIT_OK, DocumentError, PipelineError
 from pipeline.records import Entry
+from pipeline.run.listing import InputListing
 from pipeline.run.plan import ExtractionPlan
 from pipeline.run.preview.example_overlap import ExampleOverlap
 from pipeline.run.preview.window_forecast import Forecast, windows_of
@@ -41,7 +41,8 @@ class InputSurvey:
     """The documents of the input. Not `is_complete`: the time was up before the end of the listing.
 
     `kinds`: documents by format; `ignored_files`: files by kind. `read`: the number of documents that were read, of
-    which `failed` would fail; `unreadable` are the first of those. `trouble`: why the input cannot be listed, else "".
+    which `failed` would fail; `unreadable` are the first of those. `trouble`: why the input cannot be listed, else "",
+    and `code`: the exit code of a run for that reason.
     `overlaps`: warnings about few-shot examples that are documents of the input. `forecast`: among the documents read,
     those that would be cut into windows.
     """
@@ -54,6 +55,7 @@ class InputSurvey:
     failed: int
     unreadable: tuple[Unreadable, ...]
     trouble: str = ""
+    code: int = EXIT_OK
     overlaps: tuple[str, ...] = ()
     forecast: Forecast = field(default_factory=Forecast)
 
@@ -65,17 +67,22 @@ def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], fl
     first_documents = _FirstDocuments(plan, clock)
     is_complete = True
     trouble = ""
+    code = EXIT_OK
     deadline = clock() + LIST_S
     try:
-        for entry in load_entries(app.input, output=left_out(app), counts=counts):
+        for entry in InputListing(app).start(plan, counts=counts):
             kinds[entry.format] += 1
             first_documents.overlap.compare_entry(entry)
             first_documents.read(entry)
             if clock() > deadline + first_documents.used_s:
                 is_complete = False
                 break
-    except (PipelineError, ReadingStoppedError) as error:
+    except PipelineError as error:
         trouble = str(error)
+        code = error.exit_code
+    except ReadingStoppedError as error:
+        trouble = str(error)
+        code = EXIT_LATER
     return InputSurvey(
         kinds.total(),
         is_complete and not trouble,
@@ -85,6 +92,7 @@ def survey_input(app: AppConfig, plan: ExtractionPlan, *, clock: Callable[[], fl
         first_documents.failed,
         tuple(first_documents.unreadable),
         trouble,
+        code,
         tuple(first_documents.overlap.warnings),
         first_documents.forecast,
     )
