@@ -288,6 +288,7 @@ def test_schema_prints_valid_json_schemas(place: Place) -> None:
 def test_default_config_file_has_the_built_in_defaults(place: Place) -> None:
     """`check --all` prints the same with config/default.yaml and without a config file."""
     (place.folder / "pipeline.yaml").unlink()
+    (place.folder / "data" / "inbox").mkdir(parents=True)
     flags = ("--all", "--agent", "small", "--set", "agents_dir=agents", "--set", f"ollama.base_url={place.server.url}")
     with_file = place.call("check", "--config", str(PACKAGE_PARENT / "config" / "default.yaml"), *flags)
     without = place.call("check", *flags, env={"PIPELINE_CONFIG": ""})
