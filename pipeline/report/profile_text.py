@@ -1,4 +1,4 @@
-"""The profile of the values as three lines of text: filled fields, their values, and the drift."""
+"""The profile of the values as a few lines of text: filled fields, their values, and the drift."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ from typing import Any
 from pipeline.logs import visible
 from pipeline.report.contents import Report
 from pipeline.report.profiled import MovedShare, Movement, Profile, ProfiledField, ProfiledVariant, Span, ValueShare
-from pipeline.terminal import YELLOW, cut, grouped, in_colour, labelled, percent_text, plural
+from pipeline.terminal import YELLOW, cut, grouped, in_colour, labelled, paragraph, percent_text, plural
 
 SHOWN_VALUES = 3
 _LABEL_COLUMNS = 16
+_BROKEN_WORD = 12
+"""Columns that a line may leave free, as it ends before a word that does not fit."""
 
 
 def profile_lines(report: Report, *, colour: bool, width: int) -> list[str]:
-    """Return a heading and three lines; none for an output without a profile."""
+    """Return a heading and the lines of three labels; none for an output without a profile."""
     profile = report.profile
     if not profile.documents:
         return []
     fields = profile.fields
     rows = {
         "filled": _join(_filled(fields), width),
-        "values": _join(_values(fields), width),
+        "values": _join(_values(fields), width, lines=2),
         "moved": _movement_text(profile.against, width),
     }
     lines = [line for label, text in rows.items() for line in labelled(label, text, indent=2, width=width)]
     if profile.against and profile.against.moved:
         lines[-1] = in_colour(lines[-1], YELLOW, colour=colour)
     repetition_note = "" if profile.exact else ", including earlier results of repeated documents"
-    return [f"Values of {plural(profile.documents, 'result')}{repetition_note}", *lines]
+    heading = f"Values of {plural(profile.documents, 'result')}{repetition_note}"
+    return [*paragraph(heading, width=width), *lines]
 
 
-def _join(parts: Iterable[str], width: int) -> str:
-    """Return as many parts as fit on one line."""
-    return fitting(parts, width - _LABEL_COLUMNS - 3)
+def _join(parts: Iterable[str], width: int, *, lines: int = 1) -> str:
+    """Return as many parts as fit on some lines, which end between words."""
+    return fitting(parts, lines * (width - _LABEL_COLUMNS) - lines * _BROKEN_WORD + _BROKEN_WORD - 3)
 
 
 def fitting(parts: Iterable[str], room: int) -> str:
