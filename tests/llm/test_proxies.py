@@ -105,6 +105,7 @@ def test_check_names_the_proxy_in_use(
 ) -> None:
     """It does so even if the server is unreachable, without the password."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "inbox").mkdir(parents=True)
     proxy = refusing_url().replace("http://", "http://user:hunter2-secret@")
     with FakeLLM(("llama3.1:latest",)) as server:
         Path("pipeline.yaml").write_text(f"ollama: {{base_url: '{server.url}', proxy: '{proxy}'}}\n")
