@@ -53,15 +53,14 @@ def _choice(text: str | None, flag: str) -> Choice:
     """Return the failures selected by a flag's value: by reason, or by the ids in a file."""
     if text is None:
         return lambda document_id, reason: False  # noqa: ARG005
-    if text.startswith("@"):
-        ids = read_ids(text[1:], flag=flag)
-        return lambda document_id, reason: document_id in ids  # noqa: ARG005
-    reasons = frozenset(filter(None, text.split(",")))
+    words = [text] if text.startswith("@") and Path(text[1:]).exists() else text.split(",")
+    ids = frozenset[str]().union(*(read_ids(word[1:], flag=flag) for word in words if word.startswith("@")))
+    reasons = frozenset(word for word in words if word and not word.startswith("@"))
     for name in sorted(reasons - set(REASONS)):
         raise ConfigError(
             f"{flag}: got {name!r}, need one or more of {', '.join(REASONS)}{nearest_hint(name, REASONS)}"
         )
-    return lambda document_id, reason: reason in reasons  # noqa: ARG005
+    return lambda document_id, reason: reason in reasons or document_id in ids
 
 
 def read_ids(name: str, *, flag: str) -> frozenset[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.cli.accepting import change_accepted
 from pipeline.cli.arguments import load_app, open_to_change, output_config
-from pipeline.cli.flags import add_out, count
+from pipeline.cli.flags import CommaList, add_out, count
 from pipeline.cli.missing_quotes import missing_quote_lines
 from pipeline.config import AppConfig
 from pipeline.config.texts import shorten
@@ -63,8 +63,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
     add = command.add_argument_group("accepted failures").add_argument
     value_name = "REASON,...|@FILE"
-    add("--accept", metavar=value_name, help="accept failures, by reason or by the ids in a file: they no longer count")
-    add("--unaccept", metavar=value_name, help="revoke the acceptance")
+    help_text = "accept failures, by reason or by the ids in a file: they no longer count"
+    add("--accept", metavar=value_name, action=CommaList, help=help_text)
+    add("--unaccept", metavar=value_name, action=CommaList, help="revoke the acceptance")
 
 
 def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.config.texts import mask_url
@@ -49,6 +50,21 @@ def add_storage_flags(command: argparse.ArgumentParser, *, settings: bool = True
     add("--config", metavar="FILE", help=CONFIG_HELP)
     if settings:
         add("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting by its dotted key; repeatable")
+
+
+class CommaList(argparse.Action):
+    """A flag whose value is a list separated by commas; a repetition of the flag adds to the list."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Append the value to the earlier ones."""
+        earlier = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, f"{earlier},{values}" if earlier else values)
 
 
 def count(text: str) -> int:

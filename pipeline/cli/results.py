@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.cli.accepting import read_ids
 from pipeline.cli.arguments import output_config
-from pipeline.cli.flags import add_out, count
+from pipeline.cli.flags import CommaList, add_out, count
 from pipeline.cli.outdated_rows import OutdatedRows
 from pipeline.cli.saving import save
 from pipeline.cli.value_profiles import profile_output
@@ -56,7 +56,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("rows and columns").add_argument
     formats = ("table", "jsonl", "csv", "parquet")
     add("--format", choices=formats, help="default: table on a terminal, else jsonl; parquet needs --save")
-    add("--fields", metavar="A,B.C", help="columns by dotted path; own values begin with _ (_status, _model, …)")
+    help_text = "columns by dotted path; own values begin with _ (_status, _model, …)"
+    add("--fields", metavar="A,B.C", action=CommaList, help=help_text)
     add(
         "--where",
         metavar="COND",
@@ -64,7 +65,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         default=[],
         help="'PATH OP VALUE' with = != < <= > >= ~, or PATH, or !PATH; all must hold",
     )
-    add("--ids", metavar="ID|@FILE", nargs="+", help="only these documents")
+    add("--ids", metavar="ID|@FILE", nargs="+", action="extend", help="only these documents")
     add("--explode", metavar="LIST", help="a row for each item of a list")
     add("--current", action="store_true", help="no rows of an earlier prompt, or from before a document failed")
     add("--failed", action="store_true", help="a row for failed documents too")

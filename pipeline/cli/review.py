@@ -58,7 +58,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--disputed", action="store_true", help="those on which OUT and OTHER differ most")
     group.add_argument("--failed", action="store_true", help="those that failed, with an empty form")
-    group.add_argument("--ids", metavar="ID|@FILE", nargs="+", help="these, also when they were judged before")
+    group.add_argument(
+        "--ids", metavar="ID|@FILE", nargs="+", action="extend", help="these, also when they were judged before"
+    )
     add = command.add_argument_group("review").add_argument
     add("--blind", action="store_true", help="show no answers")
     add("--by", metavar="NAME", help="who judges; default: the login name")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli.engine import add_engine_flags, check_engine_flags, run_on_engine
-from pipeline.cli.flags import add_config_flags, count, duration_s, http_url, index, port, started_at
+from pipeline.cli.flags import CommaList, add_config_flags, count, duration_s, http_url, index, port, started_at
 
 if TYPE_CHECKING:
     from pipeline.run.options import RunOptions
@@ -79,6 +79,7 @@ def _add_selection_flags(command: argparse.ArgumentParser) -> None:
     add(
         "--only-failed",
         metavar="REASON,...",
+        action=CommaList,
         nargs="?",
         const="",
         help="only failed documents, of these reasons if given",

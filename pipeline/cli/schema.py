@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.answers.starting_schema import schema_of_class, schema_of_records, text_fields
+from pipeline.cli.flags import CommaList
 from pipeline.config.constraints import nearest_hint
 from pipeline.config.json_schema import agent_schema, config_schema
 from pipeline.errors import EXIT_OK, ConfigError
@@ -24,7 +25,7 @@ EXAMPLES = """examples:
   pipeline schema --from-pydantic my_models:Invoice > agents/invoice.schema.json"""
 
 _QUOTE_HINT = (
-    "Texts of this schema: {}. `--quote FIELD` marks those that must occur word for word in the document"
+    "Text fields: {}. To require that a value occurs word for word in the document: --quote {}"
     " (x-quote, docs/evidence.md).\n"
 )
 
@@ -34,6 +35,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--quote",
         metavar="FIELD,...",
+        action=CommaList,
         help="with --from-example or --from-pydantic: texts that must occur word for word in the document (x-quote)",
     )
     add = command.add_mutually_exclusive_group().add_argument
@@ -57,7 +59,7 @@ def main(arguments: argparse.Namespace, *, environ: Mapping[str, str]) -> int:  
         if arguments.quote:
             _mark_quotes(texts, arguments.quote)
         elif texts:
-            sys.stderr.write(_QUOTE_HINT.format(visible(", ".join(texts))))
+            sys.stderr.write(_QUOTE_HINT.format(visible(", ".join(texts)), visible(",".join(list(texts)[:2]))))
     write_out(json.dumps(schema, indent=2, ensure_ascii=False))
     return EXIT_OK
 

@@ -18,6 +18,13 @@ def flags_of(name: str) -> list[str]:
     return [option for action in command._actions for option in action.option_strings if option.startswith("--")]
 
 
+def actions_of(name: str) -> list[argparse.Action]:
+    """Return the flags and arguments of a command."""
+    command = argparse.ArgumentParser()
+    COMMANDS[name][1]().add_flags(command)
+    return command._actions
+
+
 def arguments_of(name: str) -> list[argparse.Action]:
     """Return the arguments of a command that are no flags."""
     command = argparse.ArgumentParser()
@@ -51,6 +58,29 @@ def test_values_of_a_flag_are_no_arguments() -> None:
     assert (parsed.output, parsed.document, parsed.html) == ("out", "d1.txt", "page.html")
     parsed = parser("results").parse_args(["results", "out", "--ids", "a", "b"])
     assert (parsed.output, parsed.ids) == ("out", ["a", "b"])
+
+
+LISTS = [
+    (name, action.option_strings[-1])
+    for name in COMMANDS
+    for action in actions_of(name)
+    if action.option_strings and ("," in str(action.metavar) or action.nargs in ("*", "+"))
+]
+
+
+@pytest.mark.parametrize(("name", "flag"), LISTS)
+def test_repetition_of_a_list_flag_adds_to_it(name: str, flag: str) -> None:
+    """No value is dropped in silence: the last is not the only one."""
+    words = [name, *(["word"] if name == "try" else [])]
+    dest = flag.removeprefix("--").replace("-", "_")
+    twice = getattr(parser(name).parse_args([*words, flag, "first", flag, "second"]), dest)
+    assert twice in ("first,second", ["first", "second"])
+
+
+def test_list_flags_are_found() -> None:
+    """The rule covers lists with commas and lists of words."""
+    flags = {("schema", "--quote"), ("run", "--only-failed"), ("results", "--fields"), ("errors", "--accept")}
+    assert flags | {("results", "--ids"), ("review", "--ids"), ("run", "--ids")} <= set(LISTS)
 
 
 def complaint(capsys: pytest.CaptureFixture[str], name: str, flag: str) -> str:

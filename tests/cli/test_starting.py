@@ -72,13 +72,17 @@ def test_quotes_are_marked_in_the_drafted_schema(place: Place) -> None:
     """Without --quote stderr names the texts; with it they get x-quote; another name is refused with the nearest."""
     record = {"title": "a", "items": [{"evidence": "b", "amount": 3}]}
     (place.folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
-    assert "Texts of this schema: title, items.evidence." in place.call("schema", "--from-example", "record.json").err
+    assert "Text fields: title, items.evidence. To require" in place.call("schema", "--from-example", "record.json").err
     ran = place.call("schema", "--from-example", "record.json", "--quote", "items.evidence")
     assert ran.err == ""
     schema = json.loads(ran.out)
     assert schema["properties"]["items"]["items"]["properties"]["evidence"]["x-quote"] is True
     assert "x-quote" not in schema["properties"]["title"]
     compile_schema(schema, where="an example")
+    words = ("schema", "--from-example", "record.json")
+    repeated = place.call(*words, "--quote", "title", "--quote", "items.evidence")
+    assert repeated.out == place.call(*words, "--quote", "title,items.evidence").out
+    assert repeated.out.count("x-quote") == 2
     wrong = place.call("schema", "--from-example", "record.json", "--quote", "items.evidnce")
     assert wrong.code == 2
     assert "--quote: got 'items.evidnce', need one of title, items.evidence" in wrong.err
