@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from pipeline.config.loading import known_keys
+from pipeline.config.keys import known_keys
 
 
 def mixed(pieces: list[str]) -> st.SearchStrategy[str]:
