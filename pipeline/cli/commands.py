@@ -128,6 +128,6 @@ COMMANDS: Mapping[str, tuple[str, Callable[[], Command]]] = {
     "purge": ("remove documents from an output", _purge),
     "init": ("create a config, an agent and a schema to start from", _init),
     "completion": ("print the script that completes commands in a shell", _completion),
-    "schema": ("print the JSON Schema of the config file", _schema),
+    "schema": ("print a JSON Schema: of the config, or drafted for an agent", _schema),
 }
 """Command → its line in the help, and the function that imports its module, called only for that command."""

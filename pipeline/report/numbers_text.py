@@ -80,7 +80,7 @@ def _overhead(spent: Overhead | None) -> str:
     """Return the cost of preflights, liveness and verification requests; "" where a run does not report it."""
     if not spent or not spent.requests:
         return ""
-    return f"{plural(spent.requests, 'request')} (preflight, prompt-length verification)"
+    return f"{plural(spent.requests, 'request')} (checks of the servers and of long prompts)"
 
 
 def _limit(concurrency: Concurrency | None) -> str:

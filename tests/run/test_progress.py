@@ -236,7 +236,7 @@ def test_wait_at_the_start_names_the_refusing_server() -> None:
     client = build_plan(app, stop=threading.Event()).client
     client.quarantine()
     reason = partial(waiting_for, client, ready=False, is_outage=False, output=None, stopping=False)
-    assert reason() == "preflight of the providers"
+    assert reason() == "the first request to each server"
     client.recover(lambda body, _: body())
     assert "Connection refused" in (reason() or "")
     client.close()

@@ -100,4 +100,4 @@ def waiting_for(client: Failover, *, ready: bool, is_outage: bool, output: str |
     trouble = client.trouble if is_outage or (not ready and client.examined) else None
     if trouble is not None:
         return conflict_text or trouble.message
-    return None if ready else conflict_text or "preflight of the providers"
+    return None if ready else conflict_text or "the first request to each server"
