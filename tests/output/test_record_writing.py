@@ -56,7 +56,7 @@ def test_results_are_written_in_one_call(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_failures_among_results_go_to_their_own_file(tmp_path: Path) -> None:
-    """The order of what is yielded is that of the outcomes."""
+    """The keys are yielded in the order of the outcomes, whichever file holds their lines."""
     with opened(tmp_path) as output:
         assert written(output, [result("a"), failure("b"), result("c")]) == ["a", "b", "c"]
     assert ids(tmp_path / "results.jsonl") == ["a", "c"]

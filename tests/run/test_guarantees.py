@@ -9,12 +9,12 @@ import json
 import re
 import sys
 import threading
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 from conftest import WAIT_S, Place, everything_below
 from fake_llm import FakeLLM
+from rival_runs import assert_one_run_gives_way
 
 LENIENT = ("--set", "runner.max_error_rate=1")
 JUMPING = """
@@ -62,15 +62,7 @@ def test_second_of_two_simultaneous_runs_gives_way(place: Place, server: FakeLLM
         return json.dumps({"summary": "A text."})
 
     server.answer = answer
-    both = [place.start("run", "--run-id", f"rival-{number}") for number in range(2)]
-    with ThreadPoolExecutor(2) as threads:
-        ends = [threads.submit(child.end) for child in both]
-        wait(ends, return_when=FIRST_COMPLETED)
-        one_run_ended.set()
-        ran = [end.result() for end in ends]
-    assert sorted(outcome.code for outcome in ran) == [0, 3], [outcome.err for outcome in ran]
-    loser = next(number for number in range(2) if ran[number].code == 3)
-    assert f"rival-{1 - loser}" in ran[loser].err
+    assert_one_run_gives_way(place, one_run_ended)
     assert sorted(place.sent_documents()) == names
     assert place.done() == dict.fromkeys(names, 1)
 

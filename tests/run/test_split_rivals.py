@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
 from conftest import Place
 from fake_llm import FakeLLM
 from fake_llm.planted import AGENT, PART, Planted, counting, planted, reader
+from rival_runs import assert_one_run_gives_way
 from test_split import expected, items, long_record, narrow, parts, prepared
 
 __all__ = ["narrow", "parts"]
@@ -39,13 +39,7 @@ def test_second_run_on_the_output_sends_no_window(place: Place, narrow: FakeLLM,
 
     narrow.answer = slow
     prepared(place, narrow, settings={"vllm.timeout": 600}, split=AGREED)
-    both = [place.start("run", "--run-id", f"rival-{number}") for number in range(2)]
-    with ThreadPoolExecutor(2) as threads:
-        ends = [threads.submit(child.end) for child in both]
-        wait(ends, return_when=FIRST_COMPLETED)
-        one_run_ended.set()
-        ran = [end.result() for end in ends]
-    assert sorted(outcome.code for outcome in ran) == [0, 3], [outcome.err for outcome in ran]
+    assert_one_run_gives_way(place, one_run_ended)
     assert max(Counter(parts).values()) == 1
     for name, document in texts.items():
         assert items(long_record(place, name)) == expected(document)
